@@ -1,0 +1,47 @@
+# Everything from a clone and python3 with venv (Debian 12: apt-get install make python3 python3-venv).
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Present, and newer than what it depends on, when the environment is as requirements.txt says.
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint format clean
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z-]*\):[^#]*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(READY)  ## make .venv and install the tested set into it (every target below does this first)
+
+demo: $(READY)  ## train a VAE on the digits, measure it, draw it: runs/vae (again: go on from there)
+	$(BIN)/python -m experiments.vae
+
+test: $(READY)  ## every test, the slow proofs too
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)  ## the tests that are not marked slow
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)  ## ruff: rules and format, changing nothing
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+format: $(READY)  ## ruff: mend what it can and format
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+clean:  ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment with a pip that runs is kept; a half-made one is made anew, never one Python laid over another.
+# The package itself goes in last, without its dependencies: the pins are the tested set.
+$(READY): requirements.txt setup.cfg pyproject.toml
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	    $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	        || { echo "gm_jax needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; } >&2; \
+	    echo "making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
+	@touch $@

@@ -1,0 +1,368 @@
+"""How fast a VAE trains: gm_jax's step against the same model in PyTorch, and what the loop around the step costs.
+
+    pip install 'gm_jax[benchmarks]'          # PyTorch
+    python -m benchmarks.vae_training         # some five minutes, on a machine that does nothing else
+
+Model: 784-500-500-50 and back, tanh, Bernoulli decoder, the ELBO with one sample, Adam at 1e-3, float32. Both sides
+take binary uint8 images from host memory, a new batch each step, and start from the same parameters. Ours is what an
+experiment runs: batches of `data.pipeline`, `make_train_step` compiled by `parallel.jit`, STEPS_PER_CALL steps a call;
+it also computes the metrics that a run logs, such as the gradient's norm. PyTorch's is `torch_vae`. Before anything is
+timed, both must give the same loss and gradients for the same parameters, data and noise.
+
+The loop: `training.loop.fit` with all that a run does at each step and each line of its log, on new host batches,
+against the bare compiled step called over and over on one batch that is on the device already.
+"""
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tyro
+
+from benchmarks import timing
+from gm_jax.errors import UserError
+
+NUM_EXAMPLES = 50_000
+LEARNING_RATE = 1e-3
+STEPS_PER_CALL = 10
+LOG_EVERY = 100
+TOLERANCE = 1e-4
+
+
+class Size(NamedTuple):
+    """A model's widths; images are square."""
+
+    side: int
+    hidden: tuple[int, ...]
+    latent_dim: int
+
+    def __str__(self) -> str:
+        return "VAE " + "-".join(map(str, (self.side**2, *self.hidden, self.latent_dim)))
+
+
+PAPER = Size(28, (500, 500), 50)
+TINY = Size(4, (16, 16), 2)  # its step is nearly all overhead
+
+
+class Work(NamedTuple):
+    """What one call of the compiled step does."""
+
+    size: Size
+    batch_size: int
+    steps: int
+
+
+class Training(NamedTuple):
+    """What a run puts together before it trains."""
+
+    state: Any
+    train: Callable
+    batches: Callable[[int], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """Time VAE training in gm_jax and in PyTorch, and the loop around gm_jax's step."""
+
+    rounds: int = 9
+    """Clean rounds wanted of each comparison; at most twice as many are run."""
+    seconds: float = 1.0
+    """Length of one sample."""
+    compile: bool = False
+    """Time torch.compile with PyTorch's fused Adam, too; it needs a C++ compiler."""
+    json: Path | None = None
+    """Where to write the results and every sample."""
+
+
+def images(size: Size) -> np.ndarray:
+    """Binary images [N, H, W, 1] uint8 of ten hidden causes, so that there is something to learn."""
+    rng = np.random.default_rng(0)
+    causes = rng.standard_normal((NUM_EXAMPLES, 10), np.float32)
+    pixels = causes @ rng.standard_normal((10, size.side**2), np.float32) > 2.0
+    return pixels.astype(np.uint8).reshape(-1, size.side, size.side, 1)
+
+
+def model(size: Size, objective: Callable):
+    """The VAE that experiments/vae.py builds of this size."""
+    from gm_jax.models import observations, vae
+    from gm_jax.networks import mlp
+    from gm_jax.ops import binarization
+
+    return vae.vae(
+        mlp.MLPEncoder(size.hidden, size.latent_dim, dtype="float32"),
+        mlp.MLPDecoder(size.hidden[::-1], (size.side, size.side, 1), dtype="float32"),
+        observations.bernoulli(lambda key, x: binarization.static(x), levels=2),
+        latent_dim=size.latent_dim,
+        objective=objective,
+    ).model
+
+
+def training(work: Work) -> Training:
+    """State, compiled step and input pipeline, as runner/train.py makes them."""
+    import jax
+
+    from gm_jax.data import pipeline
+    from gm_jax.models import vae
+    from gm_jax.training import optimizers, parallel, state, step
+
+    vae_model = model(work.size, vae.elbo_objective())
+    adam = {"vae": optimizers.adam(optimizers.constant_schedule(LEARNING_RATE))}
+    strategy = parallel.jit()
+    split = {"x": images(work.size)}
+
+    def batches(first_step: int):
+        return strategy.place_batches(pipeline.train_batches(split, work.batch_size, 0, first_step, work.steps))
+
+    initial = state.create(vae_model, adam, jax.random.key(0), pipeline.train_batch(split, work.batch_size, 0, 0))
+    train = strategy.compile(step.make_train_step(vae_model, adam, seed=0))
+    return Training(strategy.place(initial), train, batches)
+
+
+def make_steps(work: Work) -> timing.Run:
+    """The compiled step on new host batches; a unit of work is one call."""
+    import jax
+
+    state, train, batches = training(work)
+    first_steps = itertools.count(0, work.steps)
+
+    def run(calls: int) -> None:
+        nonlocal state
+        for first_step in itertools.islice(first_steps, calls):
+            state, _ = train(state, batches(first_step))
+        jax.block_until_ready(state)
+
+    return run
+
+
+def make_bare_step(work: Work) -> timing.Run:
+    """The compiled step alone, on one batch; a unit of work is one call."""
+    import jax
+
+    state, train, batches = training(work)
+    batch = jax.block_until_ready(batches(0))
+
+    def run(calls: int) -> None:
+        nonlocal state
+        for _ in range(calls):
+            state, _ = train(state, batch)
+        jax.block_until_ready(state)
+
+    return run
+
+
+def make_fit(work: Work) -> timing.Run:
+    """The loop with the effects of a run between two validations; a unit of work is one call of its step."""
+    import jax
+    import tensorboardX
+    from tqdm import tqdm
+
+    from gm_jax.training import loop, metrics
+
+    state, train, batches = training(work)
+    folder = Path(tempfile.mkdtemp(prefix="gm_jax-benchmark-"))
+    log, events = metrics.MetricsLog(folder / "metrics.jsonl"), tensorboardX.SummaryWriter(str(folder))
+    bar = tqdm(unit="step", file=(folder / "bar").open("w"))
+
+    def write(step: int, values: dict[str, float]) -> None:
+        log.write(step, "train", values)
+        for name, value in values.items():
+            events.add_scalar(f"train/{name}", value, step)
+        bar.set_postfix_str(f"loss {values['loss']:.4g}")
+
+    effects = loop.Effects(
+        log=write,
+        validate=lambda step, state: None,
+        save=lambda step, state, validation: None,
+        tick=lambda step: bar.update(step - bar.n),
+    )
+
+    def run(calls: int) -> None:
+        nonlocal state
+        last_step = int(state.step) + calls * work.steps
+        schedule = loop.Schedule(last_step, work.steps, LOG_EVERY, checkpoint_every=last_step)
+        state = jax.block_until_ready(loop.fit(state, train, batches, schedule, effects))
+
+    return run
+
+
+class Evaluation(NamedTuple):
+    """Our loss once, with all that another implementation needs to repeat it, and what it must find.
+
+    Attributes:
+        layers: (kernel [in, out], bias [out]) of the encoder, then of the decoder.
+        x: [B, D] binary, float32.
+        eps: [B, Z] the noise that was drawn.
+        loss: a mean over the batch.
+        grads: of the loss, in the layout of `layers`.
+    """
+
+    layers: list[tuple[np.ndarray, np.ndarray]]
+    x: np.ndarray
+    eps: np.ndarray
+    loss: float
+    grads: list[tuple[np.ndarray, np.ndarray]]
+
+
+def evaluate(size: Size, batch_size: int) -> Evaluation:
+    """Loss and gradients of the very objective that is trained, and the noise that it drew."""
+    import jax
+    import jax.numpy as jnp
+
+    from gm_jax.models import vae
+
+    elbo = vae.elbo_objective()
+
+    def elbo_with_noise(key, mean, log_var, nll_fn):
+        drawn = []
+        loss, _ = elbo(key, mean, log_var, lambda z: (drawn.append(z), nll_fn(z))[1])
+        return loss, {"eps": (drawn[0][0] - mean) * jnp.exp(-0.5 * log_var)}
+
+    def layers(networks):
+        mlps = (networks[name]["MLP_0"] for name in ("encoder", "decoder"))
+        dense = [mlp[f"Dense_{index}"] for mlp in mlps for index in range(len(mlp))]
+        return [(np.asarray(layer["kernel"]), np.asarray(layer["bias"])) for layer in dense]
+
+    vae_model = model(size, elbo_with_noise)
+    x = images(size)[:batch_size]
+    params, model_state = vae_model.init(jax.random.key(0), {"x": x})
+    loss_and_grads = jax.jit(jax.value_and_grad(vae_model.objectives[0].loss, has_aux=True))
+    (loss, (_, metrics)), grads = loss_and_grads(params, model_state, jax.random.key(1), {"x": x})
+    flat_x = x.reshape(batch_size, -1).astype(np.float32)
+    return Evaluation(layers(params["vae"]), flat_x, np.asarray(metrics["eps"]), float(loss), layers(grads["vae"]))
+
+
+def check_parity(ours: Evaluation) -> dict[str, float]:
+    """Refuse to time two programs that compute different things.
+
+    Returns:
+        How far PyTorch's loss and gradients are from ours, relative to ours; of the gradients, the worst array's.
+
+    Raises:
+        RuntimeError: more than TOLERANCE.
+    """
+    from benchmarks import torch_vae
+
+    loss, grads = timing.in_own_process(torch_vae.loss_and_grads, ours.layers, ours.x, ours.eps)
+    pairs = zip(itertools.chain(*grads), itertools.chain(*ours.grads), strict=True)
+    worst = max(float(np.linalg.norm(theirs - mine) / np.linalg.norm(mine)) for theirs, mine in pairs)
+    differences = {"loss": abs(loss - ours.loss) / abs(ours.loss), "gradients": worst}
+    if not max(differences.values()) <= TOLERANCE:
+        raise RuntimeError(f"not the same model: relative differences {differences}, at most {TOLERANCE} allowed")
+    return differences
+
+
+def against_torch(work: Work, layers: list, args: Args, *, at_least: float) -> dict[str, Any]:
+    """The step of both, timed: one row of the first table."""
+    from benchmarks import torch_vae
+
+    flat = images(work.size).reshape(NUM_EXAMPLES, -1)
+    cases = {"gm_jax": timing.Case(make_steps, work)}
+    for peer, compiled in {"PyTorch eager": False, "torch.compile": True}.items():
+        if args.compile or not compiled:
+            theirs = (layers, flat, work.batch_size, work.steps, LEARNING_RATE, compiled)
+            cases[peer] = timing.Case(torch_vae.make_steps, *theirs)
+    rounds = timing.alternate(cases, rounds=args.rounds, seconds=args.seconds, title=f"{work.size}, {work}")
+    ratios = {peer: timing.ratio(rounds, over=peer, under="gm_jax") for peer in cases if peer != "gm_jax"}
+    medians = {name: timing.median_seconds(rounds, name) for name in cases}
+    examples = work.steps * work.batch_size
+    return {
+        "batch_size": work.batch_size,
+        "examples_per_second": {name: seconds and examples / seconds for name, seconds in medians.items()},
+        "ratios": {peer: ratio._asdict() for peer, ratio in ratios.items()},
+        "cells": [
+            str(work.batch_size),
+            *(timing.number(seconds and examples / seconds, ",.0f") for seconds in medians.values()),
+            *map(str, ratios.values()),
+            timing.verdict(ratios["PyTorch eager"], at_least=at_least),
+            ", ".join(ratio.cleanliness for ratio in ratios.values()),
+        ],
+        "rounds": rounds,
+    }
+
+
+def against_bare_step(work: Work, args: Args, *, at_most: float | None = None) -> dict[str, Any]:
+    """The loop and the step alone, timed: one row of the second table."""
+    cases = {"bare": timing.Case(make_bare_step, work), "fit": timing.Case(make_fit, work)}
+    rounds = timing.alternate(cases, rounds=args.rounds, seconds=args.seconds, title=f"loop of {work.size}, {work}")
+    ratio = timing.ratio(rounds, over="fit", under="bare")
+    medians = {name: timing.median_seconds(rounds, name) for name in cases}
+    return {
+        **work._asdict(),
+        "seconds_per_step": {name: seconds and seconds / work.steps for name, seconds in medians.items()},
+        "ratio": ratio._asdict(),
+        "cells": [
+            str(work.size),
+            str(work.batch_size),
+            str(work.steps),
+            *(timing.number(seconds and 1e6 * seconds / work.steps, ",.1f") for seconds in medians.values()),
+            str(ratio),
+            "-" if at_most is None else timing.verdict(ratio, at_most=at_most),
+            ratio.cleanliness,
+        ],
+        "rounds": rounds,
+    }
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    peers = list(results["training"][0]["ratios"])
+    speeds = [f"{name}, examples/s" for name in ("gm_jax", *peers)]
+    ahead = [f"times {peer}" for peer in peers]
+    times = ["bare step, us/step", "fit, us/step", "fit / bare"]
+    parity = "Same parameters, data and noise: the loss differs by {loss:.0e}, a gradient by at most {gradients:.0e}."
+    return "\n\n".join(
+        [
+            f"{PAPER}, Bernoulli, Adam, float32, {STEPS_PER_CALL} steps a call. Medians of clean rounds (lowest-highest).",
+            timing.table(["batch", *speeds, *ahead, "goal", "clean"], [row["cells"] for row in results["training"]]),
+            "The loop of `fit` against the bare compiled step:",
+            timing.table(
+                ["model", "batch", "steps a call", *times, "goal", "clean"], [row["cells"] for row in results["loop"]]
+            ),
+            parity.format(**results["parity"]),
+            f"{results['machine']}; {', '.join(' '.join(item) for item in results['versions'].items())}.",
+        ]
+    )
+
+
+def main(args: Args) -> None:
+    """Check that both sides agree, time them, print the tables.
+
+    Raises:
+        UserError: PyTorch is missing, or the machine cannot tell clean samples.
+    """
+    timing.check_machine()
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("PyTorch, to compare with, is not installed: pip install 'gm_jax[benchmarks]'")
+    ours = timing.in_own_process(evaluate, PAPER, 256)
+    results = {
+        "machine": timing.machine(),
+        "versions": timing.versions("jax", "jaxlib", "flax", "optax", "numpy", "torch"),
+        "parity": check_parity(ours),
+        "training": [
+            against_torch(Work(PAPER, 256, STEPS_PER_CALL), ours.layers, args, at_least=1.3),
+            against_torch(Work(PAPER, 32, STEPS_PER_CALL), ours.layers, args, at_least=1.7),
+        ],
+        "loop": [
+            against_bare_step(Work(PAPER, 256, STEPS_PER_CALL), args, at_most=1.1),
+            against_bare_step(Work(PAPER, 32, STEPS_PER_CALL), args, at_most=1.1),
+            *(against_bare_step(Work(TINY, 32, steps), args) for steps in (1, 10, 100)),
+        ],
+    }
+    print(report(results))
+    if args.json is not None:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Args, prog="python -m benchmarks.vae_training", description=Args.__doc__))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,26 @@
+"""The beta-VAE (Higgins et al., ICLR 2017): the KL weighted by beta, for latents that vary one thing at a time.
+
+python -m experiments.beta_vae                              # digits, beta 4
+python -m experiments.beta_vae evaluate                     # its bounds on log p are those of beta 1
+"""
+
+import dataclasses
+
+from experiments import vae
+from gm_jax import runner
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(vae.Config):
+    """A VAE whose KL weighs more, and whose traversal shows what each latent does."""
+
+    latent_dim: int = 10
+    """Dimensions of z."""
+    beta: float = 4.0
+    """Weight of the KL; 1 is the ELBO."""
+
+
+build = vae.build
+
+if __name__ == "__main__":
+    runner.main(Config, build)

@@ -1,0 +1,94 @@
+"""Decoded arrays kept between runs as .npy files, under $XDG_CACHE_HOME/gm_jax (default ~/.cache/gm_jax).
+
+An entry is a folder: one .npy per array and `manifest.json` with each array's sha256 and the facts that came with
+them. It appears by one rename, so no reader sees half of it, and it is believed only after its hashes are checked.
+A cache is a convenience: where it cannot be read or written, nothing is said and the data are decoded again.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Splits = dict[str, dict[str, np.ndarray]]  # "train" -> {"x": [N, ...], "label": [N]}
+
+
+def array_digest(array: np.ndarray) -> str:
+    """sha256 of an array's dtype, shape and little-endian bytes, in hex."""
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
+    digest.update(array)
+    return digest.hexdigest()
+
+
+def read(entry: str) -> tuple[Splits, dict[str, Any]] | None:
+    """Reads an entry and checks it.
+
+    Args:
+        entry: the name of the entry's folder.
+    Returns:
+        (splits, facts) as they were written, or None where there is no such entry or it is damaged.
+    """
+    root = _root()
+    if root is None:
+        return None
+    try:
+        manifest = json.loads((root / entry / "manifest.json").read_text())
+        splits: Splits = {}
+        for record in manifest["arrays"]:
+            array = np.load(root / entry / _file_name(record["split"], record["name"]), allow_pickle=False)
+            if array_digest(array) != record["sha256"]:
+                return None
+            splits.setdefault(record["split"], {})[record["name"]] = array
+        return splits, manifest["facts"]
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write(entry: str, splits: Splits, facts: Mapping[str, Any]) -> None:
+    """Writes an entry, in place of a damaged one if there is one.
+
+    Args:
+        entry: the name of the entry's folder.
+        splits: the arrays.
+        facts: what else to keep, as JSON can hold it.
+    """
+    root = _root()
+    if root is None:
+        return
+    building = None
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{entry}.", dir=root))
+        records = []
+        for split, arrays in splits.items():
+            for name, array in arrays.items():
+                np.save(building / _file_name(split, name), array, allow_pickle=False)
+                records.append({"split": split, "name": name, "sha256": array_digest(array)})
+        (building / "manifest.json").write_text(json.dumps({"arrays": records, "facts": facts}, indent=1))
+        # Only called after `read` refused the entry: whatever lies there is damaged or another process' equal copy.
+        shutil.rmtree(root / entry, ignore_errors=True)
+        building.rename(root / entry)
+    except OSError:
+        if building is not None:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(building)
+
+
+def _file_name(split: str, name: str) -> str:
+    return f"{split}.{name}.npy"
+
+
+def _root() -> Path | None:
+    """The cache's folder; None where there is no home to put it in."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the XDG specification: unset, empty or relative means the default
+        base = os.path.expanduser("~/.cache")
+    return Path(base) / "gm_jax" if os.path.isabs(base) else None

@@ -1,0 +1,112 @@
+"""Named sources of data, each whole in memory: `digits`, `toy:*`, and every image set of TensorFlow Datasets.
+
+`x` is what the literature's number is about: uint8 levels [N, H, W, C] for images, float32 points [N, 2] for toys.
+Nothing is scaled, binarised or augmented here; that belongs to a model, where its log-det counts.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+from gm_jax.data import pipeline, tfds_sources, toy
+from gm_jax.data.array_cache import Splits, array_digest
+from gm_jax.errors import UserError
+
+EMBEDDED = ("digits", *(toy.PREFIX + name for name in toy.TOYS))  # need no file and no network
+
+_DIGITS_ENDS = (1437, 1617)  # of 1,797: 1,437 train, 180 validation, 180 test
+_DIGITS_SEED = 1797  # of the one permutation behind them; changing it changes the data
+
+
+class Spec(NamedTuple):
+    """What a model must know of a source to be built for it.
+
+    Attributes:
+        name: as it was asked for, e.g. "mnist:3.0.1".
+        shape: of one example, e.g. (28, 28, 1) or (2,).
+        levels: integer levels 0 .. levels - 1 of each value; None where values are continuous.
+        num_classes: labels are 0 .. num_classes - 1; None where there are none.
+        fingerprint: sha256 of the arrays in hex; a checkpoint carries it, so that a run resumes on its own data.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    levels: int | None
+    num_classes: int | None
+    fingerprint: str
+
+    @property
+    def measure(self) -> str:
+        """What a log-probability of these data is with respect to: "binary", "256 levels", "continuous"."""
+        if self.levels is None:
+            return "continuous"
+        return "binary" if self.levels == 2 else f"{self.levels} levels"
+
+
+class Source(NamedTuple):
+    """Data and what is known of them.
+
+    Attributes:
+        spec: the facts.
+        splits: "train", "validation", "test" -> {"x": [N, ...], "label": [N] int32 where there are labels}.
+    """
+
+    spec: Spec
+    splits: Splits
+
+
+def load(name: str, data_dir: str | None = None) -> Source:
+    """Loads a source whole into memory.
+
+    * "digits": scikit-learn's 1,797 8x8 digits, uint8 levels 0..16, 10 classes; 1,437 train, 180 validation and
+      180 test by one fixed permutation.
+    * "toy:two_moons", "toy:eight_gaussians", "toy:checkerboard", "toy:pinwheel": see `toy`.
+    * any other name is an image set of TensorFlow Datasets, prepared as array_record: see `tfds_sources`.
+
+    Args:
+        name: which.
+        data_dir: where TFDS sets are prepared; None means $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
+    Returns:
+        The source.
+    Raises:
+        UserError: there is no such source, or it is not prepared in a form that can be read.
+    """
+    if name == "digits":
+        splits, levels, num_classes = _digits(), 17, 10
+    elif name.startswith(toy.PREFIX):
+        splits, levels = toy.toy_splits(name), None
+        num_classes = toy.TOYS[name.removeprefix(toy.PREFIX)].num_modes
+    else:
+        splits, levels, num_classes = tfds_sources.read_images(name, data_dir, EMBEDDED)
+    for split, arrays in splits.items():
+        if not len(arrays["x"]):
+            raise UserError(f"'{name}' has no examples in its {split} split.")
+    return Source(Spec(name, splits["train"]["x"].shape[1:], levels, num_classes, fingerprint(splits)), splits)
+
+
+def fingerprint(splits: Splits) -> str:
+    """sha256 over names of splits and arrays, dtypes, shapes and bytes; order in the dicts does not matter.
+
+    Args:
+        splits: split -> name -> array.
+    Returns:
+        64 hex digits.
+    """
+    lines = [
+        f"{split} {name} {array_digest(array)}\n" for split, arrays in splits.items() for name, array in arrays.items()
+    ]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def _digits() -> Splits:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    x = digits.images.astype(np.uint8)[..., None]
+    label = digits.target.astype(np.int32)
+    parts = np.split(pipeline.permutation(len(x), _DIGITS_SEED, 0), _DIGITS_ENDS)
+    return {
+        split: {"x": x[part], "label": label[part]}
+        for split, part in zip(("train", "validation", "test"), parts, strict=True)
+    }

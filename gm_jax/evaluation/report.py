@@ -1,0 +1,133 @@
+"""results.json and the table that a run ends with. A number never stands without its unit, kind and data."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gm_jax.evaluation.likelihood import LikelihoodSummary
+
+# A bound on log p from below is, negated, a bound on the negative log-likelihood from above.
+_SIGN_OF_NLL = {"exact": "=", "lower_bound": "<=", "estimate": "~"}
+
+
+class Record(NamedTuple):
+    """One measured number.
+
+    Attributes:
+        name: what was measured, e.g. "nll".
+        value: the number; None where it is not finite, so that the file stays JSON.
+        unit: "nats", "bits/dim", ...
+        kind: "exact", "lower_bound" (of log p: the NLL is at most this), "estimate".
+        data: name of the data set.
+        measure: what a probability is a probability of: "binary", "256 levels", "continuous".
+        split: "validation" or "test".
+        examples: how many were counted.
+        settings: what else the number needs to be understood: K, binarisation, checkpoint, ...
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    kind: str
+    data: str
+    measure: str
+    split: str
+    examples: int
+    settings: dict[str, Any]
+
+
+def likelihood_records(
+    name: str,
+    summary: LikelihoodSummary,
+    *,
+    data: str,
+    measure: str,
+    split: str,
+    num_dims: int,
+    settings: Mapping[str, Any],
+) -> list[Record]:
+    """The negative log-likelihood in nats, and in bits per dimension where the data have levels.
+
+    Args:
+        name: of the quantity, e.g. "nll".
+        summary: mean log p in nats.
+        data: name of the data set.
+        measure: what a probability is a probability of; a density ("continuous") has no bits per dimension.
+        split: which split was evaluated.
+        num_dims: dimensions of an example.
+        settings: added to the summary's own.
+    """
+    settings = {**dict(summary.settings), **settings}
+    rows = [("nats", -summary.mean, summary.standard_error)]
+    if measure != "continuous":
+        scale = num_dims * math.log(2.0)
+        rows.append(("bits/dim", -summary.mean / scale, summary.standard_error / scale))
+    return [
+        Record(
+            name=name,
+            value=_finite(value),
+            unit=unit,
+            kind=summary.kind,
+            data=data,
+            measure=measure,
+            split=split,
+            examples=summary.num_examples,
+            settings={**settings, "standard_error": _finite(error)},
+        )
+        for unit, value, error in rows
+    ]
+
+
+def write(path: Path, records: Sequence[Record]) -> None:
+    """Write results.json: a list of records. Replaces the file in one move."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps([record._asdict() for record in records], indent=1, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def read(path: Path) -> list[Record]:
+    """The records of a results.json; none where there is no file."""
+    return [Record(**entry) for entry in json.loads(path.read_text())] if path.exists() else []
+
+
+def merge(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
+    """`old` with `new` put over it: one record per name, unit, data and split."""
+
+    def identity(record: Record) -> tuple[str, ...]:
+        return (record.name, record.unit, record.data, record.split)
+
+    replaced = {identity(record) for record in new}
+    return [record for record in old if identity(record) not in replaced] + list(new)
+
+
+def table(records: Sequence[Record]) -> str:
+    """The records as an aligned text table."""
+    head = ("quantity", "", "value", "unit", "kind", "data", "measure", "split", "examples", "settings")
+    rows = [head] + [
+        (
+            record.name,
+            _SIGN_OF_NLL.get(record.kind, "="),
+            "not finite" if record.value is None else f"{record.value:.4f}",
+            record.unit,
+            record.kind,
+            record.data,
+            record.measure,
+            record.split,
+            f"{record.examples:,}",
+            " ".join(f"{name}={_short(value)}" for name, value in record.settings.items()),
+        )
+        for record in records
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _short(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)

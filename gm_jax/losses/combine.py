@@ -1,0 +1,42 @@
+"""Losses put together: a dictionary of named terms, and their weighted sum.
+
+Notation: L_i named terms of one shape ([B] nats, or scalars), lambda_i their weights.
+
+    L = sum_i lambda_i L_i,    lambda_i = 1 unless it is named                                             (1)
+
+The terms stay visible at the call site, and the same dictionary is what the metrics log:
+
+    terms = {"nll": vae.bernoulli_nll(x, logits), "kl": vae.normal_kl_to_standard(mean, log_var)}
+    loss = combine.weighted_sum(terms, kl=beta)
+"""
+
+from collections.abc import Mapping
+
+import chex
+
+from gm_jax.types import Array
+
+
+def weighted_sum(terms: Mapping[str, Array], **weights: float | Array) -> Array:
+    """Weighted sum of named loss terms, eq. (1).
+
+    Args:
+        terms: name -> [B] loss, nats, to be minimised; any shape, but one shape for all.
+        **weights: name of a term -> its weight, a number or a scalar array (an annealed one); others weigh 1.
+    Returns:
+        The sum, in the shape of a term; smaller is better.
+    Raises:
+        ValueError: there are no terms, or a weight names a term that is not there.
+        AssertionError: the terms' shapes differ, a term is not floating or a weight is not a scalar (at trace time).
+    """
+    if not terms:
+        raise ValueError("weighted_sum needs at least one term.")
+    unknown = sorted(weights.keys() - terms.keys())
+    if unknown:
+        raise ValueError(f"Weights {unknown} name no term; the terms are {sorted(terms)}.")
+    chex.assert_equal_shape(list(terms.values()))
+    chex.assert_type(list(terms.values()), float)
+    chex.assert_rank(list(weights.values()), 0)
+    # In the order of the names: `jit` sorts a dictionary that passes through it, and a sum of floats depends on order.
+    weighted = [terms[name] * weights[name] if name in weights else terms[name] for name in sorted(terms)]
+    return sum(weighted[1:], start=weighted[0])

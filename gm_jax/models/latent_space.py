@@ -1,0 +1,102 @@
+"""A VAE's latent space: reconstructions, lines and axes through it, and which of its axes carry anything."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from gm_jax.models.vae import VAE
+from gm_jax.types import Array, Key, ModelState, Params
+
+
+def reconstruct(model: VAE, params: Params, key: Key, x: Array) -> Array:
+    """Means of p(x|z) at the mean of q(z|x): x [B, ...] -> float32 [B, ...] on the data set's scale."""
+    return model.decode(params, model.encode(params, key, x)[0])
+
+
+def interpolate(model: VAE, params: Params, key: Key, x_a: Array, x_b: Array, *, num: int) -> Array:
+    """Means of p(x|z) along the straight lines between the posterior means of pairs.
+
+    Args:
+        model: as `vae` makes it.
+        params: its parameters.
+        key: for data that are prepared at random.
+        x_a: [B, ...] where the lines begin.
+        x_b: [B, ...] where they end.
+        num: points on each line, ends included.
+    Returns:
+        [B, num, ...] float32, on the data set's scale.
+    """
+    key_a, key_b = jax.random.split(key)
+    z_a, z_b = model.encode(params, key_a, x_a)[0], model.encode(params, key_b, x_b)[0]
+    return jax.vmap(model.decode, in_axes=(None, 1), out_axes=1)(params, jnp.linspace(z_a, z_b, num, axis=1))
+
+
+def traverse(model: VAE, params: Params, z: Array, *, dims: Sequence[int], values: Array) -> Array:
+    """Means of p(x|z) where one coordinate of z at a time takes each of some values.
+
+    Args:
+        model: as `vae` makes it.
+        params: its parameters.
+        z: [Z] the latent to start from.
+        dims: the coordinates to move, D of them.
+        values: [V] the values that they take.
+    Returns:
+        [D, V, ...] float32, on the data set's scale.
+    """
+    chex.assert_rank([z, values], 1)
+    moved = jnp.stack([jax.vmap(z.at[dim].set)(values) for dim in dims])
+    return jax.vmap(model.decode, in_axes=(None, 0))(params, moved)
+
+
+def active_units(posterior_means: Array, *, threshold: float = 0.01) -> Array:
+    """Which latent dimensions carry information of x.
+
+        A_u = Var_x(E_q(u|x)[u]) > threshold
+
+    Args:
+        posterior_means: [N, Z] q's means over a data set.
+        threshold: variance that an active unit exceeds.
+    Returns:
+        [Z] bool.
+    Source: Burda, Grosse & Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, arXiv:1509.00519, section 5.
+    """
+    chex.assert_rank(posterior_means, 2)
+    return jnp.var(posterior_means, axis=0) > threshold
+
+
+def grids(model: VAE, shape: tuple[int, ...]) -> Mapping[str, Callable]:
+    """Pictures of a VAE as functions (params, model_state, key, x) -> [rows, columns, *shape] on the data set's scale.
+
+    sample_means: means of 100 samples. Of images also reconstructions: rows of data, each above its own;
+    interpolations: ten lines between pairs; traversal: the ten latents that vary most, each from -3 to 3.
+
+    Args:
+        model: as `vae` makes it.
+        shape: of one example.
+    """
+
+    def sample_means(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+        return model.sample_mean(params, model_state, key, 100).reshape(10, 10, *shape)
+
+    def reconstructions(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+        means = reconstruct(model, params, key, x[:50]).reshape(5, 10, *shape)
+        return jnp.stack([x[:50].reshape(means.shape).astype(means.dtype), means], axis=1).reshape(10, 10, *shape)
+
+    def interpolations(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+        return interpolate(model, params, key, x[:10], x[10:20], num=10)
+
+    def traversal(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+        mean = model.encode(params, key, x)[0]
+        most_active = jnp.argsort(-jnp.var(mean, axis=0))[:10]
+        return traverse(model, params, mean[0], dims=most_active, values=jnp.linspace(-3.0, 3.0, 11))
+
+    if len(shape) != 3:
+        return {"sample_means": sample_means}
+    return {
+        "sample_means": sample_means,
+        "reconstructions": reconstructions,
+        "interpolations": interpolations,
+        "traversal": traversal,
+    }

@@ -1,0 +1,213 @@
+"""Log-densities, log-masses and divergences, elementwise.
+
+Notation: x data, m mean, v = exp(log_var) variance, l logits, s = exp(log_scale), L levels, sigma the logistic
+function. Everything is in nats. Every function works element by element on arrays of one shape; whoever calls it
+says which axes are the event, and sums (`reductions.sum_except_batch`). Shapes must be equal: [B] against [B, 1]
+would broadcast to [B, B] and train on nonsense.
+
+    normal:               log N(x; m, v) = -1/2 (log 2 pi + log v + (x - m)^2 / v)                         (1)
+    Bernoulli:            log p(x) = x l - log(1 + exp l),    x in {0, 1}                                  (2)
+    categorical:          log p(x) = l_x - log sum_c exp l_c                                               (3)
+    discretised logistic: log p(x) = log [sigma(a) - sigma(b)],
+                          a = (e_{x+1} - m) / s,  b = (e_x - m) / s,  e_x = (2x - 1) / (L - 1) - 1,
+                          except e_0 = -infinity and e_L = infinity                                        (4)
+    its mixture:          log p(x) = log sum_i softmax(l)_i p(x; m_i, s_i)                                 (5)
+    normal KL:            KL(N_q || N_p) = 1/2 (log v_p - log v_q + v_q / v_p + (m_q - m_p)^2 / v_p - 1)   (6)
+    to the standard:      KL(N_q || N(0, 1)) = 1/2 (v_q + m_q^2 - log v_q - 1)                             (7)
+"""
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from gm_jax.types import Array
+
+_LOG_2PI = math.log(2.0 * math.pi)
+
+
+def normal_log_prob(x: Array, mean: Array, log_var: Array) -> Array:
+    """Log-density of a normal, eq. (1), constant included.
+
+    Args:
+        x: [...] points.
+        mean: [...] m, the shape of `x`.
+        log_var: [...] log v, the shape of `x`; the variance's logarithm, not the standard deviation's.
+    Returns:
+        [...] log-density, nats, not summed; larger is better.
+    Raises:
+        AssertionError: shapes differ or an array is not floating (at trace time).
+    """
+    chex.assert_equal_shape([x, mean, log_var])
+    chex.assert_type([x, mean, log_var], float)
+    # Divided before it is squared: (x - m)^2 underflows long before ((x - m) / sqrt v)^2 does.
+    standardized = (x - mean) * jnp.exp(-0.5 * log_var)
+    return -0.5 * (_LOG_2PI + log_var + jnp.square(standardized))
+
+
+def standard_normal_log_prob(x: Array) -> Array:
+    """Log-density of N(0, 1), eq. (1) at m = 0 and v = 1.
+
+    Args:
+        x: [...] points.
+    Returns:
+        [...] log-density, nats, not summed; larger is better.
+    Raises:
+        AssertionError: `x` is not floating (at trace time).
+    """
+    chex.assert_type(x, float)
+    return -0.5 * (_LOG_2PI + jnp.square(x))
+
+
+def bernoulli_log_prob(x: Array, logits: Array) -> Array:
+    """Log-mass of a Bernoulli, eq. (2).
+
+    Defined for x in {0, 1} alone. Between them the same expression is a cross-entropy and not a likelihood: make
+    images binary first (`ops.binarization`) or take a decoder that suits their levels.
+
+    Args:
+        x: [...] values 0. or 1., floating.
+        logits: [...] log-odds of x = 1, the shape of `x`.
+    Returns:
+        [...] log-mass, nats, not summed; larger is better.
+    Raises:
+        AssertionError: shapes differ or an array is not floating, as raw uint8 images are not (at trace time).
+    """
+    chex.assert_equal_shape([x, logits])
+    chex.assert_type([x, logits], float)
+    # From logits, never from probabilities: log(1 - sigmoid(l)) is log(0) in float32 from l = 17 on,
+    # and log(-expm1(log_sigmoid(l))) only moves that to l = 88, with a NaN gradient besides.
+    return x * logits - jax.nn.softplus(logits)
+
+
+def categorical_log_prob(x: Array, logits: Array) -> Array:
+    """Log-mass of a categorical, eq. (3).
+
+    Args:
+        x: [...] integer classes 0..L-1; a class of L or more gives NaN.
+        logits: [..., L] unnormalised log-probabilities; the classes are the last axis.
+    Returns:
+        [...] log-mass, nats, not summed; larger is better.
+    Raises:
+        AssertionError: `x` is not integer, `logits` not floating, or the leading shapes differ (at trace time).
+    """
+    chex.assert_type([x, logits], [int, float])
+    chex.assert_shape(logits, (*x.shape, None))
+    chosen = jnp.take_along_axis(logits, x[..., None].astype(jnp.int32), axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+
+def discretized_logistic_log_prob(x: Array, mean: Array, log_scale: Array, *, levels: int) -> Array:
+    """Log-mass that a logistic puts on the bin of an integer level, eq. (4).
+
+    Levels 0..L-1 stand at equal distances on [-1, 1], where `mean` and `log_scale` live; the first and the last bin
+    reach to infinity, so that the masses of the L levels sum to 1.
+
+    Args:
+        x: [...] levels 0..L-1, of any dtype.
+        mean: [...] m, the shape of `x`, on the scale where the levels span [-1, 1].
+        log_scale: [...] log s, the shape of `x`, on the same scale. Value and gradient are finite in float32 for
+            log_scale within +-80, with no clamp.
+        levels: L, at least 2: 256 for 8-bit images.
+    Returns:
+        [...] log-mass, nats, not summed; larger is better.
+    Raises:
+        AssertionError: shapes differ, or `mean` or `log_scale` is not floating (at trace time).
+        ValueError: `levels` is smaller than 2.
+    Source: Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", NeurIPS 2016,
+        arXiv:1606.04934; with the open end bins of Salimans, Karpathy, Chen & Kingma, "PixelCNN++", ICLR 2017,
+        arXiv:1701.05517, eq. 2.
+    """
+    chex.assert_equal_shape([x, mean, log_scale])
+    chex.assert_type([mean, log_scale], float)
+    _check_levels(levels)
+    level = x.astype(mean.dtype)
+    steps = levels - 1
+    # The numerators are whole numbers, exact in float32, so a level's upper edge and its neighbour's lower edge are
+    # the same bits and no mass is lost between them, however small the scale.
+    upper = (2.0 * level + 1.0 - steps) / steps
+    lower = (2.0 * level - 1.0 - steps) / steps
+    inverse_scale = jnp.exp(-log_scale)
+    # sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - exp(b - a)): a product, so nothing cancels in the tails, and the
+    # case for tiny masses that PixelCNN++ replaces by density times width is not needed.
+    log_below_upper = jax.nn.log_sigmoid((upper - mean) * inverse_scale)
+    log_above_lower = jax.nn.log_sigmoid((mean - lower) * inverse_scale)
+    log_width = jnp.log(-jnp.expm1(-2.0 / steps * inverse_scale))
+    # An open end drops its factor. Every branch is finite, so `where` passes no NaN to the gradient.
+    has_lower, has_upper = level > 0, level < steps
+    zero = jnp.zeros_like(mean)
+    return (
+        jnp.where(has_upper, log_below_upper, zero)
+        + jnp.where(has_lower, log_above_lower, zero)
+        + jnp.where(has_lower & has_upper, log_width, zero)
+    )
+
+
+def discretized_logistic_mixture_log_prob(
+    x: Array, logit_weights: Array, means: Array, log_scales: Array, *, levels: int
+) -> Array:
+    """Log-mass of an integer level under a mixture of logistics, eq. (5); one channel.
+
+    Args:
+        x: [...] levels 0..L-1, of any dtype.
+        logit_weights: [..., M] unnormalised log-weights of the M components.
+        means: [..., M] m_i, on the scale where the levels span [-1, 1].
+        log_scales: [..., M] log s_i, on the same scale.
+        levels: L, at least 2.
+    Returns:
+        [...] log-mass, nats, not summed; larger is better.
+    Raises:
+        AssertionError: the three parameters' shapes differ from each other, or from `x` before the last axis, or are
+            not floating (at trace time).
+        ValueError: `levels` is smaller than 2.
+    Source: Salimans, Karpathy, Chen & Kingma, "PixelCNN++", ICLR 2017, arXiv:1701.05517, eqs. 1-2.
+    """
+    chex.assert_equal_shape([logit_weights, means, log_scales])
+    chex.assert_type([logit_weights, means, log_scales], float)
+    chex.assert_shape(means, (*x.shape, None))
+    component_x = jnp.broadcast_to(x[..., None], means.shape)
+    component_log_prob = discretized_logistic_log_prob(component_x, means, log_scales, levels=levels)
+    return jax.nn.logsumexp(jax.nn.log_softmax(logit_weights, axis=-1) + component_log_prob, axis=-1)
+
+
+def normal_kl(mean_q: Array, log_var_q: Array, mean_p: Array, log_var_p: Array) -> Array:
+    """KL divergence from one normal to another, KL(q || p), eq. (6).
+
+    Args:
+        mean_q: [...] m_q.
+        log_var_q: [...] log v_q.
+        mean_p: [...] m_p.
+        log_var_p: [...] log v_p.
+    Returns:
+        [...] KL, nats, not summed; at least 0, and 0 where q = p.
+    Raises:
+        AssertionError: shapes differ or an array is not floating (at trace time).
+    """
+    chex.assert_equal_shape([mean_q, log_var_q, mean_p, log_var_p])
+    chex.assert_type([mean_q, log_var_q, mean_p, log_var_p], float)
+    log_ratio = log_var_q - log_var_p
+    standardized = (mean_q - mean_p) * jnp.exp(-0.5 * log_var_p)
+    # expm1, for exp(log_ratio) - 1 loses its digits near q = p, and the KL would fall below 0.
+    return 0.5 * (jnp.expm1(log_ratio) - log_ratio + jnp.square(standardized))
+
+
+def normal_kl_to_standard(mean: Array, log_var: Array) -> Array:
+    """KL divergence from a normal to N(0, 1), eq. (7).
+
+    Args:
+        mean: [...] m_q.
+        log_var: [...] log v_q, the shape of `mean`.
+    Returns:
+        [...] KL, nats, not summed; at least 0, and 0 at mean 0 and variance 1.
+    Raises:
+        AssertionError: shapes differ or an array is not floating (at trace time).
+    """
+    chex.assert_equal_shape([mean, log_var])
+    chex.assert_type([mean, log_var], float)
+    return 0.5 * (jnp.expm1(log_var) - log_var + jnp.square(mean))
+
+
+def _check_levels(levels: int) -> None:
+    if levels < 2:
+        raise ValueError(f"levels must be at least 2: got {levels}.")

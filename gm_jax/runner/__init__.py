@@ -1,0 +1,22 @@
+"""The edge of gm_jax: from a command line to a run's folder. Everything else is pure.
+
+An experiment module declares a `Config` and a pure `build(config, spec) -> Experiment` and ends with
+
+    if __name__ == "__main__":
+        runner.main(Config, build)
+
+config.py      the parts of a configuration that every experiment shares; saving, reading and comparing
+experiment.py  what `build` returns
+cli.py         verbs, flags, exit codes
+folder.py      what lies where in a run's folder
+train.py  evaluate.py  sample.py    the verbs
+pictures.py    arrays to PNG
+
+This package imports nothing heavy until a verb runs, so that --help answers at once.
+"""
+
+from gm_jax.runner.cli import main
+from gm_jax.runner.config import DataConfig, OptimizerConfig, TrainConfig, make_optimizer
+from gm_jax.runner.experiment import Experiment
+
+__all__ = ["DataConfig", "Experiment", "OptimizerConfig", "TrainConfig", "main", "make_optimizer"]

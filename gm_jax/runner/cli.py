@@ -1,0 +1,114 @@
+"""The command line of every experiment: verbs, flags and exit codes.
+
+    python -m experiments.NAME [train] [flags]       trains, or goes on where the run in the folder stopped
+    python -m experiments.NAME evaluate [flags]      evaluates a run, from its folder alone
+    python -m experiments.NAME sample [flags]        draws from a run, from its folder alone
+
+Exit codes: 0 done, or stopped by a signal and saved; 1 a defect, or training diverged; 2 a mistake of the user's.
+"""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from gm_jax.errors import UserError
+
+VERBS = ("train", "evaluate", "sample")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateArgs:
+    """Evaluate the run in a folder: the table, results.json and the pictures anew."""
+
+    workdir: Path
+    """The run's folder."""
+    data_dir: str | None = None
+    """Where TensorFlow Datasets are prepared, if not where the run found them."""
+    split: Literal["validation", "test"] = "test"
+    """The split to evaluate."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """Which checkpoint: the best on validation, or the latest."""
+    seed: int = 0
+    """Seed of the evaluation's own randomness."""
+    batch_size: int = 100
+    """Examples at a time; a matter of memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleArgs:
+    """Draw from the run in a folder."""
+
+    workdir: Path
+    """The run's folder."""
+    data_dir: str | None = None
+    """Where TensorFlow Datasets are prepared, if not where the run found them."""
+    num: int = 64
+    """How many samples."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """Which checkpoint: the best on validation, or the latest."""
+    seed: int = 0
+    """Seed of the samples."""
+    output: Path | None = None
+    """The PNG to write; by default samples-seed<seed>.png in the folder, and the arrays beside it as .npy."""
+
+
+def main(config_type: type, build: Callable[[Any, Any], Any], argv: Sequence[str] | None = None) -> None:
+    """Run an experiment module as a program; never returns.
+
+    Args:
+        config_type: the experiment's frozen dataclass; it can be made without arguments.
+        build: (config, data spec) -> Experiment, pure and cheap.
+        argv: the arguments; the program's own by default.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        _dispatch(config_type, build, list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print("\n".join(f"error: {error}".splitlines()[:3]), file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+def _dispatch(config_type: type, build: Callable, argv: list[str]) -> None:
+    module, description = _identity(config_type)
+    verb = argv.pop(0) if argv and argv[0] in VERBS else "train"
+    workdir = Path("runs") / module.rpartition(".")[2]
+    prog = f"python -m {module} {verb}"
+    if verb == "train":
+        args = tyro.cli(_train_args(config_type, workdir, description), prog=prog, args=argv)
+        from gm_jax.runner import train
+
+        train.run(module, args.config, build, args.workdir)
+    elif verb == "evaluate":
+        args = tyro.cli(EvaluateArgs, prog=prog, args=argv, default=EvaluateArgs(workdir=workdir))
+        from gm_jax.runner import evaluate
+
+        evaluate.run(module, config_type, build, args)
+    else:
+        args = tyro.cli(SampleArgs, prog=prog, args=argv, default=SampleArgs(workdir=workdir))
+        from gm_jax.runner import sample
+
+        sample.run(module, config_type, build, args)
+
+
+def _train_args(config_type: type, default_workdir: Path, description: str) -> type:
+    @dataclasses.dataclass(frozen=True)
+    class TrainArgs:
+        config: Annotated[config_type, tyro.conf.arg(name="")]
+        workdir: Path = default_workdir
+        """The run's folder. The same command again goes on where the run in it stopped."""
+
+    TrainArgs.__doc__ = f"{description}\n\nVerbs: train (this one, the default), evaluate, sample; each has --help."
+    return TrainArgs
+
+
+def _identity(config_type: type) -> tuple[str, str]:
+    """The experiment's module name and the first paragraph of its docstring."""
+    program = sys.modules[config_type.__module__]
+    module = program.__spec__.name if program.__spec__ is not None else Path(str(program.__file__)).stem
+    return module, (program.__doc__ or "").strip().partition("\n\n")[0]

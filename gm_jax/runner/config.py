@@ -1,0 +1,247 @@
+"""What every experiment's configuration shares, and how configurations are saved, read and compared.
+
+A configuration is data only: nested frozen dataclasses of numbers, strings and tuples. The text under a field is its
+help on the command line. A field made with `neutral` does not change what a run computes and may differ on resuming;
+a field of type `Count`, `Rate`, ... is held to its range before anything is loaded or written.
+"""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from gm_jax.errors import UserError
+from gm_jax.runner.folder import write_text
+
+if TYPE_CHECKING:
+    import optax
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """What the values of a field must satisfy; stands in the `Annotated` type of the field."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+Count = Annotated[int, Bound("at least 1", lambda n: n >= 1)]
+CountOrZero = Annotated[int, Bound("at least 0", lambda n: n >= 0)]
+Seed = Annotated[int, Bound("at least 0 and less than 2**32", lambda n: 0 <= n < 2**32)]
+Rate = Annotated[float, Bound("more than 0", lambda x: 0.0 < x < math.inf)]
+RateOrZero = Annotated[float, Bound("at least 0", lambda x: 0.0 <= x < math.inf)]
+Decay = Annotated[float, Bound("at least 0 and less than 1", lambda x: 0.0 <= x < 1.0)]
+Widths = Annotated[tuple[Count, ...], Bound("at least one number", lambda widths: len(widths) > 0)]
+
+
+def neutral(default: Any) -> Any:
+    """A field that does not change the result of a run."""
+    return dataclasses.field(default=default, metadata={"neutral": True})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which data."""
+
+    name: str = "digits"
+    """digits, toy:two_moons, toy:eight_gaussians, toy:checkerboard, toy:pinwheel, or a TensorFlow Datasets name."""
+    dir: str | None = neutral(None)
+    """Where TensorFlow Datasets are prepared; by default TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long, on what, and what is kept."""
+
+    steps: Count = 2_000
+    """Steps of the whole run. Where the learning rate is constant a run can be made longer by more of them."""
+    batch_size: Count = 128
+    """Examples a step, over all devices."""
+    seed: Seed = 0
+    """Seed of everything random in training: parameters, order of the data, noise."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """jit: one program over all devices, the numbers do not depend on how many. pmap: each device its own noise."""
+    steps_per_call: Count = 1
+    """Steps in one call of the compiled step; more saves time where a step is small. Lowered to a divisor of the
+    other counts of steps where it is none."""
+    log_every: Count = 100
+    """Steps from one line of metrics.jsonl to the next."""
+    checkpoint_every: Count = 500
+    """Steps from one validation and checkpoint to the next."""
+    keep_checkpoints: Count = neutral(2)
+    """How many of the latest checkpoints are kept; the best on validation is kept besides."""
+    patience: CountOrZero = 0
+    """Stop early after this many validations without a better one; 0 for never."""
+    ema_decay: Decay = 0.0
+    """Decay of the average of the parameters that is evaluated and sampled from; 0 for none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam and its schedule."""
+
+    learning_rate: Rate = 1e-3
+    """Peak learning rate."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """constant, or half a cosine down to 0 at the last step; both after the warm-up."""
+    warmup_steps: CountOrZero = 0
+    """Updates over which the learning rate rises linearly from 0."""
+    weight_decay: RateOrZero = 0.0
+    """Decoupled weight decay (AdamW)."""
+    clip_norm: Rate | None = None
+    """The gradient's global norm is scaled down to this, if larger."""
+    accumulate_steps: Count = 1
+    """Steps whose mean gradient makes one update."""
+
+
+def check(config: Any) -> None:
+    """Hold every field to its range.
+
+    Raises:
+        UserError: naming the first field that is out of it.
+    """
+    for line in _out_of_bounds(config):
+        raise UserError(line)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as nested dicts of JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(config_type: type[ConfigT], values: dict[str, Any]) -> ConfigT:
+    """The inverse of `to_dict`.
+
+    Raises:
+        UserError: a field is missing, unknown or of another type, as when a run was made by another version.
+    """
+    hints = typing.get_type_hints(config_type)
+    known = {field.name for field in dataclasses.fields(config_type)}
+    odd = set(values) ^ known or {name for name, value in values.items() if not _fits(hints[name], value)}
+    if odd:
+        raise UserError(f"the saved configuration is of another version of this experiment: {', '.join(sorted(odd))}")
+    return config_type(**{name: _value(hints[name], value) for name, value in values.items()})
+
+
+class Saved(typing.NamedTuple):
+    """What config.json holds: the experiment's module, the configuration's values, the data's fingerprint."""
+
+    experiment: str
+    config: dict[str, Any]
+    data: str
+
+
+def save(path: Path, module: str, config: Any, *, data: str) -> None:
+    """Write config.json in one move."""
+    write_text(path, json.dumps(Saved(module, to_dict(config), data)._asdict(), indent=1) + "\n")
+
+
+def load(path: Path) -> Saved:
+    """Read config.json.
+
+    Raises:
+        UserError: the file is missing or is not what `save` writes.
+    """
+    try:
+        saved = Saved(**json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path.parent} holds no run: there is no {path.name} in it.\nTrain one there first.") from None
+    except (ValueError, TypeError):
+        saved = None
+    if saved is None or not (isinstance(saved.experiment, str) and isinstance(saved.config, dict)):
+        raise UserError(f"{path} is not a run's configuration, or is damaged.")
+    return saved
+
+
+def differences(config: Any, saved: Any) -> list[str]:
+    """What differs from a saved configuration and changes the result: ["train.batch_size: 64 (saved) != 128", ...]."""
+    found = []
+    saved = dict(saved) if isinstance(saved, dict) else {}
+    for field in dataclasses.fields(config):
+        value, old = getattr(config, field.name), saved.pop(field.name, None)
+        if dataclasses.is_dataclass(value):
+            found += [f"{field.name}.{line}" for line in differences(value, old)]
+        elif not field.metadata.get("neutral") and json.loads(json.dumps(value)) != old:
+            found.append(f"{field.name}: {old!r} (saved) != {value!r}")
+    return found + [f"{name}: {old!r} (saved) is no field of this version" for name, old in saved.items()]
+
+
+def steps_are_independent_of_their_number(config: Any) -> bool:
+    """Whether the first steps of a run are the same however many there are: whether every learning rate is constant."""
+    optimizers = [value for value in vars(config).values() if isinstance(value, OptimizerConfig)]
+    return bool(optimizers) and all(optimizer.schedule == "constant" for optimizer in optimizers)
+
+
+def _out_of_bounds(config: Any) -> Iterator[str]:
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from (f"{field.name}.{line}" for line in _out_of_bounds(value))
+        else:
+            yield from (
+                f"{field.name} must be {bound.text}, got {part!r}." for bound, part in _broken(hints[field.name], value)
+            )
+
+
+def _broken(hint: Any, value: Any) -> Iterator[tuple[Bound, Any]]:
+    """The bounds in a type hint that a value breaks, each with the part of the value that does."""
+    if value is None:
+        return
+    if typing.get_origin(hint) is Annotated:
+        hint, *metadata = typing.get_args(hint)
+        yield from ((bound, value) for bound in metadata if isinstance(bound, Bound) and not bound.holds(value))
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        for option in options:
+            yield from _broken(option, value)
+    elif typing.get_origin(hint) is tuple:
+        for part in value:
+            yield from _broken(options[0], part)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a JSON value can be one of this type."""
+    options = typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return isinstance(value, dict)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return any(_fits(option, value) for option in options)
+    if typing.get_origin(hint) is Literal:
+        return value in options
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_fits(options[0], part) for part in value)
+    return isinstance(value, (float, int) if hint is float else hint) and not (hint is int and isinstance(value, bool))
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def make_optimizer(optimizer: OptimizerConfig, train: TrainConfig) -> "optax.GradientTransformation":
+    """The optax transformation that a configuration describes."""
+    from gm_jax.training import optimizers
+
+    num_updates = max(1, train.steps // optimizer.accumulate_steps)
+    if optimizer.schedule == "cosine":
+        if optimizer.warmup_steps >= num_updates:
+            raise UserError(f"the warm-up takes {optimizer.warmup_steps} of {num_updates} updates: it must leave some.")
+        schedule = optimizers.cosine_schedule(
+            optimizer.learning_rate, num_steps=num_updates, warmup_steps=optimizer.warmup_steps
+        )
+    else:
+        schedule = optimizers.constant_schedule(optimizer.learning_rate, warmup_steps=optimizer.warmup_steps)
+    return optimizers.adam(
+        schedule,
+        weight_decay=optimizer.weight_decay,
+        clip_norm=optimizer.clip_norm,
+        accumulate_steps=optimizer.accumulate_steps,
+    )

@@ -1,0 +1,103 @@
+"""The verb `evaluate`: the table, results.json and the pictures of a run, from its folder alone."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+
+from gm_jax.data import pipeline
+from gm_jax.evaluation import likelihood, report
+from gm_jax.runner import pictures
+from gm_jax.runner.run import EVAL_BATCH, Run, reopen, restore
+from gm_jax.training import metrics
+from gm_jax.training.state import TrainState
+from gm_jax.training.step import make_eval_step
+from gm_jax.types import LogProbFn
+
+if TYPE_CHECKING:
+    from gm_jax.runner.cli import EvaluateArgs
+
+NUM_SAMPLES = 100
+
+
+def run(module: str, config_type: type, build: Callable, args: "EvaluateArgs") -> None:
+    """Evaluate a split with a checkpoint of the run in a folder."""
+    opened = reopen(module, config_type, build, args.workdir, data_dir=args.data_dir)
+    state, step = restore(opened, args.checkpoint)
+    records = measure(opened, state, step, split=args.split, seed=args.seed, batch_size=args.batch_size)
+    finish(opened, records, draw(opened, state, seed=args.seed))
+
+
+def evaluator(run: Run, log_prob: LogProbFn, *, seed: int, batch_size: int = EVAL_BATCH) -> Callable:
+    """(state, split) -> LikelihoodSummary; compiled once, for batches of one shape."""
+    batch_size = -(-batch_size // run.strategy.num_shards) * run.strategy.num_shards
+    compiled = run.strategy.compile_eval(make_eval_step(log_prob, seed=seed))
+
+    def evaluate(state: TrainState, split: str) -> likelihood.LikelihoodSummary:
+        return likelihood.evaluate(
+            functools.partial(compiled, state.eval_params, state.model_state),
+            pipeline.eval_batches(run.source.splits[split], batch_size),
+        )
+
+    return evaluate
+
+
+def measure(
+    run: Run, state: TrainState, step: int, *, split: str, seed: int, batch_size: int = EVAL_BATCH
+) -> list[report.Record]:
+    """The records of every log-probability that the experiment names; "nll" is the model's own."""
+    named = dict(run.experiment.evaluations)
+    if run.experiment.model.log_prob is not None:
+        named = {"nll": run.experiment.model.log_prob, **named}
+    spec = run.source.spec
+    records = []
+    for name, log_prob in named.items():
+        summary = evaluator(run, log_prob, seed=seed, batch_size=batch_size)(state, split)
+        records += report.likelihood_records(
+            name,
+            summary,
+            data=spec.name,
+            measure=run.experiment.settings.get("measure", spec.measure),
+            split=split,
+            num_dims=int(np.prod(spec.shape)),
+            settings={
+                **{key: value for key, value in run.experiment.settings.items() if key != "measure"},
+                "step": step,
+                "seed": seed,
+            },
+        )
+    return records
+
+
+def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
+    """Write the pictures of a state; returns their paths."""
+    spec, key = run.source.spec, jax.random.key(seed)
+    grids = {"samples": pictures.as_grid(draw_samples(run, state, NUM_SAMPLES, seed=seed))}
+    examples = run.fixed_examples()
+    for name, picture in run.experiment.pictures.items():
+        grids[name] = np.asarray(jax.jit(picture)(state.eval_params, state.model_state, key, examples))
+    paths = []
+    for name, grid in grids.items():
+        paths.append(run.folder.root / f"{name}.png")
+        pictures.draw(paths[-1], grid, spec)
+    lines = metrics.read(run.folder.metrics)
+    if lines:
+        paths.append(run.folder.root / "curves.png")
+        pictures.draw_curves(paths[-1], lines)
+    return paths
+
+
+def draw_samples(run: Run, state: TrainState, num: int, *, seed: int) -> np.ndarray:
+    """[num, ...] samples in data space."""
+    sample = jax.jit(run.experiment.model.sample, static_argnums=3)
+    return np.asarray(sample(state.eval_params, state.model_state, jax.random.key(seed), num))
+
+
+def finish(run: Run, records: list[report.Record], paths: list[Path]) -> None:
+    """Add the records to results.json, and print the table and where the pictures are."""
+    report.write(run.folder.results, report.merge(report.read(run.folder.results), records))
+    print(report.table(records))
+    print(f"\n{run.folder.root}: {', '.join(path.name for path in paths)}, {run.folder.results.name}")

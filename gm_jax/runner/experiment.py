@@ -1,0 +1,34 @@
+"""What an experiment's `build` returns: functions only, no arrays, nothing done yet."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import optax
+
+    from gm_jax.types import LogProbFn, Model
+
+PictureFn = Callable[..., Any]
+
+
+class Experiment(NamedTuple):
+    """A model, how it is trained, and what is measured and drawn of it.
+
+    Attributes:
+        model: the family; its `log_prob` is the headline of every evaluation, as "nll".
+        optimizers: one per player.
+        validation: the log-probability watched while training and used to choose the best checkpoint; None for the
+            model's own. A cheaper bound than the headline's.
+        evaluations: further log-probabilities to report, by name.
+        pictures: name -> (params, model_state, key, x) -> [rows, columns, ...] examples in data space; x is a fixed
+            batch of the validation split. The runner draws them as a grid; samples are drawn without being asked.
+        settings: what every result must carry besides, e.g. {"binarization": "static"}.
+    """
+
+    model: "Model"
+    optimizers: Mapping[str, "optax.GradientTransformation"]
+    validation: "LogProbFn | None" = None
+    evaluations: "Mapping[str, LogProbFn]" = MappingProxyType({})
+    pictures: Mapping[str, PictureFn] = MappingProxyType({})
+    settings: Mapping[str, Any] = MappingProxyType({})

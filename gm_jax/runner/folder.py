@@ -1,0 +1,109 @@
+"""What lies where in a run's folder.
+
+config.json       the experiment's module and its configuration
+versions.json     versions, git commit, devices and the data's fingerprint, one entry for every start
+metrics.jsonl     one line of metrics every so many steps
+results.json      every number measured, with its unit, kind, data, split and number of examples
+checkpoints/      Orbax' checkpoints, one folder a step
+samples/          grids of samples over time
+*.png             the pictures of the last evaluation
+tensorboard/      the same scalars and sample grids as events
+"""
+
+import errno
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gm_jax.errors import UserError
+
+_PACKAGES = ("gm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+class Folder:
+    """The paths of one run."""
+
+    def __init__(self, root: Path):
+        self.root = root.absolute()
+        self.config = self.root / "config.json"
+        self.versions = self.root / "versions.json"
+        self.metrics = self.root / "metrics.jsonl"
+        self.results = self.root / "results.json"
+        self.checkpoints = self.root / "checkpoints"
+        self.samples = self.root / "samples"
+        self.tensorboard = self.root / "tensorboard"
+
+    def holds_run(self) -> bool:
+        """Whether a run was begun here."""
+        return self.config.exists()
+
+    def holds_something_else(self) -> bool:
+        """Whether there is something here that is not a run."""
+        if self.holds_run() or not self.root.exists():
+            return False
+        # A run that was killed while it wrote its first file has left only that.
+        return not self.root.is_dir() or any(path != _temporary(self.config) for path in self.root.iterdir())
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            UserError: it cannot be made or written to.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.root, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise UserError(f"cannot write to {self.root}: {error.strerror}. Choose another --workdir.") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one move: whoever reads it, also after a kill, finds the old one or the new one whole."""
+    _temporary(path).write_text(text)
+    _temporary(path).replace(path)
+
+
+def record_versions(path: Path, facts: dict[str, Any]) -> None:
+    """Append one entry to versions.json: what this start of the run ran on, with `facts` besides.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        entries = json.loads(path.read_text()) if path.exists() else []
+    except ValueError:
+        raise UserError(f"{path} is damaged: move it away and give the same command again.") from None
+    entry = {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "git": _git_commit(),
+        "machine": platform.platform(),
+        **facts,
+    }
+    write_text(path, json.dumps([*entries, entry], indent=1) + "\n")
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "-C", here, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")

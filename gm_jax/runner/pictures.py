@@ -1,0 +1,94 @@
+"""Arrays to PNG: grids of images, scatters of 2-D points, curves. matplotlib is imported only where it draws."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gm_jax.data.sources import Spec
+from gm_jax.training.metrics import Line
+
+_GRID_WIDTH = 640  # pixels that a grid should at least be wide: 8x8 digits are drawn large enough to see
+_COLUMNS_AT_MOST = 10
+
+
+def to_uint8(examples: np.ndarray, spec: Spec) -> np.ndarray:
+    """Images in the data's own levels (integers, or means as floats) -> uint8 in 0..255."""
+    scaled = np.asarray(examples, np.float64) * (255.0 / (spec.levels - 1))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def as_grid(examples: np.ndarray) -> np.ndarray:
+    """[n, ...] -> [rows, columns, ...], nearly square; what does not fill a last row is left out."""
+    columns = min(_COLUMNS_AT_MOST, max(1, int(np.sqrt(len(examples)))))
+    rows = len(examples) // columns
+    return examples[: rows * columns].reshape(rows, columns, *examples.shape[1:])
+
+
+def grid_image(grid: np.ndarray, spec: Spec) -> np.ndarray:
+    """[rows, columns, H, W, C] examples -> one image [height, width, 3] uint8, enlarged by a whole factor."""
+    rows, columns, height, width, channels = grid.shape
+    images = to_uint8(grid, spec)
+    padded = np.pad(images, [(0, 0), (0, 0), (0, 1), (0, 1), (0, 0)], constant_values=128)
+    sheet = padded.transpose(0, 2, 1, 3, 4).reshape(rows * (height + 1), columns * (width + 1), channels)
+    sheet = np.pad(sheet, [(1, 0), (1, 0), (0, 0)], constant_values=128)
+    sheet = np.repeat(sheet, 3, axis=2) if channels == 1 else sheet[..., :3]
+    factor = max(1, round(_GRID_WIDTH / sheet.shape[1]))
+    return sheet.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def draw(path: Path, grid: np.ndarray, spec: Spec) -> None:
+    """Write a PNG of [rows, columns, ...] examples: a grid of images, or a scatter of 2-D points."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if len(spec.shape) == 3:
+        Image.fromarray(grid_image(grid, spec)).save(path)
+    elif spec.shape == (2,):
+        _scatter(path, np.asarray(grid).reshape(-1, 2))
+    else:
+        raise ValueError(f"cannot draw examples of shape {spec.shape}")
+
+
+def read(path: Path) -> np.ndarray:
+    """A PNG as [height, width, 3] uint8."""
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def draw_curves(path: Path, lines: list[Line]) -> None:
+    """Write a PNG of the training loss and, below zero's sign, the validation's log-probability over steps."""
+    figure, axes = _figure()
+    for split, name, sign, label in (
+        ("train", "loss", 1.0, "training loss"),
+        ("validation", "log_prob", -1.0, "validation -log p, nats"),
+    ):
+        points = [
+            (line.step, sign * line.values[name]) for line in lines if line.split == split and name in line.values
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o" if split == "validation" else "", ms=3, label=label)
+    values = [line.values["loss"] for line in lines if "loss" in line.values]
+    if len(values) > 4:
+        # The first steps are far off: let them leave the picture rather than flatten it.
+        axes.set_ylim(top=float(np.quantile(values, 0.97)) * 1.05 if min(values) > 0 else None)
+    axes.set_xlabel("step")
+    if axes.has_data():
+        axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def _scatter(path: Path, points: np.ndarray) -> None:
+    figure, axes = _figure(square=True)
+    axes.scatter(points[:, 0], points[:, 1], s=2, linewidths=0, alpha=0.6)
+    axes.set_aspect("equal")
+    axes.set_xlim(-4.5, 4.5)
+    axes.set_ylim(-4.5, 4.5)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def _figure(*, square: bool = False):
+    # The object interface: pyplot would keep every figure alive and pick a window system.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5) if square else (7, 4))
+    return figure, figure.subplots()

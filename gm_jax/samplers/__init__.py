@@ -1,0 +1,1 @@
+"""Generation loops over array -> array callables; the first come with the autoregressive models."""

@@ -1,0 +1,400 @@
+"""Checkpoints that are whole or refused: Orbax writes them, a SHA-256 manifest inside each says what was written.
+
+    directory/
+      300/                          one folder a step; Orbax renames it into place when all of it is written
+        state/                      the leaves of the state, under their paths: ".params['vae']['Dense_0']['kernel']"
+        manifest/                   JSON: step, metric, fingerprint; shape, dtype and SHA-256 of every leaf
+      400.orbax-checkpoint-tmp/     a save that is under way or was cut off; never read, removed by the next save
+      damaged-200/                  a checkpoint that failed its manifest, moved aside; never read
+
+Orbax alone restores flipped bits in silence. Here a restore compares every leaf with the manifest, and the manifest
+with its own hash, on the host and before anything reaches a device: what it returns is what was saved, bit for bit.
+
+The metric lives in the manifest and nowhere else: "best" is decided by a number that has been verified. Nothing is
+unpickled: leaves are numbers, the tree that they hang in is the caller's.
+"""
+
+import contextlib
+import gc
+import itertools
+import logging
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from gm_jax.errors import UserError
+from gm_jax.training import manifest
+from gm_jax.training.manifest import DamageError
+from gm_jax.types import PyTree
+
+_STATE = "state"
+_MANIFEST = "manifest"
+_STRAGGLERS_SECONDS = 0.05
+_LOG = logging.getLogger("gm_jax")
+
+
+class Restored(NamedTuple):
+    """What a checkpoint held.
+
+    Attributes:
+        state: as `like`; arrays with its shardings, each in a buffer of its own.
+        step: the step that it was saved at.
+        metric: what `save` was given.
+    """
+
+    state: PyTree
+    step: int
+    metric: float | None
+
+
+class Checkpointer:
+    """Saves and restores the checkpoints of one run: the latest few and the best.
+
+    A context manager; leaving it waits for the save under way. The folder is created by the first save.
+
+        with Checkpointer(workdir / "checkpoints", fingerprint=fingerprint) as checkpointer:
+            restored = checkpointer.restore_latest(state)
+            ...
+            checkpointer.save(step, state, metric=validation_log_prob)
+    """
+
+    def __init__(
+        self,
+        directory: str | pathlib.Path,
+        *,
+        keep_latest: int = 3,
+        fingerprint: Mapping[str, str] | None = None,
+        read_only: bool = False,
+    ):
+        """Opens a folder, which need not exist.
+
+        Args:
+            directory: where the checkpoints are.
+            keep_latest: how many of the latest to keep, beside the one with the largest metric.
+            fingerprint: what the state depends on (e.g. the fields of the configuration that change the result):
+                saved with the state; a checkpoint with another one is refused. None asks nothing.
+            read_only: for evaluation: `save` is refused, and the folder is left exactly as it is.
+        """
+        if keep_latest < 1:
+            raise ValueError(f"keep_latest must be at least 1, got {keep_latest}")
+        self._directory = pathlib.Path(directory).absolute()  # Orbax fails late, and at length, on a relative path
+        self._keep_latest = keep_latest
+        self._fingerprint = None if fingerprint is None else dict(fingerprint)
+        self._read_only = read_only
+        self._manager: ocp.CheckpointManager | None = None
+        self._pending: int | None = None
+        self._metrics: dict[int, float] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def save(self, step: int, state: PyTree, *, metric: float | None = None) -> None:
+        """Saves the state in the background, once the save before is done; then drops what need not be kept.
+
+        The state is copied before this returns: it may be donated at once. A step that is saved already is left
+        as it is.
+
+        Args:
+            step: larger than every step saved.
+            state: pytree of `jax.Array`.
+            metric: validation log-probability; larger is better. None, or a number that is not finite, where there
+                was no validation: such a checkpoint is kept among the latest and is never the best.
+
+        Raises:
+            UserError: this save could not be started, or the one before could not be written.
+            ValueError: a later step is saved already.
+            TypeError: a leaf is no `jax.Array`.
+        """
+        if self._read_only:
+            raise ValueError("this Checkpointer is read-only")
+        self.wait()
+        latest = max(self.steps(), default=-1)
+        if step == latest:
+            return
+        if step < latest:
+            raise ValueError(f"step {step} comes after step {latest} was saved")
+        leaves = manifest.leaves_by_path(state)
+        for path, leaf in leaves.items():
+            if not isinstance(leaf, jax.Array):
+                raise TypeError(f"state{path} is a {type(leaf).__name__}, not a jax.Array")
+        metric = float(metric) if metric is not None and math.isfinite(metric) else None
+        document = manifest.seal(step, metric, self._fingerprint, jax.device_get(leaves))
+        # Two items of one checkpoint: one folder, one rename, so that neither is ever without the other.
+        items = ocp.args.Composite(**{_STATE: ocp.args.PyTreeSave(leaves), _MANIFEST: ocp.args.JsonSave(document)})
+        try:
+            manager = self._open_manager()
+            if metric is not None:
+                self._metrics[step] = metric
+            manager.save(step, args=items, force=True)
+        except OSError as error:
+            raise self._not_saved(step, error) from error
+        self._pending = step
+
+    def wait(self) -> None:
+        """Blocks until the save under way, if any, is complete.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        if self._manager is None or self._pending is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+            if not (self._directory / str(self._pending)).is_dir():
+                raise OSError("it is not in its place")
+        # What Orbax and TensorStore raise for a full disk is of many types. The arrays were taken before `save`
+        # returned, so that a failure here is one of writing.
+        except Exception as error:
+            raise self._not_saved(self._pending, error) from error
+        self._pending = None
+
+    def close(self) -> None:
+        """Waits as `wait` does, then lets go of Orbax' threads. Saving again opens anew."""
+        try:
+            self.wait()
+        finally:
+            self._close_manager()
+
+    def steps(self) -> list[int]:
+        """The steps whose checkpoints are complete, ascending; a save under way is not among them."""
+        if not self._directory.is_dir():
+            return []
+        return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal() and p.is_dir())
+
+    def best_step(self) -> int | None:
+        """The step with the largest metric (the latest of equals); None where no checkpoint has one."""
+        metrics, _ = self._read_metrics()
+        return max(metrics, key=lambda step: (metrics[step], step), default=None)
+
+    def restore_latest(self, like: PyTree) -> Restored | None:
+        """Restores the newest good checkpoint.
+
+        A damaged one is passed over with a warning; unless read-only, it is moved aside to `damaged-<step>` once an
+        older one has proved good.
+
+        Args:
+            like: the state to come, of arrays or `jax.ShapeDtypeStruct`; shapes and dtypes are compared, shardings
+                are taken over (the default device where a leaf has none).
+
+        Returns:
+            The checkpoint; None if there never was one.
+
+        Raises:
+            UserError: there are checkpoints and all are damaged; or the newest good one is of another model or
+                fingerprint (then nothing is moved).
+        """
+        self.wait()
+        return self._restore_first_good(reversed(self.steps()), like)
+
+    def restore_best(self, like: PyTree) -> Restored | None:
+        """Restores the good checkpoint with the largest metric, or the newest where none has a metric.
+
+        Otherwise as `restore_latest`.
+        """
+        self.wait()
+        metrics, unreadable = self._read_metrics()
+        by_metric = sorted(metrics, key=lambda step: (metrics[step], step), reverse=True)
+        others = [step for step in reversed(self.steps()) if step not in metrics and step not in unreadable]
+        # Any whose metric cannot be read may have been the best: to begin with them is to warn of them.
+        return self._restore_first_good([*reversed(unreadable), *by_metric, *others], like)
+
+    def restore_step(self, like: PyTree, step: int) -> Restored:
+        """Restores the checkpoint of one step, and no other in its place.
+
+        Raises:
+            UserError: there is none, it is damaged, or it is of another model or fingerprint.
+        """
+        self.wait()
+        if step not in self.steps():
+            raise UserError(f"no checkpoint of step {step} in {self._directory}\nsteps there: {self.steps()}")
+        try:
+            return self._restore(step, like)
+        except DamageError as damage:
+            raise UserError(f"checkpoint {step} in {self._directory} is damaged: {damage}") from damage
+
+    def _restore_first_good(self, candidates: Iterable[int], like: PyTree) -> Restored | None:
+        damaged: dict[int, DamageError] = {}
+        for step in candidates:
+            try:
+                restored = self._restore(step, like)
+            except DamageError as damage:
+                damaged[step] = damage
+                continue
+            # Only now is it certain that the fault lies in the others, not in the disk or the memory of this machine.
+            for bad, damage in damaged.items():
+                self._report(bad, damage, used=step)
+            return restored
+        moved = sorted(path.name for path in self._directory.glob("damaged-*"))
+        if not damaged and not moved:
+            return None
+        reasons = [f"step {step}: {damage}" for step, damage in damaged.items()]
+        raise UserError(
+            f"no good checkpoint in {self._directory}, only {len(damaged) + len(moved)} damaged\n"
+            f"{[*reasons, *moved][0]}\n"
+            "put back a copy of the folder, or remove it to start over from step 0"
+        )
+
+    def _report(self, step: int, damage: DamageError, *, used: int) -> None:
+        message = f"checkpoint {step} in {self._directory} is damaged ({damage}); using checkpoint {used} instead"
+        if not self._read_only:
+            self._close_manager()  # Orbax remembers which steps there are
+            names = itertools.chain([f"damaged-{step}"], (f"damaged-{step}-{n}" for n in itertools.count(2)))
+            aside = next(path for name in names if not (path := self._directory / name).exists())
+            (self._directory / str(step)).rename(aside)
+            message += f"; the damaged one is now {aside.name}"
+        _LOG.warning(message)
+
+    def _restore(self, step: int, like: PyTree) -> Restored:
+        saved = self._read_manifest(step)
+        if self._fingerprint is not None:
+            self._refuse(step, "run", "settings", manifest.fingerprint_differences(saved, self._fingerprint))
+        self._refuse(step, "model", "model", manifest.model_differences(saved, like))
+        leaves = self._read_leaves(step, saved)
+        placed = [_place(leaves[path], leaf) for path, leaf in manifest.leaves_by_path(like).items()]
+        return Restored(jax.tree.unflatten(jax.tree.structure(like), placed), step, saved["metric"])
+
+    def _refuse(self, step: int, what: str, give: str, differences: list[str]) -> None:
+        if differences:
+            raise UserError(
+                f"checkpoint {step} in {self._directory} is of another {what}:\n"
+                f"{manifest.first_of(differences)}\n"
+                f"give the same {give} again, or another folder"
+            )
+
+    def _read_leaves(self, step: int, saved: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        to_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in saved["leaves"]}
+        args = ocp.args.PyTreeRestore(item=dict.fromkeys(to_numpy, 0), restore_args=to_numpy)
+        leaves = _read(ocp.PyTreeCheckpointHandler, self._directory / str(step) / _STATE, args)
+        manifest.check_leaves(saved, leaves)
+        return leaves
+
+    def _read_manifest(self, step: int) -> dict[str, Any]:
+        path = self._directory / str(step) / _MANIFEST
+        saved = manifest.unseal(_read(ocp.JsonCheckpointHandler, path, ocp.args.JsonRestore()))
+        if saved["step"] != step:
+            raise DamageError(f"it holds step {saved['step']}")
+        return saved
+
+    def _read_metrics(self) -> tuple[dict[int, float], list[int]]:
+        """The metrics of the steps that have one; and the steps whose manifests are damaged."""
+        metrics, unreadable = {}, []
+        for step in self.steps():
+            try:
+                metric = self._read_manifest(step)["metric"]
+            except DamageError:
+                unreadable.append(step)
+                continue
+            if metric is not None:
+                metrics[step] = metric
+        return metrics, unreadable
+
+    def _open_manager(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            self._metrics, _ = self._read_metrics()
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=_LatestAndBest(self._keep_latest, self._metrics.get),
+                cleanup_tmp_directories=True,
+                lightweight_initialize=True,  # or a damaged metadata file of any old checkpoint would stop the run
+            )
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
+        return self._manager
+
+    def _close_manager(self) -> None:
+        manager, self._manager, self._pending = self._manager, None, None
+        if manager is not None:
+            manager.close()
+
+    def _not_saved(self, step: int, error: Exception) -> UserError:
+        """What to raise for a save that failed; the manager goes, since its list of steps is no longer that on disk."""
+        with contextlib.suppress(Exception):  # the same failure again
+            self._close_manager()
+        return UserError(
+            f"checkpoint {step} could not be written to {self._directory}: {_one_line(error)}\n"
+            "mend the disk or the folder, then give the same command again: it goes on from the checkpoint before"
+        )
+
+
+class _LatestAndBest(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps the latest few and the one with the largest metric; Orbax deletes the others once the new one is whole."""
+
+    def __init__(self, latest: int, metric_of: Callable[[int], float | None]):
+        self._latest = latest
+        self._metric_of = metric_of
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[ocp.checkpoint_managers.PolicyCheckpointInfo],
+        *,
+        context: ocp.checkpoint_managers.PreservationContext,
+    ) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        keep = set(sorted(steps)[-self._latest :])
+        metrics = [(metric, step) for step in steps if (metric := self._metric_of(step)) is not None]
+        keep.update(step for _, step in sorted(metrics)[-1:])
+        return [step in keep for step in steps]
+
+
+def _read(handler: Callable[[], ocp.CheckpointHandler], path: pathlib.Path, args: ocp.args.CheckpointArgs) -> Any:
+    """What Orbax reads at a path, or `DamageError`.
+
+    A flipped bit in one of Orbax' own files ends in any exception there is, so that they cannot be told apart from a
+    disk that fails for now. Hence nothing is moved aside before another checkpoint has been read.
+    """
+    with _stragglers_muted():
+        try:
+            with ocp.Checkpointer(handler()) as reader:
+                return reader.restore(path, args=args)
+        except Exception as error:
+            _LOG.debug("reading %s", path, exc_info=True)
+            problem = f"{path.name}: {_one_line(error)}"
+        gc.collect()  # what is left of the read speaks now, while it is muted
+        time.sleep(_STRAGGLERS_SECONDS)
+    raise DamageError(problem)  # outside of the `except`, whose traceback would keep the stragglers alive
+
+
+@contextlib.contextmanager
+def _stragglers_muted() -> Iterator[None]:
+    """Keeps one damaged leaf from printing a page for each of the others.
+
+    Orbax gives up at the first leaf that fails and closes its event loop under those that are still being read: each
+    then prints a traceback that no `except` can reach.
+    """
+
+    def mute(record: logging.LogRecord) -> bool:
+        return "never retrieved" not in record.getMessage()
+
+    hook, log = sys.unraisablehook, logging.getLogger("asyncio")
+    sys.unraisablehook = lambda late: None if "Event loop is closed" in str(late.exc_value) else hook(late)
+    log.addFilter(mute)
+    try:
+        yield
+    finally:
+        log.removeFilter(mute)
+        sys.unraisablehook = hook
+
+
+def _place(array: np.ndarray, like: Any) -> jax.Array:
+    """On the devices of `like`, each replica from a copy: `device_put` of one may let them share a buffer."""
+    sharding = getattr(like, "sharding", None) or jnp.zeros(()).sharding
+    parts = [
+        jax.device_put(np.array(array[index]), device)
+        for device, index in sharding.addressable_devices_indices_map(array.shape).items()
+    ]
+    return jax.make_array_from_single_device_arrays(array.shape, sharding, parts)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = text.split(" [tensorstore_spec")[0]  # a page of settings
+    return text if len(text) <= 120 else f"{text[:40]} ... {text[-75:]}"  # what happened, and at the end why

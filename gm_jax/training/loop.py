@@ -1,0 +1,141 @@
+"""The loop around the step: calls, metrics, validation, checkpoints, signals. All its effects arrive as functions.
+
+One iteration is one call of the compiled step, `steps_per_call` steps long. Calls run ahead of the host by a few
+(JAX dispatches asynchronously), and their metrics are looked at when they arrive: every step's, so that a loss that is
+not a number stops the run before anything is saved after it.
+"""
+
+import contextlib
+import math
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+
+from gm_jax.training import metrics as metrics_lib
+from gm_jax.training.state import TrainState
+from gm_jax.types import Batch, Metrics
+
+# Calls in flight. More than a few gain nothing, and virtual CPU devices deadlock when a long run-ahead holds a
+# collective (seen with four devices on two cores).
+RUN_AHEAD = 2
+
+
+class Schedule(NamedTuple):
+    """What happens at which step.
+
+    Attributes:
+        num_steps: steps of the whole run.
+        steps_per_call: steps in one call of the compiled step; it divides all the others.
+        log_every: steps from one line of metrics to the next.
+        checkpoint_every: steps from one validation and checkpoint to the next.
+    """
+
+    num_steps: int
+    steps_per_call: int
+    log_every: int
+    checkpoint_every: int
+
+
+def make_schedule(*, num_steps: int, steps_per_call: int, log_every: int, checkpoint_every: int) -> Schedule:
+    """A schedule whose calls end exactly where something happens.
+
+    `steps_per_call` is lowered to the greatest common divisor that it allows: a call cannot be cut short without
+    compiling the step anew.
+    """
+    common = math.gcd(num_steps, log_every, checkpoint_every)
+    steps_per_call = max(size for size in range(1, min(steps_per_call, common) + 1) if common % size == 0)
+    return Schedule(num_steps, steps_per_call, log_every, checkpoint_every)
+
+
+class Effects(NamedTuple):
+    """What the loop does to the world.
+
+    Attributes:
+        log: (step, metrics) writes a line; metrics are means over the steps of the call that ends at `step`.
+        validate: (step, state) -> the validation log-probability, larger is better, or None where there is none.
+        save: (step, state, validation) saves a checkpoint; the state's buffers are free again when it returns.
+        finished: () -> whether to stop early, asked after each validation and at the start.
+        interrupted: () -> whether somebody has asked the run to save and leave.
+        tick: (step) is called after each call: a progress bar.
+    """
+
+    log: Callable[[int, dict[str, float]], None]
+    validate: Callable[[int, TrainState], float | None]
+    save: Callable[[int, TrainState, float | None], None]
+    finished: Callable[[], bool] = lambda: False
+    interrupted: Callable[[], bool] = lambda: False
+    tick: Callable[[int], None] = lambda step: None
+
+
+def fit(
+    state: TrainState,
+    train: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
+    batches: Callable[[int], Batch],
+    schedule: Schedule,
+    effects: Effects,
+) -> TrainState:
+    """Train from `state.step` to the end of the schedule, or until somebody asks to stop.
+
+    Args:
+        state: where to begin; donated.
+        train: (state, batches [S, B, ...]) -> (state, metrics [S]), as `parallel` compiles it.
+        batches: the number of a step -> the batches of the `steps_per_call` steps from it on, placed on the devices.
+        schedule: what happens when.
+        effects: what happens.
+
+    Returns:
+        The last state. It has been saved, unless no step was taken.
+
+    Raises:
+        NonFiniteError: a metric was infinite or not a number; nothing was saved at or after that step.
+        ValueError: the state's step is not a multiple of the schedule's `steps_per_call`.
+    """
+    step = int(state.step)
+    if step % schedule.steps_per_call:
+        raise ValueError(f"cannot go on from step {step} in calls of {schedule.steps_per_call} steps")
+    in_flight: deque[tuple[int, Metrics]] = deque()
+
+    def settle(*, keep: int) -> None:
+        while len(in_flight) > keep:
+            end, values = in_flight.popleft()
+            means = metrics_lib.mean_over_steps(jax.device_get(values), end)
+            if end % schedule.log_every == 0:
+                effects.log(end, means)
+
+    saved, finished = step, effects.finished()
+    while step < schedule.num_steps and not finished and not effects.interrupted():
+        state, values = train(state, batches(step))
+        step += schedule.steps_per_call
+        in_flight.append((step, values))
+        settle(keep=RUN_AHEAD)
+        effects.tick(step)
+        if step % schedule.checkpoint_every == 0 or step == schedule.num_steps:
+            settle(keep=0)
+            effects.save(step, state, effects.validate(step, state))
+            saved, finished = step, effects.finished()
+    settle(keep=0)
+    if saved != step:
+        effects.save(step, state, None)
+    return state
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turn SIGTERM and Ctrl-C into a request that the loop can ask for; a second one ends the process at once."""
+    received: list[int] = []
+
+    def receive(number: int, frame) -> None:
+        received.append(number)
+        for other in numbers:
+            signal.signal(other, signal.SIG_DFL)
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.signal(number, receive) for number in numbers}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,111 @@
+"""The manifest of a checkpoint: what was saved, so that what is restored can be compared with it.
+
+A JSON document: step, metric, fingerprint, and of every leaf its path, shape, dtype and SHA-256; beside them the
+SHA-256 of all that, since a flipped bit can fall on the manifest too. No function here touches a file or a device.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from gm_jax.types import PyTree
+
+_SHOWN = 4
+
+
+class DamageError(Exception):
+    """A checkpoint does not hold what was saved; the message says what is wrong, in one line."""
+
+
+def leaves_by_path(tree: PyTree) -> dict[str, Any]:
+    """The leaves under their paths, e.g. ".params['vae']['Dense_0']['kernel']".
+
+    Containers without leaves (None, {}, optax.EmptyState) have none: they belong to the program, not to the file.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def seal(
+    step: int, metric: float | None, fingerprint: Mapping[str, str] | None, leaves: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """The document to save beside the leaves."""
+    digests = _digests(leaves)
+    manifest = {
+        "step": step,
+        "metric": metric,
+        "fingerprint": fingerprint,
+        "leaves": {
+            path: {"shape": list(leaf.shape), "dtype": leaf.dtype.name, "sha256": digests[path]}
+            for path, leaf in leaves.items()
+        },
+    }
+    return {"manifest": manifest, "sha256": _json_digest(manifest)}
+
+
+def unseal(document: Any) -> dict[str, Any]:
+    """The manifest in a document that `seal` made.
+
+    Raises:
+        DamageError: it is not as it was made.
+    """
+    if not isinstance(document, dict) or document.get("sha256") != _json_digest(document.get("manifest")):
+        raise DamageError("SHA-256 of the manifest is not the one saved")
+    return document["manifest"]
+
+
+def check_leaves(manifest: Mapping[str, Any], leaves: Mapping[str, np.ndarray]) -> None:
+    """Compares every leaf with the manifest, bit for bit.
+
+    Raises:
+        DamageError: some differ.
+    """
+    saved = {path: leaf["sha256"] for path, leaf in manifest["leaves"].items()}
+    found = _digests(leaves)
+    wrong = [path for path in saved | found if saved.get(path) != found.get(path)]
+    if wrong:
+        raise DamageError(f"SHA-256 of {first_of(wrong)} is not the one saved")
+
+
+def model_differences(manifest: Mapping[str, Any], like: PyTree) -> list[str]:
+    """In what the leaves of `like` differ from those saved, by path, shape and dtype; one phrase a leaf."""
+    there = {path: f"{leaf['dtype']}{leaf['shape']}" for path, leaf in manifest["leaves"].items()}
+    here = {path: f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}" for path, leaf in leaves_by_path(like).items()}
+    return _differences(there, here)
+
+
+def fingerprint_differences(manifest: Mapping[str, Any], fingerprint: Mapping[str, str]) -> list[str]:
+    """In what a fingerprint differs from the one saved; one phrase an entry."""
+    return _differences(manifest["fingerprint"] or {}, fingerprint)
+
+
+def first_of(items: Sequence[str]) -> str:
+    """The first few and how many more, on one line."""
+    rest = len(items) - _SHOWN
+    return "; ".join(items[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    names = sorted(name for name in {**there, **here} if there.get(name) != here.get(name))
+    return [f"{name} was {there.get(name, 'missing')}, is {here.get(name, 'missing')}" for name in names]
+
+
+def _digests(leaves: Mapping[str, np.ndarray]) -> dict[str, str]:
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter lock
+        return dict(zip(leaves, pool.map(_digest, leaves.values()), strict=True))
+
+
+def _digest(array: np.ndarray) -> str:
+    """SHA-256 of dtype, shape and bytes."""
+    digest = hashlib.sha256(f"{array.dtype.name}{list(array.shape)}".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # bfloat16 is no buffer to hashlib
+    return digest.hexdigest()
+
+
+def _json_digest(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,103 @@
+"""The record of a run: metrics.jsonl, and the same scalars as TensorBoard events.
+
+metrics.jsonl holds one JSON object a line, {"step": ..., "split": ..., name: value, ...}, and only what follows from
+the configuration: no times. So a run that was stopped and resumed ends with the same file, byte for byte, as one that
+was not.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+
+class NonFiniteError(Exception):
+    """A loss, a gradient norm or another metric became infinite or not a number."""
+
+    def __init__(self, step: int, name: str, value: float):
+        super().__init__(f"{name} became {value} at step {step}")
+        self.step, self.name, self.value = step, name, value
+
+
+class Line(NamedTuple):
+    """One line of metrics.jsonl."""
+
+    step: int
+    split: str
+    values: dict[str, float]
+
+
+class MetricsLog:
+    """metrics.jsonl of one run, opened to go on after `step`: later lines, and a torn last one, are dropped."""
+
+    def __init__(self, path: Path, *, step: int = 0):
+        self._path = path
+        self.lines: list[Line] = [line for line in read(path) if line.step <= step]
+        text = "".join(_encode(line) for line in self.lines)
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(text)
+        temporary.replace(path)
+        self._file = path.open("a")
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> Line:
+        """Append a line and flush it, so that a checkpoint saved afterwards never outruns the log.
+
+        Raises:
+            ValueError: a value is not finite, which JSON cannot say, or a metric is called "step" or "split".
+        """
+        if values.keys() & {"step", "split"}:
+            raise ValueError(f'"step" and "split" are no names for a metric: got {sorted(values)}')
+        line = Line(step, split, {name: float(value) for name, value in values.items()})
+        self._file.write(_encode(line))
+        self._file.flush()
+        self.lines.append(line)
+        return line
+
+    def column(self, split: str, name: str) -> list[tuple[int, float]]:
+        """[(step, value), ...] of one metric, oldest first."""
+        return [(line.step, line.values[name]) for line in self.lines if line.split == split and name in line.values]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read(path: Path) -> list[Line]:
+    """The lines of a metrics.jsonl, up to the first that is not whole; none where there is no file."""
+    lines = []
+    for text in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        try:
+            values = json.loads(text)
+        except ValueError:  # not JSON, or not even text
+            break
+        if not (text.endswith(b"\n") and isinstance(values, dict) and {"step", "split"} <= values.keys()):
+            break
+        lines.append(Line(values.pop("step"), values.pop("split"), values))
+    return lines
+
+
+def mean_over_steps(metrics: Mapping[str, np.ndarray], last_step: int) -> dict[str, float]:
+    """The mean of each metric over the steps of one call, in float64.
+
+    Args:
+        metrics: name -> [S] values of the S steps that end with `last_step`.
+        last_step: number of the last step, counted from 1.
+
+    Raises:
+        NonFiniteError: some value is infinite or not a number; the first step and its first metric are named.
+    """
+    columns = {name: np.asarray(values, np.float64) for name, values in metrics.items()}
+    broken = [
+        (int(np.argmin(np.isfinite(column))), name) for name, column in columns.items() if not np.isfinite(column).all()
+    ]
+    if broken:
+        index, name = min(broken, key=lambda found: found[0])
+        column = columns[name]
+        raise NonFiniteError(last_step - len(column) + index + 1, name, float(column[index]))
+    return {name: float(np.mean(column)) for name, column in columns.items()}
+
+
+def _encode(line: Line) -> str:
+    return json.dumps({"step": line.step, "split": line.split, **line.values}, allow_nan=False) + "\n"

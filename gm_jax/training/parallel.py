@@ -1,0 +1,135 @@
+"""Where the step runs. The one file that names `pmap`, `Mesh` and `NamedSharding`.
+
+A strategy takes the step of one device (`step.make_train_step(..., axis_name=strategy.axis_name)`) and runs it on all:
+
+    jit    the global view: one program over the whole batch; numbers do not depend on the number of devices
+    pmap   the local view: each device its part of the batch, gradients averaged; noise differs by device
+    vmap   the local view on one device: the oracle that the tests hold pmap against, for it refuses a state that
+           would drift apart between replicas
+
+In all three the state is unstacked, so nothing is replicated or unreplicated by hand and a checkpoint does not know
+which strategy wrote it. Batches are [S, B, ...]: S steps of B examples in one call.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gm_jax.errors import UserError
+from gm_jax.training.state import TrainState
+from gm_jax.training.step import TrainStep, many_steps
+from gm_jax.types import Array, Batch, Metrics, PyTree
+
+AXIS = "batch"
+
+
+class Strategy(NamedTuple):
+    """How one step becomes many devices' work.
+
+    Attributes:
+        axis_name: what `make_train_step` must be given.
+        num_shards: the global batch must be a multiple of it.
+        compile: step -> ((state, placed batches) -> (state, metrics [S])), compiled at its first call; the state is
+            donated.
+        place: any pytree of arrays -> the same, on every device.
+        place_batches: host batches [S, B, ...] -> what `compile`'s function takes.
+        compile_eval: (params, model_state, index, x [B, ...]) -> tree of [B] arrays, compiled in the global view, so
+            that evaluations agree between strategies.
+    """
+
+    axis_name: str | None
+    num_shards: int
+    compile: Callable[[TrainStep], Callable[[TrainState, Batch], tuple[TrainState, Metrics]]]
+    place: Callable[[PyTree], PyTree]
+    place_batches: Callable[[Batch], Batch]
+    compile_eval: Callable[[Callable], Callable]
+
+
+def jit(devices: Sequence[jax.Device] | None = None) -> Strategy:
+    """One program over the whole batch, split over the devices (all by default)."""
+    mesh = _mesh(devices)
+    replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(None, AXIS))
+
+    def compile(step: TrainStep):
+        return jax.jit(many_steps(step), donate_argnums=0, out_shardings=(replicated, replicated))
+
+    return Strategy(
+        axis_name=None,
+        num_shards=mesh.size,
+        compile=compile,
+        place=lambda tree: jax.device_put(tree, replicated),
+        place_batches=lambda batches: jax.device_put(batches, split),
+        compile_eval=lambda fn: _compile_eval(fn, mesh),
+    )
+
+
+def pmap(devices: Sequence[jax.Device] | None = None) -> Strategy:
+    """Each device its part of the batch; gradients, metrics and model state are averaged over devices."""
+    mesh = _mesh(devices)
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def compile(step: TrainStep):
+        return jax.pmap(
+            many_steps(step),
+            AXIS,
+            in_axes=(None, 0),
+            out_axes=None,
+            donate_argnums=0,
+            devices=None if devices is None else list(devices),
+        )
+
+    return Strategy(
+        axis_name=AXIS,
+        num_shards=mesh.size,
+        compile=compile,
+        # A state that is not placed first is copied to every device at each call, and donation frees the copies.
+        place=lambda tree: jax.device_put(tree, replicated),
+        place_batches=lambda batches: jax.tree.map(lambda leaf: _shard(leaf, mesh.size), batches),
+        compile_eval=lambda fn: _compile_eval(fn, mesh),
+    )
+
+
+def vmap(num_shards: int) -> Strategy:
+    """What pmap computes on `num_shards` devices, computed on one: an oracle, not a way to train."""
+    mesh = _mesh(jax.local_devices()[:1])
+    replicated = NamedSharding(mesh, PartitionSpec())
+    return Strategy(
+        axis_name=AXIS,
+        num_shards=num_shards,
+        compile=lambda step: jax.jit(jax.vmap(many_steps(step), in_axes=(None, 0), out_axes=None, axis_name=AXIS)),
+        place=lambda tree: jax.device_put(tree, replicated),
+        place_batches=lambda batches: jax.tree.map(lambda leaf: _shard(leaf, num_shards), batches),
+        compile_eval=lambda fn: _compile_eval(fn, mesh),
+    )
+
+
+def check_batch_size(batch_size: int, strategy: Strategy) -> None:
+    """Refuse a global batch that the devices cannot share out evenly.
+
+    Raises:
+        UserError: batch_size is not a positive multiple of the strategy's number of devices.
+    """
+    if batch_size < 1 or batch_size % strategy.num_shards:
+        raise UserError(
+            f"a batch of {batch_size} cannot be shared out among {strategy.num_shards} devices:\n"
+            f"choose a batch size that is a multiple of {strategy.num_shards}."
+        )
+
+
+def _mesh(devices: Sequence[jax.Device] | None) -> Mesh:
+    return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
+
+
+def _shard(leaf: Array, num_shards: int) -> Array:
+    """[S, B, ...] -> [D, S, B / D, ...]."""
+    steps, batch_size, *event = leaf.shape
+    return np.moveaxis(np.reshape(leaf, (steps, num_shards, batch_size // num_shards, *event)), 1, 0)
+
+
+def _compile_eval(fn: Callable, mesh: Mesh) -> Callable:
+    replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
+    compiled = jax.jit(fn, in_shardings=(replicated, replicated, replicated, split), out_shardings=split)
+    return lambda params, model_state, index, x: compiled(params, model_state, index, x)

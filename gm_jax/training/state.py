@@ -1,0 +1,76 @@
+"""What training carries from step to step: arrays only, no functions and no random key."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gm_jax.types import Array, Batch, Key, Model, ModelState, Params, PyTree
+
+
+class TrainState(NamedTuple):
+    """The whole of a run at one step; saving it and the configuration is saving the run.
+
+    There is no random key: randomness is a function of (seed, step, device), see `step.step_key`. No two leaves
+    share a buffer, because the step donates them all.
+
+    Attributes:
+        step: int32 scalar, the number of steps taken.
+        params: keyed by player.
+        ema_params: exponential moving average of params, or None where none is kept.
+        opt_state: the optimiser's state, keyed by player.
+        model_state: what the networks carry besides parameters.
+    """
+
+    step: Array
+    params: Params
+    ema_params: Params | None
+    opt_state: dict[str, PyTree]
+    model_state: ModelState
+
+    @property
+    def eval_params(self) -> Params:
+        """The parameters to evaluate and sample with: the average where one is kept."""
+        return self.params if self.ema_params is None else self.ema_params
+
+
+def create(
+    model: Model,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    key: Key,
+    batch: Batch,
+    *,
+    ema: bool = False,
+) -> TrainState:
+    """The state at step 0.
+
+    Args:
+        model: the family.
+        optimizers: one per player, keyed as the objectives' `wrt`.
+        key: random key of the initialisation.
+        batch: a batch of training data; it gives shapes and, for some families, statistics.
+        ema: whether to keep an average of the parameters.
+
+    Raises:
+        ValueError: the players of params, objectives and optimizers differ.
+    """
+
+    def init(key: Key, batch: Batch) -> TrainState:
+        params, model_state = model.init(key, batch)
+        players = sorted(objective.wrt for objective in model.objectives)
+        if not players == sorted(params) == sorted(optimizers):
+            raise ValueError(
+                f"players differ: objectives {players}, params {sorted(params)}, optimizers {sorted(optimizers)}"
+            )
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            ema_params=jax.tree.map(jnp.copy, params) if ema else None,
+            opt_state={player: optimizers[player].init(params[player]) for player in players},
+            model_state=model_state,
+        )
+
+    # jit's outputs can share a buffer where two leaves are one value (the EMA is at first); copy them apart.
+    return jax.tree.map(jnp.copy, jax.jit(init)(key, batch))

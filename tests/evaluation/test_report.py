@@ -1,0 +1,166 @@
+"""results.json and the table: a number keeps its sign, unit, kind, measure and data, and the file stays JSON."""
+
+import json
+import math
+
+import pytest
+
+from gm_jax.evaluation import report
+from gm_jax.evaluation.likelihood import LikelihoodSummary
+
+
+def summary(mean=-100.0, error=0.5, kind="lower_bound", settings=(("K", 500),)):
+    return LikelihoodSummary(mean, error, 1000, kind, settings)
+
+
+def records(made=None, *, name="nll", measure="256 levels", data="digits", split="test", num_dims=64, settings=None):
+    return report.likelihood_records(
+        name,
+        summary() if made is None else made,
+        data=data,
+        measure=measure,
+        split=split,
+        num_dims=num_dims,
+        settings=settings or {},
+    )
+
+
+def refuse_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_log_2_nats_a_dimension_are_one_bit():
+    nats, bits = records(summary(mean=-64 * math.log(2.0), error=32 * math.log(2.0)), num_dims=64)
+    assert (nats.unit, bits.unit) == ("nats", "bits/dim")
+    assert nats.value == pytest.approx(44.3614195558365, rel=1e-13)
+    assert bits.value == pytest.approx(1.0, rel=1e-13)
+    assert bits.settings["standard_error"] == pytest.approx(0.5, rel=1e-13)
+
+
+def test_eight_bits_are_the_uniform_distribution_over_256_levels():
+    num_dims = 32 * 32 * 3
+    _, bits = records(summary(mean=-num_dims * math.log(256.0)), num_dims=num_dims)
+    assert bits.value == pytest.approx(8.0, rel=1e-13)
+
+
+def test_the_negative_log_likelihood_is_positive_where_the_log_likelihood_is_negative():
+    assert next(record.value for record in records(summary(mean=-2.0))) == 2.0
+    assert next(record.value for record in records(summary(mean=2.0))) == -2.0
+
+
+@pytest.mark.parametrize(("measure", "units"), [("binary", 2), ("256 levels", 2), ("continuous", 1)])
+def test_a_density_has_no_bits_per_dimension(measure, units):
+    assert [record.unit for record in records(measure=measure)] == ["nats", "bits/dim"][:units]
+
+
+def test_a_record_says_what_the_number_is_of():
+    nats, bits = records(measure="binary", settings={"step": 300})
+    expected = {
+        "name": "nll",
+        "value": 100.0,
+        "unit": "nats",
+        "kind": "lower_bound",
+        "data": "digits",
+        "measure": "binary",
+        "split": "test",
+        "examples": 1000,
+        "settings": {"K": 500, "step": 300, "standard_error": 0.5},
+    }
+    assert nats._asdict() == expected
+    same = {key: value for key, value in bits._asdict().items() if key not in ("value", "unit", "settings")}
+    assert same == {key: expected[key] for key in same}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_null_in_valid_json_and_named_in_the_table(tmp_path, bad):
+    made = records(summary(mean=bad, error=math.nan))
+    report.write(tmp_path / "results.json", made)
+    entries = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse_constant)
+    assert [entry["value"] for entry in entries] == [None, None]
+    assert [entry["settings"]["standard_error"] for entry in entries] == [None, None]
+    assert report.read(tmp_path / "results.json") == made
+    assert report.table(made).count("not finite") == 2
+
+
+def test_a_number_that_json_cannot_say_leaves_the_old_file_as_it_was(tmp_path):
+    path = tmp_path / "results.json"
+    report.write(path, records())
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        report.write(path, records(settings={"bandwidth": math.nan}))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_records_come_back_from_the_file_exactly(tmp_path):
+    made = records(summary(mean=-100 / 3, error=0.1)) + records(measure="continuous", name="kde", settings={"s": "a"})
+    report.write(tmp_path / "results.json", made)
+    assert report.read(tmp_path / "results.json") == made
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    report.write(tmp_path / "results.json", made[:1])
+    assert report.read(tmp_path / "results.json") == made[:1]
+
+
+def test_no_file_has_no_records(tmp_path):
+    assert report.read(tmp_path / "results.json") == []
+
+
+def test_merging_replaces_what_was_measured_again_and_keeps_the_rest():
+    old = records() + records(split="validation") + records(name="iwae")
+    new = records(summary(mean=-90.0, kind="exact"))
+    merged = report.merge(old, new)
+    assert merged == old[2:] + new
+    assert report.merge(merged, new) == merged  # measuring again changes nothing
+
+
+@pytest.mark.parametrize("other", [{"name": "iwae"}, {"data": "mnist"}, {"split": "validation"}])
+def test_numbers_of_another_name_data_or_split_stand_side_by_side(other):
+    old, new = records(), records(**other)
+    assert report.merge(old, new) == old + new
+    identities = {(record.name, record.unit, record.data, record.split) for record in old + new}
+    assert len(identities) == 4
+
+
+def test_a_unit_is_replaced_by_its_own_alone():
+    nats, bits = records()
+    (new,) = records(summary(mean=-90.0), measure="continuous")
+    assert report.merge([nats, bits], [new]) == [bits, new]
+
+
+def test_merging_with_nothing_changes_nothing():
+    assert report.merge([], records()) == report.merge(records(), []) == records()
+
+
+@pytest.mark.parametrize(("kind", "sign"), [("exact", "="), ("lower_bound", "<="), ("estimate", "~")])
+def test_the_table_says_what_kind_of_statement_each_number_is(kind, sign):
+    # A lower bound on log p is an upper bound on the NLL: the truth is at most this.
+    for row in report.table(records(summary(kind=kind))).splitlines()[2:]:
+        assert row.split()[:2] == ["nll", sign]
+        assert kind in row.split()
+
+
+def test_every_row_of_the_table_shows_unit_kind_data_measure_and_split():
+    made = (
+        records(summary(kind="exact"), name="flow", measure="continuous", data="toy:moons", split="validation")
+        + records(summary(kind="estimate"), name="kde", measure="binary", data="mnist")
+        + records(measure="256 levels")
+    )
+    head, rule, *rows = report.table(made).splitlines()
+    assert set(rule) == {"-"}
+    assert len(rule) == max(map(len, [head, *rows]))
+    columns = {name: head.index(name) for name in ("quantity", "value", "unit", "kind", "data", "measure", "split")}
+    ends = dict(zip(columns, [*list(columns.values())[1:], head.index("examples")], strict=True))
+    ends["quantity"] = head.index("value")
+    for row, record in zip(rows, made, strict=True):
+        cells = {name: row[start : ends[name]].strip() for name, start in columns.items()}
+        assert cells["value"] == f"{record.value:.4f}"
+        assert cells["quantity"].split()[0] == record.name
+        for name in ("unit", "kind", "data", "measure", "split"):
+            assert cells[name] == getattr(record, name)
+        assert "1,000" in row
+        assert "K=500" in row
+        assert "standard_error=" in row
+
+
+def test_the_table_of_nothing_is_its_head():
+    assert len(report.table([]).splitlines()) == 2

@@ -1,0 +1,421 @@
+import itertools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import stats
+
+from gm_jax.errors import UserError
+from gm_jax.models import observations, vae
+from gm_jax.networks.convnet import ConvDecoder, ConvEncoder
+from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
+from gm_jax.ops import binarization
+
+BERNOULLI = observations.bernoulli(lambda key, x: binarization.threshold(x, levels=17), levels=17)
+OBSERVATIONS = {
+    "bernoulli": BERNOULLI,
+    "normal_fixed": observations.normal(levels=17, log_var=-2.0),
+    "normal_learned": observations.normal(levels=17),
+    "discretized_logistic": observations.discretized_logistic(levels=17),
+}
+each_observation = pytest.mark.parametrize("observation", OBSERVATIONS.values(), ids=OBSERVATIONS.keys())
+
+
+def images(num=6, shape=(8, 8, 1), levels=17):
+    return jnp.asarray(np.random.default_rng(3).integers(0, levels, (num, *shape)), jnp.uint8)
+
+
+def mlp_vae(observation=BERNOULLI, *, shape=(8, 8, 1), objective=None, **settings):
+    return vae.vae(
+        MLPEncoder((16,), 3),
+        MLPDecoder((16,), shape, observation.outputs_per_dim),
+        observation,
+        latent_dim=3,
+        objective=vae.elbo_objective() if objective is None else objective,
+        **settings,
+    )
+
+
+def random_params(bound, x, scale=0.3):
+    """Parameters of the shapes that init gives, none at zero; nothing is compiled for them."""
+    params, _ = jax.eval_shape(bound.model.init, jax.random.key(0), {"x": x})
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype), params)
+
+
+def loss_of(bound, params, x, key):
+    return jax.jit(bound.model.objectives[0].loss)(params, {}, key, {"x": x})
+
+
+def log_prob_of(bound, params, x, key):
+    return jax.jit(bound.model.log_prob)(params, {}, key, x).log_prob
+
+
+def elbo_of(bound, params, x, key):
+    return jax.jit(bound.elbo)(params, {}, key, x).log_prob
+
+
+# --- The linear-Gaussian oracle: x = W z + b + noise, W of orthogonal columns, so that the posterior is diagonal. ---
+
+
+class LinearEncoder(nn.Module):
+    """mean = x A + c; log_var is the same for every x."""
+
+    latent_dim: int
+
+    @nn.compact
+    def __call__(self, x):
+        log_var = self.param("log_var", nn.initializers.zeros, (self.latent_dim,))
+        return nn.Dense(self.latent_dim)(x), jnp.broadcast_to(log_var, (x.shape[0], self.latent_dim))
+
+
+class Oracle(NamedTuple):
+    params: dict
+    x: np.ndarray
+    log_p: np.ndarray
+    posterior_log_var: np.ndarray
+    log_noise_var: float
+
+
+def linear_gaussian(num=64, data_dim=5, latent_dim=2, noise_var=0.3):
+    """Exact posterior: mean = W^T (x - b) / (|w|^2 + s2), variance = s2 / (|w|^2 + s2)."""
+    rng = np.random.default_rng(0)
+    w = np.linalg.qr(rng.normal(size=(data_dim, latent_dim)))[0] * rng.uniform(0.5, 2.0, size=(1, latent_dim))
+    b = rng.normal(size=data_dim)
+    precision = (w**2).sum(0) + noise_var
+    to_latent = w / precision[None]
+    x = rng.normal(size=(num, data_dim)) * 1.5
+    log_p = np.atleast_1d(stats.multivariate_normal(b, w @ w.T + noise_var * np.eye(data_dim)).logpdf(x))
+    log_var = np.log(noise_var / precision)
+    encoder = {"log_var": log_var, "Dense_0": {"kernel": to_latent, "bias": -b @ to_latent}}
+    decoder = {"kernel": w.T, "bias": b}
+    params = jax.tree.map(jnp.asarray, {"vae": {"encoder": encoder, "decoder": decoder}})
+    return Oracle(params, jnp.asarray(x), log_p, log_var, float(np.log(noise_var)))
+
+
+def linear_vae(oracle, num_samples, **settings):
+    return vae.vae(
+        LinearEncoder(2),
+        nn.Dense(5),
+        observations.normal(levels=None, log_var=oracle.log_noise_var),
+        latent_dim=2,
+        objective=vae.elbo_objective(),
+        num_importance_samples=num_samples,
+        num_elbo_samples=num_samples,
+        **settings,
+    )
+
+
+def assert_every_weight_is_the_evidence(tolerance):
+    oracle = linear_gaussian()
+    for seed in range(3):
+        single = log_prob_of(linear_vae(oracle, 1), oracle.params, oracle.x, jax.random.key(seed))
+        np.testing.assert_allclose(single, oracle.log_p, rtol=tolerance, atol=tolerance)
+    several = log_prob_of(linear_vae(oracle, 7, chunk_size=3), oracle.params, oracle.x, jax.random.key(9))
+    np.testing.assert_allclose(several, oracle.log_p, rtol=tolerance, atol=tolerance)
+
+
+def test_with_the_exact_posterior_every_importance_weight_is_the_evidence():
+    assert_every_weight_is_the_evidence(1e-5)
+
+
+def test_with_the_exact_posterior_every_importance_weight_is_the_evidence_to_the_last_digits(x64):
+    assert_every_weight_is_the_evidence(1e-10)
+
+
+def test_with_the_exact_posterior_the_elbo_is_the_evidence_on_average(x64):
+    # Its KL is in closed form, so one sample of the nll still varies: only the mean over q is log p(x).
+    oracle = linear_gaussian(num=8)
+    elbo = elbo_of(linear_vae(oracle, 20_000, chunk_size=5000), oracle.params, oracle.x, jax.random.key(0))
+    np.testing.assert_allclose(elbo, oracle.log_p, atol=0.06)
+
+
+def test_with_a_perturbed_posterior_the_bounds_lie_in_order_below_the_evidence(x64):
+    oracle = linear_gaussian(num=1)
+    shift, log_var_shift = jnp.asarray([0.6, -0.4]), jnp.asarray([0.8, -0.7])
+    encoder = oracle.params["vae"]["encoder"]
+    perturbed = {
+        "log_var": encoder["log_var"] + log_var_shift,
+        "Dense_0": {**encoder["Dense_0"], "bias": encoder["Dense_0"]["bias"] + shift},
+    }
+    params = {"vae": {**oracle.params["vae"], "encoder": perturbed}}
+    x = jnp.tile(oracle.x, (4000, 1))  # one example many times: the mean over the batch is the mean over draws
+    elbo = elbo_of(linear_vae(oracle, 1), params, x, jax.random.key(0))
+    bound = {k: log_prob_of(linear_vae(oracle, k), params, x, jax.random.key(k)) for k in (1, 5, 50)}
+
+    def standard_error(values):
+        return values.std() / np.sqrt(values.size)
+
+    # log p(x) - ELBO = KL(q(z|x) || p(z|x)), in closed form.
+    var_p = np.exp(oracle.posterior_log_var)
+    ratio = np.exp(log_var_shift)
+    gap = 0.5 * np.sum(ratio + shift**2 / var_p - 1.0 - log_var_shift)
+    for single in (elbo, bound[1]):
+        assert abs(single.mean() - (oracle.log_p[0] - gap)) < 4 * standard_error(single)
+    ordered = [bound[1], bound[5], bound[50]]
+    for looser, tighter in itertools.pairwise(ordered):
+        assert looser.mean() + 4 * (standard_error(looser) + standard_error(tighter)) < tighter.mean()
+    assert elbo.mean() + 4 * (standard_error(elbo) + standard_error(bound[5])) < bound[5].mean()
+    assert bound[50].mean() + 4 * standard_error(bound[50]) < oracle.log_p[0]
+    # And each estimates p(x) without bias: the mean of exp is the evidence itself.
+    ratios = np.exp(np.asarray(bound[50]) - oracle.log_p[0])
+    assert abs(ratios.mean() - 1.0) < 5 * standard_error(ratios)
+
+
+# --- Objectives ---
+
+
+def test_beta_one_is_the_negative_elbo_bit_for_bit():
+    bound = mlp_vae()
+    loss, (_, metrics) = loss_of(bound, random_params(bound, images()), images(), jax.random.key(5))
+    assert loss == -metrics["elbo"]
+    np.testing.assert_allclose(metrics["elbo"], -metrics["nll"] - metrics["kl"], rtol=1e-6)
+
+
+def test_beta_weighs_the_kl_and_leaves_the_reported_elbo_alone():
+    plain, weighted = mlp_vae(), mlp_vae(objective=vae.elbo_objective(beta=4.0))
+    params, key = random_params(plain, images()), jax.random.key(5)
+    loss, (_, metrics) = loss_of(plain, params, images(), key)
+    weighted_loss, (_, weighted_metrics) = loss_of(weighted, params, images(), key)
+    np.testing.assert_allclose(weighted_loss - loss, 3.0 * metrics["kl"], rtol=1e-5)
+    np.testing.assert_allclose(weighted_metrics["elbo"], metrics["elbo"])
+
+
+def test_the_elbo_objective_averages_its_samples_nll():
+    mean, log_var = jnp.asarray([[0.5, -1.0]]), jnp.asarray([[0.2, -0.4]])
+    loss, _ = vae.elbo_objective(num_samples=100_000)(jax.random.key(0), mean, log_var, lambda z: (z**2).sum(-1))
+    second_moment = np.sum(np.exp(log_var) + mean**2)
+    kl = 0.5 * np.sum(np.exp(log_var) + mean**2 - 1.0 - log_var)
+    np.testing.assert_allclose(loss, second_moment + kl, atol=0.03)
+
+
+def spy(drawn):
+    def nll_fn(z):
+        drawn.append(np.asarray(z))
+        return (z**2).sum(-1)
+
+    return nll_fn
+
+
+def test_iwae_draws_each_of_its_samples_from_noise_of_its_own():
+    drawn = []
+    mean, log_var = jnp.zeros((3, 2)), jnp.zeros((3, 2))
+    vae.iwae_objective(num_samples=4)(jax.random.key(0), mean, log_var, spy(drawn))
+    (z,) = drawn
+    assert z.shape == (4, 3, 2)
+    assert len(np.unique(z)) == z.size
+
+
+def test_iwae_is_the_log_mean_weight_of_its_samples():
+    drawn = []
+    mean, log_var = jax.random.normal(jax.random.key(0), (2, 3, 2))
+    loss, metrics = vae.iwae_objective(num_samples=4)(jax.random.key(1), mean, log_var, spy(drawn))
+    (z,) = drawn
+    log_q = stats.norm(np.asarray(mean), np.exp(0.5 * np.asarray(log_var))).logpdf(z).sum(-1)
+    log_w = -(z**2).sum(-1) + stats.norm.logpdf(z).sum(-1) - log_q
+    np.testing.assert_allclose(-loss, np.log(np.exp(log_w).mean(0)).mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["iw_bound"], -loss)
+    np.testing.assert_allclose(metrics["elbo"], log_w.mean(), rtol=1e-5)
+
+
+def test_iwae_of_one_sample_is_the_single_sample_elbo():
+    bound = mlp_vae(objective=vae.iwae_objective(num_samples=1))
+    loss, (_, metrics) = loss_of(bound, random_params(bound, images()), images(), jax.random.key(5))
+    np.testing.assert_allclose(-loss, metrics["elbo"], rtol=1e-6)
+
+
+@each_observation
+@pytest.mark.parametrize("objective", [vae.elbo_objective(beta=2.0), vae.iwae_objective(num_samples=3)])
+def test_every_parameter_gets_a_gradient(observation, objective):
+    bound = mlp_vae(observation, objective=objective)
+    params = random_params(bound, images())
+    grads = jax.jit(jax.grad(lambda p: loss_of(bound, p, images(), jax.random.key(5))[0]))(params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        assert np.isfinite(leaf).all(), path
+        assert np.abs(leaf).max() > 0, path
+
+
+@pytest.mark.parametrize("objective", [vae.elbo_objective(), vae.iwae_objective(num_samples=3)])
+@pytest.mark.parametrize("networks", ["mlp", "conv"])
+def test_some_adam_steps_lower_the_loss(objective, networks):
+    x = images()
+    if networks == "mlp":
+        bound = mlp_vae(objective=objective)
+    else:
+        encoder, decoder = ConvEncoder((4, 4), 3, hidden=16), ConvDecoder((4, 4), (8, 8, 1), hidden=16)
+        bound = vae.vae(encoder, decoder, BERNOULLI, latent_dim=3, objective=objective)
+    params, model_state = jax.jit(bound.model.init)(jax.random.key(0), {"x": x})
+    (player,) = bound.model.objectives
+    assert set(params) == {player.wrt} == {"vae"}
+    assert set(params["vae"]) == {"encoder", "decoder"}
+    optimizer = optax.adam(3e-3)
+
+    @jax.jit
+    def step(params, opt_state, key):
+        (loss, _), grads = jax.value_and_grad(player.loss, has_aux=True)(params, model_state, key, {"x": x})
+        updates, opt_state = optimizer.update(grads, opt_state)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    opt_state, losses = optimizer.init(params), []
+    for i in range(40):
+        params, opt_state, loss = step(params, opt_state, jax.random.key(i))
+        losses.append(float(loss))
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 1.0
+
+
+def test_bfloat16_networks_leave_the_loss_in_float32():
+    encoder = MLPEncoder((16,), 3, dtype=jnp.bfloat16)
+    decoder = MLPDecoder((16,), (8, 8, 1), dtype=jnp.bfloat16)
+    bound = vae.vae(encoder, decoder, BERNOULLI, latent_dim=3, objective=vae.elbo_objective())
+    params = random_params(bound, images())
+    loss, _ = loss_of(bound, params, images(), jax.random.key(5))
+    full, _ = loss_of(mlp_vae(), params, images(), jax.random.key(5))
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, full, rtol=0.03)
+
+
+# --- Evaluation ---
+
+
+def test_log_prob_in_chunks_is_log_prob_at_once():
+    bounds = [mlp_vae(num_importance_samples=7, chunk_size=size) for size in (7, 1, 3, 50)]
+    params, key = random_params(bounds[0], images()), jax.random.key(4)
+    at_once, *chunked = (log_prob_of(bound, params, images(), key) for bound in bounds)
+    for values in chunked:
+        np.testing.assert_allclose(values, at_once, rtol=1e-5)
+
+
+def test_the_samples_of_log_prob_differ():
+    bound = mlp_vae(num_importance_samples=1), mlp_vae(num_importance_samples=2)
+    params, key = random_params(bound[0], images(), scale=1.0), jax.random.key(4)
+    one, two = (log_prob_of(b, params, images(), key) for b in bound)
+    assert (np.abs(one - two) > 1e-4).all()
+
+
+def test_likelihoods_say_through_jit_what_they_are():
+    bound = mlp_vae(num_importance_samples=5, num_elbo_samples=3)
+    params = random_params(bound, images())
+    for function, settings in ((bound.model.log_prob, (("K", 5),)), (bound.elbo, (("L", 3),))):
+        likelihood = jax.jit(function)(params, {}, jax.random.key(4), images())
+        assert likelihood.kind == "lower_bound"
+        assert likelihood.settings == settings
+        assert likelihood.log_prob.shape == (6,)
+
+
+@pytest.mark.parametrize(
+    ("observation", "levels", "shape"),
+    [
+        (observations.bernoulli(lambda key, x: binarization.static(x), levels=2), 2, (2, 2, 1)),
+        (observations.discretized_logistic(levels=3), 3, (1, 3, 1)),
+    ],
+    ids=["bernoulli", "discretized_logistic"],
+)
+def test_probabilities_of_all_images_sum_to_one(observation, levels, shape):
+    # exp of the bound estimates p(x) without bias, so the sum estimates 1, from either side.
+    size = int(np.prod(shape))
+    x = np.asarray(list(itertools.product(range(levels), repeat=size)), np.uint8).reshape(-1, *shape)
+    bound = mlp_vae(observation, shape=shape, num_importance_samples=2000, chunk_size=500)
+    params = random_params(bound, jnp.asarray(x))
+    # An encoder close to the prior: the weights stay near p(x|z), and their mean has a standard error to rely on.
+    params["vae"]["encoder"] = jax.tree.map(lambda leaf: 0.1 * leaf, params["vae"]["encoder"])
+    log_prob = jax.jit(bound.model.log_prob)
+    totals = [np.exp(log_prob(params, {}, jax.random.key(i), jnp.asarray(x)).log_prob).sum() for i in range(8)]
+    error = np.std(totals, ddof=1) / np.sqrt(len(totals))
+    assert error < 0.01
+    assert abs(np.mean(totals) - 1.0) < 5 * error
+
+
+def test_dynamic_binarization_follows_the_key_alike_in_both_bounds():
+    seen = []
+
+    def binarize(key, x):
+        seen.append(binarization.dynamic(x, jax.random.uniform(key, x.shape), levels=17))
+        return seen[-1]
+
+    bound = mlp_vae(observations.bernoulli(binarize, levels=17), num_importance_samples=2)
+    params = random_params(bound, images())
+    seen.clear()
+    for likelihood_fn, seed in ((bound.model.log_prob, 1), (bound.elbo, 1), (bound.elbo, 2)):
+        likelihood_fn(params, {}, jax.random.key(seed), images())
+    assert (seen[0] == seen[1]).all()
+    assert (seen[0] != seen[2]).any()
+
+
+# --- Samples ---
+
+
+@each_observation
+def test_samples_are_data_and_their_means_lie_on_the_same_scale(observation):
+    bound = mlp_vae(observation)
+    params = random_params(bound, images())
+    draws = jax.jit(bound.model.sample, static_argnums=3)(params, {}, jax.random.key(1), 5)
+    means = jax.jit(bound.sample_mean, static_argnums=3)(params, {}, jax.random.key(1), 5)
+    assert draws.shape == means.shape == (5, 8, 8, 1)
+    assert draws.dtype == jnp.uint8
+    assert means.dtype == jnp.float32
+    assert 0 <= means.min() <= means.max() <= 16
+    assert draws.max() <= 16
+
+
+def test_points_are_modelled_as_they_are():
+    observation = observations.normal(levels=None)
+    bound = mlp_vae(observation, shape=(2,))
+    x = jax.random.normal(jax.random.key(0), (4, 2))
+    params = random_params(bound, x)
+    draws = bound.model.sample(params, {}, jax.random.key(1), 7)
+    assert draws.shape == (7, 2)
+    assert draws.dtype == jnp.float32
+    outputs = jnp.asarray([[0.5, -0.3, 0.1, -0.2]])
+    std = np.exp(0.5 * np.asarray([0.1, -0.2]))
+    np.testing.assert_allclose(
+        observation.nll(x[:1], outputs), -stats.norm([0.5, -0.3], std).logpdf(x[0]).sum(), rtol=1e-3
+    )
+
+
+def test_a_draw_and_its_mean_come_from_the_same_latents():
+    bound = mlp_vae(observations.normal(levels=None, log_var=-20.0), shape=(2,))
+    params = random_params(bound, jnp.zeros((1, 2)))
+    draws = bound.model.sample(params, {}, jax.random.key(1), 50)
+    np.testing.assert_allclose(draws, bound.sample_mean(params, {}, jax.random.key(1), 50), atol=1e-3)
+    assert draws.std() > 0.1
+
+
+def test_a_label_is_refused():
+    bound = mlp_vae()
+    params = random_params(bound, images())
+    with pytest.raises(UserError, match="no labels"):
+        bound.model.sample(params, {}, jax.random.key(1), 2, label=jnp.zeros(2, jnp.int32))
+
+
+# --- The contract with the networks ---
+
+
+def test_networks_that_do_not_fit_are_refused_at_init():
+    x = {"x": images()}
+    too_few = vae.vae(
+        MLPEncoder((4,), 3),
+        MLPDecoder((4,), (8, 8, 1)),
+        observations.discretized_logistic(levels=17),
+        latent_dim=3,
+        objective=vae.elbo_objective(),
+    )
+    with pytest.raises(AssertionError):
+        too_few.model.init(jax.random.key(0), x)
+    other_latents = vae.vae(
+        MLPEncoder((4,), 2), MLPDecoder((4,), (8, 8, 1)), BERNOULLI, latent_dim=3, objective=vae.elbo_objective()
+    )
+    with pytest.raises(AssertionError):
+        other_latents.model.init(jax.random.key(0), x)
+
+
+def test_the_loss_is_the_same_under_jit_and_vmap():
+    bound = mlp_vae()
+    params = random_params(bound, images())
+    keys = jax.random.split(jax.random.key(5), 2)
+    eager = [loss_of(bound, params, images(), key)[0] for key in keys]
+    mapped = jax.jit(jax.vmap(lambda key: loss_of(bound, params, images(), key)[0]))(keys)
+    np.testing.assert_allclose(mapped, jnp.stack(eager), rtol=1e-5)

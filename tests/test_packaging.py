@@ -1,0 +1,115 @@
+"""The pins, the ranges and the imports say the same thing: each dependency is declared, pinned, and in use."""
+
+import ast
+import configparser
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+REPO = Path(__file__).resolve().parents[1]
+
+# Declared for another: what tfds.data_source imports without declaring it.
+FOR_TFDS = {"importlib-resources", "pillow"}
+
+
+def requirements(text: str) -> dict[str, Requirement]:
+    """The requirements in `text`, one a line, by normalised name."""
+    lines = [line.strip() for line in text.splitlines()]
+    parsed = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+def setup() -> configparser.ConfigParser:
+    """setup.cfg."""
+    config = configparser.ConfigParser()
+    config.read(REPO / "setup.cfg", encoding="utf-8")
+    return config
+
+
+def ranges(*extras: str) -> dict[str, Requirement]:
+    """What setup.cfg asks for, the named extras included."""
+    config = setup()
+    declared = requirements(config["options"]["install_requires"])
+    for extra in extras:
+        declared |= requirements(config["options.extras_require"][extra])
+    return declared
+
+
+def pins() -> dict[str, str]:
+    """The versions of requirements.txt; a line that is no exact pin fails here."""
+    exact = {}
+    for name, requirement in requirements((REPO / "requirements.txt").read_text(encoding="utf-8")).items():
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==", requirement
+        assert not specifier.version.endswith("*"), requirement
+        assert requirement.url is None, requirement
+        exact[name] = specifier.version
+    return exact
+
+
+def needed_by(roots: Iterable[Requirement]) -> set[str]:
+    """The names of `roots` and of all that they need here, extras included, as the installed metadata say."""
+    found, queue = set(), [(canonicalize_name(root.name), "") for root in roots]
+    while queue:
+        name, extra = queue.pop()
+        if (name, extra) in found:
+            continue
+        found.add((name, extra))
+        for needed in map(Requirement, metadata.requires(name) or []):
+            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                queue.extend((canonicalize_name(needed.name), wanted) for wanted in ("", *needed.extras))
+    return {name for name, _ in found}
+
+
+def imported_distributions(*folders: str) -> set[str]:
+    """The distributions that provide what the Python files in `folders` import, wherever in the file."""
+    modules = set()
+    for file in (file for folder in folders for file in (REPO / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules.add(node.module.split(".")[0])
+    third_party = modules - set(sys.stdlib_module_names) - {"gm_jax", "experiments"}
+    provided_by = metadata.packages_distributions()
+    # A module without an installed distribution stands for itself, and so is reported.
+    return {canonicalize_name(name) for module in third_party for name in provided_by.get(module, [module])}
+
+
+def test_every_declared_requirement_is_pinned_within_its_range():
+    tested = pins()
+    for name, requirement in ranges("dev").items():
+        assert name in tested, f"{requirement} is in setup.cfg and has no pin in requirements.txt"
+        assert requirement.specifier.contains(tested[name]), f"{requirement} does not admit {tested[name]}"
+
+
+def test_the_pins_are_the_whole_of_what_the_direct_ones_need():
+    # So that `pip install -r requirements.txt` leaves nothing to the day on which it runs, and installs nothing idle.
+    tested = pins()
+    if any(metadata.version(name) != tested[name] for name in ranges("dev")):
+        pytest.skip("another set than the tested one is installed, and its needs differ")
+    assert needed_by(ranges("dev").values()) == set(tested)
+
+
+def test_the_ranges_admit_the_next_jax():
+    assert ranges()["jax"].specifier.contains("0.11.0")
+    assert "3.12.0" in Requirement("python" + setup()["options"]["python_requires"]).specifier
+
+
+def test_whatever_the_package_imports_is_declared():
+    assert imported_distributions("gm_jax", "experiments") - set(ranges()) == set()
+
+
+def test_whatever_is_declared_is_imported():
+    assert set(ranges()) - imported_distributions("gm_jax", "experiments") - FOR_TFDS == set()
+
+
+def test_pyproject_holds_the_build_system_alone():
+    lines = (REPO / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "[build-system]"
+    assert len(lines) == 3

@@ -1,0 +1,184 @@
+"""Schedules at points worked out by hand; Adam against its recursion written out in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gm_jax.training import optimizers
+
+PARAMS = {"w": np.array([[0.5, -1.5], [2.0, 0.25]]), "b": np.array([-0.75, 1.25])}
+
+
+def gradients(count, scale=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    return [{name: scale * rng.normal(size=p.shape) for name, p in PARAMS.items()} for _ in range(count)]
+
+
+def norm(tree):
+    return float(np.sqrt(sum(np.sum(np.asarray(leaf, np.float64) ** 2) for leaf in tree.values())))
+
+
+def run(tx, grads):
+    """The parameters after each gradient."""
+
+    @jax.jit
+    def step(params, opt_state, grad):
+        updates, opt_state = tx.update(grad, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    params, opt_state, history = PARAMS, tx.init(PARAMS), []
+    for grad in grads:
+        params, opt_state = step(params, opt_state, grad)
+        history.append(jax.device_get(params))
+    return history
+
+
+def adam_written_out(grads, rate, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=np.inf):
+    """Kingma & Ba, algorithm 1, on clipped gradients, with the decay of Loshchilov & Hutter, algorithm 2."""
+    params = {name: np.asarray(leaf, np.float64) for name, leaf in PARAMS.items()}
+    m, v = ({name: np.zeros(leaf.shape) for name, leaf in PARAMS.items()} for _ in range(2))
+    history = []
+    for t, grad in enumerate(grads, start=1):
+        shrink = min(1.0, clip_norm / norm(grad))
+        new = {}
+        for name, p in params.items():
+            g = shrink * np.asarray(grad[name], np.float64)
+            m[name] = b1 * m[name] + (1 - b1) * g
+            v[name] = b2 * v[name] + (1 - b2) * g**2
+            m_hat, v_hat = m[name] / (1 - b1**t), v[name] / (1 - b2**t)
+            new[name] = p - rate(t - 1) * (m_hat / (np.sqrt(v_hat) + eps) + weight_decay * p)
+        params = new
+        history.append(params)
+    return history
+
+
+def assert_same(history, expected, rtol=1e-12):
+    for step, (left, right) in enumerate(zip(history, expected, strict=True)):
+        for name in PARAMS:
+            np.testing.assert_allclose(left[name], right[name], rtol=rtol, err_msg=f"{name} after update {step + 1}")
+
+
+def values(schedule, steps):
+    return [float(schedule(step)) for step in steps]
+
+
+def test_constant_schedule_is_constant():
+    assert values(optimizers.constant_schedule(0.3), [0, 1, 1000]) == pytest.approx([0.3] * 3, rel=1e-7)
+
+
+def test_constant_schedule_warms_up_in_a_straight_line_from_zero():
+    schedule = optimizers.constant_schedule(0.4, warmup_steps=4)
+    expected = [0.0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4]
+    np.testing.assert_allclose(values(schedule, [0, 1, 2, 3, 4, 5, 1000]), expected, rtol=1e-6, atol=0)
+
+
+def test_cosine_schedule_falls_along_half_a_cosine_to_zero_and_stays_there():
+    schedule = optimizers.cosine_schedule(0.8, num_steps=12)
+    # 0.8 (1 + cos(pi t / 12)) / 2 at the angles with known cosines: 0, 45, 60, 90, 120, 180 degrees
+    expected = [0.8, 0.4 * (1 + np.sqrt(0.5)), 0.6, 0.4, 0.2]
+    np.testing.assert_allclose(values(schedule, [0, 3, 4, 6, 8]), expected, rtol=1e-6)
+    assert values(schedule, [12, 13, 1000]) == [0.0, 0.0, 0.0]
+
+
+def test_cosine_schedule_counts_its_warm_up_among_its_steps():
+    schedule = optimizers.cosine_schedule(0.8, num_steps=16, warmup_steps=4)
+    expected = [0.0, 0.2, 0.4, 0.6, 0.8, 0.6, 0.4, 0.2]
+    np.testing.assert_allclose(values(schedule, [0, 1, 2, 3, 4, 8, 10, 12]), expected, rtol=1e-6, atol=0)
+    assert values(schedule, [16, 17]) == [0.0, 0.0]
+
+
+def test_schedules_take_the_counter_of_the_compiled_step():
+    for schedule in (
+        optimizers.constant_schedule(0.4, warmup_steps=4),
+        optimizers.cosine_schedule(0.8, num_steps=16, warmup_steps=4),
+    ):
+        traced = jax.jit(lambda counts, schedule=schedule: jax.vmap(schedule)(counts))(jnp.arange(20, dtype=jnp.int32))
+        np.testing.assert_allclose(traced, values(schedule, range(20)), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(("num_steps", "warmup_steps"), [(10, 10), (10, 11), (10, -1), (0, 0)])
+def test_a_cosine_that_has_no_steps_left_is_refused(num_steps, warmup_steps):
+    with pytest.raises(ValueError, match=f"{warmup_steps} of {num_steps} steps"):
+        optimizers.cosine_schedule(0.1, num_steps=num_steps, warmup_steps=warmup_steps)
+
+
+def test_a_negative_warm_up_is_refused():
+    # optax would hold the learning rate at 0 for ever.
+    with pytest.raises(ValueError, match="-1 steps"):
+        optimizers.constant_schedule(0.1, warmup_steps=-1)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, -1.0, float("nan")])
+def test_a_norm_that_cannot_be_clipped_to_is_refused(clip_norm):
+    with pytest.raises(ValueError, match="clip_norm must be positive"):
+        optimizers.adam(optimizers.constant_schedule(0.1), clip_norm=clip_norm)
+
+
+@pytest.mark.parametrize("accumulate_steps", [0, -2])
+def test_accumulating_no_steps_is_refused(accumulate_steps):
+    with pytest.raises(ValueError, match="accumulate_steps must be at least 1"):
+        optimizers.adam(optimizers.constant_schedule(0.1), accumulate_steps=accumulate_steps)
+
+
+def test_adam_is_its_recursion(x64):
+    grads = gradients(8)
+    tx = optimizers.adam(optimizers.constant_schedule(0.1, warmup_steps=3), b1=0.8, b2=0.95)
+    expected = adam_written_out(grads, lambda t: 0.1 * min(t / 3, 1.0), b1=0.8, b2=0.95)
+    assert_same(run(tx, grads), expected)
+
+
+def test_adam_has_the_defaults_of_the_paper(x64):
+    grads = gradients(4)
+    tx = optimizers.adam(optimizers.constant_schedule(0.1))
+    assert_same(run(tx, grads), adam_written_out(grads, lambda t: 0.1, b1=0.9, b2=0.999, eps=1e-8))
+
+
+def test_eps_is_added_outside_the_root(x64):
+    # With gradients as small as eps, m / (sqrt(v) + eps) and m / sqrt(v + eps) are far apart.
+    grads = gradients(4, scale=1e-3)
+    tx = optimizers.adam(optimizers.constant_schedule(0.1), eps=1e-3)
+    assert_same(run(tx, grads), adam_written_out(grads, lambda t: 0.1, eps=1e-3))
+
+
+def test_weight_decay_is_decoupled_from_the_gradient_and_follows_the_schedule(x64):
+    grads = gradients(6)
+    tx = optimizers.adam(optimizers.cosine_schedule(0.1, num_steps=10), weight_decay=0.3)
+    expected = adam_written_out(grads, lambda t: 0.05 * (1 + np.cos(np.pi * t / 10)), weight_decay=0.3)
+    assert_same(run(tx, grads), expected)
+
+
+def test_weight_decay_alone_shrinks_the_parameters_geometrically():
+    zeros = [jax.tree.map(np.zeros_like, PARAMS)] * 3
+    history = run(optimizers.adam(optimizers.constant_schedule(0.1), weight_decay=0.5, clip_norm=1.0), zeros)
+    for count, params in enumerate(history, start=1):
+        for name in PARAMS:
+            np.testing.assert_allclose(params[name], PARAMS[name] * 0.95**count, rtol=1e-6)
+
+
+def test_the_global_norm_is_clipped_where_it_is_larger_and_left_alone_where_it_is_not(x64):
+    grads = gradients(3, scale=3.0) + gradients(3, scale=0.01, seed=1) + gradients(2, scale=3.0, seed=2)
+    assert [norm(grad) > 1.0 for grad in grads] == [True] * 3 + [False] * 3 + [True] * 2
+    tx = optimizers.adam(optimizers.constant_schedule(0.1), b2=0.9, weight_decay=0.1, clip_norm=1.0)
+    clipped = adam_written_out(grads, lambda t: 0.1, b2=0.9, weight_decay=0.1, clip_norm=1.0)
+    assert_same(run(tx, grads), clipped)
+    free = adam_written_out(grads, lambda t: 0.1, b2=0.9, weight_decay=0.1)
+    assert max(np.abs(free[-1][name] - clipped[-1][name]).max() for name in PARAMS) > 1e-2
+
+
+def test_accumulated_gradients_make_the_update_of_their_mean(x64):
+    grads = gradients(9, scale=3.0)
+    means = [
+        {name: np.mean([np.asarray(grad[name], np.float64) for grad in grads[i : i + 3]], axis=0) for name in PARAMS}
+        for i in (0, 3, 6)
+    ]
+    assert all(norm(mean) > 1.0 for mean in means)
+    # The schedule counts updates: it is warm after 2 of them, not after 2 gradients. What is clipped is the mean.
+    schedule = optimizers.constant_schedule(0.1, warmup_steps=2)
+    history = run(optimizers.adam(schedule, clip_norm=1.0, weight_decay=0.1, accumulate_steps=3), grads)
+    expected = adam_written_out(means, lambda t: 0.1 * min(t / 2, 1.0), clip_norm=1.0, weight_decay=0.1)
+    assert_same(history[2::3], expected)
+    for held, update in zip(history, [PARAMS] * 2 + [history[2]] * 3 + [history[5]] * 3, strict=False):
+        for name in PARAMS:
+            np.testing.assert_array_equal(held[name], update[name])

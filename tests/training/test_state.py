@@ -1,0 +1,115 @@
+"""The state at step 0: what is in it, and that the key alone decides it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gm_jax.training import state
+from gm_jax.types import Model, Objective
+
+BATCH = {"x": np.random.default_rng(0).normal(loc=3.0, size=(16, 4)).astype(np.float32)}
+
+
+def no_loss(params, model_state, key, batch):
+    raise AssertionError("to create a state is not to train")
+
+
+def two_players():
+    """A generator that is drawn, and a discriminator that is initialised from the data."""
+
+    def init(key, batch):
+        params = {
+            "generator": {"w": jax.random.normal(key, (4, 4)), "b": jnp.zeros((4,))},
+            "discriminator": {"mean": jnp.mean(batch["x"], axis=0)},
+        }
+        return params, {"count": jnp.zeros((), jnp.int32)}
+
+    return Model(init, (Objective("generator", no_loss), Objective("discriminator", no_loss)), sample=None)
+
+
+OPTIMIZERS = {"generator": optax.adam(0.1), "discriminator": optax.sgd(0.1)}
+
+
+def create(seed=0, **kwargs):
+    return state.create(two_players(), OPTIMIZERS, jax.random.key(seed), BATCH, **kwargs)
+
+
+def bits(tree):
+    return [(leaf.dtype, leaf.shape, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
+
+
+def test_a_fresh_state_is_at_step_zero_with_what_the_model_and_the_optimizers_make():
+    fresh, (params, model_state) = create(), two_players().init(jax.random.key(0), BATCH)
+    assert fresh.step.dtype == jnp.int32
+    assert fresh.step.shape == ()
+    assert int(fresh.step) == 0
+    assert fresh.ema_params is None
+    jax.tree.map(lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-6), fresh.params, params)
+    jax.tree.map(np.testing.assert_array_equal, fresh.model_state, model_state)
+    expected = {player: OPTIMIZERS[player].init(params[player]) for player in OPTIMIZERS}
+    assert jax.tree.structure(fresh.opt_state) == jax.tree.structure(expected)
+    np.testing.assert_allclose(fresh.params["discriminator"]["mean"], BATCH["x"].mean(axis=0), rtol=1e-5)
+
+
+def test_the_key_alone_decides_the_state():
+    one, again, other = create(seed=1, ema=True), create(seed=1, ema=True), create(seed=2, ema=True)
+    assert bits(one) == bits(again)
+    assert np.all(np.asarray(one.params["generator"]["w"]) != np.asarray(other.params["generator"]["w"]))
+
+
+def test_keeping_an_average_changes_nothing_else():
+    without, kept = create(), create(ema=True)
+    assert bits(without) == bits(kept._replace(ema_params=None))
+
+
+def test_the_average_begins_as_a_copy_that_outlives_the_parameters():
+    fresh = create(ema=True)
+    assert bits(fresh.ema_params) == bits(fresh.params)
+    before = bits(fresh.ema_params)
+    for leaf in jax.tree.leaves(fresh.params):
+        leaf.delete()  # as donation would
+    assert bits(fresh.ema_params) == before
+
+
+def test_no_two_leaves_share_a_buffer():
+    leaves = jax.tree.leaves(create(ema=True))
+    pointers = {leaf.unsafe_buffer_pointer() for leaf in leaves}
+    assert len(pointers) == len(leaves) > 10
+
+
+def test_eval_params_are_the_average_where_one_is_kept_and_the_parameters_where_none_is():
+    fresh = create()
+    assert fresh.eval_params is fresh.params
+    averaged = fresh._replace(ema_params=jax.tree.map(lambda leaf: leaf + 1.0, fresh.params))
+    assert averaged.eval_params is averaged.ema_params
+
+
+def test_a_state_is_a_tree_of_arrays_that_survives_the_round_trip_through_jax():
+    fresh = create(ema=True)
+    leaves, structure = jax.tree.flatten(fresh)
+    assert all(isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves)
+    again = jax.tree.unflatten(structure, leaves)
+    assert isinstance(again, state.TrainState)
+    assert bits(again) == bits(fresh)
+
+
+@pytest.mark.parametrize(
+    "optimizers",
+    [
+        {"generator": optax.sgd(0.1)},
+        {**OPTIMIZERS, "critic": optax.sgd(0.1)},
+        {"generator": optax.sgd(0.1), "critic": optax.sgd(0.1)},
+    ],
+)
+def test_optimizers_for_other_players_are_refused(optimizers):
+    with pytest.raises(ValueError, match="players differ"):
+        state.create(two_players(), optimizers, jax.random.key(0), BATCH)
+
+
+@pytest.mark.parametrize("players", [("generator",), ("generator", "generator", "discriminator")])
+def test_parameters_that_no_objective_trains_or_two_do_are_refused(players):
+    model = two_players()._replace(objectives=tuple(Objective(player, no_loss) for player in players))
+    with pytest.raises(ValueError, match="players differ"):
+        state.create(model, OPTIMIZERS, jax.random.key(0), BATCH)

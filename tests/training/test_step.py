@@ -1,0 +1,204 @@
+"""The step against written-out updates: plain gradient descent by hand, players, averages, accumulation, resuming."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gm_jax.training import optimizers, state, step
+from gm_jax.types import Model, Objective
+
+
+def noisy_regression(every=1):
+    """A model of one player whose loss has noise, metrics and model state."""
+
+    def init(key, batch):
+        w_key, b_key = jax.random.split(key)
+        dims = batch["x"].shape[1]
+        return {"net": {"w": jax.random.normal(w_key, (dims,)), "b": jax.random.normal(b_key, ())}}, {
+            "mean": jnp.zeros(()),
+            "count": jnp.zeros((), jnp.int32),
+        }
+
+    def loss(params, model_state, key, batch):
+        x = batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape)
+        error = x @ params["net"]["w"] + params["net"]["b"] - batch["y"]
+        new_state = {"mean": jnp.mean(x), "count": model_state["count"] + 1}
+        return jnp.mean(error**2), (new_state, {"max_error": jnp.max(jnp.abs(error))})
+
+    return Model(init, (Objective("net", loss, every),), sample=None)
+
+
+def two_players(every=1):
+    """A scalar game: each player's loss depends on the other's parameter."""
+
+    def init(key, batch):
+        return {"a": jnp.asarray(0.7), "b": jnp.asarray(-0.3)}, {}
+
+    def loss_a(params, model_state, key, batch):
+        return (params["a"] - params["b"]) ** 2 + 0.1 * params["a"], (model_state, {"seen": params["b"]})
+
+    def loss_b(params, model_state, key, batch):
+        return params["b"] * params["a"] + params["b"] ** 2, (model_state, {"seen": params["a"]})
+
+    return Model(init, (Objective("a", loss_a), Objective("b", loss_b, every)), sample=None)
+
+
+def batches(count, size=8, dims=3):
+    rng = np.random.default_rng(0)
+    return [
+        {"x": rng.normal(size=(size, dims)).astype(np.float32), "y": rng.normal(size=size).astype(np.float32)}
+        for _ in range(count)
+    ]
+
+
+def run(model, tx, count, *, ema_decay=None, start=None, first=0, data=None):
+    data = batches(count + first)[first:] if data is None else data
+    txs = tx if isinstance(tx, dict) else {"net": tx}
+    current = (
+        state.create(model, txs, jax.random.key(3), data[0], ema=ema_decay is not None) if start is None else start
+    )
+    train_step = jax.jit(step.make_train_step(model, txs, seed=5, ema_decay=ema_decay))
+    history = []
+    for batch in data:
+        current, metrics = train_step(current, batch)
+        history.append((current, metrics))
+    return history
+
+
+def test_one_step_is_gradient_descent_written_out():
+    model, data = noisy_regression(), batches(1)
+    before = state.create(model, {"net": optax.sgd(0.1)}, jax.random.key(3), data[0])
+    ((after, metrics),) = run(model, optax.sgd(0.1), 1)
+    w, b = np.asarray(before.params["net"]["w"], np.float64), float(before.params["net"]["b"])
+    key = jax.random.fold_in(step.step_key(5, jnp.int32(0)), 0)
+    x = data[0]["x"] + 0.1 * np.asarray(jax.random.normal(key, data[0]["x"].shape))
+    error = x @ w + b - data[0]["y"]
+    grad_w, grad_b = 2 * x.T @ error / 8, 2 * error.mean()
+    np.testing.assert_allclose(after.params["net"]["w"], w - 0.1 * grad_w, rtol=1e-5)
+    np.testing.assert_allclose(after.params["net"]["b"], b - 0.1 * grad_b, rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], np.mean(error**2), rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], np.sqrt(np.sum(grad_w**2) + grad_b**2), rtol=1e-5)
+    np.testing.assert_allclose(metrics["max_error"], np.abs(error).max(), rtol=1e-5)
+    assert int(after.step) == 1
+    assert int(after.model_state["count"]) == 1
+
+
+def test_players_move_in_order_and_see_those_before_them_moved():
+    txs = {"a": optax.sgd(0.1), "b": optax.sgd(0.2)}
+    ((after, metrics),) = run(two_players(), txs, 1)
+    a = 0.7 - 0.1 * (2 * (0.7 + 0.3) + 0.1)
+    b = -0.3 - 0.2 * (a + 2 * -0.3)
+    np.testing.assert_allclose(after.params["a"], a, rtol=1e-6)
+    np.testing.assert_allclose(after.params["b"], b, rtol=1e-6)
+    np.testing.assert_allclose(metrics["b/seen"], a, rtol=1e-6)
+    assert set(metrics) == {"a/loss", "a/grad_norm", "a/seen", "b/loss", "b/grad_norm", "b/seen"}
+
+
+def test_a_player_that_moves_every_third_step_rests_on_the_others_and_still_reports_its_loss():
+    txs = {"a": optax.sgd(0.01), "b": optax.sgd(0.2)}
+    history = run(two_players(every=3), txs, 7)
+    values = [-0.3] + [float(current.params["b"]) for current, _ in history]
+    moved = [old != new for old, new in itertools.pairwise(values)]
+    assert moved == [True, False, False, True, False, False, True]
+    for current, metrics in history[1:3]:
+        a, b = float(current.params["a"]), float(current.params["b"])
+        np.testing.assert_allclose(metrics["b/loss"], b * a + b**2, rtol=1e-5)
+        assert float(metrics["b/grad_norm"]) == 0.0
+
+
+def test_average_of_constant_parameters_is_the_constant_from_the_first_step():
+    for current, _ in run(noisy_regression(), optax.sgd(0.0), 3, ema_decay=0.99):
+        np.testing.assert_allclose(current.ema_params["net"]["w"], current.params["net"]["w"], rtol=1e-6)
+
+
+def test_average_follows_its_written_out_recursion():
+    history = run(noisy_regression(), optax.sgd(0.1), 12, ema_decay=0.6)
+    first = state.create(noisy_regression(), {"net": optax.sgd(0.1)}, jax.random.key(3), batches(1)[0])
+    expected = np.asarray(first.params["net"]["w"], np.float64)
+    for t, (current, _) in enumerate(history):
+        decay = min(0.6, (1 + t) / (10 + t))
+        expected = decay * expected + (1 - decay) * np.asarray(current.params["net"]["w"], np.float64)
+        np.testing.assert_allclose(current.ema_params["net"]["w"], expected, rtol=1e-5)
+
+
+def test_accumulated_steps_make_one_update_of_the_mean_gradient_and_age_the_average_once():
+    schedule = optimizers.constant_schedule(0.1)
+    model, data = noisy_regression(), batches(4)
+    history = run(model, optimizers.adam(schedule, accumulate_steps=4), 4, ema_decay=0.5, data=data)
+    start = state.create(model, {"net": optax.sgd(0.1)}, jax.random.key(3), data[0])
+    for current, _ in history[:3]:
+        np.testing.assert_array_equal(current.params["net"]["w"], start.params["net"]["w"])
+        np.testing.assert_array_equal(current.ema_params["net"]["w"], start.params["net"]["w"])
+
+    def mean_loss(params):
+        losses = [
+            model.objectives[0].loss(
+                params, start.model_state, jax.random.fold_in(step.step_key(5, jnp.int32(t)), 0), data[t]
+            )[0]
+            for t in range(4)
+        ]
+        return sum(losses) / 4
+
+    tx = optimizers.adam(schedule)
+    updates, _ = tx.update(jax.grad(mean_loss)(start.params)["net"], tx.init(start.params["net"]), start.params["net"])
+    expected = optax.apply_updates(start.params["net"], updates)
+    np.testing.assert_allclose(history[3][0].params["net"]["w"], expected["w"], rtol=1e-4)
+    decay = min(0.5, 4 / 13)
+    average = decay * start.params["net"]["w"] + (1 - decay) * expected["w"]
+    np.testing.assert_allclose(history[3][0].ema_params["net"]["w"], average, rtol=1e-4)
+
+
+def test_a_run_cut_in_two_is_bit_for_bit_the_whole_run():
+    model, tx = noisy_regression(), optax.adam(0.05)
+    whole = run(model, tx, 6, ema_decay=0.9)[-1][0]
+    half = run(model, tx, 3, ema_decay=0.9)[-1][0]
+    rest = run(model, tx, 3, ema_decay=0.9, start=half, first=3)[-1][0]
+    for left, right in zip(jax.tree.leaves(whole), jax.tree.leaves(rest), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_keys_differ_by_seed_step_and_device():
+    def key_data(seed, at):
+        return tuple(np.asarray(jax.random.key_data(step.step_key(seed, jnp.int32(at)))))
+
+    devices = jax.vmap(lambda _: jax.random.key_data(step.step_key(0, jnp.int32(0), "i")), axis_name="i")(jnp.zeros(3))
+    keys = {key_data(seed, at) for seed in range(3) for at in range(3)} | {tuple(np.asarray(row)) for row in devices}
+    assert len(keys) == 9 + 2  # device 0 draws what a single device draws
+
+
+def test_many_steps_in_one_call_are_the_steps_one_by_one():
+    model, tx, data = noisy_regression(), optax.adam(0.05), batches(4)
+    one_by_one = run(model, tx, 4, data=data)
+    train_step = step.make_train_step(model, {"net": tx}, seed=5)
+    start = state.create(model, {"net": tx}, jax.random.key(3), data[0])
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *data)
+    after, metrics = jax.jit(step.many_steps(train_step))(start, stacked)
+    np.testing.assert_allclose(after.params["net"]["w"], one_by_one[-1][0].params["net"]["w"], rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], [float(m["loss"]) for _, m in one_by_one], rtol=1e-5)
+
+
+def test_players_without_an_optimizer_are_refused():
+    with pytest.raises(ValueError, match="players differ"):
+        state.create(two_players(), {"a": optax.sgd(0.1)}, jax.random.key(0), batches(1)[0])
+
+
+def test_no_two_leaves_of_a_fresh_state_share_a_buffer():
+    fresh = state.create(noisy_regression(), {"net": optax.adam(0.1)}, jax.random.key(0), batches(1)[0], ema=True)
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(fresh)]
+    assert len(pointers) == len(set(pointers))
+
+
+def test_eval_step_draws_by_batch_number_and_reduces_nothing():
+    def log_prob(params, model_state, key, x):
+        return params["scale"] * jnp.sum(x, axis=1) + jax.random.normal(key, (x.shape[0],))
+
+    x = batches(1)[0]["x"]
+    eval_step = step.make_eval_step(log_prob, seed=1)
+    first, again, other = (eval_step({"scale": 2.0}, {}, jnp.int32(index), x) for index in (0, 0, 1))
+    assert first.shape == (8,)
+    np.testing.assert_array_equal(first, again)
+    assert np.all(np.asarray(first) != np.asarray(other))
