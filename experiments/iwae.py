@@ -7,6 +7,7 @@ import dataclasses
 
 from experiments import vae
 from gm_jax import runner
+from gm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,13 +16,21 @@ class Config(vae.Config):
 
     num_samples: int = 10
     """K of the bound that training maximises."""
+    num_resampled: int | None = None
+    """Take the gradient through this many of the K, drawn by their weights: cheaper and noisier. By default all K."""
 
 
 def build(config: Config, spec) -> runner.Experiment:
     """A VAE trained on the importance-weighted bound."""
     from gm_jax.models import vae as model
 
-    return vae.vae_experiment(config, spec, model.iwae_objective(num_samples=config.num_samples))
+    if config.beta != 1.0:
+        raise UserError("the importance-weighted bound has no KL to weigh: leave --beta at 1.")
+    if config.num_resampled is None:
+        objective = model.iwae_objective(num_samples=config.num_samples)
+    else:
+        objective = model.resampled_iwae_objective(num_samples=config.num_samples, num_resampled=config.num_resampled)
+    return vae.vae_experiment(config, spec, objective)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ class Config:
     """Fully connected, or convolutional (images whose sides are multiples of 4)."""
     hidden: tuple[int, ...] = (500, 500)
     """Widths of the fully connected hidden layers, or channels of the convolutional stages."""
+    activation: Literal["silu", "relu", "tanh"] = "silu"
+    """After each hidden layer."""
     latent_dim: int = 50
     """Dimensions of z."""
     decoder: Literal["bernoulli", "normal", "discretized_logistic"] = "bernoulli"
@@ -103,15 +105,15 @@ def networks(config: Config, spec, outputs_per_dim: int):
 
     from gm_jax.networks import convnet, mlp
 
+    settings = {"activation": getattr(nn, config.activation), "dtype": config.dtype}
     if config.network == "mlp":
-        act = nn.tanh
         return (
-            mlp.MLPEncoder(config.hidden, config.latent_dim, act, dtype=config.dtype),
-            mlp.MLPDecoder(config.hidden[::-1], spec.shape, outputs_per_dim, act, dtype=config.dtype),
+            mlp.MLPEncoder(config.hidden, config.latent_dim, **settings),
+            mlp.MLPDecoder(config.hidden[::-1], spec.shape, outputs_per_dim, **settings),
         )
     return (
-        convnet.ConvEncoder(config.hidden, config.latent_dim, dtype=config.dtype),
-        convnet.ConvDecoder(config.hidden[::-1], spec.shape, outputs_per_dim, dtype=config.dtype),
+        convnet.ConvEncoder(config.hidden, config.latent_dim, **settings),
+        convnet.ConvDecoder(config.hidden[::-1], spec.shape, outputs_per_dim, **settings),
     )
 
 

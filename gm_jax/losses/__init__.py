@@ -25,6 +25,7 @@ vae: variational autoencoders
     standard_normal_log_prob     log p(z) of one or K samples                            Kingma & Welling 2014
     log_importance_weights       log p(x | z) + log p(z) - log q(z | x)                  Burda et al. 2016
     importance_weighted_bound    log of the mean of K importance weights                 Burda et al. 2016
+    resampled_importance_weighted_bound    the same, its gradient from a few of the K    Burda et al. 2016
 
 combine: several terms, one loss
     weighted_sum                 sum of named terms, each times its weight               beta-VAE: Higgins et al. 2017

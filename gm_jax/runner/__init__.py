@@ -16,7 +16,29 @@ This package imports nothing heavy until a verb runs, so that --help answers at 
 """
 
 from gm_jax.runner.cli import main
-from gm_jax.runner.config import DataConfig, OptimizerConfig, TrainConfig, make_optimizer
+from gm_jax.runner.config import (
+    Count,
+    CountOrZero,
+    DataConfig,
+    OptimizerConfig,
+    Rate,
+    RateOrZero,
+    TrainConfig,
+    Widths,
+    make_optimizer,
+)
 from gm_jax.runner.experiment import Experiment
 
-__all__ = ["DataConfig", "Experiment", "OptimizerConfig", "TrainConfig", "main", "make_optimizer"]
+__all__ = [
+    "Count",
+    "CountOrZero",
+    "DataConfig",
+    "Experiment",
+    "OptimizerConfig",
+    "Rate",
+    "RateOrZero",
+    "TrainConfig",
+    "Widths",
+    "main",
+    "make_optimizer",
+]

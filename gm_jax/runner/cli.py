@@ -4,10 +4,12 @@
     python -m experiments.NAME evaluate [flags]      evaluates a run, from its folder alone
     python -m experiments.NAME sample [flags]        draws from a run, from its folder alone
 
-Exit codes: 0 done, or stopped by a signal and saved; 1 a defect, or training diverged; 2 a mistake of the user's.
+Exit codes: 0 done, or stopped by a signal and saved; 1 a defect, or training diverged; 2 a mistake of the user's;
+130 Ctrl-C where there was nothing to save.
 """
 
 import dataclasses
+import errno
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -17,8 +19,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from gm_jax.errors import UserError
+from gm_jax.runner import config as config_lib
+from gm_jax.runner.config import Count, Seed
 
 VERBS = ("train", "evaluate", "sample")
+
+# A disk that is full, may not be written to, or lacks what was named: nothing that this program could mend.
+_OF_THE_DISK = {errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +40,9 @@ class EvaluateArgs:
     """The split to evaluate."""
     checkpoint: Literal["best", "latest"] = "best"
     """Which checkpoint: the best on validation, or the latest."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the evaluation's own randomness."""
-    batch_size: int = 100
+    batch_size: Count = 100
     """Examples at a time; a matter of memory."""
 
 
@@ -47,11 +54,11 @@ class SampleArgs:
     """The run's folder."""
     data_dir: str | None = None
     """Where TensorFlow Datasets are prepared, if not where the run found them."""
-    num: int = 64
+    num: Count = 64
     """How many samples."""
     checkpoint: Literal["best", "latest"] = "best"
     """Which checkpoint: the best on validation, or the latest."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the samples."""
     output: Path | None = None
     """The PNG to write; by default samples-seed<seed>.png in the folder, and the arrays beside it as .npy."""
@@ -71,6 +78,14 @@ def main(config_type: type, build: Callable[[Any, Any], Any], argv: Sequence[str
     except UserError as error:
         print("\n".join(f"error: {error}".splitlines()[:3]), file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        print(f"error: {error.strerror}: {error.filename or 'no file is named'}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     sys.exit(0)
 
 
@@ -81,16 +96,19 @@ def _dispatch(config_type: type, build: Callable, argv: list[str]) -> None:
     prog = f"python -m {module} {verb}"
     if verb == "train":
         args = tyro.cli(_train_args(config_type, workdir, description), prog=prog, args=argv)
+        config_lib.check(args.config)
         from gm_jax.runner import train
 
         train.run(module, args.config, build, args.workdir)
     elif verb == "evaluate":
         args = tyro.cli(EvaluateArgs, prog=prog, args=argv, default=EvaluateArgs(workdir=workdir))
+        config_lib.check(args)
         from gm_jax.runner import evaluate
 
         evaluate.run(module, config_type, build, args)
     else:
         args = tyro.cli(SampleArgs, prog=prog, args=argv, default=SampleArgs(workdir=workdir))
+        config_lib.check(args)
         from gm_jax.runner import sample
 
         sample.run(module, config_type, build, args)

@@ -1,8 +1,8 @@
 """What every experiment's configuration shares, and how configurations are saved, read and compared.
 
 A configuration is data only: nested frozen dataclasses of numbers, strings and tuples. The text under a field is its
-help on the command line. A field made with `neutral` does not change what a run computes and may differ on resuming;
-a field of type `Count`, `Rate`, ... is held to its range before anything is loaded or written.
+help on the command line. A field marked `Neutral` does not change what a run computes and may differ on resuming; one
+of type `Count`, `Rate`, ... is held to its range before anything is loaded or written.
 """
 
 import dataclasses
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 ConfigT = TypeVar("ConfigT")
 
 
+class Neutral:
+    """Marks, in its `Annotated` type, a field that does not change the result of a run."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Bound:
     """What the values of a field must satisfy; stands in the `Annotated` type of the field."""
@@ -40,18 +44,13 @@ Decay = Annotated[float, Bound("at least 0 and less than 1", lambda x: 0.0 <= x 
 Widths = Annotated[tuple[Count, ...], Bound("at least one number", lambda widths: len(widths) > 0)]
 
 
-def neutral(default: Any) -> Any:
-    """A field that does not change the result of a run."""
-    return dataclasses.field(default=default, metadata={"neutral": True})
-
-
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Which data."""
 
     name: str = "digits"
     """digits, toy:two_moons, toy:eight_gaussians, toy:checkerboard, toy:pinwheel, or a TensorFlow Datasets name."""
-    dir: str | None = neutral(None)
+    dir: Annotated[str | None, Neutral] = None
     """Where TensorFlow Datasets are prepared; by default TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
 
 
@@ -74,7 +73,7 @@ class TrainConfig:
     """Steps from one line of metrics.jsonl to the next."""
     checkpoint_every: Count = 500
     """Steps from one validation and checkpoint to the next."""
-    keep_checkpoints: Count = neutral(2)
+    keep_checkpoints: Annotated[Count, Neutral] = 2
     """How many of the latest checkpoints are kept; the best on validation is kept besides."""
     patience: CountOrZero = 0
     """Stop early after this many validations without a better one; 0 for never."""
@@ -106,7 +105,8 @@ def check(config: Any) -> None:
     Raises:
         UserError: naming the first field that is out of it.
     """
-    for line in _out_of_bounds(config):
+    line = next(_out_of_bounds(config), None)
+    if line is not None:
         raise UserError(line)
 
 
@@ -161,13 +161,13 @@ def load(path: Path) -> Saved:
 
 def differences(config: Any, saved: Any) -> list[str]:
     """What differs from a saved configuration and changes the result: ["train.batch_size: 64 (saved) != 128", ...]."""
-    found = []
+    found, hints = [], typing.get_type_hints(type(config), include_extras=True)
     saved = dict(saved) if isinstance(saved, dict) else {}
     for field in dataclasses.fields(config):
         value, old = getattr(config, field.name), saved.pop(field.name, None)
         if dataclasses.is_dataclass(value):
             found += [f"{field.name}.{line}" for line in differences(value, old)]
-        elif not field.metadata.get("neutral") and json.loads(json.dumps(value)) != old:
+        elif Neutral not in typing.get_args(hints[field.name]) and json.loads(json.dumps(value)) != old:
             found.append(f"{field.name}: {old!r} (saved) != {value!r}")
     return found + [f"{name}: {old!r} (saved) is no field of this version" for name, old in saved.items()]
 
@@ -185,9 +185,8 @@ def _out_of_bounds(config: Any) -> Iterator[str]:
         if dataclasses.is_dataclass(value):
             yield from (f"{field.name}.{line}" for line in _out_of_bounds(value))
         else:
-            yield from (
-                f"{field.name} must be {bound.text}, got {part!r}." for bound, part in _broken(hints[field.name], value)
-            )
+            for bound, part in _broken(hints[field.name], value):
+                yield f"{field.name} must be {bound.text}, got {part!r}."
 
 
 def _broken(hint: Any, value: Any) -> Iterator[tuple[Bound, Any]]:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from gm_jax.data import pipeline
+from gm_jax.errors import UserError
 from gm_jax.evaluation import likelihood, report
 from gm_jax.runner import pictures
 from gm_jax.runner.run import EVAL_BATCH, Run, reopen, restore
@@ -97,7 +98,15 @@ def draw_samples(run: Run, state: TrainState, num: int, *, seed: int) -> np.ndar
 
 
 def finish(run: Run, records: list[report.Record], paths: list[Path]) -> None:
-    """Add the records to results.json, and print the table and where the pictures are."""
-    report.write(run.folder.results, report.merge(report.read(run.folder.results), records))
+    """Print the table and where the pictures are, and add the records to results.json.
+
+    Raises:
+        UserError: the results.json that is there is damaged.
+    """
     print(report.table(records))
+    try:
+        earlier = report.read(run.folder.results)
+    except (ValueError, TypeError):
+        raise UserError(f"{run.folder.results} is damaged: move it away and give the same command again.") from None
+    report.write(run.folder.results, report.merge(earlier, records))
     print(f"\n{run.folder.root}: {', '.join(path.name for path in paths)}, {run.folder.results.name}")

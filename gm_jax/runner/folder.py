@@ -10,11 +10,14 @@ samples/          grids of samples over time
 tensorboard/      the same scalars and sample grids as events
 """
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,24 @@ class Folder:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise UserError(f"cannot write to {self.root}: {error.strerror}. Choose another --workdir.") from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training here at the same time. The lock goes with the process, however it ends.
+
+        Raises:
+            UserError: another process trains here.
+        """
+        descriptor = os.open(self.root, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UserError(f"another process is training in {self.root}: choose another --workdir.") from None
+            yield
+        finally:
+            os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -71,12 +71,28 @@ def reopen(module: str, config_type: type, build: Callable, workdir: Path, *, da
     """The run that a folder holds.
 
     Raises:
-        UserError: the folder holds no run, or one of another experiment.
+        UserError: the folder holds no run, or one of another experiment or of other data.
     """
-    saved_module, values = config_lib.load(Folder(workdir).config)
-    if saved_module != module:
-        raise UserError(f"{workdir} holds a run of {saved_module}:\npython -m {saved_module} can open it.")
-    return assemble(config_lib.from_dict(config_type, values), build, workdir, data_dir=data_dir)
+    saved = config_lib.load(Folder(workdir).config)
+    if saved.experiment != module:
+        raise UserError(f"{workdir} holds a run of {saved.experiment}:\npython -m {saved.experiment} can open it.")
+    run = assemble(config_lib.from_dict(config_type, saved.config), build, workdir, data_dir=data_dir)
+    check_data(run, saved)
+    return run
+
+
+def check_data(run: Run, saved: config_lib.Saved) -> None:
+    """Refuse data other than those that the folder's run was begun on.
+
+    Raises:
+        UserError: they have the same name and another fingerprint.
+    """
+    spec = run.source.spec
+    if saved.data != spec.fingerprint:
+        raise UserError(
+            f"{run.folder.root} holds a run on other data: {spec.name} is not what it was.\n"
+            f"fingerprint: {saved.data} (saved) != {spec.fingerprint}"
+        )
 
 
 def restore(run: Run, which: Literal["best", "latest"]) -> tuple[state.TrainState, int]:
@@ -85,7 +101,8 @@ def restore(run: Run, which: Literal["best", "latest"]) -> tuple[state.TrainStat
     Raises:
         UserError: there is none, or none is whole.
     """
-    with Checkpointer(run.folder.checkpoints, fingerprint=run.fingerprint, read_only=True) as checkpointer:
+    # No fingerprint: a folder's data were checked when it was opened, and any number of devices may evaluate.
+    with Checkpointer(run.folder.checkpoints, read_only=True) as checkpointer:
         like = run.abstract_state()
         restored = checkpointer.restore_best(like) if which == "best" else checkpointer.restore_latest(like)
     if restored is None:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gm_jax.errors import UserError
 from gm_jax.runner import evaluate, pictures
 from gm_jax.runner.run import reopen, restore
 
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
 
 def run(module: str, config_type: type, build: Callable, args: "SampleArgs") -> None:
     """Write samples as a PNG and as an array."""
-    if args.num < 1:
-        raise UserError(f"--num must be at least 1, got {args.num}.")
     opened = reopen(module, config_type, build, args.workdir, data_dir=args.data_dir)
     state, step = restore(opened, args.checkpoint)
     samples = evaluate.draw_samples(opened, state, args.num, seed=args.seed)

@@ -1,8 +1,11 @@
 """The verb `train`: trains, or goes on where the run in the folder stopped; ends with an evaluation."""
 
+import contextlib
+import dataclasses
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from gm_jax.errors import UserError
 from gm_jax.runner import config as config_lib
 from gm_jax.runner import evaluate, pictures
 from gm_jax.runner.folder import Folder, record_versions
-from gm_jax.runner.run import Run, assemble, restore
+from gm_jax.runner.run import Run, assemble, check_data, restore
 from gm_jax.training import loop, parallel
 from gm_jax.training.checkpoint import Checkpointer
 from gm_jax.training.metrics import MetricsLog, NonFiniteError
@@ -28,29 +31,36 @@ _SAMPLES_OVER_TIME = 64
 
 def run(module: str, config: Any, build: Callable, workdir: Path) -> None:
     """Train the run in `workdir` to its end, evaluate it and draw its pictures."""
-    check_folder(Folder(workdir), module, config)
+    folder = Folder(workdir)
+    config = _with_absolute_data_dir(config)
+    check_folder(folder, module, config)
     assembled = assemble(config, build, workdir)
-    check_sizes(assembled)
-    folder = assembled.folder
-    folder.root.mkdir(parents=True, exist_ok=True)
-    if not folder.holds_run():
-        config_lib.save(folder.config, module, config)
-    record_versions(
-        folder.versions,
-        {"devices": [str(device) for device in jax.devices()], "data": assembled.source.spec.fingerprint},
-    )
-    with loop.stop_signals() as interrupted:
-        try:
-            step = train(assembled, interrupted)
-        except NonFiniteError as error:
-            print(f"error: {error}. The checkpoints before it are kept in {folder.root}.", file=sys.stderr)
-            sys.exit(1)
+    check_batch_size(assembled)
+    assembled.abstract_state()  # a network that cannot take these data says so before anything is written
+    folder.create()
+    with folder.locked():
+        fingerprint = assembled.source.spec.fingerprint
+        if folder.holds_run():
+            check_data(assembled, config_lib.load(folder.config))
+        config_lib.save(folder.config, module, config, data=fingerprint)
+        devices = [str(device) for device in jax.devices()]
+        record_versions(folder.versions, {"devices": devices, "data": fingerprint})
+        with loop.stop_signals() as interrupted:
+            try:
+                step = train(assembled, interrupted)
+            except NonFiniteError as error:
+                print(f"error: {error}. The checkpoints before it are kept in {folder.root}.", file=sys.stderr)
+                sys.exit(1)
         if interrupted():
             print(f"stopped at step {step} and saved; the same command goes on from there")
             return
-    state, step = restore(assembled, "best")
-    records = evaluate.measure(assembled, state, step, split="test", seed=0)
-    evaluate.finish(assembled, records, evaluate.draw(assembled, state, seed=0))
+        try:
+            with _sigterm_as_ctrl_c():
+                state, step = restore(assembled, "best")
+                records = evaluate.measure(assembled, state, step, split="test", seed=0)
+                evaluate.finish(assembled, records, evaluate.draw(assembled, state, seed=0))
+        except KeyboardInterrupt:
+            print("stopped while evaluating; the training is complete and saved, the same command evaluates it")
 
 
 def check_folder(folder: Folder, module: str, config: Any) -> None:
@@ -63,33 +73,46 @@ def check_folder(folder: Folder, module: str, config: Any) -> None:
         raise UserError(f"{folder.root} holds something that is not a run: choose another --workdir.")
     if not folder.holds_run():
         return
-    saved_module, saved = config_lib.load(folder.config)
-    if saved_module != module:
-        raise UserError(f"{folder.root} holds a run of {saved_module}: choose another --workdir.")
-    differences = config_lib.differences(config, saved)
-    if differences:
-        raise UserError(
-            f"{folder.root} holds a run with another configuration: choose another --workdir, or remove it.\n"
-            + "; ".join(differences)
-        )
+    saved = config_lib.load(folder.config)
+    if saved.experiment != module:
+        raise UserError(f"{folder.root} holds a run of {saved.experiment}: choose another --workdir.")
+    differences = config_lib.differences(config, saved.config)
+    if differences and not goes_on_longer(config, saved.config):
+        lines = [
+            f"{folder.root} holds a run with another configuration: choose another --workdir, or remove it.",
+            "; ".join(differences),
+        ]
+        if len(differences) == 1 and differences[0].startswith("train.steps:"):
+            lines.append(
+                "A run can be made longer where its learning rate is constant and both numbers of steps are multiples "
+                "of train.checkpoint_every."
+            )
+        raise UserError("\n".join(lines))
 
 
-def check_sizes(run: Run) -> None:
-    """Refuse counts that cannot be.
+def goes_on_longer(config: Any, saved: dict[str, Any]) -> bool:
+    """Whether a configuration is a saved one with more steps, and its first steps are bit for bit the saved run's.
+
+    The learning rate must not depend on the number of steps; nor may anything have happened at the old end that a
+    longer run would not do there, nor the length of the compiled calls change: hence the multiples.
+    """
+    steps, every = saved.get("train", {}).get("steps"), config.train.checkpoint_every
+    if not isinstance(steps, int) or not 0 < steps < config.train.steps or steps % every or config.train.steps % every:
+        return False
+    as_saved = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
+    return config_lib.steps_are_independent_of_their_number(config) and not config_lib.differences(as_saved, saved)
+
+
+def check_batch_size(run: Run) -> None:
+    """Refuse a batch that the data cannot fill or the devices cannot share.
 
     Raises:
-        UserError: naming the field.
+        UserError: it is one.
     """
-    train = run.config.train
-    for name in ("steps", "batch_size", "steps_per_call", "log_every", "checkpoint_every", "keep_checkpoints"):
-        if getattr(train, name) < 1:
-            raise UserError(f"train.{name} must be at least 1, got {getattr(train, name)}.")
-    if not 0.0 <= train.ema_decay < 1.0:
-        raise UserError(f"train.ema_decay must lie in [0, 1), got {train.ema_decay}.")
-    num_examples = len(run.source.splits["train"]["x"])
-    if train.batch_size > num_examples:
-        raise UserError(f"a batch of {train.batch_size} is more than the {num_examples} examples to train on.")
-    parallel.check_batch_size(train.batch_size, run.strategy)
+    batch_size, num_examples = run.config.train.batch_size, len(run.source.splits["train"]["x"])
+    if batch_size > num_examples:
+        raise UserError(f"a batch of {batch_size} is more than the {num_examples} examples to train on.")
+    parallel.check_batch_size(batch_size, run.strategy)
 
 
 def train(run: Run, interrupted: Callable[[], bool]) -> int:
@@ -138,6 +161,24 @@ def train(run: Run, interrupted: Callable[[], bool]) -> int:
                 ),
             )
     return int(state.step)
+
+
+def _with_absolute_data_dir(config: Any) -> Any:
+    """The folder must be found again from wherever the run is opened later."""
+    if config.data.dir is None:
+        return config
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, dir=str(Path(config.data.dir).expanduser().absolute()))
+    )
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def checkpointer_save(checkpointer: Checkpointer) -> Callable[[int, TrainState, float | None], None]:

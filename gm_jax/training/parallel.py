@@ -9,12 +9,16 @@ A strategy takes the step of one device (`step.make_train_step(..., axis_name=st
 
 In all three the state is unstacked, so nothing is replicated or unreplicated by hand and a checkpoint does not know
 which strategy wrote it. Batches are [S, B, ...]: S steps of B examples in one call.
+
+With several processes (`jax.distributed`) every process runs the same program: `shard` says which part of the global
+batch is its own to read, and what evaluation computes comes back whole to each of them.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -32,16 +36,18 @@ class Strategy(NamedTuple):
     Attributes:
         axis_name: what `make_train_step` must be given.
         num_shards: the global batch must be a multiple of it.
+        shard: (index, count): which of how many contiguous parts of the global batch this process reads.
         compile: step -> ((state, placed batches) -> (state, metrics [S])), compiled at its first call; the state is
             donated.
         place: any pytree of arrays -> the same, on every device.
-        place_batches: host batches [S, B, ...] -> what `compile`'s function takes.
+        place_batches: this process's part of host batches [S, B / count, ...] -> what `compile`'s function takes.
         compile_eval: (params, model_state, index, x [B, ...]) -> tree of [B] arrays, compiled in the global view, so
-            that evaluations agree between strategies.
+            that evaluations agree between strategies; x and the result are whole on every process.
     """
 
     axis_name: str | None
     num_shards: int
+    shard: tuple[int, int]
     compile: Callable[[TrainStep], Callable[[TrainState, Batch], tuple[TrainState, Metrics]]]
     place: Callable[[PyTree], PyTree]
     place_batches: Callable[[Batch], Batch]
@@ -59,9 +65,10 @@ def jit(devices: Sequence[jax.Device] | None = None) -> Strategy:
     return Strategy(
         axis_name=None,
         num_shards=mesh.size,
+        shard=(jax.process_index(), jax.process_count()),
         compile=compile,
-        place=lambda tree: jax.device_put(tree, replicated),
-        place_batches=lambda batches: jax.device_put(batches, split),
+        place=lambda tree: _place(tree, replicated),
+        place_batches=lambda batches: jax.tree.map(lambda leaf: _place_part(leaf, split, axis=1), batches),
         compile_eval=lambda fn: _compile_eval(fn, mesh),
     )
 
@@ -84,10 +91,11 @@ def pmap(devices: Sequence[jax.Device] | None = None) -> Strategy:
     return Strategy(
         axis_name=AXIS,
         num_shards=mesh.size,
+        shard=(jax.process_index(), jax.process_count()),
         compile=compile,
         # A state that is not placed first is copied to every device at each call, and donation frees the copies.
-        place=lambda tree: jax.device_put(tree, replicated),
-        place_batches=lambda batches: jax.tree.map(lambda leaf: _shard(leaf, mesh.size), batches),
+        place=lambda tree: _place(tree, replicated),
+        place_batches=lambda batches: jax.tree.map(lambda leaf: _shard(leaf, len(mesh.local_devices)), batches),
         compile_eval=lambda fn: _compile_eval(fn, mesh),
     )
 
@@ -99,6 +107,7 @@ def vmap(num_shards: int) -> Strategy:
     return Strategy(
         axis_name=AXIS,
         num_shards=num_shards,
+        shard=(0, 1),
         compile=lambda step: jax.jit(jax.vmap(many_steps(step), in_axes=(None, 0), out_axes=None, axis_name=AXIS)),
         place=lambda tree: jax.device_put(tree, replicated),
         place_batches=lambda batches: jax.tree.map(lambda leaf: _shard(leaf, num_shards), batches),
@@ -120,7 +129,30 @@ def check_batch_size(batch_size: int, strategy: Strategy) -> None:
 
 
 def _mesh(devices: Sequence[jax.Device] | None) -> Mesh:
-    return Mesh(np.array(jax.devices() if devices is None else devices), (AXIS,))
+    # By process, so that the part of the batch on a process's devices is the contiguous part that it reads.
+    by_process = sorted(jax.devices() if devices is None else devices, key=lambda device: device.process_index)
+    return Mesh(np.array(by_process), (AXIS,))
+
+
+def _place(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """Values that every process has whole -> global arrays, in buffers of their own, for the step donates them."""
+    if sharding.is_fully_addressable:
+        return jax.tree.map(jnp.copy, jax.device_put(tree, sharding))
+
+    def place(leaf: Array) -> Array:
+        value = np.asarray(leaf)
+        return jnp.copy(jax.make_array_from_callback(value.shape, sharding, lambda index: value[index]))
+
+    return jax.tree.map(place, tree)
+
+
+def _place_part(leaf: Array, sharding: NamedSharding, *, axis: int) -> Array:
+    """The part that this process has of a leaf split along one axis -> the global array."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    shape = list(leaf.shape)
+    shape[axis] *= jax.process_count()
+    return jax.make_array_from_process_local_data(sharding, np.asarray(leaf), tuple(shape))
 
 
 def _shard(leaf: Array, num_shards: int) -> Array:
@@ -131,5 +163,9 @@ def _shard(leaf: Array, num_shards: int) -> Array:
 
 def _compile_eval(fn: Callable, mesh: Mesh) -> Callable:
     replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS))
-    compiled = jax.jit(fn, in_shardings=(replicated, replicated, replicated, split), out_shardings=split)
-    return lambda params, model_state, index, x: compiled(params, model_state, index, x)
+    compiled = jax.jit(fn, in_shardings=(replicated, replicated, replicated, split), out_shardings=replicated)
+
+    def evaluate(params: PyTree, model_state: PyTree, index: int, x: Array) -> PyTree:
+        return compiled(params, model_state, _place(np.int32(index), replicated), _place(x, split))
+
+    return evaluate

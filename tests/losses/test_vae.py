@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -406,3 +408,30 @@ def test_one_noise_cannot_be_shared_by_a_batch():
         vae.reparameterize(floats(B, Z), floats(B, Z), floats(1, Z))
     with pytest.raises(AssertionError):
         vae.reparameterize(floats(1, Z), floats(1, Z), floats(B, Z))
+
+
+def test_resampled_bound_has_the_value_of_the_bound_and_on_average_its_gradient(x64):
+    rng = np.random.default_rng(11)
+    k, batch = 4, 3
+    theta, features = jnp.asarray(rng.normal(size=2)), jnp.asarray(rng.normal(size=(k, batch, 2)))
+
+    def log_weights(theta):
+        return jnp.sin(features @ theta) + (features**2) @ theta
+
+    def bound(theta):
+        return vae.importance_weighted_bound(log_weights(theta)).sum()
+
+    weights = np.asarray(jax.nn.softmax(log_weights(theta), axis=0))
+    expected = 0.0
+    for chosen in itertools.product(range(k), repeat=batch):  # every draw of one sample for each example
+
+        def resampled(theta, chosen=chosen):
+            log_w = log_weights(theta)
+            return vae.resampled_importance_weighted_bound(log_w, log_w[jnp.asarray(chosen), jnp.arange(batch)][None])
+
+        # The gradient of log_w itself must not be taken, so only the drawn samples carry theta.
+        value = resampled(theta)
+        np.testing.assert_allclose(value.sum(), bound(theta), rtol=1e-12)
+        probability = np.prod(weights[np.asarray(chosen), np.arange(batch)])
+        expected = expected + probability * np.asarray(jax.grad(lambda t, f=resampled: f(t).sum())(theta))
+    np.testing.assert_allclose(expected, jax.grad(bound)(theta), rtol=1e-10)

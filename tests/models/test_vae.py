@@ -228,8 +228,42 @@ def test_iwae_of_one_sample_is_the_single_sample_elbo():
     np.testing.assert_allclose(-loss, metrics["elbo"], rtol=1e-6)
 
 
+def test_resampled_iwae_estimates_the_gradient_of_iwae_without_bias():
+    x, k = images(2), 3
+    plain, resampled = (
+        mlp_vae(objective=objective)
+        for objective in (vae.iwae_objective(num_samples=k), vae.resampled_iwae_objective(num_samples=k))
+    )
+    params = random_params(plain, x, scale=0.2)
+
+    def gradients(bound, count):
+        def one(key):
+            return jax.grad(lambda p: bound.model.objectives[0].loss(p, {}, key, {"x": x})[0])(params)
+
+        keys = jax.random.split(jax.random.key(7), count)
+        return np.concatenate(
+            [np.asarray(leaf).reshape(count, -1) for leaf in jax.tree.leaves(jax.jit(jax.vmap(one))(keys))], axis=1
+        )
+
+    exact, estimate = gradients(plain, 2000), gradients(resampled, 2000)
+    difference = exact.mean(0) - estimate.mean(0)
+    error = np.sqrt((exact.var(0) + estimate.var(0)) / 2000)
+    moved = error > 0
+    assert moved.sum() > 100
+    z = difference[moved] / error[moved]
+    assert np.abs(z).max() < 6.0
+    assert 0.5 < z.std() < 1.5
+
+
 @each_observation
-@pytest.mark.parametrize("objective", [vae.elbo_objective(beta=2.0), vae.iwae_objective(num_samples=3)])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        vae.elbo_objective(beta=2.0),
+        vae.iwae_objective(num_samples=3),
+        vae.resampled_iwae_objective(num_samples=3, num_resampled=2),
+    ],
+)
 def test_every_parameter_gets_a_gradient(observation, objective):
     bound = mlp_vae(observation, objective=objective)
     params = random_params(bound, images())

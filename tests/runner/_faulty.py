@@ -1,0 +1,98 @@
+"""Runs a command of experiments.vae that meets a fault at a step of its own counting.
+
+FAULT=<what>@<step> python _faulty.py ARGUMENTS
+
+    tick         SIGKILL after the call that ends at the step
+    log          SIGKILL when half of the step's line of metrics is written
+    validated    SIGKILL between the step's validation and its save
+    saved        SIGKILL as soon as the step's save has returned
+    half-saved   SIGKILL when all of the step's save is written but not yet renamed into place
+    term, int    SIGTERM, SIGINT after the call that ends at the step
+    twice        SIGTERM, and then another
+
+No fault at all where the variable is empty: the same command as it should be.
+"""
+
+import os
+import signal
+import sys
+import threading
+
+from experiments import vae
+from gm_jax import runner
+from gm_jax.runner import train
+from gm_jax.training import metrics
+from gm_jax.training.checkpoint import Checkpointer
+
+
+def send(*numbers: int) -> None:
+    for number in numbers:
+        os.kill(os.getpid(), number)
+
+
+def after(owner: type, name: str, step: int, act) -> None:
+    """Replace a method (self, step, ...) by itself followed by `act` where it is called with that step."""
+    method = getattr(owner, name)
+
+    def wrapped(self, at: int, *args, **kwargs):
+        result = method(self, at, *args, **kwargs)
+        if at == step:
+            act()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def tear(step: int) -> None:
+    """Make `MetricsLog.write` die in the middle of a line."""
+    write = metrics.MetricsLog.write
+
+    def torn(self, at: int, *args):
+        if at == step:
+            self._file.write(f'{{"step": {at}, "split": "tra')
+            self._file.flush()
+            send(signal.SIGKILL)
+        return write(self, at, *args)
+
+    metrics.MetricsLog.write = torn
+
+
+def hold(step: int) -> None:
+    """Make the save of a step stop for ever before the rename that completes it, and die there."""
+    rename, reached = os.rename, threading.Event()
+
+    def held(source, target, **kwargs):
+        if os.path.basename(target) == str(step):
+            reached.set()
+            threading.Event().wait()
+        rename(source, target, **kwargs)
+
+    os.rename = held
+    after(Checkpointer, "save", step, lambda: (reached.wait(60), send(signal.SIGKILL)))
+
+
+def inject(fault: str) -> None:
+    what, _, number = fault.partition("@")
+    step = int(number)
+    if what == "log":
+        tear(step)
+    elif what == "half-saved":
+        hold(step)
+    elif what == "validated":
+        after(train._Recorder, "validate", step, lambda: send(signal.SIGKILL))
+    elif what == "saved":
+        after(Checkpointer, "save", step, lambda: send(signal.SIGKILL))
+    else:
+        numbers = {
+            "tick": [signal.SIGKILL],
+            "term": [signal.SIGTERM],
+            "int": [signal.SIGINT],
+            "twice": [signal.SIGTERM, signal.SIGTERM],
+        }
+        after(train._Recorder, "tick", step, lambda: send(*numbers[what]))
+
+
+if __name__ == "__main__":
+    if os.environ.get("FAULT"):
+        inject(os.environ["FAULT"])
+    runner.main(vae.Config, vae.build, sys.argv[1:])

@@ -1,0 +1,161 @@
+"""A run that dies, is stopped or finds its checkpoints damaged ends bit for bit as one that was left alone."""
+
+import logging
+import random
+import re
+import signal
+
+import numpy as np
+import pytest
+
+from gm_jax.data import pipeline
+from gm_jax.runner import train
+
+STEPS, EVERY, LOG_EVERY, CALL = 60, 10, 4, 2  # of conftest's tiny run
+
+
+def same_end(folder, other, state_hash) -> bool:
+    return all(
+        (folder / name).read_bytes() == (other / name).read_bytes() for name in ("metrics.jsonl", "results.json")
+    ) and state_hash(folder) == state_hash(other)
+
+
+def kills(seed: int) -> list[tuple[str, int]]:
+    """Five faults in random order, each at a random step of its own fifth of the run that it can happen at."""
+    rng = random.Random(seed)
+    every = {"tick": CALL, "log": LOG_EVERY, "validated": EVERY, "saved": EVERY, "half-saved": EVERY}
+    order = rng.sample(sorted(every), len(every))
+    fifth = STEPS // len(order)
+    windows = [range(fifth * index + 1, fifth * (index + 1) + 1) for index in range(len(order))]
+    return [
+        (what, rng.choice([step for step in window if step % every[what] == 0]))
+        for what, window in zip(order, windows, strict=True)
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_killed_five_times_ends_bit_for_bit_as_one_that_was_not(whole, process, tiny, tmp_path, state_hash):
+    folder = tmp_path / "run"
+    half_written, before = [], 0
+    for what, step in kills(seed=7):
+        ended = process("--workdir", folder, *tiny, fault=f"{what}@{step}")
+        assert ended.code == -signal.SIGKILL, (what, step, ended)
+        resumed = re.search(r"going on from step (\d+) of 60", ended.out)
+        # What was written before the last kill is not lost: at most the interval under way, and the save in flight.
+        assert (int(resumed[1]) if resumed else 0) >= before - 2 * EVERY
+        left = [path.name for path in (folder / "checkpoints").glob("*.orbax-checkpoint-tmp")]
+        assert what != "half-saved" or f"{step}.orbax-checkpoint-tmp" in left
+        half_written += left
+        before = step
+    assert half_written
+    ended = process("--workdir", folder, *tiny)
+    assert ended.code == 0, ended.err
+    assert not list((folder / "checkpoints").glob("*.orbax-checkpoint-tmp"))
+    assert same_end(folder, whole, state_hash)
+
+
+@pytest.mark.parametrize(("fault", "step"), [("term", 14), ("int", 30)])
+def test_a_stopped_run_saves_leaves_with_0_and_goes_on_to_the_same_end(
+    fault, step, whole, process, command, tiny, tmp_path, state_hash
+):
+    folder = tmp_path / "run"
+    ended = process("--workdir", folder, *tiny, fault=f"{fault}@{step}")
+    assert ended.code == 0, ended.err
+    assert f"stopped at step {step} and saved" in ended.out
+    assert (folder / "checkpoints" / str(step)).is_dir()
+    assert not (folder / "results.json").exists()
+    ended = command("--workdir", folder, *tiny)
+    assert ended.code == 0, ended.err
+    assert f"going on from step {step} of {STEPS}" in ended.out
+    assert same_end(folder, whole, state_hash)
+
+
+def test_a_second_signal_ends_the_run_at_once(process, tiny, tmp_path):
+    ended = process("--workdir", tmp_path / "run", *tiny, fault="twice@2")
+    assert ended.code == -signal.SIGTERM
+    assert "saved" not in ended.out
+
+
+def test_ctrl_c_in_the_final_evaluation_loses_nothing(finished, command, tiny, whole, monkeypatch, state_hash):
+    def interrupt(*args, **kwargs):
+        signal.raise_signal(signal.SIGTERM)
+
+    (finished / "results.json").unlink()
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(train.evaluate, "measure", interrupt)
+        ended = command("--workdir", finished, *tiny)
+    assert ended.code == 0
+    assert "the training is complete and saved" in ended.out
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert command("--workdir", finished, *tiny).code == 0
+    assert same_end(finished, whole, state_hash)
+
+
+def damage(checkpoint, how: str) -> None:
+    """Damage the largest file of the state, or the manifest."""
+    inside = checkpoint / ("manifest" if how == "manifest" else "state")
+    victim = max((path for path in inside.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    if how == "truncate":
+        data = data[: len(data) // 2]
+    else:
+        data[len(data) // 2] ^= 0b100
+    victim.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "manifest"])
+def test_a_damaged_newest_checkpoint_is_passed_over_with_one_line(
+    how, finished, whole, command, tiny, caplog, state_hash
+):
+    damage(finished / "checkpoints" / str(STEPS), how)
+    with caplog.at_level(logging.WARNING, logger="gm_jax"):
+        ended = command("--workdir", finished, *tiny)
+    assert ended.code == 0, ended.err
+    warnings = [record.getMessage() for record in caplog.records if record.name == "gm_jax"]
+    assert len(warnings) == 1
+    assert re.search(rf"checkpoint {STEPS} .* damaged .*; using checkpoint {STEPS - EVERY} instead", warnings[0])
+    assert "\n" not in warnings[0]
+    assert f"going on from step {STEPS - EVERY} of {STEPS}" in ended.out
+    assert same_end(finished, whole, state_hash)
+
+
+def test_where_all_checkpoints_are_damaged_nothing_is_started_over(finished, command, tiny, contents):
+    for checkpoint in (finished / "checkpoints").iterdir():
+        damage(checkpoint, "flip")
+    before = contents(finished)
+    for arguments in (["--workdir", finished, *tiny], ["evaluate", "--workdir", finished]):
+        ended = command(*arguments)
+        assert ended.code == 2
+        assert "damaged" in ended.err
+        assert len(ended.err.splitlines()) <= 3
+    after = contents(finished)
+    assert {name: after[name] for name in before if name != "versions.json"} == {
+        name: text for name, text in before.items() if name != "versions.json"
+    }
+
+
+@pytest.mark.parametrize(("value", "named"), [(np.nan, "nan"), (1e30, "inf")])
+def test_a_loss_that_is_no_number_stops_the_run_and_the_last_good_checkpoint_stays(
+    value, named, command, tiny, tmp_path, monkeypatch, state_hash
+):
+    batches = pipeline.train_batches
+
+    def poisoned(split, batch_size, seed, first_step, count, *shard):
+        batch = batches(split, batch_size, seed, first_step, count, *shard)
+        if first_step <= 24 < first_step + count:
+            batch["x"][24 - first_step] = value  # the 25th step
+        return batch
+
+    folder = tmp_path / "run"
+    arguments = ["--workdir", folder, "--data.name", "toy:two_moons", "--decoder", "normal", *tiny]
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "train_batches", poisoned)
+        for _ in range(2):  # the same command again comes to the same end
+            ended = command(*arguments)
+            assert ended.code == 1
+            assert re.search(rf"error: (elbo|nll|loss|kl|grad_norm) became -?{named} at step 25\b", ended.err)
+            assert len(ended.err.splitlines()) == 1
+            assert state_hash(folder)[1] == 20
+    assert command(*arguments).code == 0  # the checkpoint before is good: without the poison the run goes on from it
+    assert state_hash(folder)[1] == STEPS
