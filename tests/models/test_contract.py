@@ -1,0 +1,193 @@
+"""One contract for every family. A new model joins by one row in MODELS.
+
+Each row is small: it is compiled for the step under jit, pmap and the vmap oracle.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gm_jax.models import observations, vae
+from gm_jax.networks.convnet import ConvDecoder, ConvEncoder
+from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
+from gm_jax.ops import binarization
+from gm_jax.training import parallel, state, step
+from gm_jax.training.checkpoint import Checkpointer
+from gm_jax.types import Model
+
+BATCH, STEPS = 8, 4
+
+
+class Row(NamedTuple):
+    """What the contract must know of a model.
+
+    Attributes:
+        make: () -> Model.
+        shape: of one example.
+        levels: of the data; None for points.
+    """
+
+    make: Callable[[], Model]
+    shape: tuple[int, ...]
+    levels: int | None
+
+
+def _bernoulli_vae():
+    observation = observations.bernoulli(
+        lambda key, x: binarization.dynamic(x, jax.random.uniform(key, x.shape), levels=17), levels=17
+    )
+    networks = MLPEncoder((12,), 3), MLPDecoder((12,), (4, 4, 1))
+    return vae.vae(*networks, observation, latent_dim=3, objective=vae.elbo_objective(), num_importance_samples=4).model
+
+
+def _iwae_of_points():
+    observation = observations.normal(levels=None)
+    networks = MLPEncoder((12,), 2), MLPDecoder((12,), (2,), observation.outputs_per_dim)
+    objective = vae.iwae_objective(num_samples=3)
+    return vae.vae(*networks, observation, latent_dim=2, objective=objective, num_importance_samples=4).model
+
+
+def _convolutional_vae():
+    observation = observations.discretized_logistic(levels=17)
+    networks = ConvEncoder((4,), 3, hidden=8), ConvDecoder((4,), (4, 4, 1), observation.outputs_per_dim, hidden=8)
+    objective = vae.resampled_iwae_objective(num_samples=3)
+    return vae.vae(*networks, observation, latent_dim=3, objective=objective, num_importance_samples=4).model
+
+
+MODELS = {
+    "vae[bernoulli]": Row(_bernoulli_vae, (4, 4, 1), 17),
+    "iwae[points]": Row(_iwae_of_points, (2,), None),
+    "vae[conv, discretized_logistic]": Row(_convolutional_vae, (4, 4, 1), 17),
+}
+each_model = pytest.mark.parametrize("row", MODELS.values(), ids=MODELS.keys())
+
+
+def data(row, count=BATCH):
+    rng = np.random.default_rng(0)
+    if row.levels is None:
+        return rng.normal(size=(count, *row.shape)).astype(np.float32)
+    return rng.integers(0, row.levels, (count, *row.shape)).astype(np.uint8)
+
+
+@functools.cache
+def setup(row):
+    model = row.make()
+    optimizers = {objective.wrt: optax.adam(3e-3) for objective in model.objectives}
+    fresh = state.create(model, optimizers, jax.random.key(1), {"x": data(row)}, ema=True)
+    return model, optimizers, fresh
+
+
+STRATEGIES = {"jit": parallel.jit, "pmap": parallel.pmap, "vmap": lambda: parallel.vmap(len(jax.devices()))}
+
+
+@functools.cache
+def compiled_step(row, name):
+    strategy = STRATEGIES[name]()
+    model, optimizers, _ = setup(row)
+    return strategy, strategy.compile(
+        step.make_train_step(model, optimizers, seed=2, ema_decay=0.9, axis_name=strategy.axis_name)
+    )
+
+
+def trained(row, name, *, calls, start=None, same_batch=False):
+    """The state after some calls of one step, and each call's metrics."""
+    strategy, compiled = compiled_step(row, name)
+    current = strategy.place(setup(row)[2] if start is None else start)
+    batches = data(row, BATCH * STEPS).reshape(STEPS, 1, BATCH, *row.shape)
+    history = []
+    for _ in range(calls):
+        batch = batches[0 if same_batch else int(current.step) % STEPS]
+        current, metrics = compiled(current, strategy.place_batches({"x": batch}))
+        history.append(jax.device_get(metrics))
+    return current, history
+
+
+def assert_equal(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+@each_model
+def test_objectives_cover_the_parameters_and_every_leaf_gets_a_gradient(row):
+    model, _, fresh = setup(row)
+    assert sorted(objective.wrt for objective in model.objectives) == sorted(fresh.params)
+    rng = np.random.default_rng(5)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(leaf.dtype), fresh.params)
+    for objective in model.objectives:
+
+        def loss(player, objective=objective):
+            merged = {**params, objective.wrt: player}
+            return objective.loss(merged, fresh.model_state, jax.random.key(3), {"x": jnp.asarray(data(row))})[0]
+
+        for path, leaf in jax.tree.leaves_with_path(jax.jit(jax.grad(loss))(params[objective.wrt])):
+            assert np.isfinite(leaf).all(), path
+            assert np.abs(leaf).max() > 0, path
+
+
+@each_model
+def test_steps_lower_the_loss_and_keep_the_structure_of_the_state(row):
+    _, _, fresh = setup(row)
+    after, history = trained(row, "jit", calls=150, same_batch=True)
+    losses = np.asarray([metrics["loss"][0] for metrics in history])
+    assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 3 * np.std(losses[-20:]) / np.sqrt(20)
+    assert int(after.step) == 150
+    assert jax.tree.structure(after) == jax.tree.structure(fresh)
+    for old, new in zip(jax.tree.leaves(fresh), jax.tree.leaves(after), strict=True):
+        assert (old.shape, old.dtype) == (new.shape, new.dtype)
+
+
+@each_model
+def test_samples_are_data_and_follow_the_key(row):
+    model, _, fresh = setup(row)
+    sample = jax.jit(model.sample, static_argnums=3)
+    draws, again, other = (sample(fresh.params, fresh.model_state, jax.random.key(k), 6) for k in (0, 0, 1))
+    assert draws.shape == (6, *row.shape)
+    assert draws.dtype == data(row).dtype
+    np.testing.assert_array_equal(draws, again)
+    assert np.any(np.asarray(draws) != np.asarray(other))
+    if row.levels is not None:
+        assert 0 <= int(draws.min()) <= int(draws.max()) < row.levels
+
+
+@each_model
+def test_log_prob_is_one_finite_number_an_example_and_says_its_kind(row):
+    model, _, fresh = setup(row)
+    if model.log_prob is None:
+        pytest.skip("the family has no likelihood")
+    likelihood = jax.jit(model.log_prob)(fresh.params, fresh.model_state, jax.random.key(0), jnp.asarray(data(row)))
+    assert likelihood.kind in ("exact", "lower_bound", "estimate")
+    assert likelihood.log_prob.shape == (BATCH,)
+    assert likelihood.log_prob.dtype == jnp.float32
+    assert np.isfinite(likelihood.log_prob).all()
+
+
+@each_model
+def test_pmap_is_its_vmap_oracle(row):
+    mapped, mapped_history = trained(row, "pmap", calls=2)
+    oracle, oracle_history = trained(row, "vmap", calls=2)
+    # Adam divides by a root of tiny squares at first: parameters agree to a hundredth of a learning rate.
+    for one, other in zip(jax.tree.leaves(mapped.params), jax.tree.leaves(oracle.params), strict=True):
+        np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=3e-5)
+    for one, other in zip(mapped_history, oracle_history, strict=True):
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@each_model
+def test_a_run_saved_and_restored_in_the_middle_is_bit_for_bit_the_whole_run(row, tmp_path):
+    whole, history = trained(row, "jit", calls=4)
+    half, _ = trained(row, "jit", calls=2)
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(2, half)
+    with Checkpointer(tmp_path) as checkpointer:
+        restored = checkpointer.restore_latest(setup(row)[2])
+    rest, rest_history = trained(row, "jit", calls=2, start=restored.state)
+    assert_equal(whole, rest)
+    assert_equal(history[2:], rest_history)
