@@ -13,6 +13,7 @@ The loop: `training.loop.fit` with all that a run does at each step and each lin
 against the bare compiled step called over and over on one batch that is on the device already.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import itertools
@@ -57,6 +58,9 @@ class Work(NamedTuple):
     size: Size
     batch_size: int
     steps: int
+
+    def __str__(self) -> str:
+        return f"{self.size}, batch {self.batch_size}, {self.steps} steps a call"
 
 
 class Training(NamedTuple):
@@ -158,7 +162,10 @@ def make_bare_step(work: Work) -> timing.Run:
 
 
 def make_fit(work: Work) -> timing.Run:
-    """The loop with the effects of a run between two validations; a unit of work is one call of its step."""
+    """The loop with the effects of a run between two validations; a unit of work is one call of its step.
+
+    Every sample opens and closes its files, some 20 ms that count against the loop: samples of a second are the least.
+    """
     import jax
     import tensorboardX
     from tqdm import tqdm
@@ -166,28 +173,32 @@ def make_fit(work: Work) -> timing.Run:
     from gm_jax.training import loop, metrics
 
     state, train, batches = training(work)
-    folder = Path(tempfile.mkdtemp(prefix="gm_jax-benchmark-"))
-    log, events = metrics.MetricsLog(folder / "metrics.jsonl"), tensorboardX.SummaryWriter(str(folder))
-    bar = tqdm(unit="step", file=(folder / "bar").open("w"))
-
-    def write(step: int, values: dict[str, float]) -> None:
-        log.write(step, "train", values)
-        for name, value in values.items():
-            events.add_scalar(f"train/{name}", value, step)
-        bar.set_postfix_str(f"loss {values['loss']:.4g}")
-
-    effects = loop.Effects(
-        log=write,
-        validate=lambda step, state: None,
-        save=lambda step, state, validation: None,
-        tick=lambda step: bar.update(step - bar.n),
-    )
 
     def run(calls: int) -> None:
         nonlocal state
-        last_step = int(state.step) + calls * work.steps
+        first_step = int(state.step)
+        last_step = first_step + calls * work.steps
         schedule = loop.Schedule(last_step, work.steps, LOG_EVERY, checkpoint_every=last_step)
-        state = jax.block_until_ready(loop.fit(state, train, batches, schedule, effects))
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            log = stack.enter_context(contextlib.closing(metrics.MetricsLog(folder / "metrics.jsonl")))
+            events = stack.enter_context(contextlib.closing(tensorboardX.SummaryWriter(str(folder))))
+            shown = stack.enter_context((folder / "progress").open("w"))
+            bar = stack.enter_context(tqdm(total=last_step, initial=first_step, unit="step", file=shown))
+
+            def write(step: int, values: dict[str, float]) -> None:
+                log.write(step, "train", values)
+                for name, value in values.items():
+                    events.add_scalar(f"train/{name}", value, step)
+                bar.set_postfix_str(f"loss {values['loss']:.4g}")
+
+            effects = loop.Effects(
+                log=write,
+                validate=lambda step, state: None,
+                save=lambda step, state, validation: None,
+                tick=lambda step: bar.update(step - bar.n),
+            )
+            state = jax.block_until_ready(loop.fit(state, train, batches, schedule, effects))
 
     return run
 
@@ -268,7 +279,7 @@ def against_torch(work: Work, layers: list, args: Args, *, at_least: float) -> d
         if args.compile or not compiled:
             theirs = (layers, flat, work.batch_size, work.steps, LEARNING_RATE, compiled)
             cases[peer] = timing.Case(torch_vae.make_steps, *theirs)
-    rounds = timing.alternate(cases, rounds=args.rounds, seconds=args.seconds, title=f"{work.size}, {work}")
+    rounds = timing.alternate(cases, rounds=args.rounds, seconds=args.seconds, title=str(work))
     ratios = {peer: timing.ratio(rounds, over=peer, under="gm_jax") for peer in cases if peer != "gm_jax"}
     medians = {name: timing.median_seconds(rounds, name) for name in cases}
     examples = work.steps * work.batch_size
@@ -290,7 +301,7 @@ def against_torch(work: Work, layers: list, args: Args, *, at_least: float) -> d
 def against_bare_step(work: Work, args: Args, *, at_most: float | None = None) -> dict[str, Any]:
     """The loop and the step alone, timed: one row of the second table."""
     cases = {"bare": timing.Case(make_bare_step, work), "fit": timing.Case(make_fit, work)}
-    rounds = timing.alternate(cases, rounds=args.rounds, seconds=args.seconds, title=f"loop of {work.size}, {work}")
+    rounds = timing.alternate(cases, rounds=args.rounds, seconds=args.seconds, title=f"loop of {work}")
     ratio = timing.ratio(rounds, over="fit", under="bare")
     medians = {name: timing.median_seconds(rounds, name) for name in cases}
     return {
@@ -319,7 +330,7 @@ def report(results: dict[str, Any]) -> str:
     parity = "Same parameters, data and noise: the loss differs by {loss:.0e}, a gradient by at most {gradients:.0e}."
     return "\n\n".join(
         [
-            f"{PAPER}, Bernoulli, Adam, float32, {STEPS_PER_CALL} steps a call. Medians of clean rounds (lowest-highest).",
+            f"{PAPER}, Bernoulli, Adam, float32, {STEPS_PER_CALL} steps a call; medians of clean rounds (range):",
             timing.table(["batch", *speeds, *ahead, "goal", "clean"], [row["cells"] for row in results["training"]]),
             "The loop of `fit` against the bare compiled step:",
             timing.table(

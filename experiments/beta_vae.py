@@ -14,9 +14,9 @@ from gm_jax import runner
 class Config(vae.Config):
     """A VAE whose KL weighs more, and whose traversal shows what each latent does."""
 
-    latent_dim: int = 10
+    latent_dim: runner.Count = 10
     """Dimensions of z."""
-    beta: float = 4.0
+    beta: runner.RateOrZero = 4.0
     """Weight of the KL; 1 is the ELBO."""
 
 

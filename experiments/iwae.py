@@ -14,9 +14,9 @@ from gm_jax.errors import UserError
 class Config(vae.Config):
     """A VAE trained on the bound of K samples instead of the ELBO."""
 
-    num_samples: int = 10
+    num_samples: runner.Count = 10
     """K of the bound that training maximises."""
-    num_resampled: int | None = None
+    num_resampled: runner.Count | None = None
     """Take the gradient through this many of the K, drawn by their weights: cheaper and noisier. By default all K."""
 
 

@@ -1,8 +1,10 @@
 """The variational autoencoder (Kingma & Welling, ICLR 2014, arXiv:1312.6114).
 
-python -m experiments.vae                                                     # digits, about a minute
-python -m experiments.vae --data.name mnist --data.dir ../shared/tfds --decoder discretized-logistic
-python -m experiments.vae --data.name toy:two_moons --decoder normal
+    python -m experiments.vae                                               # digits, about a minute
+    python -m experiments.vae --data.name binarized_mnist --data.dir ../shared/tfds
+    python -m experiments.vae --data.name mnist --data.dir ../shared/tfds --decoder discretized_logistic
+    python -m experiments.vae --data.name toy:two_moons --decoder normal
+Measured: TODO
 """
 
 import dataclasses
@@ -15,20 +17,20 @@ from gm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A VAE of two networks; the defaults are Burda et al.'s (2016), with wider layers."""
+    """A VAE of two networks; the defaults are of Burda et al.'s (2016) size."""
 
     data: runner.DataConfig = runner.DataConfig()
     train: runner.TrainConfig = runner.TrainConfig(
-        steps=6_000, batch_size=100, steps_per_call=10, checkpoint_every=500, ema_decay=0.999, patience=6
+        steps=20_000, batch_size=100, steps_per_call=50, checkpoint_every=1_000, ema_decay=0.999, patience=4
     )
     optimizer: runner.OptimizerConfig = runner.OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100)
     network: Literal["mlp", "conv"] = "mlp"
     """Fully connected, or convolutional (images whose sides are multiples of 4)."""
-    hidden: tuple[int, ...] = (500, 500)
+    hidden: runner.Widths = (500, 500)
     """Widths of the fully connected hidden layers, or channels of the convolutional stages."""
     activation: Literal["silu", "relu", "tanh"] = "silu"
     """After each hidden layer."""
-    latent_dim: int = 50
+    latent_dim: runner.Count = 50
     """Dimensions of z."""
     decoder: Literal["bernoulli", "normal", "discretized_logistic"] = "bernoulli"
     """p(x|z): bernoulli for binarised images, normal for densities, discretized_logistic for images with levels."""
@@ -37,11 +39,11 @@ class Config:
     data are binary and dynamic where they are not."""
     log_var: float | None = None
     """For normal: a fixed log-variance; by default it is learned."""
-    beta: float = 1.0
+    beta: runner.RateOrZero = 1.0
     """Weight of the KL; 1 is the ELBO."""
-    importance_samples: int = 500
+    importance_samples: runner.Count = 500
     """K of the importance-weighted bound that the evaluation reports."""
-    validation_samples: int = 10
+    validation_samples: runner.Count = 10
     """K of the bound that chooses the best checkpoint while training."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the networks' computation; parameters and losses stay float32."""
@@ -64,14 +66,14 @@ def vae_experiment(config: Config, spec, objective) -> runner.Experiment:
         vae.vae, encoder, decoder, observation, latent_dim=config.latent_dim, objective=objective, num_elbo_samples=10
     )
     model = make(num_importance_samples=config.importance_samples)
-    settings = {"measure": observation.measure}
+    settings = {"measure": observation.measure, **({} if binarization is None else {"binarization": binarization})}
     return runner.Experiment(
         model.model,
         optimizers={"vae": runner.make_optimizer(config.optimizer, config.train)},
         validation=make(num_importance_samples=config.validation_samples).model.log_prob,
         evaluations={"negative_elbo": model.elbo},
         pictures=latent_space.grids(model, spec.shape),
-        settings=settings if binarization is None else {**settings, "binarization": binarization},
+        settings=settings,
     )
 
 
@@ -106,15 +108,12 @@ def networks(config: Config, spec, outputs_per_dim: int):
     from gm_jax.networks import convnet, mlp
 
     settings = {"activation": getattr(nn, config.activation), "dtype": config.dtype}
+    mirrored = config.hidden[::-1]
     if config.network == "mlp":
-        return (
-            mlp.MLPEncoder(config.hidden, config.latent_dim, **settings),
-            mlp.MLPDecoder(config.hidden[::-1], spec.shape, outputs_per_dim, **settings),
-        )
-    return (
-        convnet.ConvEncoder(config.hidden, config.latent_dim, **settings),
-        convnet.ConvDecoder(config.hidden[::-1], spec.shape, outputs_per_dim, **settings),
-    )
+        encoder = mlp.MLPEncoder(config.hidden, config.latent_dim, **settings)
+        return encoder, mlp.MLPDecoder(mirrored, spec.shape, outputs_per_dim, **settings)
+    encoder = convnet.ConvEncoder(config.hidden, config.latent_dim, **settings)
+    return encoder, convnet.ConvDecoder(mirrored, spec.shape, outputs_per_dim, **settings)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ class Folder:
         Raises:
             UserError: it cannot be made or written to.
         """
+        if "\\" in str(self.root):
+            raise UserError(f"cannot keep checkpoints in {self.root}: TensorStore takes no backslash in a path.")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if not os.access(self.root, os.W_OK | os.X_OK):

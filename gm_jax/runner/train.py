@@ -96,8 +96,9 @@ def goes_on_longer(config: Any, saved: dict[str, Any]) -> bool:
     The learning rate must not depend on the number of steps; nor may anything have happened at the old end that a
     longer run would not do there, nor the length of the compiled calls change: hence the multiples.
     """
-    steps, every = saved.get("train", {}).get("steps"), config.train.checkpoint_every
-    if not isinstance(steps, int) or not 0 < steps < config.train.steps or steps % every or config.train.steps % every:
+    saved_train, more, every = saved.get("train"), config.train.steps, config.train.checkpoint_every
+    steps = saved_train.get("steps") if isinstance(saved_train, dict) else None
+    if not isinstance(steps, int) or not 0 < steps < more or steps % every or more % every:
         return False
     as_saved = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
     return config_lib.steps_are_independent_of_their_number(config) and not config_lib.differences(as_saved, saved)

@@ -1,0 +1,33 @@
+"""NADE, the neural autoregressive distribution estimator (Larochelle & Murray, AISTATS 2011; JMLR 2016).
+
+    python -m experiments.nade                                               # digits, about a minute
+    python -m experiments.nade --data.name binarized_mnist --data.dir ../shared/tfds --train.steps 25000
+Measured: TODO
+"""
+
+import dataclasses
+
+from experiments import fvsbn
+from gm_jax import runner
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(fvsbn.Config):
+    """A hidden layer of 500 sigmoid units, as in the paper."""
+
+    hidden: runner.Count = 500
+    """Hidden units."""
+
+
+def build(config: Config, spec) -> runner.Experiment:
+    """D conditionals that share one hidden layer's weights."""
+    from gm_jax.models import conditionals
+    from gm_jax.networks.nade import NADE
+
+    orders = fvsbn.distinct_orders(config, spec)
+    network = NADE(orders.shape[1], config.hidden, fvsbn.num_classes(config, spec))
+    return fvsbn.experiment(config, spec, conditionals.masked_network(network, orders, orders))
+
+
+if __name__ == "__main__":
+    runner.main(Config, build)

@@ -1,0 +1,189 @@
+"""What the text of a compiled program says: its collectives, its loops, and which inputs it overwrites.
+
+jax tells a compiled program's memory and arithmetic; what its devices say to each other stands in the optimised HLO
+alone, `jax.stages.Compiled.as_text()`. The text is one computation after another,
+
+    %body (p: f32[8]) -> f32[8] {
+      %p = f32[8]{0} parameter(0)
+      ROOT %all-reduce.1 = f32[8]{0} all-reduce(%p), replica_groups={{0,1}}, to_apply=%add
+    }
+
+and the last, `ENTRY`, calls the others: a loop its body, a fusion its insides, a conditional one of its branches.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+KINDS = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
+_CALLED = re.compile(r"(\w+)=(?:%?([\w.-]+)|\{([^}]*)\})")
+_CALLING = {"calls", "called_computations", "to_apply"}
+_ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
+_BRANCHES = {"branch_computations", "true_computation", "false_computation"}
+
+
+class Traffic(NamedTuple):
+    """Collectives of one kind.
+
+    Attributes:
+        count: how often one runs.
+        num_bytes: of their results, on one device, all runs together.
+    """
+
+    count: float
+    num_bytes: float
+
+
+class Instruction(NamedTuple):
+    """One line of a computation; `called` are the computations that it names, by the attribute that names them."""
+
+    is_root: bool
+    name: str
+    type: str
+    op: str
+    operands: str
+    called: Mapping[str, tuple[str, ...]]
+
+
+class Program(NamedTuple):
+    """A module: its computations by name, and the name of the one that is run."""
+
+    computations: Mapping[str, tuple[Instruction, ...]]
+    entry: str
+    num_aliased: int
+
+    def collectives(self) -> dict[str, Traffic]:
+        """What one run of the program does of each kind; of a conditional, the branch that moves most.
+
+        An asynchronous collective counts once, at its start. The body of a loop counts as often as it runs, or once
+        where the text does not say how often that is.
+        """
+        return self._collectives(self.entry)
+
+    def loops(self) -> list[int | None]:
+        """How often the body of each loop runs, outer before inner; None where the text does not say."""
+        return list(self._loops(self.entry))
+
+    def _collectives(self, name: str) -> dict[str, Traffic]:
+        total: dict[str, Traffic] = {}
+        for instruction in self.computations.get(name, ()):
+            kind = instruction.op.removesuffix("-start")
+            if kind in KINDS:
+                _add(total, {kind: Traffic(1, _result_bytes(instruction))})
+            elif instruction.op == "while":
+                for body in instruction.called["body"]:
+                    _add(total, self._collectives(body), times=self._trips(instruction) or 1)
+            elif instruction.op == "conditional":
+                names = [name for key in _BRANCHES for name in instruction.called.get(key, ())]
+                branches = [self._collectives(branch) for branch in names]
+                _add(total, max(branches, key=lambda kinds: sum(t.num_bytes for t in kinds.values()), default={}))
+            elif not instruction.op.endswith(("-update", "-done")):
+                for called in _called(instruction):
+                    _add(total, self._collectives(called))
+        return total
+
+    def _loops(self, name: str) -> Iterator[int | None]:
+        for instruction in self.computations.get(name, ()):
+            if instruction.op == "while":
+                yield self._trips(instruction)
+            for called in _called(instruction):
+                yield from self._loops(called)
+
+    def _trips(self, loop: Instruction) -> int | None:
+        """N of a loop that runs while its counter, from 0 on, is less than the constant N: what jax makes of a scan."""
+        condition = self.computations.get(loop.called["condition"][0], ())
+        constants = {
+            line.name: int(line.operands.partition(")")[0])
+            for line in condition
+            if line.op == "constant" and re.fullmatch(r"\d+\).*", line.operands)
+        }
+        for line in condition:
+            if line.is_root and line.op == "compare" and "direction=LT" in line.operands:
+                compared = [operand.strip(" %") for operand in line.operands.partition(")")[0].split(",")]
+                return constants.get(compared[-1].split(" ")[-1].lstrip("%"))
+        return None
+
+
+def parse(text: str) -> Program:
+    """Read the text of an HLO module."""
+    computations: dict[str, tuple[Instruction, ...]] = {}
+    entry, name, lines = "", "", []
+    for line in text.splitlines():
+        if line.startswith("HloModule"):
+            continue
+        if header := _HEADER.match(line):
+            name, lines = header[2], []
+            entry = name if header[1] else entry
+        elif line.startswith("}"):
+            computations[name] = tuple(lines)
+        elif found := _INSTRUCTION.match(line):
+            # Names in metadata and in the backend's settings are no calls.
+            operands = re.split(r", (?:metadata|backend_config)=", found[5], maxsplit=1)[0]
+            lines.append(
+                Instruction(
+                    is_root=found[1] is not None,
+                    name=found[2],
+                    type=found[3],
+                    op=found[4],
+                    operands=operands,
+                    called={
+                        key: (one,) if one else tuple(part.strip(" %") for part in many.split(","))
+                        for key, one, many in _CALLED.findall(operands)
+                        if key in _CALLING | _BRANCHES | {"body", "condition"}
+                    },
+                )
+            )
+    first = text.partition("\n")[0]
+    return Program(computations, entry, len(re.findall(r"\b(?:may|must)-alias\b", first)))
+
+
+def _called(instruction: Instruction) -> Iterator[str]:
+    for key, names in instruction.called.items():
+        if key != "condition":
+            yield from names
+
+
+def _add(total: dict[str, Traffic], more: Mapping[str, Traffic], *, times: float = 1) -> None:
+    for kind, traffic in more.items():
+        count, num_bytes = total.get(kind, Traffic(0, 0))
+        total[kind] = Traffic(count + times * traffic.count, num_bytes + times * traffic.num_bytes)
+
+
+def _result_bytes(instruction: Instruction) -> float:
+    """Bytes of what a collective returns; the start of some returns its operands first and flags last as well."""
+    if instruction.op in ("all-gather-start", "collective-permute-start"):
+        return type_bytes(_parts(instruction.type)[1])
+    return type_bytes(instruction.type)
+
+
+def type_bytes(text: str) -> float:
+    """Bytes of an HLO type, an array's or a tuple's, without the padding of its layout: "f32[8,2]{1,0}" is 64."""
+    total = 0.0
+    for dtype, dims in _ARRAY.findall(text):
+        # The first number in a type's name is its bits: bf16, s4, f8e4m3fn.
+        bits = 8 if dtype == "pred" else int(re.findall(r"\d+", dtype)[0])
+        total += math.prod(int(dim) for dim in dims.split(",") if dim) * bits / 8
+    return total
+
+
+def _parts(tuple_type: str) -> list[str]:
+    """The members of a tuple's type."""
+    parts, depth, start = [], 0, 1
+    for index, character in enumerate(tuple_type):
+        depth += (character in "({[") - (character in ")}]")
+        if (character == "," and depth == 1) or (index == len(tuple_type) - 1 and depth == 0):
+            parts.append(tuple_type[start:index].strip())
+            start = index + 1
+    return parts

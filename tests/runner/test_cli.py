@@ -1,0 +1,257 @@
+"""The command line: help at once, and for every mistake a few lines, exit code 2 and nothing written."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import beta_vae, iwae, vae
+from gm_jax.data import sources
+from gm_jax.errors import UserError
+from gm_jax.runner import cli, train
+
+EXPERIMENTS = (vae, beta_vae, iwae)
+REPO = Path(__file__).resolve().parents[2]
+
+HELP = """
+import contextlib, io, runpy, sys
+verbs = [["--help"], ["train", "--help"], ["evaluate", "--help"], ["sample", "--help"]]
+for sys.argv[1:] in verbs:
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit as exit_:
+        assert exit_.code == 0, exit_.code
+    assert "--workdir" in text.getvalue(), text.getvalue()
+heavy = {"jax", "numpy", "flax", "optax", "orbax", "tensorflow_datasets", "sklearn", "matplotlib", "PIL"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_help_of_every_verb_imports_nothing_heavy(experiment):
+    code = f"import sys; sys.argv = [{experiment.__name__!r}]\n{HELP}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "experiment", "args"),
+    [
+        *(([], experiment, experiment.Config()) for experiment in EXPERIMENTS),
+        (["evaluate"], vae, cli.EvaluateArgs(Path("."))),
+        (["sample"], vae, cli.SampleArgs(Path("."))),
+    ],
+)
+def test_every_flag_says_what_it_is(arguments, experiment, args, command):
+    text = " ".join(re.sub(r"[│|]", " ", command(*arguments, "--help", experiment=experiment).out).split())
+    for flag in flags(args):
+        described = text.split(f"{flag} ", 1)[1].split("(default")[0]
+        words = [word for word in described.split() if re.fullmatch("[a-z]+[.,:;]?", word)]
+        assert words, (flag, described)
+
+
+def flags(config: object, prefix: str = "--") -> list[str]:
+    found = []
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name.replace("_", "-")
+        found += flags(value, name + ".") if dataclasses.is_dataclass(value) else [name]
+    return found
+
+
+def test_the_experiments_docstring_heads_its_help(command):
+    assert "The variational autoencoder (Kingma & Welling" in command("--help").out
+
+
+ERRORS = [
+    # flags and types, which tyro prints
+    (["--train.steps", "x"], "train.steps"),
+    (["--trian.steps", "5"], "--train.steps"),
+    (["--decoder", "gaussian"], "invalid choice 'gaussian'"),
+    (["evalute"], "evalute"),
+    (["evaluate", "--split", "train"], "invalid choice 'train'"),
+    (["--hidden", "a"], "hidden"),
+    # numbers
+    (["--train.steps", "0"], "train.steps must be at least 1, got 0"),
+    (["--train.batch-size", "-8"], "train.batch_size must be at least 1"),
+    (["--train.log-every", "0"], "train.log_every must be at least 1"),
+    (["--train.seed", "-1"], "train.seed must be at least 0"),
+    (["--optimizer.learning-rate", "-0.1"], "optimizer.learning_rate must be more than 0"),
+    (["--optimizer.accumulate-steps", "0"], "optimizer.accumulate_steps must be at least 1"),
+    (["--optimizer.schedule", "cosine", "--optimizer.warmup-steps", "60"], "the warm-up takes 60 of 60 updates"),
+    (["--train.batch-size", "101"], "multiple of 2"),
+    (["--train.batch-size", "101", "--train.parallel", "pmap"], "multiple of 2"),
+    (["--train.batch-size", "1438"], "more than the 1437 examples"),
+    (["--hidden"], "hidden must be at least one number, got ()"),
+    (["--hidden", "16", "-8"], "hidden must be at least 1, got -8"),
+    (["--latent-dim", "0"], "latent_dim must be at least 1, got 0"),
+    (["--importance-samples", "0"], "importance_samples must be at least 1"),
+    (["--beta", "nan"], "beta must be at least 0, got nan"),
+    # data
+    (["--data.name", "mnits"], "Did you mean 'mnist'"),
+    (["--data.name", "toy:two_moon"], "two_moons"),
+    (["--data.name", "digit"], "Did you mean 'digits'"),
+    (["--data.name", "mnist", "--data.dir", "/nowhere"], "not prepared in /nowhere"),
+    (["--data.name", ""], "no data set"),
+    # what does not go together
+    (["--data.name", "toy:pinwheel"], "--decoder normal"),
+    (["--binarization", "static"], "static binarisation is for binary data"),
+    (["--network", "conv", "--hidden", "8", "8", "8", "8"], "8x8"),
+    (["--network", "conv", "--data.name", "toy:pinwheel", "--decoder", "normal"], "images"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=[" ".join(arguments) for arguments, _ in ERRORS])
+def test_a_mistake_is_a_short_error_and_writes_nothing(arguments, message, command, tiny, tmp_path):
+    verb = arguments[:1] if arguments[0] == "evaluate" else []
+    rest = arguments[len(verb) :]
+    ended = command(*verb, *(tiny if not verb else ()), "--workdir", tmp_path / "run", *rest)
+    assert_mistake(ended, message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def assert_mistake(ended, message: str) -> None:
+    assert ended.code == 2, ended
+    shown = " ".join(re.sub(r"[│|]", " ", ended.err).split())
+    assert message in shown
+    assert "Traceback" not in ended.err
+    if "For full helptext" not in ended.err:  # what tyro prints is longer
+        assert len(ended.err.splitlines()) <= 3
+        assert ended.err.startswith("error: ")
+
+
+def test_images_of_a_size_that_the_network_cannot_take_are_refused_before_anything_is_written(
+    command, tiny, tmp_path, monkeypatch
+):
+    def odd(name, data_dir=None):
+        splits = {split: {"x": np.zeros((64, 30, 30, 1), np.uint8)} for split in ("train", "validation", "test")}
+        return sources.Source(sources.Spec(name, (30, 30, 1), 256, None, "0" * 64), splits)
+
+    monkeypatch.setattr(sources, "load", odd)
+    ended = command(*tiny, "--workdir", tmp_path / "run", "--network", "conv", "--hidden", "8", "8")
+    assert_mistake(ended, "images of 30x30 do not fit a convolutional network of 2 stages")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "sample"])
+def test_a_missing_or_empty_folder_and_a_file_hold_no_run(verb, command, tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in (".", "none", "none/deeper", "file"):
+        assert_mistake(command(verb, "--workdir", tmp_path / name), "holds no run")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"experiment": "experiments.vae", "config": {}, "data": ""}'])
+def test_a_damaged_configuration_is_a_mistake_for_every_verb(text, command, tiny, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    for arguments in (["evaluate"], ["sample"], [*tiny]):
+        assert_mistake(command(*arguments, "--workdir", tmp_path), "configuration")
+    assert (tmp_path / "config.json").read_text() == text
+
+
+def test_a_run_without_a_checkpoint_has_nothing_to_evaluate(finished, command):
+    for checkpoint in (finished / "checkpoints").iterdir():
+        checkpoint.rename(finished / checkpoint.name)
+    assert_mistake(command("evaluate", "--workdir", finished), "holds no checkpoint yet")
+
+
+def test_a_folder_of_another_experiment_is_refused_by_every_verb(finished, command, tiny, contents):
+    before = contents(finished)
+    for arguments in (["evaluate"], ["sample"], [*tiny]):
+        ended = command(*arguments, "--workdir", finished, experiment=iwae)
+        assert_mistake(ended, "holds a run of experiments.vae")
+    assert contents(finished) == before
+
+
+def test_a_folder_that_holds_something_else_is_refused(command, tiny, tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    assert_mistake(command(*tiny, "--workdir", tmp_path), "holds something that is not a run")
+    assert_mistake(command(*tiny, "--workdir", tmp_path / "thesis.tex"), "holds something that is not a run")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_cannot_be_made_or_written_is_refused(command, tiny, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    assert_mistake(command(*tiny, "--workdir", tmp_path / "file" / "run"), "cannot write to")
+    # Root may write anywhere: the answer is what others get.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert_mistake(command(*tiny, "--workdir", tmp_path / "run"), "Permission denied")
+
+
+def test_a_path_that_tensorstore_cannot_write_to_is_refused(command, tiny, tmp_path):
+    assert_mistake(command(*tiny, "--workdir", tmp_path / "a\\b"), "backslash")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_records_are_named(finished, command, tiny):
+    (finished / "versions.json").write_text("[")
+    assert_mistake(command(*tiny, "--workdir", finished), "versions.json is damaged")
+    (finished / "results.json").write_text("[1]")
+    ended = command("evaluate", "--workdir", finished)
+    assert_mistake(ended, "results.json is damaged")
+    assert "nll" in ended.out  # what was measured is shown all the same
+
+
+def test_numbers_of_evaluate_and_sample_are_held_to_their_ranges(command, tmp_path):
+    for arguments, message in (
+        (["sample", "--num", "0"], "num must be at least 1, got 0"),
+        (["sample", "--seed", "-1"], "seed must be at least 0"),
+        (["evaluate", "--batch-size", "0"], "batch_size must be at least 1"),
+        (["evaluate", "--seed", str(2**32)], "seed must be at least 0 and less than"),
+    ):
+        assert_mistake(command(*arguments, "--workdir", tmp_path), message)
+
+
+def test_two_processes_cannot_train_in_one_folder(finished, command, tiny):
+    from gm_jax.runner.folder import Folder
+
+    with Folder(finished).locked():
+        assert_mistake(command(*tiny, "--workdir", finished), "another process is training")
+    with contextlib.suppress(UserError), Folder(finished).locked():
+        return
+    pytest.fail("the lock outlived its process")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "shown"),
+    [
+        (UserError("a\nb\nc\nd"), 2, "error: a\nb\nc\n"),
+        (OSError(28, "No space left on device", "/x"), 2, "error: No space left on device: /x\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_what_a_verb_raises_becomes_an_exit_code(error, code, shown, command, tmp_path, monkeypatch):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(train, "run", fail)
+    ended = command("--workdir", tmp_path)
+    assert (ended.code, ended.err) == (code, shown)
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch, tmp_path):
+    def fail(*args):
+        raise FileNotFoundError(2, "a defect", "/x")
+
+    monkeypatch.setattr(train, "run", fail)
+    with pytest.raises(FileNotFoundError):
+        cli.main(vae.Config, vae.build, ["--workdir", str(tmp_path)])
+
+
+def test_the_verb_train_may_be_named_or_not(command, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(train, "run", lambda module, config, build, workdir: seen.append((module, config, workdir)))
+    for verb in ([], ["train"]):
+        assert command(*verb, "--workdir", tmp_path, "--train.steps", "7").code == 0
+    assert seen[0] == seen[1]
+    assert seen[0][0] == "experiments.vae"
+    assert seen[0][1] == dataclasses.replace(vae.Config(), train=dataclasses.replace(vae.Config().train, steps=7))
+    assert json.dumps(str(seen[0][2])) == json.dumps(str(tmp_path))

@@ -1,0 +1,85 @@
+"""Arrays to PNG: levels to grey, examples to their places in the grid, points and curves to files."""
+
+import numpy as np
+import pytest
+
+from gm_jax.data.sources import Spec
+from gm_jax.runner import pictures
+from gm_jax.training.metrics import Line
+
+
+def spec(shape, levels):
+    return Spec("some", shape, levels, None, "0" * 64)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_levels_span_black_to_white(levels):
+    shown = pictures.to_uint8(np.array([0, levels - 1]), spec((1, 2, 1), levels))
+    assert shown.dtype == np.uint8
+    assert shown.tolist() == [0, 255]
+
+
+def test_means_off_the_levels_are_rounded_and_clipped():
+    shown = pictures.to_uint8(np.array([-3.0, 0.501, 1.7]), spec((1, 3, 1), 2))
+    assert shown.tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize(("num", "shape"), [(1, (1, 1)), (3, (3, 1)), (64, (8, 8)), (100, (10, 10)), (250, (25, 10))])
+def test_a_grid_is_nearly_square_and_in_order(num, shape):
+    grid = pictures.as_grid(np.arange(num)[:, None])
+    assert grid.shape == (*shape, 1)
+    assert grid.ravel().tolist() == list(range(num))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_image_is_found_in_its_place(channels):
+    rng = np.random.default_rng(0)
+    grid = rng.integers(0, 256, (2, 3, 4, 5, channels)).astype(np.uint8)
+    sheet = pictures.grid_image(grid, spec((4, 5, channels), 256))
+    factor = sheet.shape[0] // (2 * 5 + 1)
+    assert sheet.shape == ((2 * 5 + 1) * factor, (3 * 6 + 1) * factor, 3)
+    small = sheet[::factor, ::factor]
+    np.testing.assert_array_equal(np.broadcast_to(grid[1, 2], (4, 5, 3)), small[6:10, 13:18])
+    np.testing.assert_array_equal(small[0], 128)  # the frame
+
+
+def test_a_drawn_grid_is_read_back_as_drawn(tmp_path):
+    grid = np.random.default_rng(0).integers(0, 17, (2, 2, 8, 8, 1)).astype(np.uint8)
+    path = tmp_path / "deep" / "grid.png"
+    pictures.draw(path, grid, spec((8, 8, 1), 17))
+    np.testing.assert_array_equal(pictures.read(path), pictures.grid_image(grid, spec((8, 8, 1), 17)))
+
+
+def test_points_become_a_scatter(tmp_path):
+    points = np.random.default_rng(0).standard_normal((10, 10, 2))
+    pictures.draw(tmp_path / "points.png", points, spec((2,), None))
+    pictures.draw(tmp_path / "none.png", np.full_like(points, 99.0), spec((2,), None))
+    assert pictures.read(tmp_path / "points.png").std() > pictures.read(tmp_path / "none.png").std()
+
+
+def test_other_shapes_cannot_be_drawn(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot draw examples of shape \(3,\)"):
+        pictures.draw(tmp_path / "x.png", np.zeros((1, 1, 3)), spec((3,), None))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [Line(step, "train", {"loss": 5.0 / step}) for step in range(1, 9)] + [Line(4, "validation", {"log_prob": -3})],
+        [Line(step, "train", {"loss": -float(step)}) for step in range(1, 9)],  # a density's loss may be negative
+        [Line(1, "train", {"loss": 1.0})],
+        [Line(1, "train", {"other": 1.0})],
+        [],
+    ],
+)
+def test_curves_are_drawn_of_whatever_there_is(lines, tmp_path):
+    pictures.draw_curves(tmp_path / "curves.png", lines)
+    assert pictures.read(tmp_path / "curves.png").shape == (480, 840, 3)
+
+
+def test_matplotlib_is_imported_only_to_draw():
+    import subprocess
+    import sys
+
+    code = "import sys, gm_jax.runner.pictures; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
