@@ -6,6 +6,13 @@ BIN    := $(VENV)/bin
 # Present, and newer than what it depends on, when the environment is as requirements.txt says.
 READY  := $(VENV)/.ready
 
+# The compiler that TPUs run, for the tests of the verb `plan`. Apart, for jax greets whoever has it beside him and no
+# TPU with lines of warnings. Where there is none for this machine, those tests are skipped.
+TPU    := $(VENV)/tpu
+
+# Most of a test's time is XLA compiling, on one core: two workers, each with whole files.
+PYTEST := -n 2 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint format clean
 
@@ -17,11 +24,11 @@ setup: $(READY)  ## make .venv and install the tested set into it (every target 
 demo: $(READY)  ## train a VAE on the digits, measure it, draw it: runs/vae (again: go on from there)
 	$(BIN)/python -m experiments.vae
 
-test: $(READY)  ## every test, the slow proofs too
-	$(BIN)/python -m pytest
+test: $(READY) $(TPU)  ## every test, the slow proofs too
+	PYTHONPATH=$(TPU) $(BIN)/python -m pytest $(PYTEST)
 
 test-fast: $(READY)  ## the tests that are not marked slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PYTEST) -m "not slow"
 
 lint: $(READY)  ## ruff: rules and format, changing nothing
 	$(BIN)/python -m ruff check .
@@ -44,4 +51,8 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 	    echo "making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(TPU): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --target $@ libtpu==0.0.42.1 || mkdir -p $@
 	@touch $@

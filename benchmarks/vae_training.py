@@ -1,6 +1,6 @@
 """How fast a VAE trains: gm_jax's step against the same model in PyTorch, and what the loop around the step costs.
 
-    pip install 'gm_jax[benchmarks]'          # PyTorch
+    pip install -e '.[benchmarks]'            # PyTorch
     python -m benchmarks.vae_training         # some five minutes, on a machine that does nothing else
 
 Model: 784-500-500-50 and back, tanh, Bernoulli decoder, the ELBO with one sample, Adam at 1e-3, float32. Both sides
@@ -350,7 +350,7 @@ def main(args: Args) -> None:
     """
     timing.check_machine()
     if importlib.util.find_spec("torch") is None:
-        raise UserError("PyTorch, to compare with, is not installed: pip install 'gm_jax[benchmarks]'")
+        raise UserError("PyTorch, to compare with, is not installed: pip install -e '.[benchmarks]'")
     ours = timing.in_own_process(evaluate, PAPER, 256)
     results = {
         "machine": timing.machine(),

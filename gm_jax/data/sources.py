@@ -1,6 +1,7 @@
-"""Named sources of data, each whole in memory: `digits`, `toy:*`, and every image set of TensorFlow Datasets.
+"""Named sources of data, each whole in memory: `digits`, `toy:*`, `wave:*`, and every image set of TensorFlow Datasets.
 
-`x` is what the literature's number is about: uint8 levels [N, H, W, C] for images, float32 points [N, 2] for toys.
+`x` is what the literature's number is about: uint8 levels [N, H, W, C] for images and [N, T] for waveforms, float32
+points [N, 2] for toys.
 Nothing is scaled, binarised or augmented here; that belongs to a model, where its log-det counts.
 """
 
@@ -9,11 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gm_jax.data import pipeline, tfds_sources, toy
+from gm_jax.data import pipeline, tfds_sources, toy, waveform
 from gm_jax.data.array_cache import Splits, array_digest
 from gm_jax.errors import UserError
 
-EMBEDDED = ("digits", *(toy.PREFIX + name for name in toy.TOYS))  # need no file and no network
+# They need no file and no network.
+EMBEDDED = (
+    "digits",
+    *(toy.PREFIX + name for name in toy.TOYS),
+    *(waveform.PREFIX + name for name in waveform.NAMES),
+)
 
 _DIGITS_ENDS = (1437, 1617)  # of 1,797: 1,437 train, 180 validation, 180 test
 _DIGITS_SEED = 1797  # of the one permutation behind them; changing it changes the data
@@ -62,6 +68,7 @@ def load(name: str, data_dir: str | None = None) -> Source:
     * "digits": scikit-learn's 1,797 8x8 digits, uint8 levels 0..16, 10 classes; 1,437 train, 180 validation and
       180 test by one fixed permutation.
     * "toy:two_moons", "toy:eight_gaussians", "toy:checkerboard", "toy:pinwheel": see `toy`.
+    * "wave:tones": see `waveform`.
     * any other name is an image set of TensorFlow Datasets, prepared as array_record: see `tfds_sources`.
 
     Args:
@@ -77,6 +84,8 @@ def load(name: str, data_dir: str | None = None) -> Source:
     elif name.startswith(toy.PREFIX):
         splits, levels = toy.toy_splits(name), None
         num_classes = toy.TOYS[name.removeprefix(toy.PREFIX)].num_modes
+    elif name.startswith(waveform.PREFIX):
+        splits, levels, num_classes = waveform.waveform_splits(name), waveform.LEVELS, waveform.NUM_PITCHES
     else:
         splits, levels, num_classes = tfds_sources.read_images(name, data_dir, EMBEDDED)
     for split, arrays in splits.items():

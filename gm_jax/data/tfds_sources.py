@@ -113,7 +113,7 @@ def _check_file_format(name: str, folder: Path, data_dir: Path) -> None:
 
 def _how_to_prepare(name: str, data_dir: Path) -> str:
     return (
-        "    pip install 'gm_jax[prepare]'\n"
+        "    pip install -e '.[prepare]'\n"
         f'    python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, data_dir={str(data_dir)!r}, '
         "file_format='array_record').download_and_prepare()\""
     )

@@ -27,10 +27,15 @@ vae: variational autoencoders
     importance_weighted_bound    log of the mean of K importance weights                 Burda et al. 2016
     resampled_importance_weighted_bound    the same, its gradient from a few of the K    Burda et al. 2016
 
+autoregressive: exact likelihoods by the chain rule, -sum_i log p(x_i | x_<i)
+    bernoulli_nll                binary data from logits                                 Larochelle & Murray 2011
+    categorical_nll              one of L levels from L logits                           van den Oord et al. 2016
+    discretized_logistic_mixture_nll       ordered levels, bins of a mixture             Salimans et al. 2017
+
 combine: several terms, one loss
     weighted_sum                 sum of named terms, each times its weight               beta-VAE: Higgins et al. 2017
 """
 
-from gm_jax.losses import combine, vae
+from gm_jax.losses import autoregressive, combine, vae
 
-__all__ = ["combine", "vae"]
+__all__ = ["autoregressive", "combine", "vae"]

@@ -19,6 +19,11 @@ beta-VAE with beta = D that does not say so: a weight belongs at the call site, 
     loss = combine.weighted_sum({"nll": nll, "kl": kl}, kl=beta)
 
 and is not a likelihood unless beta = 1: report `elbo` or `importance_weighted_bound`, never the weighted loss.
+
+The decoder terms take one x [B, ...] and one set of parameters [B, ...]; for K samples map them over the parameters:
+
+    log_p_x = -jax.vmap(bernoulli_nll, in_axes=(None, 0))(x, logits)        # logits [K, B, ...] -> [K, B]
+    log_w = log_importance_weights(log_p_x, standard_normal_log_prob(z), normal_log_prob(z, mean, log_var))
 """
 
 import chex
@@ -119,14 +124,14 @@ def discretized_logistic_nll(x: Array, mean: Array, log_scale: Array, *, levels:
     """Reconstruction term of a discretised logistic decoder, eq. (7): a true likelihood of integer levels.
 
     Args:
-        x: [B, ...] levels 0..levels-1, of any dtype.
+        x: [B, ...] integer levels 0..levels-1, as the data set ships them: an image scaled to [0, 1] is an error.
         mean: [B, ...] location, on the scale where the levels span [-1, 1].
         log_scale: [B, ...] log scale, on the same scale.
         levels: number of levels, at least 2.
     Returns:
         [B] negative log-likelihood, nats, summed over the event; smaller is better, at least 0.
     Raises:
-        AssertionError: no event axis, shapes differ or a parameter is not floating (at trace time).
+        AssertionError: no event axis, shapes differ, `x` is not integer or a parameter not floating (at trace time).
         ValueError: `levels` is smaller than 2.
     Source: Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", NeurIPS 2016,
         arXiv:1606.04934; end bins as in arXiv:1701.05517, eq. 2.
@@ -231,8 +236,8 @@ def resampled_importance_weighted_bound(log_w: Array, log_w_resampled: Array) ->
 
         grad L_K = sum_k w~_k grad log w_k = E_(j ~ w~)[grad log w_j],    w~_k = w_k / sum_i w_i
 
-    The value is the bound of `log_w`, whose own gradient is not taken: K forward passes need no backward pass, which
-    for large K is a third of the work. The estimate is unbiased, and the noisier the fewer are drawn.
+    The value is the bound of `log_w`, whose own gradient is not taken: K samples then cost a forward pass only, about a
+    third of what they cost with their gradient. The estimate is unbiased, and the noisier the fewer are drawn.
 
     Args:
         log_w: [K, B] log importance weights, nats.
@@ -253,10 +258,11 @@ def resampled_importance_weighted_bound(log_w: Array, log_w_resampled: Array) ->
 def _per_sample(samples: Array, mean: Array, log_var: Array) -> tuple[Array, Array]:
     """The parameters [B, Z] once for each of the samples [B, Z] or [K, B, Z]."""
     chex.assert_rank(samples, {2, 3})
+    chex.assert_rank(mean, {2, samples.ndim})
     chex.assert_equal_shape([mean, log_var])
     chex.assert_type([samples, mean, log_var], float)
-    # Only whole leading axes may be added: plain broadcasting would also let [1, Z] share one noise among a batch.
-    chex.assert_shape(samples, (..., *mean.shape[-2:]))
+    # Only the axis K may be added: plain broadcasting would also let a batch share one noise or one posterior.
+    chex.assert_shape(samples, (..., *mean.shape))
     return jnp.broadcast_to(mean, samples.shape), jnp.broadcast_to(log_var, samples.shape)
 
 

@@ -3,4 +3,7 @@
 vae.py             variational autoencoders: ELBO, beta-VAE, importance-weighted
 observations.py    what a decoder's outputs mean: Bernoulli, normal, discretised logistic
 latent_space.py    reconstructions, interpolations, traversals
+autoregressive.py  exact likelihoods by the chain rule: one ordering or a mixture of several, labels, completions
+conditionals.py    networks of the conditionals, and what their outputs mean: Bernoulli, categorical
+raster.py          networks in raster order: PixelCNN, PixelRNN, WaveNet; mixtures of logistics as outputs
 """

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gm_jax.errors import UserError
 from gm_jax.losses import vae as losses
 from gm_jax.types import Array, Key
 
@@ -76,6 +77,11 @@ def normal(*, levels: int | None, log_var: float | None = None) -> ObservationMo
     """
     white = 1.0 if levels is None else float(levels - 1)
     min_log_var = MIN_LOG_VAR if levels is None else -2.0 * math.log(white)
+    if levels is not None and log_var is not None and log_var < min_log_var:
+        raise UserError(
+            f"a normal narrower than one of {levels} levels can sum to more than 1 over them: "
+            f"its log-variance must be at least {min_log_var:.3f}, got {log_var}."
+        )
 
     def moments(outputs: Array) -> tuple[Array, Array]:
         if log_var is not None:

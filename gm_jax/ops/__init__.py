@@ -18,4 +18,8 @@ binarization (integer levels -> {0., 1.})
     static                 the data are binary as shipped
     dynamic                drawn anew with probability level / (levels - 1)
     threshold              above the middle of the scale
+
+convolution
+    conv                   of images, padded as one likes; its weight gradient is fast on CPU and in a scan
+    causal_conv            of sequences, dilated
 """

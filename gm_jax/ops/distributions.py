@@ -85,7 +85,7 @@ def categorical_log_prob(x: Array, logits: Array) -> Array:
     """Log-mass of a categorical, eq. (3).
 
     Args:
-        x: [...] integer classes 0..L-1; a class of L or more gives NaN.
+        x: [...] integer classes 0..L-1; any other class gives NaN.
         logits: [..., L] unnormalised log-probabilities; the classes are the last axis.
     Returns:
         [...] log-mass, nats, not summed; larger is better.
@@ -95,7 +95,8 @@ def categorical_log_prob(x: Array, logits: Array) -> Array:
     chex.assert_type([x, logits], [int, float])
     chex.assert_shape(logits, (*x.shape, None))
     chosen = jnp.take_along_axis(logits, x[..., None].astype(jnp.int32), axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(logits, axis=-1)
+    # A negative index would count from the end: the label -1 of padding must not pass for the last class.
+    return jnp.where(x >= 0, chosen - jax.nn.logsumexp(logits, axis=-1), jnp.nan)
 
 
 def discretized_logistic_log_prob(x: Array, mean: Array, log_scale: Array, *, levels: int) -> Array:
@@ -105,7 +106,7 @@ def discretized_logistic_log_prob(x: Array, mean: Array, log_scale: Array, *, le
     reach to infinity, so that the masses of the L levels sum to 1.
 
     Args:
-        x: [...] levels 0..L-1, of any dtype.
+        x: [...] integer levels 0..L-1; any other level gives NaN.
         mean: [...] m, the shape of `x`, on the scale where the levels span [-1, 1].
         log_scale: [...] log s, the shape of `x`, on the same scale. Value and gradient are finite in float32 for
             log_scale within +-80, with no clamp.
@@ -113,14 +114,14 @@ def discretized_logistic_log_prob(x: Array, mean: Array, log_scale: Array, *, le
     Returns:
         [...] log-mass, nats, not summed; larger is better.
     Raises:
-        AssertionError: shapes differ, or `mean` or `log_scale` is not floating (at trace time).
+        AssertionError: shapes differ, `x` is not integer, or `mean` or `log_scale` is not floating (at trace time).
         ValueError: `levels` is smaller than 2.
     Source: Kingma et al., "Improved Variational Inference with Inverse Autoregressive Flow", NeurIPS 2016,
         arXiv:1606.04934; with the open end bins of Salimans, Karpathy, Chen & Kingma, "PixelCNN++", ICLR 2017,
         arXiv:1701.05517, eq. 2.
     """
     chex.assert_equal_shape([x, mean, log_scale])
-    chex.assert_type([mean, log_scale], float)
+    chex.assert_type([x, mean, log_scale], [int, float, float])
     _check_levels(levels)
     level = x.astype(mean.dtype)
     steps = levels - 1
@@ -137,11 +138,12 @@ def discretized_logistic_log_prob(x: Array, mean: Array, log_scale: Array, *, le
     # An open end drops its factor. Every branch is finite, so `where` passes no NaN to the gradient.
     has_lower, has_upper = level > 0, level < steps
     zero = jnp.zeros_like(mean)
-    return (
+    log_prob = (
         jnp.where(has_upper, log_below_upper, zero)
         + jnp.where(has_lower, log_above_lower, zero)
         + jnp.where(has_lower & has_upper, log_width, zero)
     )
+    return jnp.where((level >= 0) & (level <= steps), log_prob, jnp.nan)
 
 
 def discretized_logistic_mixture_log_prob(
@@ -150,7 +152,7 @@ def discretized_logistic_mixture_log_prob(
     """Log-mass of an integer level under a mixture of logistics, eq. (5); one channel.
 
     Args:
-        x: [...] levels 0..L-1, of any dtype.
+        x: [...] integer levels 0..L-1; any other level gives NaN.
         logit_weights: [..., M] unnormalised log-weights of the M components.
         means: [..., M] m_i, on the scale where the levels span [-1, 1].
         log_scales: [..., M] log s_i, on the same scale.

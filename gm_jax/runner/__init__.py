@@ -9,7 +9,7 @@ config.py      the parts of a configuration that every experiment shares; saving
 experiment.py  what `build` returns
 cli.py         verbs, flags, exit codes
 folder.py      what lies where in a run's folder
-train.py  evaluate.py  sample.py    the verbs
+train.py  evaluate.py  sample.py  plan.py    the verbs
 pictures.py    arrays to PNG
 
 This package imports nothing heavy until a verb runs, so that --help answers at once.

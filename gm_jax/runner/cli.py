@@ -3,9 +3,10 @@
     python -m experiments.NAME [train] [flags]       trains, or goes on where the run in the folder stopped
     python -m experiments.NAME evaluate [flags]      evaluates a run, from its folder alone
     python -m experiments.NAME sample [flags]        draws from a run, from its folder alone
+    python -m experiments.NAME plan [flags]          says what training would cost on TPUs, without any
 
-Exit codes: 0 done, or stopped by a signal and saved; 1 a defect, or training diverged; 2 a mistake of the user's;
-130 Ctrl-C where there was nothing to save.
+Exit codes: 0 done, or stopped by a signal and saved; 1 a defect, or training diverged, or another process failed (134
+where jax itself ends this one for that); 2 a mistake of the user's; 130 Ctrl-C where there was nothing to save.
 """
 
 import dataclasses
@@ -20,9 +21,9 @@ import tyro
 
 from gm_jax.errors import UserError
 from gm_jax.runner import config as config_lib
-from gm_jax.runner.config import Count, Seed
+from gm_jax.runner.config import ClusterConfig, Count, Seed
 
-VERBS = ("train", "evaluate", "sample")
+VERBS = ("train", "evaluate", "sample", "plan")
 
 # A disk that is full, may not be written to, or lacks what was named: nothing that this program could mend.
 _OF_THE_DISK = {errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
@@ -64,6 +65,20 @@ class SampleArgs:
     """The PNG to write; by default samples-seed<seed>.png in the folder, and the arrays beside it as .npy."""
 
 
+@dataclasses.dataclass(frozen=True)
+class PlanArgs:
+    """Where to plan for, and where to write it."""
+
+    plot: Path
+    """The PNG to write where there are several topologies."""
+    topology: tuple[str, ...] = ()
+    """Slices to plan for, each a chip (v4, v5e, v5p, v6e) and its chips along each axis: v5e:4x4 v5p:8x8x8."""
+    batch_per_chip: Count | None = None
+    """Examples a step on each chip; by default --train.batch-size is shared out."""
+    json: Path | None = None
+    """A file to write the same to as JSON, in bytes, FLOPs and seconds."""
+
+
 def main(config_type: type, build: Callable[[Any, Any], Any], argv: Sequence[str] | None = None) -> None:
     """Run an experiment module as a program; never returns.
 
@@ -75,18 +90,26 @@ def main(config_type: type, build: Callable[[Any, Any], Any], argv: Sequence[str
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         _dispatch(config_type, build, list(sys.argv[1:] if argv is None else argv))
-    except UserError as error:
-        print("\n".join(f"error: {error}".splitlines()[:3]), file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in _OF_THE_DISK:
+    except (UserError, OSError, KeyboardInterrupt) as error:
+        code = report(error)
+        if code is None:
             raise
-        print(f"error: {error.strerror}: {error.filename or 'no file is named'}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(code)
     sys.exit(0)
+
+
+def report(error: BaseException) -> int | None:
+    """Say in a few lines what was wrong, and return the exit code; None of what is a defect of this program."""
+    if isinstance(error, UserError):
+        print("\n".join(f"error: {error}".splitlines()[:3]), file=sys.stderr)
+        return 2
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        print(f"error: {error.strerror}: {error.filename or 'no file is named'}", file=sys.stderr)
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 130
+    return None
 
 
 def _dispatch(config_type: type, build: Callable, argv: list[str]) -> None:
@@ -97,15 +120,24 @@ def _dispatch(config_type: type, build: Callable, argv: list[str]) -> None:
     if verb == "train":
         args = tyro.cli(_train_args(config_type, workdir, description), prog=prog, args=argv)
         config_lib.check(args.config)
+        config_lib.check(args.cluster)
         from gm_jax.runner import train
 
-        train.run(module, args.config, build, args.workdir)
+        train.run(module, args.config, build, args.workdir, args.cluster)
     elif verb == "evaluate":
         args = tyro.cli(EvaluateArgs, prog=prog, args=argv, default=EvaluateArgs(workdir=workdir))
         config_lib.check(args)
         from gm_jax.runner import evaluate
 
         evaluate.run(module, config_type, build, args)
+    elif verb == "plan":
+        plot = workdir.with_name(f"plan-{workdir.name}.png")
+        args = tyro.cli(_plan_args(config_type, plot), prog=prog, args=argv)
+        config_lib.check(args.config)
+        config_lib.check(args.plan)
+        from gm_jax.runner import plan
+
+        plan.run(module, args.config, build, args.plan)
     else:
         args = tyro.cli(SampleArgs, prog=prog, args=argv, default=SampleArgs(workdir=workdir))
         config_lib.check(args)
@@ -120,9 +152,23 @@ def _train_args(config_type: type, default_workdir: Path, description: str) -> t
         config: Annotated[config_type, tyro.conf.arg(name="")]
         workdir: Path = default_workdir
         """The run's folder. The same command again goes on where the run in it stopped."""
+        cluster: ClusterConfig = dataclasses.field(default_factory=ClusterConfig)
 
-    TrainArgs.__doc__ = f"{description}\n\nVerbs: train (this one, the default), evaluate, sample; each has --help."
+    TrainArgs.__doc__ = (
+        f"{description}\n\nVerbs: train (this one, the default), evaluate, sample, plan; each has --help."
+    )
     return TrainArgs
+
+
+def _plan_args(config_type: type, default_plot: Path) -> type:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Args:
+        """Compile the train step for TPUs that need not be there: what it would cost, and whether it fits."""
+
+        plan: Annotated[PlanArgs, tyro.conf.arg(name="")] = PlanArgs(plot=default_plot)
+        config: Annotated[config_type, tyro.conf.arg(name="")]
+
+    return Args
 
 
 def _identity(config_type: type) -> tuple[str, str]:

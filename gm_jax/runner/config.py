@@ -99,6 +99,25 @@ class OptimizerConfig:
     """Steps whose mean gradient makes one update."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ClusterConfig:
+    """Training by several processes, each with its own devices; it is no part of a run's configuration."""
+
+    coordinator: str | None = None
+    """Where process 0 can be reached, HOST:PORT, the same for all processes; or auto, on a TPU pod or under Slurm,
+    where jax finds this and the next two by itself. By default there is one process."""
+    num_processes: Count | None = None
+    """How many processes there are."""
+    process_id: CountOrZero | None = None
+    """Which of them this is, counted from 0."""
+    heartbeat_timeout: Count = 30
+    """Seconds after which a process that gives no heartbeat is given up, and the others leave."""
+    shutdown_timeout: Count = 120
+    """Seconds that a process which is done waits for the others."""
+    stall_timeout: Count = 60
+    """Seconds that a step may take before somebody is blamed; 20 times the median step, if that is longer."""
+
+
 def check(config: Any) -> None:
     """Hold every field to its range.
 
@@ -170,6 +189,18 @@ def differences(config: Any, saved: Any) -> list[str]:
         elif Neutral not in typing.get_args(hints[field.name]) and json.loads(json.dumps(value)) != old:
             found.append(f"{field.name}: {old!r} (saved) != {value!r}")
     return found + [f"{name}: {old!r} (saved) is no field of this version" for name, old in saved.items()]
+
+
+def facts(config: Any) -> dict[str, Any]:
+    """Every field that changes the result, under its full name: {"train.batch_size": 128, ...}."""
+    found, hints = {}, typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= {f"{field.name}.{name}": fact for name, fact in facts(value).items()}
+        elif Neutral not in typing.get_args(hints[field.name]):
+            found[field.name] = value
+    return found
 
 
 def steps_are_independent_of_their_number(config: Any) -> bool:

@@ -13,7 +13,7 @@ from gm_jax.errors import UserError
 from gm_jax.evaluation import likelihood, report
 from gm_jax.runner import pictures
 from gm_jax.runner.run import EVAL_BATCH, Run, reopen, restore
-from gm_jax.training import metrics
+from gm_jax.training import metrics, parallel
 from gm_jax.training.state import TrainState
 from gm_jax.training.step import make_eval_step
 from gm_jax.types import LogProbFn
@@ -75,7 +75,7 @@ def measure(
 
 def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
     """Write the pictures of a state; returns their paths."""
-    spec, key = run.source.spec, jax.random.key(seed)
+    spec, key, state = run.source.spec, jax.random.key(seed), parallel.local(state)
     grids = {"samples": pictures.as_grid(draw_samples(run, state, NUM_SAMPLES, seed=seed))}
     examples = run.fixed_examples()
     for name, picture in run.experiment.pictures.items():
@@ -92,7 +92,8 @@ def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
 
 
 def draw_samples(run: Run, state: TrainState, num: int, *, seed: int) -> np.ndarray:
-    """[num, ...] samples in data space."""
+    """[num, ...] samples in data space; a process draws them without the others."""
+    state = parallel.local(state)
     sample = jax.jit(run.experiment.model.sample, static_argnums=3)
     return np.asarray(sample(state.eval_params, state.model_state, jax.random.key(seed), num))
 

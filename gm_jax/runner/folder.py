@@ -8,6 +8,7 @@ checkpoints/      Orbax' checkpoints, one folder a step
 samples/          grids of samples over time
 *.png             the pictures of the last evaluation
 tensorboard/      the same scalars and sample grids as events
+processes/        signs of life, where several processes train together
 """
 
 import contextlib
@@ -39,6 +40,7 @@ class Folder:
         self.checkpoints = self.root / "checkpoints"
         self.samples = self.root / "samples"
         self.tensorboard = self.root / "tensorboard"
+        self.processes = self.root / "processes"
 
     def holds_run(self) -> bool:
         """Whether a run was begun here."""

@@ -1,4 +1,4 @@
-"""Arrays to PNG: grids of images, scatters of 2-D points, curves. matplotlib is imported only where it draws."""
+"""Arrays to PNG: grids of images, scatters of 2-D points, waveforms, curves. matplotlib is imported where it draws."""
 
 from pathlib import Path
 
@@ -38,12 +38,14 @@ def grid_image(grid: np.ndarray, spec: Spec) -> np.ndarray:
 
 
 def draw(path: Path, grid: np.ndarray, spec: Spec) -> None:
-    """Write a PNG of [rows, columns, ...] examples: a grid of images, or a scatter of 2-D points."""
+    """Write a PNG of [rows, columns, ...] examples: a grid of images, a scatter of 2-D points, or waveforms."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if len(spec.shape) == 3:
         Image.fromarray(grid_image(grid, spec)).save(path)
     elif spec.shape == (2,):
         _scatter(path, np.asarray(grid).reshape(-1, 2))
+    elif len(spec.shape) == 1 and spec.levels is not None:
+        _waveforms(path, np.asarray(grid), spec)
     else:
         raise ValueError(f"cannot draw examples of shape {spec.shape}")
 
@@ -82,6 +84,19 @@ def _scatter(path: Path, points: np.ndarray) -> None:
     axes.set_aspect("equal")
     axes.set_xlim(-4.5, 4.5)
     axes.set_ylim(-4.5, 4.5)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def _waveforms(path: Path, grid: np.ndarray, spec: Spec) -> None:
+    """One below the other, the first column of the grid; more than ten would be too thin to see."""
+    waves = grid[:_COLUMNS_AT_MOST, 0]
+    figure, _ = _figure(square=True)
+    figure.clear()
+    for axes, wave in zip(figure.subplots(len(waves), sharex=True, squeeze=False)[:, 0], waves, strict=True):
+        axes.plot(wave, lw=0.7)
+        axes.set_ylim(0, spec.levels - 1)
+        axes.set_yticks([])
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 

@@ -16,11 +16,12 @@ from tqdm import tqdm
 
 from gm_jax.data import pipeline
 from gm_jax.errors import UserError
+from gm_jax.runner import cluster, evaluate, pictures
 from gm_jax.runner import config as config_lib
-from gm_jax.runner import evaluate, pictures
+from gm_jax.runner.config import ClusterConfig
 from gm_jax.runner.folder import Folder, record_versions
 from gm_jax.runner.run import Run, assemble, check_data, restore
-from gm_jax.training import loop, parallel
+from gm_jax.training import agreement, loop, parallel
 from gm_jax.training.checkpoint import Checkpointer
 from gm_jax.training.metrics import MetricsLog, NonFiniteError
 from gm_jax.training.state import TrainState
@@ -29,38 +30,60 @@ from gm_jax.training.step import make_train_step
 _SAMPLES_OVER_TIME = 64
 
 
-def run(module: str, config: Any, build: Callable, workdir: Path) -> None:
+def run(module: str, config: Any, build: Callable, workdir: Path, cluster_config: ClusterConfig | None = None) -> None:
     """Train the run in `workdir` to its end, evaluate it and draw its pictures."""
-    folder = Folder(workdir)
-    config = _with_absolute_data_dir(config)
-    check_folder(folder, module, config)
-    assembled = assemble(config, build, workdir)
-    check_batch_size(assembled)
-    assembled.abstract_state()  # a network that cannot take these data says so before anything is written
-    folder.create()
-    with folder.locked():
-        fingerprint = assembled.source.spec.fingerprint
-        if folder.holds_run():
-            check_data(assembled, config_lib.load(folder.config))
-        config_lib.save(folder.config, module, config, data=fingerprint)
-        devices = [str(device) for device in jax.devices()]
-        record_versions(folder.versions, {"devices": devices, "data": fingerprint})
+    with cluster.joined(cluster_config or ClusterConfig()) as member, contextlib.ExitStack() as stack:
+        assembled = _prepare(module, _with_absolute_data_dir(config), build, Folder(workdir), stack)
+        member.watch(assembled.folder)
         with loop.stop_signals() as interrupted:
             try:
-                step = train(assembled, interrupted)
+                step = train(assembled, interrupted, member)
             except NonFiniteError as error:
-                print(f"error: {error}. The checkpoints before it are kept in {folder.root}.", file=sys.stderr)
+                print(f"error: {error}. The checkpoints before it are kept in {workdir.absolute()}.", file=sys.stderr)
                 sys.exit(1)
-        if interrupted():
-            print(f"stopped at step {step} and saved; the same command goes on from there")
+            stopped = any(agreement.gather(interrupted()))
+        if stopped:
+            _say(f"stopped at step {step} and saved; the same command goes on from there")
             return
+        member.enter("evaluation", step)
         try:
             with _sigterm_as_ctrl_c():
                 state, step = restore(assembled, "best")
                 records = evaluate.measure(assembled, state, step, split="test", seed=0)
-                evaluate.finish(assembled, records, evaluate.draw(assembled, state, seed=0))
+                if agreement.is_primary():
+                    evaluate.finish(assembled, records, evaluate.draw(assembled, state, seed=0))
         except KeyboardInterrupt:
             print("stopped while evaluating; the training is complete and saved, the same command evaluates it")
+            member.interrupted()
+
+
+def _prepare(module: str, config: Any, build: Callable, folder: Folder, stack: contextlib.ExitStack) -> Run:
+    """Everything that can be refused before the first step; then the folder is this run's, and locked."""
+
+    def put_together() -> Run:
+        check_folder(folder, module, config)
+        assembled = assemble(config, build, folder.root)
+        check_batch_size(assembled)
+        assembled.abstract_state()  # a network that cannot take these data says so before anything is written
+        return assembled
+
+    assembled = agreement.together(put_together)
+    fingerprint = assembled.source.spec.fingerprint
+    cluster.check_same(config, module, data=fingerprint)
+
+    def claim() -> None:
+        folder.create()
+        stack.enter_context(folder.locked())
+        if folder.holds_run():
+            check_data(assembled, config_lib.load(folder.config))
+        config_lib.save(folder.config, module, config, data=fingerprint)
+        devices = [str(device) for device in jax.devices()]
+        facts = {"devices": devices, "processes": jax.process_count(), "data": fingerprint}
+        record_versions(folder.versions, facts)
+
+    agreement.together(claim if agreement.is_primary() else lambda: None)
+    cluster.share(folder)
+    return assembled
 
 
 def check_folder(folder: Folder, module: str, config: Any) -> None:
@@ -116,9 +139,9 @@ def check_batch_size(run: Run) -> None:
     parallel.check_batch_size(batch_size, run.strategy)
 
 
-def train(run: Run, interrupted: Callable[[], bool]) -> int:
+def train(run: Run, interrupted: Callable[[], bool], member: cluster.Member) -> int:
     """Train from the latest whole checkpoint, or from the start; returns the step reached."""
-    config = run.config.train
+    config, several = run.config.train, jax.process_count() > 1
     step_fn = make_train_step(
         run.experiment.model,
         run.experiment.optimizers,
@@ -132,11 +155,18 @@ def train(run: Run, interrupted: Callable[[], bool]) -> int:
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
     )
-    split = run.source.splits["train"]
+    if several:
+        step_fn = loop.counting_votes(step_fn, axis_name=run.strategy.axis_name)
+    split, size = run.source.splits["train"], schedule.steps_per_call
 
     def batches(step: int):
-        host = pipeline.train_batches(split, config.batch_size, config.seed, step, schedule.steps_per_call)
-        return run.strategy.place_batches(host)
+        member.enter("reading data", step)
+        host = pipeline.train_batches(split, config.batch_size, config.seed, step, size, run.strategy.shard)
+        if several:
+            host[loop.VOTES] = np.full((size, jax.local_device_count()), interrupted(), np.float32)
+        placed = run.strategy.place_batches(host)
+        member.enter("training" if step > first else "compilation", step)
+        return placed
 
     with Checkpointer(
         run.folder.checkpoints, keep_latest=config.keep_checkpoints, fingerprint=run.fingerprint
@@ -145,23 +175,46 @@ def train(run: Run, interrupted: Callable[[], bool]) -> int:
         state = run.strategy.place(restored.state if restored is not None else run.initial_state())
         first = int(state.step)
         if restored is not None and first < config.steps:
-            print(f"going on from step {first} of {config.steps}")
-        with _Recorder(run, first) as recorder:
+            _say(f"going on from step {first} of {config.steps}")
+        recorder_type = _Recorder if agreement.is_primary() else _Follower
+        with recorder_type(run, first) as recorder:
             state = loop.fit(
                 state,
                 run.strategy.compile(step_fn),
                 batches,
                 schedule,
-                loop.Effects(
-                    log=recorder.log,
-                    validate=recorder.validate,
-                    save=checkpointer_save(checkpointer),
-                    finished=recorder.out_of_patience,
-                    interrupted=interrupted,
-                    tick=recorder.tick,
-                ),
+                _effects(checkpointer, recorder, member, (lambda: False) if several else interrupted),
             )
     return int(state.step)
+
+
+def _effects(
+    checkpointer: Checkpointer, recorder: "_Follower", member: cluster.Member, interrupted: Callable[[], bool]
+) -> loop.Effects:
+    """What the loop does: what a recorder records, and a checkpointer saves, under the eyes of the others."""
+
+    def validate(step: int, state: TrainState) -> float | None:
+        member.enter("validation", step)
+        # Not before process 0 has also drawn its samples: the others must not wait for that in a train step.
+        return agreement.from_primary(recorder.validate(step, parallel.everywhere(state)))
+
+    def save(step: int, state: TrainState, validation: float | None) -> None:
+        member.enter("saving", step)
+        checkpointer.save(step, parallel.everywhere(state), metric=validation)
+
+    return loop.Effects(
+        log=recorder.log,
+        validate=validate,
+        save=save,
+        finished=lambda: agreement.from_primary(recorder.out_of_patience()),
+        interrupted=interrupted,
+        tick=recorder.tick,
+    )
+
+
+def _say(line: str) -> None:
+    if agreement.is_primary():
+        print(line)
 
 
 def _with_absolute_data_dir(config: Any) -> Any:
@@ -182,27 +235,49 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def checkpointer_save(checkpointer: Checkpointer) -> Callable[[int, TrainState, float | None], None]:
-    """`save` as the loop calls it."""
-    return lambda step, state, validation: checkpointer.save(step, state, metric=validation)
+class _Follower:
+    """What every process does while it trains; those that are not process 0 do no more."""
+
+    def __init__(self, run: Run, step: int):
+        self._run = run
+        log_prob = run.experiment.validation or run.experiment.model.log_prob
+        self._evaluate = None if log_prob is None else evaluate.evaluator(run, log_prob, seed=run.config.train.seed)
+
+    def __enter__(self) -> "_Follower":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        pass
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        pass
+
+    def validate(self, step: int, state: TrainState) -> float | None:
+        if self._evaluate is None:
+            return None
+        validation = self._evaluate(state, "validation").mean
+        if not np.isfinite(validation):
+            raise NonFiniteError(step, "validation log_prob", validation)
+        return validation
+
+    def out_of_patience(self) -> bool:
+        return False  # process 0, which has the log, decides
+
+    def tick(self, step: int) -> None:
+        pass
 
 
-class _Recorder:
+class _Recorder(_Follower):
     """What a run shows and writes while it trains: metrics, events, samples over time, the progress bar."""
 
     def __init__(self, run: Run, step: int):
+        super().__init__(run, step)
         config = run.config.train
-        self._run = run
         self._log = MetricsLog(run.folder.metrics, step=step)
         # Events after `step` are of a run that died; TensorBoard drops what is purged.
         self._events = tensorboardX.SummaryWriter(str(run.folder.tensorboard), purge_step=step + 1)
         self._bar = tqdm(total=config.steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
         self._loss, self._since = "", (step, time.perf_counter())
-        log_prob = run.experiment.validation or run.experiment.model.log_prob
-        self._evaluate = None if log_prob is None else evaluate.evaluator(run, log_prob, seed=config.seed)
-
-    def __enter__(self) -> "_Recorder":
-        return self
 
     def __exit__(self, *exception) -> None:
         self._bar.close()
@@ -226,12 +301,8 @@ class _Recorder:
         path = self._run.folder.samples / f"step-{step:07d}.png"
         pictures.draw(path, samples, self._run.source.spec)
         self._events.add_image("samples", pictures.read(path), step, dataformats="HWC")
-        validation = None
-        if self._evaluate is not None:
-            summary = self._evaluate(state, "validation")
-            validation = summary.mean
-            if not np.isfinite(validation):
-                raise NonFiniteError(step, "validation log_prob", validation)
+        validation = super().validate(step, state)
+        if validation is not None:
             self._log.write(step, "validation", {"log_prob": validation})
             self._events.add_scalar("validation/log_prob", validation, step)
         shown = "" if validation is None else f", validation -log p {-validation:.3f} nats"

@@ -1,1 +1,4 @@
-"""Generation loops over array -> array callables; the first come with the autoregressive models."""
+"""Generation loops over array -> array callables.
+
+autoregressive.py    one position after the other: cached, and the naive loop that it must equal bit for bit
+"""

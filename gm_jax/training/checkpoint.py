@@ -12,10 +12,14 @@ with its own hash, on the host and before anything reaches a device: what it ret
 
 The metric lives in the manifest and nowhere else: "best" is decided by a number that has been verified. Nothing is
 unpickled: leaves are numbers, the tree that they hang in is the caller's.
+
+Several processes save and restore together, in one folder that all see. Process 0 writes the manifest, chooses what to
+restore and moves damaged ones aside; each process verifies what it reads.
 """
 
 import contextlib
 import itertools
+import json
 import logging
 import math
 import pathlib
@@ -29,7 +33,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from gm_jax.errors import UserError
-from gm_jax.training import manifest
+from gm_jax.training import agreement, manifest
 from gm_jax.training.manifest import DamageError
 from gm_jax.types import PyTree
 
@@ -56,11 +60,6 @@ class Checkpointer:
     """Saves and restores the checkpoints of one run: the latest few and the best.
 
     A context manager; leaving it waits for the save under way. The folder is created by the first save.
-
-        with Checkpointer(workdir / "checkpoints", fingerprint=fingerprint) as checkpointer:
-            restored = checkpointer.restore_latest(state)
-            ...
-            checkpointer.save(step, state, metric=validation_log_prob)
     """
 
     def __init__(
@@ -93,8 +92,10 @@ class Checkpointer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # With another process gone, the save under way would wait for it.
+        if kind is None or jax.process_count() == 1 or not issubclass(kind, jax.errors.JaxRuntimeError):
+            self.close()
 
     def save(self, step: int, state: PyTree, *, metric: float | None = None) -> None:
         """Saves the state in the background, once the save before is done; then drops what need not be kept.
@@ -126,7 +127,9 @@ class Checkpointer:
             if not isinstance(leaf, jax.Array):
                 raise TypeError(f"state{path} is a {type(leaf).__name__}, not a jax.Array")
         metric = float(metric) if metric is not None and math.isfinite(metric) else None
-        document = manifest.seal(step, metric, self._fingerprint, jax.device_get(leaves))
+        document = {}  # process 0's is the one that Orbax writes
+        if agreement.is_primary():
+            document = manifest.seal(step, metric, self._fingerprint, jax.device_get(leaves))
         # Two items of one checkpoint: one folder, one rename, so that neither is ever without the other.
         items = ocp.args.Composite(**{_STATE: ocp.args.PyTreeSave(leaves), _MANIFEST: ocp.args.JsonSave(document)})
         try:
@@ -148,7 +151,7 @@ class Checkpointer:
             return
         try:
             self._manager.wait_until_finished()
-            if not (self._directory / str(self._pending)).is_dir():
+            if agreement.is_primary() and not (self._directory / str(self._pending)).is_dir():
                 raise OSError("it is not in its place")
         # What Orbax and TensorStore raise for a full disk is of many types. The arrays were taken before `save`
         # returned, so that a failure here is one of writing.
@@ -192,7 +195,7 @@ class Checkpointer:
                 fingerprint (then nothing is moved).
         """
         self.wait()
-        return self._restore_first_good(reversed(self.steps()), like)
+        return self._restore_chosen(lambda: self._restore_first_good(reversed(self.steps()), like), like)
 
     def restore_best(self, like: PyTree) -> Restored | None:
         """Restores the good checkpoint with the largest metric, or the newest where none has a metric.
@@ -200,11 +203,7 @@ class Checkpointer:
         Otherwise as `restore_latest`.
         """
         self.wait()
-        metrics, unreadable = self._read_metrics()
-        by_metric = sorted(metrics, key=lambda step: (metrics[step], step), reverse=True)
-        others = [step for step in reversed(self.steps()) if step not in metrics and step not in unreadable]
-        # Any whose metric cannot be read may have been the best: to begin with them is to warn of them.
-        return self._restore_first_good([*reversed(unreadable), *by_metric, *others], like)
+        return self._restore_chosen(lambda: self._restore_first_good(self._best_first(), like), like)
 
     def restore_step(self, like: PyTree, step: int) -> Restored:
         """Restores the checkpoint of one step, and no other in its place.
@@ -219,6 +218,19 @@ class Checkpointer:
             return self._restore(step, like)
         except DamageError as damage:
             raise UserError(f"checkpoint {step} in {self._directory} is damaged: {damage}") from damage
+
+    def _best_first(self) -> list[int]:
+        metrics, unreadable = self._read_metrics()
+        by_metric = sorted(metrics, key=lambda step: (metrics[step], step), reverse=True)
+        others = [step for step in reversed(self.steps()) if step not in metrics and step not in unreadable]
+        # Any whose metric cannot be read may have been the best: to begin with them is to warn of them.
+        return [*reversed(unreadable), *by_metric, *others]
+
+    def _restore_chosen(self, choose: Callable[[], Restored | None], like: PyTree) -> Restored | None:
+        """What process 0 chooses; the others might choose another, since they may see other damage."""
+        restored = agreement.together(choose if agreement.is_primary() else lambda: None)
+        step = agreement.from_primary(restored and restored.step)
+        return self.restore_step(like, step) if restored is None and step is not None else restored
 
     def _restore_first_good(self, candidates: Iterable[int], like: PyTree) -> Restored | None:
         damaged: dict[int, DamageError] = {}
@@ -276,8 +288,9 @@ class Checkpointer:
         return leaves
 
     def _read_manifest(self, step: int) -> dict[str, Any]:
-        with _as_damage(_MANIFEST), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            document = reader.restore(self._directory / str(step) / _MANIFEST, args=ocp.args.JsonRestore())
+        # Not by Orbax, whose reading waits for all processes.
+        with _as_damage(_MANIFEST):
+            document = json.loads((self._directory / str(step) / _MANIFEST / "metadata").read_bytes())
         saved = manifest.unseal(document)
         if saved["step"] != step:
             raise DamageError(f"it holds step {saved['step']}")

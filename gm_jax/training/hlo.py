@@ -47,7 +47,17 @@ class Traffic(NamedTuple):
 
 
 class Instruction(NamedTuple):
-    """One line of a computation; `called` are the computations that it names, by the attribute that names them."""
+    """One line of a computation.
+
+    Attributes:
+        is_root: whether it is the computation's result.
+        name: of the result.
+        type: of the result.
+        op: the operation.
+        operands: the rest of the line, without metadata.
+        called: the computations that it names, by the attribute that names them.
+        trips: how often a loop's body runs, where the compiler has noted it.
+    """
 
     is_root: bool
     name: str
@@ -55,6 +65,7 @@ class Instruction(NamedTuple):
     op: str
     operands: str
     called: Mapping[str, tuple[str, ...]]
+    trips: int | None
 
 
 class Program(NamedTuple):
@@ -102,7 +113,9 @@ class Program(NamedTuple):
                 yield from self._loops(called)
 
     def _trips(self, loop: Instruction) -> int | None:
-        """N of a loop that runs while its counter, from 0 on, is less than the constant N: what jax makes of a scan."""
+        """How often a loop runs: noted, or N if its counter is compared with the constant N, as jax makes of a scan."""
+        if loop.trips is not None:
+            return loop.trips
         condition = self.computations.get(loop.called["condition"][0], ())
         constants = {
             line.name: int(line.operands.partition(")")[0])
@@ -130,6 +143,7 @@ def parse(text: str) -> Program:
             computations[name] = tuple(lines)
         elif found := _INSTRUCTION.match(line):
             # Names in metadata and in the backend's settings are no calls.
+            noted = re.search(r'"known_trip_count":\{"n":"(\d+)"', found[5])
             operands = re.split(r", (?:metadata|backend_config)=", found[5], maxsplit=1)[0]
             lines.append(
                 Instruction(
@@ -143,6 +157,7 @@ def parse(text: str) -> Program:
                         for key, one, many in _CALLED.findall(operands)
                         if key in _CALLING | _BRANCHES | {"body", "condition"}
                     },
+                    trips=int(noted[1]) if noted else None,
                 )
             )
     first = text.partition("\n")[0]

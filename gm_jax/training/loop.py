@@ -3,6 +3,10 @@
 One iteration is one call of the compiled step, `steps_per_call` steps long. Calls run ahead of the host by a few
 (JAX dispatches asynchronously), and their metrics are looked at when they arrive: every step's, so that a loss that is
 not a number stops the run before anything is saved after it.
+
+Several processes run this loop in step, and must stop at the same one. A signal reaches one of them: its vote to stop
+travels to the others with the batch and comes back, counted, with the metrics (`counting_votes`). Nobody waits for it,
+and since all see the same count at the same call, all stop there, `RUN_AHEAD` calls later.
 """
 
 import contextlib
@@ -13,14 +17,19 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from gm_jax.training import metrics as metrics_lib
 from gm_jax.training.state import TrainState
+from gm_jax.training.step import TrainStep
 from gm_jax.types import Batch, Metrics
 
 # Calls in flight. More than a few gain nothing, and virtual CPU devices deadlock when a long run-ahead holds a
 # collective (seen with four devices on two cores).
 RUN_AHEAD = 2
+
+# Of the batch's leaf that holds the votes to stop, and of the metric that is their mean.
+VOTES = "stop_votes"
 
 
 class Schedule(NamedTuple):
@@ -58,7 +67,8 @@ class Effects(NamedTuple):
         validate: (step, state) -> the validation log-probability, larger is better, or None where there is none.
         save: (step, state, validation) saves a checkpoint; the state's buffers are free again when it returns.
         finished: () -> whether to stop early, asked after each validation and at the start.
-        interrupted: () -> whether somebody has asked the run to save and leave.
+        interrupted: () -> whether somebody has asked the run to save and leave; never with several processes, which
+            vote.
         tick: (step) is called after each call: a progress bar.
     """
 
@@ -98,15 +108,19 @@ def fit(
         raise ValueError(f"cannot go on from step {step} in calls of {schedule.steps_per_call} steps")
     in_flight: deque[tuple[int, Metrics]] = deque()
 
+    votes = 0.0
+
     def settle(*, keep: int) -> None:
+        nonlocal votes
         while len(in_flight) > keep:
             end, values = in_flight.popleft()
             means = metrics_lib.mean_over_steps(jax.device_get(values), end)
+            votes += means.pop(VOTES, 0.0)
             if end % schedule.log_every == 0:
                 effects.log(end, means)
 
     saved, finished = step, effects.finished()
-    while step < schedule.num_steps and not finished and not effects.interrupted():
+    while step < schedule.num_steps and not finished and not votes and not effects.interrupted():
         state, values = train(state, batches(step))
         step += schedule.steps_per_call
         in_flight.append((step, values))
@@ -120,6 +134,19 @@ def fit(
     if saved != step:
         effects.save(step, state, None)
     return state
+
+
+def counting_votes(step: TrainStep, *, axis_name: str | None) -> TrainStep:
+    """A step whose batch has a leaf VOTES besides, [n] zeros or ones, and whose metrics have their mean."""
+
+    def voting(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        mean = jnp.mean(batch[VOTES])
+        if axis_name is not None:
+            mean = jax.lax.pmean(mean, axis_name)
+        state, metrics = step(state, {name: leaf for name, leaf in batch.items() if name != VOTES})
+        return state, {**metrics, VOTES: mean}
+
+    return voting
 
 
 @contextlib.contextmanager

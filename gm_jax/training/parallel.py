@@ -43,6 +43,8 @@ class Strategy(NamedTuple):
         place_batches: this process's part of host batches [S, B / count, ...] -> what `compile`'s function takes.
         compile_eval: (params, model_state, index, x [B, ...]) -> tree of [B] arrays, compiled in the global view, so
             that evaluations agree between strategies; x and the result are whole on every process.
+        lower: (step, shapes of the state, shapes of the global batches [S, B, ...]) -> what `compile` makes, lowered
+            from shapes alone: the devices may be a topology's, and need not be there.
     """
 
     axis_name: str | None
@@ -52,6 +54,7 @@ class Strategy(NamedTuple):
     place: Callable[[PyTree], PyTree]
     place_batches: Callable[[Batch], Batch]
     compile_eval: Callable[[Callable], Callable]
+    lower: Callable[[TrainStep, PyTree, PyTree], jax.stages.Lowered]
 
 
 def jit(devices: Sequence[jax.Device] | None = None) -> Strategy:
@@ -70,6 +73,7 @@ def jit(devices: Sequence[jax.Device] | None = None) -> Strategy:
         place=lambda tree: _place(tree, replicated),
         place_batches=lambda batches: jax.tree.map(lambda leaf: _place_part(leaf, split, axis=1), batches),
         compile_eval=lambda fn: _compile_eval(fn, mesh),
+        lower=lambda step, state, batches: compile(step).lower(_shapes(state, replicated), _shapes(batches, split)),
     )
 
 
@@ -97,6 +101,7 @@ def pmap(devices: Sequence[jax.Device] | None = None) -> Strategy:
         place=lambda tree: _place(tree, replicated),
         place_batches=lambda batches: jax.tree.map(lambda leaf: _shard(leaf, len(mesh.local_devices)), batches),
         compile_eval=lambda fn: _compile_eval(fn, mesh),
+        lower=lambda step, state, batches: compile(step).lower(state, _shard_shapes(batches, mesh.size)),
     )
 
 
@@ -104,14 +109,19 @@ def vmap(num_shards: int) -> Strategy:
     """What pmap computes on `num_shards` devices, computed on one: an oracle, not a way to train."""
     mesh = _mesh(jax.local_devices()[:1])
     replicated = NamedSharding(mesh, PartitionSpec())
+
+    def compile(step: TrainStep):
+        return jax.jit(jax.vmap(many_steps(step), in_axes=(None, 0), out_axes=None, axis_name=AXIS))
+
     return Strategy(
         axis_name=AXIS,
         num_shards=num_shards,
         shard=(0, 1),
-        compile=lambda step: jax.jit(jax.vmap(many_steps(step), in_axes=(None, 0), out_axes=None, axis_name=AXIS)),
+        compile=compile,
         place=lambda tree: jax.device_put(tree, replicated),
         place_batches=lambda batches: jax.tree.map(lambda leaf: _shard(leaf, num_shards), batches),
         compile_eval=lambda fn: _compile_eval(fn, mesh),
+        lower=lambda step, state, batches: compile(step).lower(state, _shard_shapes(batches, num_shards)),
     )
 
 
@@ -126,6 +136,29 @@ def check_batch_size(batch_size: int, strategy: Strategy) -> None:
             f"a batch of {batch_size} cannot be shared out among {strategy.num_shards} devices:\n"
             f"choose a batch size that is a multiple of {strategy.num_shards}."
         )
+
+
+def local(tree: PyTree) -> PyTree:
+    """What is whole on every device -> the same on this process's alone: for work that one process does by itself."""
+    return jax.tree.map(lambda leaf: leaf if leaf.is_fully_addressable else leaf.addressable_data(0), tree)
+
+
+def everywhere(tree: PyTree) -> PyTree:
+    """The inverse of `local`, in the same buffers, for what every process has alike.
+
+    With several processes pmap returns such a state: whole, but of this process's devices alone.
+    """
+    if jax.process_count() == 1:
+        return tree
+    replicated = NamedSharding(_mesh(None), PartitionSpec())
+
+    def place(leaf: Array) -> Array:
+        if not leaf.is_fully_addressable:
+            return leaf
+        parts = [shard.data for shard in leaf.addressable_shards]
+        return jax.make_array_from_single_device_arrays(leaf.shape, replicated, parts)
+
+    return jax.tree.map(place, tree)
 
 
 def _mesh(devices: Sequence[jax.Device] | None) -> Mesh:
@@ -158,7 +191,16 @@ def _place_part(leaf: Array, sharding: NamedSharding, *, axis: int) -> Array:
 def _shard(leaf: Array, num_shards: int) -> Array:
     """[S, B, ...] -> [D, S, B / D, ...]."""
     steps, batch_size, *event = leaf.shape
-    return np.moveaxis(np.reshape(leaf, (steps, num_shards, batch_size // num_shards, *event)), 1, 0)
+    return leaf.reshape(steps, num_shards, batch_size // num_shards, *event).swapaxes(0, 1)
+
+
+def _shapes(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def _shard_shapes(tree: PyTree, num_shards: int) -> PyTree:
+    """What `_shard` does, to shapes."""
+    return jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: _shard(leaf, num_shards), tree), tree)
 
 
 def _compile_eval(fn: Callable, mesh: Mesh) -> Callable:

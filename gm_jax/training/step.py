@@ -17,7 +17,23 @@ import jax.numpy as jnp
 import optax
 
 from gm_jax.training.state import TrainState
-from gm_jax.types import Array, Batch, Key, Metrics, Model, Objective, Params, PyTree
+from gm_jax.types import (
+    Array,
+    Batch,
+    Key,
+    Likelihood,
+    LogProbFn,
+    Metrics,
+    Model,
+    ModelState,
+    Objective,
+    Params,
+    PyTree,
+)
+
+# Folded into the seed first, it keeps the keys of evaluation apart from those of training's steps, which are counted
+# from 0 and never get so far.
+_EVALUATION = 0xFFFFFFFE
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -88,20 +104,30 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(model_log_prob: Callable, *, seed: int) -> Callable:
+def make_eval_step(log_prob: LogProbFn, *, seed: int) -> Callable[[Params, ModelState, Array, Array], Likelihood]:
     """The step (params, model_state, index, x) -> Likelihood with [B] nats, one value an example.
 
+    Each example has a random key of its own, which follows its place in the split: what is measured depends neither
+    on the size of the batches nor on the number of devices, and shares no noise with training.
+
     Args:
-        model_log_prob: `Model.log_prob`, or another function of its signature.
-        seed: seed of the evaluation's own randomness, apart from training's.
+        log_prob: `Model.log_prob`, or another function of its signature.
+        seed: seed of the evaluation's own randomness.
 
     Returns:
-        A pure function; `index` is the batch's number, which its random key follows, and nothing is reduced: the
-        caller masks padding and sums in float64 on the host.
+        A pure function; `index` is the batch's number, all batches before it being of this one's size. Nothing is
+        reduced: the caller masks padding and sums in float64 on the host.
     """
 
-    def eval_step(params: Params, model_state: PyTree, index: Array, x: Array):
-        return model_log_prob(params, model_state, step_key(seed, index), x)
+    def eval_step(params: Params, model_state: ModelState, index: Array, x: Array) -> Likelihood:
+        batch_size = x.shape[0]
+        key = jax.random.fold_in(jax.random.key(seed), _EVALUATION)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index * batch_size + jnp.arange(batch_size))
+
+        def one(key: Key, x: Array) -> Likelihood:
+            return log_prob(params, model_state, key, x[None])
+
+        return jax.tree.map(lambda leaf: leaf[:, 0], jax.vmap(one)(keys, x))
 
     return eval_step
 

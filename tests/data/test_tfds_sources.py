@@ -210,7 +210,7 @@ def test_a_set_that_is_not_prepared_says_at_once_how_to_prepare_it(name, tmp_pat
     start = time.perf_counter()
     message = message_of(name, tmp_path)
     assert time.perf_counter() - start < 10
-    assert "pip install 'gm_jax[prepare]'" in message
+    assert "pip install -e '.[prepare]'" in message
     assert (
         f"tfds.builder('{name}', data_dir='{tmp_path}', file_format='array_record').download_and_prepare()" in message
     )

@@ -336,7 +336,7 @@ def test_the_bound_is_finite_at_extreme_log_weights():
 
 
 def discretized_logistic_nll_17(x, mean, log_scale):
-    return vae.discretized_logistic_nll(x, mean, log_scale, levels=17)
+    return vae.discretized_logistic_nll(jnp.abs(4 * x).astype(jnp.int32), mean, log_scale, levels=17)
 
 
 # name: the function and the shapes of its arguments.
@@ -352,6 +352,7 @@ CASES = {
     "standard_normal_log_prob": (vae.standard_normal_log_prob, [(B, Z)]),
     "log_importance_weights": (vae.log_importance_weights, [(K, B)] * 3),
     "importance_weighted_bound": (vae.importance_weighted_bound, [(K, B)]),
+    "resampled_importance_weighted_bound": (vae.resampled_importance_weighted_bound, [(K, B), (2, B)]),
 }
 
 
@@ -387,7 +388,10 @@ def test_axes_too_many_are_refused(name):
         function(*(floats(2, 2, *shape) for shape in shapes))
 
 
-@pytest.mark.parametrize("name", [name for name, (_, shapes) in CASES.items() if len(shapes) > 1])
+# Of the resampled bound's arguments one has K samples and the other as many as were drawn.
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if len(CASES[name][1]) > 1 and not name.startswith("resampled")]
+)
 def test_shapes_that_would_broadcast_are_refused(name):
     function, (first, *rest) = CASES[name]
     with pytest.raises(AssertionError):
@@ -429,9 +433,42 @@ def test_resampled_bound_has_the_value_of_the_bound_and_on_average_its_gradient(
             log_w = log_weights(theta)
             return vae.resampled_importance_weighted_bound(log_w, log_w[jnp.asarray(chosen), jnp.arange(batch)][None])
 
-        # The gradient of log_w itself must not be taken, so only the drawn samples carry theta.
+        # theta reaches the value through both arguments; its gradient must come through the drawn ones alone.
         value = resampled(theta)
         np.testing.assert_allclose(value.sum(), bound(theta), rtol=1e-12)
         probability = np.prod(weights[np.asarray(chosen), np.arange(batch)])
         expected = expected + probability * np.asarray(jax.grad(lambda t, f=resampled: f(t).sum())(theta))
     np.testing.assert_allclose(expected, jax.grad(bound)(theta), rtol=1e-10)
+
+
+def test_an_image_scaled_to_the_unit_interval_is_no_level():
+    x = jnp.asarray([[0.5, 0.99]])
+    with pytest.raises(AssertionError):
+        vae.discretized_logistic_nll(x, jnp.zeros_like(x), jnp.zeros_like(x), levels=256)
+
+
+@pytest.mark.parametrize(("samples", "parameters"), [((B, Z), (Z,)), ((B, Z), (K, B, Z)), ((1, Z), (B, Z))])
+def test_a_batch_shares_neither_noise_nor_posterior(samples, parameters):
+    for function in (vae.normal_log_prob, lambda eps, mean, log_var: vae.reparameterize(mean, log_var, eps)):
+        with pytest.raises(AssertionError):
+            function(floats(*samples), floats(*parameters), floats(*parameters))
+
+
+def test_an_importance_weighted_bound_is_put_together_as_the_module_says(x64):
+    x, logits = jnp.asarray(RNG.integers(0, 2, (B, 7)), jnp.float64), jnp.asarray(RNG.normal(size=(K, B, 7)))
+    z, mean, log_var = (jnp.asarray(RNG.normal(size=shape)) for shape in ((K, B, Z), (B, Z), (B, Z)))
+    log_p_x = -jax.vmap(vae.bernoulli_nll, in_axes=(None, 0))(x, logits)
+    log_w = vae.log_importance_weights(log_p_x, vae.standard_normal_log_prob(z), vae.normal_log_prob(z, mean, log_var))
+    by_hand = (
+        stats.bernoulli.logpmf(np.asarray(x)[None], special.expit(np.asarray(logits))).sum(-1)
+        + stats.norm.logpdf(np.asarray(z)).sum(-1)
+        - stats.norm.logpdf(np.asarray(z), np.asarray(mean), np.exp(0.5 * np.asarray(log_var))).sum(-1)
+    )
+    np.testing.assert_allclose(
+        vae.importance_weighted_bound(log_w), special.logsumexp(by_hand, axis=0) - np.log(K), rtol=1e-10
+    )
+
+
+def test_the_resampled_bound_takes_one_batch():
+    with pytest.raises(AssertionError):
+        vae.resampled_importance_weighted_bound(floats(K, B), floats(2, 1))

@@ -13,7 +13,8 @@ import numpy as np
 import optax
 import pytest
 
-from gm_jax.models import observations, vae
+from gm_jax.models import autoregressive, conditionals, observations, raster, vae
+from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, wavenet
 from gm_jax.networks.convnet import ConvDecoder, ConvEncoder
 from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
 from gm_jax.ops import binarization
@@ -60,10 +61,55 @@ def _convolutional_vae():
     return vae.vae(*networks, observation, latent_dim=3, objective=objective, num_importance_samples=4).model
 
 
+def _binary_pixels(network):
+    output = conditionals.bernoulli(lambda key, x: binarization.threshold(x, levels=17), levels=17)
+    return autoregressive.autoregressive(network, output, shape=(4, 4, 1)).model
+
+
+def _fvsbn():
+    order = np.arange(16)[None]
+    return _binary_pixels(conditionals.masked_network(fvsbn.FVSBN(16), order, order))
+
+
+def _nade():
+    order = np.arange(16)[None]
+    return _binary_pixels(conditionals.masked_network(nade.NADE(16, 12), order, order))
+
+
+def _made():
+    orders = np.random.default_rng(0).permuted(np.tile(np.arange(16), (2, 1)), axis=1)
+    masks = made.mask_sets(orders, (24,))
+    return _binary_pixels(conditionals.masked_network(made.MADE(16, (24,)), masks, orders))
+
+
+def _gated_pixelcnn():
+    network = pixelcnn.GatedPixelCNN((4, 4, 1), levels=2, outputs_per_dim=1, features=4, layers=1, first_size=3)
+    return _binary_pixels(raster.image_network(network))
+
+
+def _pixelrnn():
+    network = pixelrnn.PixelRNN(
+        (4, 4, 1), levels=2, outputs_per_dim=1, lstm=pixelrnn.DiagonalBiLSTM, hidden=3, layers=1
+    )
+    return _binary_pixels(raster.image_network(network))
+
+
+def _wavenet():
+    network = wavenet.WaveNet(levels=17, outputs_per_dim=17, features=4, skip=6, dilations=(1, 2), kernel_size=2)
+    output = conditionals.categorical(levels=17)
+    return autoregressive.autoregressive(raster.sequence_network(network, length=16), output, shape=(4, 4, 1)).model
+
+
 MODELS = {
     "vae[bernoulli]": Row(_bernoulli_vae, (4, 4, 1), 17),
     "iwae[points]": Row(_iwae_of_points, (2,), None),
     "vae[conv, discretized_logistic]": Row(_convolutional_vae, (4, 4, 1), 17),
+    "fvsbn": Row(_fvsbn, (4, 4, 1), 17),
+    "nade": Row(_nade, (4, 4, 1), 17),
+    "made[two orderings]": Row(_made, (4, 4, 1), 17),
+    "gated pixelcnn": Row(_gated_pixelcnn, (4, 4, 1), 17),
+    "pixelrnn": Row(_pixelrnn, (4, 4, 1), 17),
+    "wavenet": Row(_wavenet, (4, 4, 1), 17),
 }
 each_model = pytest.mark.parametrize("row", MODELS.values(), ids=MODELS.keys())
 

@@ -83,3 +83,10 @@ def test_matplotlib_is_imported_only_to_draw():
 
     code = "import sys, gm_jax.runner.pictures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("grid", [(3, 2, 16), (12, 1, 16), (1, 1, 16)])
+def test_waveforms_are_drawn_one_below_the_other(tmp_path, grid):
+    path = tmp_path / "waves.png"
+    pictures.draw(path, np.random.default_rng(0).integers(0, 64, grid).astype(np.uint8), spec((16,), 64))
+    assert (pictures.read(path) < 128).any()

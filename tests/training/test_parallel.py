@@ -91,10 +91,19 @@ def test_jit_pmap_and_the_vmap_oracle_give_the_same_update_on_eight_devices():
 
 
 def test_devices_draw_different_noise_under_pmap():
-    noisy, _, _ = train(parallel.pmap(), noise=True, calls=1)
-    same_noise, _, _ = train(parallel.jit(), noise=True, calls=1)
-    left, right = noisy.params["net"]["w1"], same_noise.params["net"]["w1"]
-    assert float(jnp.max(jnp.abs(np.asarray(left) - np.asarray(right)))) > 1e-5
+    def loss(params, model_state, key, batch):
+        noise = jax.random.normal(key, ())
+        return jnp.sum(params["net"]) * 0.0, (model_state, {"noise": noise, "square": noise**2})
+
+    strategy = parallel.pmap()
+    model = Model(lambda key, batch: ({"net": jnp.zeros(2)}, {}), (Objective("net", loss),), sample=None)
+    txs = {"net": optimizers.adam(optimizers.constant_schedule(1e-2))}
+    batch = {"x": np.zeros((1, 8, 4), np.float32)}
+    current = strategy.place(state.create(model, txs, jax.random.key(0), {"x": batch["x"][0]}))
+    compiled = strategy.compile(step.make_train_step(model, txs, seed=0, axis_name=strategy.axis_name))
+    _, metrics = compiled(current, strategy.place_batches(batch))
+    # Equal draws would have a mean square equal to the square of their mean.
+    assert float(metrics["square"][0] - metrics["noise"][0] ** 2) > 1e-4
 
 
 def test_a_step_that_forgets_to_average_is_refused_by_the_vmap_oracle():

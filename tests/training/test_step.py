@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from gm_jax.training import optimizers, state, step
-from gm_jax.types import Model, Objective
+from gm_jax.types import Likelihood, Model, Objective
 
 
 def noisy_regression(every=1):
@@ -192,13 +192,41 @@ def test_no_two_leaves_of_a_fresh_state_share_a_buffer():
     assert len(pointers) == len(set(pointers))
 
 
-def test_eval_step_draws_by_batch_number_and_reduces_nothing():
-    def log_prob(params, model_state, key, x):
-        return params["scale"] * jnp.sum(x, axis=1) + jax.random.normal(key, (x.shape[0],))
+def noisy_log_prob(params, model_state, key, x):
+    noise = jax.random.normal(key, (x.shape[0],))
+    return Likelihood(params["scale"] * jnp.sum(x, axis=1) + noise, kind="lower_bound", settings=(("K", 3),))
 
-    x = batches(1)[0]["x"]
-    eval_step = step.make_eval_step(log_prob, seed=1)
-    first, again, other = (eval_step({"scale": 2.0}, {}, jnp.int32(index), x) for index in (0, 0, 1))
-    assert first.shape == (8,)
-    np.testing.assert_array_equal(first, again)
-    assert np.all(np.asarray(first) != np.asarray(other))
+
+def test_evaluation_draws_by_the_place_of_an_example_whatever_the_size_of_the_batches():
+    x = batches(1, size=12)[0]["x"]
+    eval_step = jax.jit(step.make_eval_step(noisy_log_prob, seed=1))
+
+    def evaluate(size):
+        parts = [eval_step({"scale": 2.0}, {}, index, x[index * size :][:size]) for index in range(12 // size)]
+        assert {(part.kind, part.settings) for part in parts} == {("lower_bound", (("K", 3),))}
+        return np.concatenate([part.log_prob for part in parts])
+
+    whole = evaluate(12)
+    assert whole.shape == (12,)
+    np.testing.assert_allclose(evaluate(4), whole, rtol=1e-6)
+    np.testing.assert_allclose(evaluate(3), whole, rtol=1e-6)
+    noise = whole - 2.0 * x.sum(axis=1)
+    assert len(np.unique(noise.round(4))) == 12
+    other_seed = jax.jit(step.make_eval_step(noisy_log_prob, seed=2))({"scale": 2.0}, {}, 0, x).log_prob
+    assert np.all(np.abs(other_seed - whole) > 1e-6)
+
+
+def test_evaluation_shares_no_key_with_training_of_the_same_seed():
+    def key_as_log_prob(params, model_state, key, x):
+        return Likelihood(jax.random.key_data(key)[None], kind="exact")
+
+    data = step.make_eval_step(key_as_log_prob, seed=0)({}, {}, 0, jnp.zeros((1, 2))).log_prob
+    evaluation = jax.random.wrap_key_data(data[0])
+    training = [jax.random.fold_in(step.step_key(0, jnp.int32(at)), player) for at in range(50) for player in range(2)]
+
+    def family(key):
+        """A key and what is first derived from it."""
+        children = [key, *jax.random.split(key), jax.random.fold_in(key, 0)]
+        return {tuple(np.asarray(jax.random.key_data(child))) for child in children}
+
+    assert not family(evaluation) & set().union(*map(family, training))

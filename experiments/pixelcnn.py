@@ -1,0 +1,120 @@
+"""PixelCNN and gated PixelCNN (van den Oord et al., ICML 2016, arXiv:1601.06759; NeurIPS 2016, arXiv:1606.05328).
+
+    python -m experiments.pixelcnn                                           # digits, about a minute
+    python -m experiments.pixelcnn --data.name binarized_mnist --data.dir ../shared/tfds --features 64 --layers 8
+    python -m experiments.pixelcnn --no-gated --output categorical           # plain, on the levels themselves
+Measured: TODO
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+from experiments import vae
+from gm_jax import runner
+from gm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from gm_jax.models.conditionals import Network, Output
+
+
+@dataclasses.dataclass(frozen=True)
+class RasterConfig:
+    """What the models in raster order share."""
+
+    data: runner.DataConfig = runner.DataConfig()
+    train: runner.TrainConfig = runner.TrainConfig(
+        steps=2_000, batch_size=50, steps_per_call=10, checkpoint_every=200, ema_decay=0.995, patience=4
+    )
+    optimizer: runner.OptimizerConfig = runner.OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100)
+    output: Literal["bernoulli", "categorical", "logistic_mixture"] = "bernoulli"
+    """p(x_i | x_<i): bernoulli for binarised images, categorical or logistic_mixture for levels."""
+    components: runner.Count = 10
+    """Of the logistic mixture."""
+    binarization: Literal["static", "dynamic", "threshold"] | None = None
+    """For bernoulli: static as shipped, dynamic resampled at each step, threshold at half. By default static where the
+    data are binary and dynamic where they are not."""
+    conditional: bool = False
+    """Condition on the class label; the likelihood is that of the mixture of all classes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(RasterConfig):
+    """A small one; the papers have 64 to 384 features and 8 to 15 layers."""
+
+    gated: bool = True
+    """Two stacks of gated layers, which see all that precedes a pixel; else residual blocks with a blind spot."""
+    features: runner.Count = 32
+    """Width of the layers."""
+    layers: runner.Count = 4
+    """After the first."""
+    first_size: runner.Count = 7
+    """Of the first layer's kernel, an odd number; the others' are 3 x 3."""
+
+
+def build(config: Config, spec) -> runner.Experiment:
+    """A convolutional network whose masks forbid looking ahead."""
+    from gm_jax.models import raster
+    from gm_jax.networks import pixelcnn
+
+    check_images(spec)
+    if config.first_size < 3 or config.first_size % 2 == 0:
+        raise UserError(f"--first-size {config.first_size}: a masked kernel has a centre and neighbours: 3, 5, 7 ...")
+    network = pixelcnn.GatedPixelCNN if config.gated else pixelcnn.PixelCNN
+    module = network(
+        spec.shape,
+        **network_settings(config, spec),
+        features=config.features,
+        layers=config.layers,
+        first_size=config.first_size,
+    )
+    return experiment(config, spec, raster.image_network(module))
+
+
+def experiment(config: RasterConfig, spec, network: "Network") -> runner.Experiment:
+    """What the models in raster order share: all but the network."""
+    from gm_jax.models import autoregressive
+
+    distribution, settings = output(config, spec)
+    num_classes = network_settings(config, spec)["num_classes"]
+    model = autoregressive.autoregressive(network, distribution, shape=spec.shape, num_classes=num_classes)
+    return runner.Experiment(
+        model.model,
+        optimizers={"autoregressive": runner.make_optimizer(config.optimizer, config.train)},
+        pictures=autoregressive.grids(model, spec.shape),
+        settings=settings,
+    )
+
+
+def output(config: RasterConfig, spec) -> "tuple[Output, dict]":
+    """The conditionals' distribution, and what every result must say of it."""
+    from gm_jax.models import conditionals, raster
+
+    if config.output == "bernoulli":
+        observation, binarization = vae.observation_model(vae.Config(binarization=config.binarization), spec)
+        distribution = conditionals.bernoulli(observation.prepare, levels=spec.levels)
+        return distribution, {"measure": distribution.measure, "binarization": binarization}
+    make = conditionals.categorical if config.output == "categorical" else raster.discretized_logistic_mixture
+    return make(levels=spec.levels), {"measure": f"{spec.levels} levels"}
+
+
+def network_settings(config: RasterConfig, spec) -> dict:
+    """What a network must know of the levels that come in and the outputs that go out."""
+    if config.conditional and spec.num_classes is None:
+        raise UserError(f"{spec.name} has no labels to condition on: --no-conditional")
+    levels = 2 if config.output == "bernoulli" else spec.levels
+    outputs = {"bernoulli": 1, "categorical": levels, "logistic_mixture": 3 * config.components}[config.output]
+    return {
+        "levels": levels,
+        "outputs_per_dim": outputs,
+        "num_classes": spec.num_classes if config.conditional else None,
+    }
+
+
+def check_images(spec) -> None:
+    """Raises a UserError where the data are no images."""
+    if spec.levels is None or len(spec.shape) != 3:
+        raise UserError(f"{spec.name} is not made of pixels: choose a data set of images.")
+
+
+if __name__ == "__main__":
+    runner.main(Config, build)

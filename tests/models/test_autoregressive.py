@@ -1,0 +1,240 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from gm_jax.errors import UserError
+from gm_jax.models import autoregressive, conditionals
+from gm_jax.networks.fvsbn import FVSBN
+from gm_jax.networks.made import MADE, mask_sets
+from gm_jax.networks.nade import NADE
+from gm_jax.ops import binarization
+
+CLASSES = 2
+NETWORKS = {
+    "fvsbn": lambda orders, classes: (FVSBN(orders.shape[1], classes), orders),
+    "nade": lambda orders, classes: (NADE(orders.shape[1], 5, classes), orders),
+    "made": lambda orders, classes: (
+        MADE(orders.shape[1], (12, 7), classes, direct=True),
+        mask_sets(orders, (12, 7)),
+    ),
+}
+each_network = pytest.mark.parametrize("name", NETWORKS)
+each_mixture = pytest.mark.parametrize(
+    ("num_orders", "classes"),
+    [(1, None), (3, None), (1, CLASSES), (3, CLASSES)],
+    ids=["one", "orderings", "labels", "orderings, labels"],
+)
+
+
+def model_of(name, *, num_dims, num_orders=1, classes=None, natural=False, levels=2):
+    orders = np.tile(np.arange(num_dims), (num_orders, 1))
+    if not natural:
+        orders = np.random.default_rng(1).permuted(orders, axis=1)
+    module, structures = NETWORKS[name](orders, classes)
+    output = conditionals.bernoulli(lambda key, x: binarization.threshold(x, levels=levels), levels=levels)
+    network = conditionals.masked_network(module, structures, orders)
+    return autoregressive.autoregressive(network, output, shape=(num_dims,), num_classes=classes), orders
+
+
+def random_params(model, num_dims, classes, scale=1.0):
+    batch = {"x": jnp.zeros((2, num_dims), jnp.uint8)}
+    if classes is not None:
+        batch["label"] = jnp.zeros(2, jnp.int32)
+    params, model_state = model.model.init(jax.random.key(0), batch)
+    assert model_state == {}
+    rng = np.random.default_rng(2)
+    return jax.tree.map(lambda leaf: leaf + scale * jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), params)
+
+
+def all_images(num_dims):
+    return jnp.asarray(list(itertools.product([0, 1], repeat=num_dims)), jnp.uint8)
+
+
+def log_prob(model, params, x):
+    return jax.jit(model.model.log_prob)(params, {}, jax.random.key(0), x).log_prob
+
+
+# Likelihood.
+
+
+@each_network
+@each_mixture
+def test_the_probabilities_of_all_images_sum_to_one(name, num_orders, classes):
+    model, _ = model_of(name, num_dims=8, num_orders=num_orders, classes=classes)
+    params = random_params(model, 8, classes)
+    total = special.logsumexp(np.asarray(log_prob(model, params, all_images(8)), np.float64))
+    assert total == pytest.approx(0.0, abs=1e-5)
+
+
+@each_network
+@each_mixture
+def test_they_sum_to_one_to_ten_digits_in_float64(x64, name, num_orders, classes):
+    model, _ = model_of(name, num_dims=10, num_orders=num_orders, classes=classes)
+    params = random_params(model, 10, classes)
+    assert jax.tree.leaves(params)[0].dtype == jnp.float64
+    assert special.logsumexp(log_prob(model, params, all_images(10))) == pytest.approx(0.0, abs=1e-10)
+
+
+@each_network
+def test_the_mixture_is_the_log_mean_of_probabilities_and_not_the_mean_of_logs(x64, name):
+    model, orders = model_of(name, num_dims=6, num_orders=3, classes=CLASSES)
+    params = random_params(model, 6, CLASSES)
+    module, structures = NETWORKS[name](orders, CLASSES)
+    network = conditionals.masked_network(module, structures, orders)
+    output = conditionals.bernoulli(lambda key, x: x, levels=2)
+    x = all_images(6)
+    members = [
+        -output.nll(x, network.outputs(params["autoregressive"], x, jnp.full(len(x), y), k))
+        for k in range(3)
+        for y in range(CLASSES)
+    ]
+    mixture = log_prob(model, params, x)
+    np.testing.assert_allclose(mixture, special.logsumexp(members, axis=0) - np.log(3 * CLASSES), rtol=1e-10)
+    assert np.all(np.asarray(mixture) > np.mean(members, axis=0))
+
+
+def test_the_likelihood_says_that_it_is_exact_and_of_what():
+    model, _ = model_of("made", num_dims=4, num_orders=3, classes=CLASSES)
+    params = random_params(model, 4, CLASSES)
+    likelihood = model.model.log_prob(params, {}, jax.random.key(0), all_images(4))
+    assert likelihood.kind == "exact"
+    assert likelihood.settings == (("orderings", 3), ("labels", CLASSES))
+    plain, _ = model_of("made", num_dims=4)
+    likelihood = plain.model.log_prob(random_params(plain, 4, None), {}, jax.random.key(0), all_images(4))
+    assert likelihood.settings == ()
+
+
+# Training.
+
+
+@each_network
+def test_the_loss_is_the_mean_negative_log_likelihood_in_nats(name):
+    model, _ = model_of(name, num_dims=6)
+    params, x = random_params(model, 6, None), all_images(6)[::3]
+    loss, (_, metrics) = model.model.objectives[0].loss(params, {}, jax.random.key(0), {"x": x})
+    assert float(loss) == pytest.approx(-float(log_prob(model, params, x).mean()), rel=1e-5)
+    assert float(metrics["nll"]) == float(loss)
+
+
+def test_each_step_draws_one_of_the_orderings():
+    model, _ = model_of("made", num_dims=6, num_orders=3)
+    params, x = random_params(model, 6, None), all_images(6)[::3]
+    loss = jax.jit(lambda key: model.model.objectives[0].loss(params, {}, key, {"x": x})[0])
+    assert len({round(float(loss(jax.random.key(seed))), 4) for seed in range(30)}) == 3
+
+
+@each_network
+def test_every_parameter_gets_a_gradient(name):
+    model, _ = model_of(name, num_dims=6, num_orders=2, classes=CLASSES)
+    params = random_params(model, 6, CLASSES, scale=0.3)
+    batch = {"x": all_images(6), "label": jnp.arange(64) % CLASSES}
+    gradient = jax.grad(lambda p: model.model.objectives[0].loss(p, {}, jax.random.key(0), batch)[0])(params)
+    for path, leaf in jax.tree.leaves_with_path(gradient):
+        assert np.isfinite(leaf).all(), path
+        assert np.abs(leaf).max() > 0, path
+
+
+def test_labels_that_are_missing_or_unknown_are_the_user_s_mistake():
+    model, _ = model_of("made", num_dims=4, classes=CLASSES)
+    with pytest.raises(UserError, match="label"):
+        model.model.init(jax.random.key(0), {"x": all_images(4)})
+    plain, _ = model_of("made", num_dims=4)
+    with pytest.raises(UserError, match="label"):
+        plain.sample(random_params(plain, 4, None), {}, jax.random.key(0), 2, label=jnp.zeros(2, jnp.int32))
+
+
+# Sampling.
+
+
+@each_network
+@each_mixture
+def test_the_cached_sampler_is_the_naive_one_bit_for_bit(name, num_orders, classes):
+    model, _ = model_of(name, num_dims=20, num_orders=num_orders, classes=classes)
+    params = random_params(model, 20, classes)
+    cached, naive = (
+        jax.jit(lambda temperature, sample=sample: sample(params, {}, jax.random.key(3), 32, temperature=temperature))
+        for sample in (model.sample, model.sample_naive)
+    )
+    for temperature in (1.0, 0.5):
+        draws = cached(temperature)
+        assert draws.shape == (32, 20)
+        assert draws.dtype == jnp.uint8
+        np.testing.assert_array_equal(draws, naive(temperature))
+    assert np.any(np.asarray(cached(1.0)) != np.asarray(cached(0.5)))
+
+
+@each_network
+@each_mixture
+def test_frequencies_of_samples_are_the_enumerated_probabilities(name, num_orders, classes):
+    model, _ = model_of(name, num_dims=4, num_orders=num_orders, classes=classes)
+    params, count = random_params(model, 4, classes), 50_000
+    draws = jax.jit(model.sample, static_argnums=3)(params, {}, jax.random.key(0), count)
+    p = np.exp(np.asarray(log_prob(model, params, all_images(4)), np.float64))
+    observed = np.bincount(np.asarray(draws, np.int64) @ [8, 4, 2, 1], minlength=16)
+    assert stats.chisquare(observed, count * p / p.sum()).pvalue > 1e-3
+
+
+def test_a_label_s_samples_are_of_that_label():
+    model, _ = model_of("nade", num_dims=4, classes=CLASSES)
+    params = random_params(model, 4, CLASSES, scale=0.1)
+    params["autoregressive"]["label_bias"] = jnp.asarray([[-30.0] * 4, [30.0] * 4])
+    label = jnp.asarray([0, 1, 1, 0])
+    draws = model.sample(params, {}, jax.random.key(0), 4, label=label)
+    np.testing.assert_array_equal(draws, jnp.broadcast_to(label[:, None], (4, 4)))
+
+
+def test_samples_are_data_of_the_data_set_s_levels():
+    model, _ = model_of("made", num_dims=8, levels=17)
+    draws = model.sample(random_params(model, 8, None), {}, jax.random.key(0), 50)
+    assert draws.dtype == jnp.uint8
+    assert set(np.unique(draws)) == {0, 16}
+
+
+# Completions.
+
+
+@each_network
+@pytest.mark.parametrize("num_kept", [0, 3, 6])
+def test_a_completion_keeps_the_first_dimensions_of_the_ordering(name, num_kept):
+    model, orders = model_of(name, num_dims=6)
+    params, x = random_params(model, 6, None, scale=0.1), all_images(6)
+    completed = jax.jit(model.complete, static_argnums=3)(params, jax.random.key(0), x, num_kept)
+    kept, drawn = orders[0, :num_kept], orders[0, num_kept:]
+    np.testing.assert_array_equal(completed[:, kept], x[:, kept])
+    assert np.all(np.any(np.asarray(completed != x), axis=0)[drawn])
+
+
+@each_network
+@pytest.mark.parametrize("classes", [None, CLASSES])
+def test_completions_have_the_conditional_probabilities(name, classes):
+    # With labels p(x_2 x_3 | x_0 x_1) is a mixture by p(y | x_0 x_1), and a label drawn blindly would miss it.
+    model, _ = model_of(name, num_dims=4, classes=classes, natural=True)
+    params, count = random_params(model, 4, classes, scale=2.0), 50_000
+    x = jnp.broadcast_to(jnp.asarray([1, 0, 1, 1], jnp.uint8), (count, 4))
+    completed = jax.jit(model.complete, static_argnums=3)(params, jax.random.key(0), x, 2)
+    ends = all_images(2)
+    p = special.softmax(np.asarray(log_prob(model, params, jnp.concatenate([x[:4, :2], ends], axis=1)), np.float64))
+    observed = np.bincount(np.asarray(completed, np.int64)[:, 2:] @ [2, 1], minlength=4)
+    assert stats.chisquare(observed, count * p).pvalue > 1e-3
+
+
+def test_the_picture_of_completions_has_data_above_what_the_model_makes_of_their_top_half():
+    orders = np.arange(16)[None]
+    network = conditionals.masked_network(NADE(16, 5), orders, orders)
+    output = conditionals.bernoulli(lambda key, x: binarization.static(x), levels=2)
+    model = autoregressive.autoregressive(network, output, shape=(4, 4, 1))
+    params = random_params_of_image(model)
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 2, (60, 4, 4, 1)), jnp.uint8)
+    grid = autoregressive.grids(model, (4, 4, 1))["completions"](params, {}, jax.random.key(0), x)
+    assert grid.shape == (10, 10, 4, 4, 1)
+    np.testing.assert_array_equal(grid[::2].reshape(50, 4, 4, 1), x[:50])
+    np.testing.assert_array_equal(grid[1::2, :, :2], grid[::2, :, :2])
+    assert np.any(np.asarray(grid[1::2]) != np.asarray(grid[::2]))
+
+
+def random_params_of_image(model):
+    return model.model.init(jax.random.key(0), {"x": jnp.zeros((1, 4, 4, 1), jnp.uint8)})[0]

@@ -1,0 +1,56 @@
+"""Runs a command of experiments.vae as one of several processes, with two virtual devices and perhaps a fault.
+
+FAULT=<what>@<step> python _process.py ARGUMENTS
+
+    kill         SIGKILL, in the call after the step
+    stop         SIGSTOP, there
+    sleep        the main thread stalls there, while the process is alive
+    raise        a ValueError there
+    term         SIGTERM there
+    code         another version of the code
+"""
+
+import os
+import signal
+import sys
+import time
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={os.environ.get('DEVICES', '2')}"
+
+from experiments import vae
+from gm_jax import runner
+from gm_jax.data import pipeline
+from gm_jax.runner import cluster
+
+
+def inject(fault: str) -> None:
+    what, _, number = fault.partition("@")
+    if what == "code":
+        code = cluster._code
+        cluster._code = lambda module: {**code(module), "jax": "0.0.0"}
+        return
+    train_batches = pipeline.train_batches
+
+    def faulty(split, batch_size, seed, first_step, *rest):
+        if first_step == int(number):
+            act(what)
+        return train_batches(split, batch_size, seed, first_step, *rest)
+
+    pipeline.train_batches = faulty
+
+
+def act(what: str) -> None:
+    if what == "raise":
+        raise ValueError("the data are gone")
+    if what == "sleep":
+        time.sleep(1000)
+    else:
+        numbers = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "term": signal.SIGTERM}
+        os.kill(os.getpid(), numbers[what])
+
+
+if __name__ == "__main__":
+    if os.environ.get("FAULT"):
+        inject(os.environ["FAULT"])
+    runner.main(vae.Config, vae.build, sys.argv[1:])
