@@ -1,7 +1,8 @@
 """The beta-VAE (Higgins et al., ICLR 2017): the KL weighted by beta, for latents that vary one thing at a time.
 
-python -m experiments.beta_vae                              # digits, beta 4
-python -m experiments.beta_vae evaluate                     # its bounds on log p are those of beta 1
+    python -m experiments.beta_vae                              # digits, beta 4
+    python -m experiments.beta_vae evaluate                     # its bounds on log p are those of beta 1
+Measured: not yet.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
     python -m experiments.nade                                               # digits, about a minute
     python -m experiments.nade --data.name binarized_mnist --data.dir ../shared/tfds --train.steps 25000
-Measured: TODO
+Measured: not yet.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
     python -m experiments.wavenet                                            # digits as 64 levels in a row, a minute
     python -m experiments.wavenet --data.name wave:tones --dilations 1 2 4 8 16 32 64 128
-Measured: TODO
+Measured: not yet.
 """
 
 import dataclasses

@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
+from orbax.checkpoint import checkpoint_managers as policies
 
 from gm_jax.errors import UserError
 from gm_jax.training import agreement, manifest
@@ -194,7 +195,6 @@ class Checkpointer:
             UserError: there are checkpoints and all are damaged; or the newest good one is of another model or
                 fingerprint (then nothing is moved).
         """
-        self.wait()
         return self._restore_chosen(lambda: self._restore_first_good(reversed(self.steps()), like), like)
 
     def restore_best(self, like: PyTree) -> Restored | None:
@@ -202,7 +202,6 @@ class Checkpointer:
 
         Otherwise as `restore_latest`.
         """
-        self.wait()
         return self._restore_chosen(lambda: self._restore_first_good(self._best_first(), like), like)
 
     def restore_step(self, like: PyTree, step: int) -> Restored:
@@ -228,6 +227,7 @@ class Checkpointer:
 
     def _restore_chosen(self, choose: Callable[[], Restored | None], like: PyTree) -> Restored | None:
         """What process 0 chooses; the others might choose another, since they may see other damage."""
+        self.wait()
         restored = agreement.together(choose if agreement.is_primary() else lambda: None)
         step = agreement.from_primary(restored and restored.step)
         return self.restore_step(like, step) if restored is None and step is not None else restored
@@ -335,7 +335,7 @@ class Checkpointer:
         )
 
 
-class _LatestAndBest(ocp.checkpoint_managers.PreservationPolicy):
+class _LatestAndBest(policies.PreservationPolicy):
     """Keeps the latest few and the one with the largest metric; Orbax deletes the others once the new one is whole."""
 
     def __init__(self, latest: int, metric_of: Callable[[int], float | None]):
@@ -343,10 +343,7 @@ class _LatestAndBest(ocp.checkpoint_managers.PreservationPolicy):
         self._metric_of = metric_of
 
     def should_preserve(
-        self,
-        checkpoints: Sequence[ocp.checkpoint_managers.PolicyCheckpointInfo],
-        *,
-        context: ocp.checkpoint_managers.PreservationContext,
+        self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: policies.PreservationContext
     ) -> list[bool]:
         steps = [checkpoint.step for checkpoint in checkpoints]
         keep = set(sorted(steps)[-self._latest :])

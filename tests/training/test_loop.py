@@ -361,3 +361,36 @@ def test_a_second_signal_ends_the_process_whichever_came_first():
         for child in children:
             child.kill()
             child.communicate()
+
+
+@pytest.mark.parametrize("axis_name", [None, "batch"])
+def test_votes_go_with_the_batch_and_come_back_counted_without_touching_the_step(axis_name):
+    def plain(current, batch):
+        assert batch.keys() == {"x"}
+        return current + 1, {"loss": jnp.float32(2.0)}
+
+    voting = loop.counting_votes(plain, axis_name=axis_name)
+    if axis_name is not None:
+        voting = jax.vmap(voting, in_axes=(None, 0), out_axes=None, axis_name=axis_name)
+    shape = (3,) if axis_name is None else (3, 1)
+    for votes in ([0.0, 0.0, 0.0], [0.0, 1.0, 0.0]):
+        batch = {"x": jnp.ones(shape), loop.VOTES: jnp.array(votes).reshape(shape)}
+        current, values = voting(4, batch)
+        assert (int(current), float(values["loss"])) == (5, 2.0)
+        assert float(values[loop.VOTES]) == pytest.approx(sum(votes) / 3)
+
+
+def test_a_vote_stops_all_at_the_call_that_hears_of_it_and_is_no_metric():
+    schedule = loop.Schedule(num_steps=20, steps_per_call=2, log_every=2, checkpoint_every=20)
+    world = World(schedule)
+    train = world.train
+
+    def voted(current, batches):
+        current, values = train(current, batches)
+        return current, values | {loop.VOTES: np.full(2, 0.25 if world.at == 4 else 0.0)}
+
+    world.train = voted
+    world.fit()
+    assert world.at == 4 + 2 * loop.RUN_AHEAD
+    assert [event for event in world.events if event[0] == "save"] == [("save", world.at, (world.at, None))]
+    assert all(event[2].keys() == {"accuracy", "loss"} for event in world.events if event[0] == "log")

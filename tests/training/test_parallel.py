@@ -167,3 +167,10 @@ def test_a_batch_that_the_devices_cannot_share_is_refused():
     for size in (7, 0, -2):
         with pytest.raises(UserError, match="devices"):
             parallel.check_batch_size(size, parallel.jit())
+
+
+@pytest.mark.parametrize("strategy", [parallel.jit, parallel.pmap])
+def test_alone_a_state_is_local_and_everywhere_as_it_is(strategy):
+    placed = strategy().place({"w": jnp.arange(3.0)})
+    assert parallel.local(placed)["w"] is placed["w"]
+    assert parallel.everywhere(placed)["w"] is placed["w"]
