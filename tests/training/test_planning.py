@@ -69,7 +69,7 @@ def test_a_single_chip_waits_for_nobody():
 def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
-    with pytest.raises(UserError, match=r"pip install 'gm_jax\[tpu\]'") as caught:
+    with pytest.raises(UserError, match=r"pip install -e '\.\[tpu\]'") as caught:
         planning.topology_devices(parse_slice("v5e:2x2"))
     assert len(str(caught.value).splitlines()) == 1
 
