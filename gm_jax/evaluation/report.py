@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gm_jax.evaluation.likelihood import LikelihoodSummary
+from gm_jax.ops.reductions import nats_to_bits_per_dim
 
 # A bound on log p from below is, negated, a bound on the negative log-likelihood from above.
 _SIGN_OF_NLL = {"exact": "=", "lower_bound": "<=", "estimate": "~"}
@@ -62,8 +63,8 @@ def likelihood_records(
     settings = {**dict(summary.settings), **settings}
     rows = [("nats", -summary.mean, summary.standard_error)]
     if measure != "continuous":
-        scale = num_dims * math.log(2.0)
-        rows.append(("bits/dim", -summary.mean / scale, summary.standard_error / scale))
+        bits, error = (nats_to_bits_per_dim(nats, num_dims) for nats in (-summary.mean, summary.standard_error))
+        rows.append(("bits/dim", bits, error))
     return [
         Record(
             name=name,
