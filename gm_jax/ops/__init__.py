@@ -8,9 +8,11 @@ reductions
 
 distributions (elementwise; whoever calls sums over the event)
     normal_log_prob, standard_normal_log_prob      log N(x; mean, exp(log_var)), log N(x; 0, 1)
+    standard_logistic_log_prob                     log-density of the logistic of location 0 and scale 1
     bernoulli_log_prob                             log p(x in {0, 1}) from logits
     categorical_log_prob                           log p(x in 0..L-1) from logits [..., L]
     discretized_logistic_log_prob                  log mass of a logistic in the bin of an integer level
+    discretized_normal_log_prob                    the same of a normal
     discretized_logistic_mixture_log_prob          the same for a mixture of logistics
     normal_kl, normal_kl_to_standard               KL between normals, and to N(0, 1)
 
@@ -19,7 +21,35 @@ binarization (integer levels -> {0., 1.})
     dynamic                drawn anew with probability level / (levels - 1)
     threshold              above the middle of the scale
 
+dequantization (levels -> the unit interval -> the real line, with log-determinants)
+    uniform_dequantize, quantize                   (level + noise) / levels, and the way back
+    logit, logit_inverse                           log-odds of alpha + (1 - 2 alpha) y
+
+bijectors (z = f(x) and log |det df/dx| [B]; each has its `*_inverse`)
+    additive_coupling      z = x + t, of one part given the other
+    affine_coupling        z = x exp(log s) + t, the log-scale bounded
+    scaling                a log-scale for each dimension
+    actnorm                a scale and a shift for each channel; actnorm_from_batch gives the first ones
+    invertible_conv        1x1 convolution by its LU factors; lu_factors makes them
+    squeeze, unsqueeze     2 x 2 pixels into channels, and back
+    checkerboard_mask, channel_mask, alternating_mask      which part a coupling transforms
+
+splines
+    spline_knots           K bins from 3 K - 1 free numbers
+    rational_quadratic     the monotone spline through them, elementwise; rational_quadratic_inverse
+    spline_coupling        the coupling made of it; spline_coupling_inverse
+
 convolution
     conv                   of images, padded as one likes; its weight gradient is fast on CPU and in a scan
     causal_conv            of sequences, dilated
+
+diffusion_process (time counts from 1; abar_0 = 1)
+    linear_schedule, cosine_schedule, schedule_from_betas      log abar_t of t = 0 ... T: a Schedule
+    signal_and_noise, log_snr                      sqrt(abar_t) and sqrt(1 - abar_t), log of their squares' ratio
+    diffuse                                        a sample of q(x_t | x_0)
+    transition_mean, transition_variance           q(x_t | x_s) for s < t
+    posterior_mean, posterior_variance             q(x_s | x_t, x_0) for s < t
+    prediction_from_x0, _eps, _v, _score           what any of them says of x_0 and eps: a Prediction
+    velocity, score                                v and score of such a pair
+    per_example                                    [B] values beside [B, ...] data
 """

@@ -84,6 +84,23 @@ def test_an_image_already_scaled_to_floats_is_refused():
         binarization.dynamic(x, x, levels=256)
 
 
+@pytest.mark.parametrize(
+    ("binarize_fn", "levels"),
+    [
+        (binarization.static, 2),
+        (lambda x: binarization.threshold(x, levels=17), 17),
+        (lambda x: binarization.dynamic(x, jnp.zeros(x.shape), levels=17), 17),
+    ],
+)
+def test_levels_that_the_data_do_not_have_are_refused_where_they_are_known(binarize_fn, levels):
+    binarize_fn(jnp.asarray([[0, levels - 1]]))
+    binarize_fn(jnp.zeros((0, 3), jnp.uint8))
+    for wrong in ([[0, levels]], [[-1, 0]]):
+        with pytest.raises(AssertionError, match=f"levels are 0 .. {levels - 1} here"):
+            binarize_fn(jnp.asarray(wrong))
+    assert jax.jit(binarize_fn)(jnp.asarray([[0, levels]])).shape == (1, 2)  # there they are not known
+
+
 def test_noise_must_be_floating_and_have_the_shape_of_the_image():
     x = jnp.ones((2, 3), jnp.uint8)
     with pytest.raises(AssertionError):
@@ -103,7 +120,7 @@ def test_fewer_than_two_levels_are_refused():
 @pytest.mark.parametrize(
     "binarize_fn",
     [
-        lambda x, _: binarization.static(x),
+        lambda x, _: binarization.static(x // 16),
         lambda x, uniform: binarization.dynamic(x, uniform, levels=17),
         lambda x, _: binarization.threshold(x, levels=17),
     ],

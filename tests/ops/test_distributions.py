@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,15 @@ def discretized_logistic_oracle(x, mean, log_scale, levels):
     return np.log(np.where(centre < mean, left, right))
 
 
+def discretized_normal_oracle(x, mean, std, levels):
+    """Difference of distribution functions in float64, taken in the tail where it does not cancel."""
+    upper = np.where(x == levels - 1, np.inf, (2 * x + 1) / (levels - 1) - 1)
+    lower = np.where(x == 0, -np.inf, (2 * x - 1) / (levels - 1) - 1)
+    left = stats.norm.cdf(upper, mean, std) - stats.norm.cdf(lower, mean, std)
+    right = stats.norm.sf(lower, mean, std) - stats.norm.sf(upper, mean, std)
+    return np.log(np.where(2 * x / (levels - 1) - 1 < mean, left, right))
+
+
 # Closed forms.
 
 
@@ -39,6 +50,12 @@ def test_standard_normal_log_prob_is_scipy_s():
     x = floats(scale=3.0)
     expected = stats.norm.logpdf(x.astype(np.float64))
     np.testing.assert_allclose(distributions.standard_normal_log_prob(x), expected, rtol=1e-6)
+
+
+def test_standard_logistic_log_prob_is_scipy_s():
+    x = floats(scale=5.0)
+    expected = stats.logistic.logpdf(x.astype(np.float64))
+    np.testing.assert_allclose(distributions.standard_logistic_log_prob(x), expected, rtol=1e-6)
 
 
 def test_bernoulli_log_prob_is_scipy_s():
@@ -90,6 +107,37 @@ def test_discretized_logistic_with_two_levels_is_a_bernoulli():
     np.testing.assert_allclose(log_prob, bernoulli, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_discretized_normal_log_prob_is_scipy_s(levels, x64):
+    x = RNG.integers(0, levels, size=500)
+    x[:2] = 0, levels - 1
+    mean, std = RNG.normal(size=500), np.exp(RNG.uniform(-2.5, 1.0, size=500))
+    log_prob_fn = jax.jit(partial(distributions.discretized_normal_log_prob, levels=levels))
+    log_prob = log_prob_fn(jnp.asarray(x), jnp.asarray(mean), jnp.asarray(2 * np.log(std)))
+    # The oracle's own differences of distribution functions keep ten digits.
+    np.testing.assert_allclose(log_prob, discretized_normal_oracle(x, mean, std, levels), rtol=1e-9, atol=1e-9)
+
+
+def test_discretized_normal_log_prob_in_float32_is_that_of_float64():
+    mean, std, x = np.meshgrid([-30.0, -0.3, 1 / 255, 3.0], [1e-8, 1e-3, 0.01, 1.0, 1e8], np.arange(0, 256, 5))
+    mean, log_var = mean.astype(np.float32), (2 * np.log(std)).astype(np.float32)
+    log_prob_fn = partial(distributions.discretized_normal_log_prob, levels=256)
+
+    @jax.jit
+    def value_and_gradients(x, mean, log_var):
+        log_prob, vjp_fn = jax.vjp(partial(log_prob_fn, x), mean, log_var)
+        return log_prob, *vjp_fn(jnp.ones_like(log_prob))
+
+    single = value_and_gradients(jnp.asarray(x), jnp.asarray(mean), jnp.asarray(log_var))
+    with jax.enable_x64(True):
+        double = value_and_gradients(jnp.asarray(x), *(jnp.asarray(a, jnp.float64) for a in (mean, log_var)))
+    for f32, f64 in zip(map(np.asarray, single), map(np.asarray, double), strict=True):
+        assert np.all(np.isfinite(f32))
+        # A bin of many standard deviations rounds near its edges; its neighbours set the scale.
+        scale = 1.0 + np.abs(f64).max(axis=-1, keepdims=True)
+        np.testing.assert_array_less(np.abs(f32 - f64) / scale, 1e-4)
+
+
 def test_a_mixture_log_prob_is_the_weighted_sum_of_its_components():
     components = 3
     x = RNG.integers(0, 17, size=SHAPE)
@@ -133,6 +181,14 @@ def test_the_masses_of_the_levels_sum_to_one(levels):
     mass = np.exp(np.asarray(log_prob, np.float64))
     np.testing.assert_allclose(mass.sum(axis=-1), np.ones(x.shape[:-1]), atol=5e-6)
     assert np.all(log_prob <= 0)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_the_masses_of_the_levels_sum_to_one_under_a_normal(levels, x64):
+    mean, std, x = np.meshgrid([-1.0, -0.3, 1 / 255, 0.7, 3.0], [1e-8, 1e-3, 0.05, 1.0, 1e8], np.arange(levels))
+    log_prob_fn = jax.jit(partial(distributions.discretized_normal_log_prob, levels=levels))
+    log_prob = log_prob_fn(jnp.asarray(x), jnp.asarray(mean), jnp.asarray(2 * np.log(std)))
+    np.testing.assert_allclose(np.exp(log_prob).sum(axis=-1), np.ones(x.shape[:-1]), atol=1e-11)
 
 
 @pytest.mark.parametrize("levels", [17, 256])
@@ -304,6 +360,14 @@ def test_a_class_outside_of_the_logits_is_nan():
     assert np.isnan(distributions.categorical_log_prob(jnp.int32(3), jnp.zeros(3)))
 
 
+@pytest.mark.parametrize("x", [-1e30, -100.0, 0.0, 100.0, 1e30])
+def test_a_standard_logistic_is_finite_far_out(x):
+    # Its tails are exponential: exp(x) itself overflows from 89 on.
+    log_prob, gradient = jax.value_and_grad(distributions.standard_logistic_log_prob)(x)
+    assert float(log_prob) == pytest.approx(stats.logistic.logpdf(x), rel=1e-6)
+    assert float(gradient) == -np.tanh(x / 2)
+
+
 @pytest.mark.parametrize("std", [1e-8, 1e8])
 @pytest.mark.parametrize("distance", [0.0, 1e-8, 1.0])
 def test_a_normal_is_finite_at_extreme_standard_deviations(std, distance):
@@ -375,6 +439,7 @@ def test_a_mixture_has_finite_gradients_with_a_component_of_vanishing_scale_and_
 CASES = {
     "normal_log_prob": (distributions.normal_log_prob, (floats(), floats(), floats())),
     "standard_normal_log_prob": (distributions.standard_normal_log_prob, (floats(),)),
+    "standard_logistic_log_prob": (distributions.standard_logistic_log_prob, (floats(),)),
     "bernoulli_log_prob": (distributions.bernoulli_log_prob, (np.ones(SHAPE, np.float32), floats())),
     "categorical_log_prob": (
         distributions.categorical_log_prob,
@@ -382,6 +447,10 @@ CASES = {
     ),
     "discretized_logistic_log_prob": (
         lambda *a: distributions.discretized_logistic_log_prob(*a, levels=17),
+        (RNG.integers(0, 17, size=SHAPE).astype(np.uint8), floats(), floats()),
+    ),
+    "discretized_normal_log_prob": (
+        lambda *a: distributions.discretized_normal_log_prob(*a, levels=17),
         (RNG.integers(0, 17, size=SHAPE).astype(np.uint8), floats(), floats()),
     ),
     "discretized_logistic_mixture_log_prob": (
@@ -431,8 +500,9 @@ def test_a_class_must_be_an_integer():
 
 
 def test_a_single_level_is_refused():
-    with pytest.raises(ValueError, match="levels"):
-        distributions.discretized_logistic_log_prob(jnp.zeros(2, jnp.int32), jnp.zeros(2), jnp.zeros(2), levels=1)
+    for log_prob_fn in (distributions.discretized_logistic_log_prob, distributions.discretized_normal_log_prob):
+        with pytest.raises(ValueError, match="levels"):
+            log_prob_fn(jnp.zeros(2, jnp.int32), jnp.zeros(2), jnp.zeros(2), levels=1)
 
 
 def test_the_event_is_summed_by_the_caller():
@@ -444,10 +514,7 @@ def test_the_event_is_summed_by_the_caller():
 def test_levels_and_classes_that_are_none_have_no_probability():
     x = jnp.asarray([-1, 5, 300])
     zeros = jnp.zeros(3)
-    assert np.isnan(distributions.discretized_logistic_log_prob(x, zeros, zeros, levels=256)).tolist() == [
-        True,
-        False,
-        True,
-    ]
+    for log_prob_fn in (distributions.discretized_logistic_log_prob, distributions.discretized_normal_log_prob):
+        assert np.isnan(log_prob_fn(x, zeros, zeros, levels=256)).tolist() == [True, False, True]
     classes = distributions.categorical_log_prob(x, jnp.zeros((3, 17)))
     assert np.isnan(classes).tolist() == [True, False, True]

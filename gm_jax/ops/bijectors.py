@@ -1,0 +1,396 @@
+"""The bijectors that normalizing flows are made of, each with its log-determinant.
+
+The direction, for all of them: z = f(x) takes data towards the latent, and
+
+    log p(x) = log p_Z(f(x)) + log |det df/dx|                                                         (1)
+
+A forward function returns (z, log |det df/dx|), its `*_inverse` returns (x, log |det df^-1/dz|), each log-determinant
+[B], in nats, summed over the event; at the same point one is minus the other. Along a chain the log-determinants add.
+
+Notation: x, z [B, ...] with any event; C channels, the last axis; t shift, log s log-scale, r raw (the unbounded
+output of a network), b bound, W matrix, P permutation, L unit lower and U strictly upper triangular, m mask.
+
+    additive coupling:   z = x + t                                 log det = 0                         (2)
+    affine coupling:     z = x exp(log s) + t                      log det = sum_i log s_i             (3)
+                         log s = b tanh(r / b)
+    scaling:             z_i = x_i exp(log s_i)                    log det = sum_i log s_i             (4)
+    actnorm:             z_hwc = x_hwc exp(log s_c) + t_c          log det = H W sum_c log s_c         (5)
+    1x1 convolution:     z_hw = W x_hw,  W = P L (U + diag(s))     log det = H W sum_c log |s_c|       (6)
+    squeeze:             2 x 2 pixels into channels                log det = 0                         (7)
+
+and `ops.splines` has the spline coupling, by the same rules.
+
+A coupling transforms one part of x with parameters that a network computed from the other part, which is why the
+Jacobian is triangular and the sum (3) its log-determinant. The functions here take the parameters as arrays; where the
+part comes from is written at the call:
+
+    halves:  x_a, x_b = jnp.split(x, 2, axis=-1)
+             z_b, log_det = affine_coupling(x_b, *net(x_a), bound=b)
+             z = jnp.concatenate([x_a, z_b], axis=-1)
+    mask:    mask = checkerboard_mask(H, W)                          # True where transformed
+             z, log_det = affine_coupling(x, *net(jnp.where(mask, 0.0, x)), bound=b, mask=mask)
+
+Where a mask is False, t = 0 and log s = 0 whatever the network said: those entries pass unchanged and count nothing.
+
+Sources: Dinh, Krueger & Bengio, "NICE: Non-linear Independent Components Estimation", ICLR 2015 workshop,
+arXiv:1410.8516; Dinh, Sohl-Dickstein & Bengio, "Density Estimation Using Real NVP", ICLR 2017, arXiv:1605.08803; Kingma
+& Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", NeurIPS 2018, arXiv:1807.03039.
+"""
+
+import math
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from gm_jax.ops.reductions import sum_except_batch
+from gm_jax.types import Array
+
+
+def additive_coupling(x: Array, shift: Array, *, mask: Array | None = None) -> tuple[Array, Array]:
+    """NICE's coupling, eq. (2): volume is preserved.
+
+    Args:
+        x: [B, ...] the part that is transformed, or all of it under a mask.
+        shift: [B, ...] t, from the other part.
+        mask: bool, of the rank of `x`, True where x is transformed; None transforms all.
+    Returns:
+        z [B, ...], log_det [B] = 0.
+    Raises:
+        AssertionError: no event axis, shapes do not fit or an array is not floating (at trace time).
+    Source: NICE.
+    """
+    _assert_coupling(x, shift, mask=mask)
+    return x + _masked(shift, mask), jnp.zeros(x.shape[:1], x.dtype)
+
+
+def additive_coupling_inverse(z: Array, shift: Array, *, mask: Array | None = None) -> tuple[Array, Array]:
+    """Inverse of eq. (2): x = z - t.
+
+    Args:
+        z: [B, ...] the part that was transformed, or all of it under a mask.
+        shift: [B, ...] t, from the other part, which the coupling left as it was.
+        mask: as in `additive_coupling`.
+    Returns:
+        x [B, ...], log_det [B] of the inverse = 0.
+    """
+    _assert_coupling(z, shift, mask=mask)
+    return z - _masked(shift, mask), jnp.zeros(z.shape[:1], z.dtype)
+
+
+def affine_coupling(
+    x: Array, shift: Array, raw_log_scale: Array, *, bound: float, mask: Array | None = None
+) -> tuple[Array, Array]:
+    """RealNVP's coupling, eq. (3); the log-scale enters log p(x) with a plus.
+
+    Args:
+        x: [B, ...] the part that is transformed, or all of it under a mask.
+        shift: [B, ...] t, from the other part.
+        raw_log_scale: [B, ...] r, from the other part; log s = b tanh(r / b), which near 0 is r.
+        bound: b > 0: scales lie within [exp(-b), exp(b)], so that neither direction overflows.
+        mask: bool, of the rank of `x`, True where x is transformed; None transforms all.
+    Returns:
+        z [B, ...], log_det [B] = sum of log s over the event.
+    Raises:
+        AssertionError: no event axis, shapes do not fit or an array is not floating (at trace time).
+        ValueError: `bound` is not positive.
+    Source: RealNVP.
+    """
+    _assert_coupling(x, shift, raw_log_scale, mask=mask)
+    log_scale = _bounded(_masked(raw_log_scale, mask), bound)
+    return x * jnp.exp(log_scale) + _masked(shift, mask), sum_except_batch(log_scale)
+
+
+def affine_coupling_inverse(
+    z: Array, shift: Array, raw_log_scale: Array, *, bound: float, mask: Array | None = None
+) -> tuple[Array, Array]:
+    """Inverse of eq. (3): x = (z - t) exp(-log s).
+
+    Args:
+        z: [B, ...] the part that was transformed, or all of it under a mask.
+        shift: [B, ...] t, from the other part, which the coupling left as it was.
+        raw_log_scale: [B, ...] r, from the other part too.
+        bound: as in `affine_coupling`.
+        mask: as in `affine_coupling`.
+    Returns:
+        x [B, ...], log_det [B] of the inverse = -sum of log s.
+    """
+    _assert_coupling(z, shift, raw_log_scale, mask=mask)
+    log_scale = _bounded(_masked(raw_log_scale, mask), bound)
+    return (z - _masked(shift, mask)) * jnp.exp(-log_scale), -sum_except_batch(log_scale)
+
+
+def scaling(x: Array, log_scale: Array) -> tuple[Array, Array]:
+    """NICE's last layer, eq. (4): without it a chain of additive couplings could not change the volume.
+
+    Args:
+        x: [B, ...] points.
+        log_scale: [...] log s, one for each dimension of the event.
+    Returns:
+        z [B, ...], log_det [B] = sum of log s.
+    Raises:
+        AssertionError: `log_scale` has not the shape of one event, or an array is not floating (at trace time).
+    Source: NICE.
+    """
+    _assert_batch_of_events(x)
+    chex.assert_type(log_scale, float)
+    chex.assert_shape(log_scale, x.shape[1:])
+    return x * jnp.exp(log_scale)[None], jnp.broadcast_to(jnp.sum(log_scale), x.shape[:1])
+
+
+def scaling_inverse(z: Array, log_scale: Array) -> tuple[Array, Array]:
+    """Inverse of eq. (4): x_i = z_i exp(-log s_i).
+
+    Args:
+        z: [B, ...] points.
+        log_scale: [...] log s, one for each dimension of the event.
+    Returns:
+        x [B, ...], log_det [B] of the inverse = -sum of log s.
+    """
+    return scaling(z, -log_scale)
+
+
+def actnorm(x: Array, shift: Array, log_scale: Array) -> tuple[Array, Array]:
+    """Glow's activation normalisation, eq. (5): an affine map of each channel, alike at every position.
+
+    Args:
+        x: [B, ..., C] points.
+        shift: [C] t.
+        log_scale: [C] log s.
+    Returns:
+        z [B, ..., C], log_det [B] = positions * sum of log s; the positions of an image are its H W pixels.
+    Raises:
+        AssertionError: a parameter is not [C] or an array is not floating (at trace time).
+    Source: Glow, section 3.1.
+    """
+    _assert_per_channel(x, shift, log_scale)
+    return x * _of_rank(jnp.exp(log_scale), x) + _of_rank(shift, x), _positionwise_log_det(x, log_scale)
+
+
+def actnorm_inverse(z: Array, shift: Array, log_scale: Array) -> tuple[Array, Array]:
+    """Inverse of eq. (5): x = (z - t) exp(-log s), for each channel.
+
+    Args:
+        z: [B, ..., C] points.
+        shift: [C] t.
+        log_scale: [C] log s.
+    Returns:
+        x [B, ..., C], log_det [B] of the inverse = -positions * sum of log s.
+    """
+    _assert_per_channel(z, shift, log_scale)
+    return (z - _of_rank(shift, z)) * _of_rank(jnp.exp(-log_scale), z), _positionwise_log_det(z, -log_scale)
+
+
+def actnorm_from_batch(x: Array, *, min_std: float = 1e-6) -> tuple[Array, Array]:
+    """The parameters with which `actnorm` gives this batch mean 0 and variance 1 in each channel.
+
+    For the very first batch, once: afterwards they are parameters like any other, and a resumed run keeps its own.
+
+    Args:
+        x: [B, ..., C] the first batch as it arrives at this layer.
+        min_std: a channel that varies no more than this, a constant one above all, is only centred.
+    Returns:
+        (shift [C], log_scale [C]) for `actnorm`.
+    Raises:
+        AssertionError: no event axis or `x` is not floating (at trace time).
+    Source: Glow, section 3.1.
+    """
+    _assert_batch_of_events(x)
+    positions = tuple(range(x.ndim - 1))
+    std = jnp.std(x, axis=positions)
+    std = jnp.where(std > min_std, std, 1.0)
+    return -jnp.mean(x, axis=positions) / std, -jnp.log(std)
+
+
+class LUFactors(NamedTuple):
+    """An invertible matrix W = P L (U + diag(s)), eq. (6).
+
+    P and the signs stay as they are; L, U and log |s| are learned, and W stays invertible whatever they become.
+
+    Attributes:
+        lower: [C, C]; L is its part below the diagonal, and ones on it.
+        upper: [C, C]; U is its part above the diagonal.
+        log_abs_diagonal: [C] log |s|.
+        sign: [C] sign of s, 1. or -1.
+        permutation: [C] integer: row i of W is row permutation[i] of L (U + diag(s)).
+    """
+
+    lower: Array
+    upper: Array
+    log_abs_diagonal: Array
+    sign: Array
+    permutation: Array
+
+
+def lu_factors(matrix: Array) -> LUFactors:
+    """The factors of a matrix: of a random rotation, `jax.random.orthogonal(key, C)`, where Glow begins.
+
+    Args:
+        matrix: [C, C] W, invertible.
+    Returns:
+        The factors of W, eq. (6).
+    Raises:
+        AssertionError: `matrix` is not a square floating array (at trace time).
+    Source: Glow, section 3.2.
+    """
+    chex.assert_type(matrix, float)
+    chex.assert_shape(matrix, (matrix.shape[-1],) * 2)
+    lu, _, permutation = jax.lax.linalg.lu(matrix)  # W[permutation] = L (U + diag(s))
+    diagonal = jnp.diagonal(lu)
+    return LUFactors(
+        lower=jnp.tril(lu, -1),
+        upper=jnp.triu(lu, 1),
+        log_abs_diagonal=jnp.log(jnp.abs(diagonal)),
+        sign=jnp.sign(diagonal),
+        permutation=jnp.argsort(permutation),
+    )
+
+
+def invertible_conv(x: Array, factors: LUFactors) -> tuple[Array, Array]:
+    """Glow's invertible 1x1 convolution, eq. (6): one matrix over the channels, the same at every position.
+
+    Args:
+        x: [B, ..., C] points.
+        factors: W, by its factors.
+    Returns:
+        z [B, ..., C], log_det [B] = positions * sum of log |s|; the positions of an image are its H W pixels.
+    Raises:
+        AssertionError: the factors are not those of C channels or an array is not floating (at trace time).
+    Source: Glow, section 3.2.
+    """
+    _assert_factors(x, factors)
+    lower, upper = _triangles(factors)
+    # Highest precision: what an accelerator takes by default keeps 8 to 11 bits of each factor, too few for the inverse
+    # to lead back.
+    matrix = jnp.dot(lower, upper, precision="highest")[factors.permutation]
+    z = jnp.dot(x, matrix.T, precision="highest")
+    return z, _positionwise_log_det(x, factors.log_abs_diagonal)
+
+
+def invertible_conv_inverse(z: Array, factors: LUFactors) -> tuple[Array, Array]:
+    """Inverse of eq. (6), by two triangular solves.
+
+    Args:
+        z: [B, ..., C] points.
+        factors: W, by its factors.
+    Returns:
+        x [B, ..., C], log_det [B] of the inverse = -positions * sum of log |s|.
+    """
+    _assert_factors(z, factors)
+    lower, upper = _triangles(factors)
+    # Solved for the C columns of W^-1, not for every pixel: the rest is one matrix product, as it is forwards.
+    columns = jnp.eye(z.shape[-1], dtype=lower.dtype)[jnp.argsort(factors.permutation)]
+    columns = jax.scipy.linalg.solve_triangular(lower, columns, lower=True, unit_diagonal=True)
+    inverse = jax.scipy.linalg.solve_triangular(upper, columns, lower=False)
+    x = jnp.dot(z, inverse.T, precision="highest")
+    return x, _positionwise_log_det(z, -factors.log_abs_diagonal)
+
+
+def squeeze(x: Array) -> Array:
+    """Squares of 2 x 2 pixels into channels, eq. (7): a permutation of the entries, its log-determinant is 0.
+
+    Channel (2 i + j) C + c of the result is channel c of the pixels in row i and column j of the squares: each
+    consecutive C channels are a whole image of every other row and column.
+
+    Args:
+        x: [B, H, W, C] maps, H and W even.
+    Returns:
+        [B, H/2, W/2, 4 C].
+    Raises:
+        AssertionError: `x` is not of rank 4 or H or W is odd (at trace time).
+    Source: RealNVP.
+    """
+    chex.assert_rank(x, 4)
+    batch, height, width, channels = x.shape
+    chex.assert_is_divisible(height, 2)
+    chex.assert_is_divisible(width, 2)
+    squares = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    return squares.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // 2, width // 2, 4 * channels)
+
+
+def unsqueeze(z: Array) -> Array:
+    """Inverse of `squeeze`.
+
+    Args:
+        z: [B, H, W, 4 C] maps.
+    Returns:
+        [B, 2 H, 2 W, C].
+    Raises:
+        AssertionError: `z` is not of rank 4 or its channels are not a multiple of 4 (at trace time).
+    """
+    chex.assert_rank(z, 4)
+    batch, height, width, channels = z.shape
+    chex.assert_is_divisible(channels, 4)
+    squares = z.reshape(batch, height, width, 2, 2, channels // 4)
+    return squares.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
+
+
+def checkerboard_mask(height: int, width: int) -> Array:
+    """[1, H, W, 1] bool: True where row + column is even, which is 1 - b of RealNVP. `~mask` is the other half."""
+    parity = jnp.arange(height)[:, None] + jnp.arange(width)[None, :]
+    return (parity % 2 == 0)[None, :, :, None]
+
+
+def channel_mask(channels: int) -> Array:
+    """[1, 1, 1, C] bool: True on the second half of the channels, 1 - b of RealNVP. `~mask` is the first half."""
+    return (jnp.arange(channels) >= channels // 2)[None, None, None, :]
+
+
+def alternating_mask(dim: int) -> Array:
+    """[1, D] bool: True on the dimensions of even index, as NICE divides points. `~mask` is the other half."""
+    return (jnp.arange(dim) % 2 == 0)[None, :]
+
+
+def _masked(parameter: Array, mask: Array | None) -> Array:
+    return parameter if mask is None else jnp.where(mask, parameter, 0.0)
+
+
+def _bounded(raw: Array, bound: float) -> Array:
+    if bound <= 0:
+        raise ValueError(f"bound must be positive: got {bound}.")
+    return bound * jnp.tanh(raw / bound)
+
+
+def _positionwise_log_det(x: Array, log_scale: Array) -> Array:
+    """The same log-scales [C] at every position, which is where H W in (5) and (6) comes from."""
+    return jnp.broadcast_to(math.prod(x.shape[1:-1]) * jnp.sum(log_scale), x.shape[:1])
+
+
+def _of_rank(parameter: Array, x: Array) -> Array:
+    return parameter.reshape((1,) * (x.ndim - 1) + parameter.shape)
+
+
+def _triangles(factors: LUFactors) -> tuple[Array, Array]:
+    """L and U + diag(s), whatever stands in the other triangles."""
+    lower = jnp.tril(factors.lower, -1) + jnp.eye(factors.lower.shape[-1], dtype=factors.lower.dtype)
+    diagonal = factors.sign * jnp.exp(factors.log_abs_diagonal)
+    return lower, jnp.triu(factors.upper, 1) + jnp.diag(diagonal)
+
+
+def _assert_batch_of_events(x: Array) -> None:
+    chex.assert_rank(x, set(range(2, 9)))
+    chex.assert_type(x, float)
+
+
+def _assert_coupling(x: Array, *parameters: Array, mask: Array | None) -> None:
+    _assert_batch_of_events(x)
+    chex.assert_equal_shape([x, *parameters])
+    chex.assert_type(parameters, float)
+    if mask is not None:
+        chex.assert_type(mask, bool)
+        chex.assert_rank(mask, x.ndim)
+        chex.assert_is_broadcastable(mask.shape, x.shape)
+
+
+def _assert_per_channel(x: Array, *parameters: Array) -> None:
+    _assert_batch_of_events(x)
+    chex.assert_type(parameters, float)
+    chex.assert_shape(parameters, x.shape[-1:])
+
+
+def _assert_factors(x: Array, factors: LUFactors) -> None:
+    _assert_batch_of_events(x)
+    matrix, vector = x.shape[-1:] * 2, x.shape[-1:]
+    chex.assert_shape(factors, [matrix, matrix, vector, vector, vector])
+    chex.assert_type(factors, [float, float, float, float, int])
