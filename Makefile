@@ -14,7 +14,7 @@ TPU    := $(VENV)/tpu
 PYTEST := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint format clean
+.PHONY: help setup demo test test-slow lint format clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,11 +24,11 @@ setup: $(READY)  ## make .venv and install the tested set into it (every target 
 demo: $(READY)  ## train a VAE on the digits, measure it, draw it: runs/vae (again: go on from there)
 	$(BIN)/python -m experiments.vae
 
-test: $(READY) $(TPU)  ## every test, the slow proofs too
-	PYTHONPATH=$(TPU) $(BIN)/python -m pytest $(PYTEST)
-
-test-fast: $(READY)  ## the tests that are not marked slow
+test: $(READY)  ## the tests, all but the slow proofs
 	$(BIN)/python -m pytest $(PYTEST) -m "not slow"
+
+test-slow: $(READY) $(TPU)  ## the slow proofs: pods of processes, kills, plans for TPUs (CI runs both)
+	PYTHONPATH=$(TPU) $(BIN)/python -m pytest $(PYTEST) -m slow
 
 lint: $(READY)  ## ruff: rules and format, changing nothing
 	$(BIN)/python -m ruff check .

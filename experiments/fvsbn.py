@@ -9,7 +9,7 @@ Measured: test NLL 98.03 nats (exact) on binarized_mnist, static, 10,000 test im
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
-from experiments import vae
+from experiments import likelihoods
 from gm_jax import runner
 from gm_jax.errors import UserError
 
@@ -53,7 +53,7 @@ def experiment(config: Config, spec, network: "Network") -> runner.Experiment:
     """What the dense autoregressive models share: all but the network."""
     from gm_jax.models import autoregressive, conditionals
 
-    observation, binarization = vae.observation_model(vae.Config(binarization=config.binarization), spec)
+    observation, binarization = likelihoods.binary(config.binarization, spec)
     output = conditionals.bernoulli(observation.prepare, levels=spec.levels)
     model = autoregressive.autoregressive(network, output, shape=spec.shape, num_classes=num_classes(config, spec))
     return runner.Experiment(

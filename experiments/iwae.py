@@ -11,11 +11,10 @@ import dataclasses
 
 from experiments import vae
 from gm_jax import runner
-from gm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(vae.Config):
+class Config(vae.NetworksConfig):
     """A VAE trained on the bound of K samples instead of the ELBO."""
 
     num_samples: runner.Count = 10
@@ -28,8 +27,6 @@ def build(config: Config, spec) -> runner.Experiment:
     """A VAE trained on the importance-weighted bound."""
     from gm_jax.models import vae as model
 
-    if config.beta != 1.0:
-        raise UserError("the importance-weighted bound has no KL to weigh: leave --beta at 1.")
     if config.num_resampled is None:
         objective = model.iwae_objective(num_samples=config.num_samples)
     else:

@@ -9,7 +9,7 @@ Measured: not yet.
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
-from experiments import vae
+from experiments import likelihoods
 from gm_jax import runner
 from gm_jax.errors import UserError
 
@@ -90,7 +90,7 @@ def output(config: RasterConfig, spec) -> "tuple[Output, dict]":
     from gm_jax.models import conditionals, raster
 
     if config.output == "bernoulli":
-        observation, binarization = vae.observation_model(vae.Config(binarization=config.binarization), spec)
+        observation, binarization = likelihoods.binary(config.binarization, spec)
         distribution = conditionals.bernoulli(observation.prepare, levels=spec.levels)
         return distribution, {"measure": distribution.measure, "binarization": binarization}
     make = conditionals.categorical if config.output == "categorical" else raster.discretized_logistic_mixture

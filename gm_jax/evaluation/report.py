@@ -9,8 +9,13 @@ from typing import Any, NamedTuple
 from gm_jax.evaluation.likelihood import LikelihoodSummary
 from gm_jax.ops.reductions import nats_to_bits_per_dim
 
-# A bound on log p from below is, negated, a bound on the negative log-likelihood from above.
+# A record's kind is of log p. The table shows -log p, which a lower bound on log p bounds from above.
 _SIGN_OF_NLL = {"exact": "=", "lower_bound": "<=", "estimate": "~"}
+_KIND_OF_NLL = {"exact": "exact", "lower_bound": "upper bound", "estimate": "estimate"}
+_NOTE = "<=: log p is bounded from below (kind lower_bound in the file), so -log p from above."
+
+# What comes out beside the number, in its settings; all other settings are what the number is of.
+_OUTCOMES = {"standard_error"}
 
 
 class Record(NamedTuple):
@@ -20,10 +25,10 @@ class Record(NamedTuple):
         name: what was measured, e.g. "nll".
         value: the number; None where it is not finite, so that the file stays JSON.
         unit: "nats", "bits/dim", ...
-        kind: "exact", "lower_bound" (of log p: the NLL is at most this), "estimate".
+        kind: of what is said of log p: "exact", "lower_bound" (-log p is at most this), "estimate".
         data: name of the data set.
         measure: what a probability is a probability of: "binary", "256 levels", "continuous".
-        split: "validation" or "test".
+        split: "train", "validation" or "test".
         examples: how many were counted.
         settings: what else the number needs to be understood: K, binarisation, checkpoint, ...
     """
@@ -94,17 +99,23 @@ def read(path: Path) -> list[Record]:
 
 
 def merge(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
-    """`old` with `new` put over it: one record per name, unit, data and split."""
+    """`old` with `new` put over it: what was measured again is replaced, and all that differs in anything stays.
 
-    def identity(record: Record) -> tuple[str, ...]:
-        return (record.name, record.unit, record.data, record.split)
+    A record is of its name, unit, data, split, examples and settings (K, step, seed, ...), but for the standard error.
+    """
+
+    def identity(record: Record) -> str:
+        settings = {name: value for name, value in record.settings.items() if name not in _OUTCOMES}
+        # As the file would have it, where a tuple is a list.
+        parts = (record.name, record.unit, record.data, record.split, record.examples, settings)
+        return json.dumps(parts, sort_keys=True)
 
     replaced = {identity(record) for record in new}
     return [record for record in old if identity(record) not in replaced] + list(new)
 
 
 def table(records: Sequence[Record]) -> str:
-    """The records as an aligned text table."""
+    """The records as an aligned text table of -log p; `kind` is there of what is said of -log p."""
     head = ("quantity", "", "value", "unit", "kind", "data", "measure", "split", "examples", "settings")
     rows = [head] + [
         (
@@ -112,7 +123,7 @@ def table(records: Sequence[Record]) -> str:
             _SIGN_OF_NLL.get(record.kind, "="),
             "not finite" if record.value is None else f"{record.value:.4f}",
             record.unit,
-            record.kind,
+            _KIND_OF_NLL.get(record.kind, record.kind),
             record.data,
             record.measure,
             record.split,
@@ -123,7 +134,8 @@ def table(records: Sequence[Record]) -> str:
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    notes = [_NOTE] if any(record.kind == "lower_bound" for record in records) else []
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *notes])
 
 
 def _finite(value: float) -> float | None:

@@ -13,6 +13,7 @@ peers.py       their signs of life, and who is named when one fails
 folder.py      what lies where in a run's folder
 train.py  evaluate.py  sample.py  plan.py    the verbs
 pictures.py    arrays to PNG
+densities.py   densities in the plane to PNG
 
 This package imports nothing heavy until a verb runs, so that --help answers at once.
 """
@@ -22,6 +23,7 @@ from gm_jax.runner.config import (
     Count,
     CountOrZero,
     DataConfig,
+    Measuring,
     OptimizerConfig,
     Rate,
     RateOrZero,
@@ -29,14 +31,16 @@ from gm_jax.runner.config import (
     Widths,
     make_optimizer,
 )
-from gm_jax.runner.experiment import Experiment
+from gm_jax.runner.experiment import Experiment, Plane
 
 __all__ = [
     "Count",
     "CountOrZero",
     "DataConfig",
     "Experiment",
+    "Measuring",
     "OptimizerConfig",
+    "Plane",
     "Rate",
     "RateOrZero",
     "TrainConfig",

@@ -9,10 +9,14 @@ Exit codes: 0 done, or stopped by a signal and saved; 1 a defect, or training di
 where jax itself ends this one for that); 2 a mistake of the user's; 130 Ctrl-C where there was nothing to save.
 """
 
+import ast
 import dataclasses
 import errno
+import inspect
+import itertools
 import logging
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,7 +41,7 @@ class EvaluateArgs:
     """The run's folder."""
     data_dir: str | None = None
     """Where TensorFlow Datasets are prepared, if not where the run found them."""
-    split: Literal["validation", "test"] = "test"
+    split: Literal["train", "validation", "test"] = "test"
     """The split to evaluate."""
     checkpoint: Literal["best", "latest"] = "best"
     """Which checkpoint: the best on validation, or the latest."""
@@ -49,12 +53,10 @@ class EvaluateArgs:
 
 @dataclasses.dataclass(frozen=True)
 class SampleArgs:
-    """Draw from the run in a folder."""
+    """Draw from the run in a folder; its data are not needed."""
 
     workdir: Path
     """The run's folder."""
-    data_dir: str | None = None
-    """Where TensorFlow Datasets are prepared, if not where the run found them."""
     num: Count = 64
     """How many samples."""
     checkpoint: Literal["best", "latest"] = "best"
@@ -62,7 +64,8 @@ class SampleArgs:
     seed: Seed = 0
     """Seed of the samples."""
     output: Path | None = None
-    """The PNG to write; by default samples-seed<seed>.png in the folder, and the arrays beside it as .npy."""
+    """The PNG to write, with or without its suffix; by default samples-seed<seed>.png in the run's folder. The arrays
+    go beside it as .npy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,8 @@ class PlanArgs:
     """Examples a step on each chip; by default --train.batch-size is shared out."""
     json: Path | None = None
     """A file to write the same to as JSON, in bytes, FLOPs and seconds."""
+    markdown: bool = False
+    """Print rows of a Markdown table instead, one for each topology."""
 
 
 def main(config_type: type, build: Callable[[Any, Any], Any], argv: Sequence[str] | None = None) -> None:
@@ -125,7 +130,8 @@ def _dispatch(config_type: type, build: Callable, argv: list[str]) -> None:
 
         train.run(module, args.config, build, args.workdir, args.cluster)
     elif verb == "evaluate":
-        args = tyro.cli(EvaluateArgs, prog=prog, args=argv, default=EvaluateArgs(workdir=workdir))
+        args_type = _evaluate_args(config_type)
+        args = tyro.cli(args_type, prog=prog, args=argv, default=args_type(workdir=workdir))
         config_lib.check(args)
         from gm_jax.runner import evaluate
 
@@ -158,6 +164,28 @@ def _train_args(config_type: type, default_workdir: Path, description: str) -> t
         f"{description}\n\nVerbs: train (this one, the default), evaluate, sample, plan; each has --help."
     )
     return TrainArgs
+
+
+def _evaluate_args(config_type: type) -> type:
+    """EvaluateArgs, and a flag for every field of the experiment that is marked `Measuring`."""
+    fields = []
+    for name, hint in config_lib.measuring_fields(config_type).items():
+        help_text = f"{_text_under(config_type, name)} By default the run's own."
+        fields.append((name, Annotated[hint | None, tyro.conf.arg(help=help_text)], None))
+    described = {"__doc__": EvaluateArgs.__doc__}
+    return dataclasses.make_dataclass("Args", fields, bases=(EvaluateArgs,), namespace=described, frozen=True)
+
+
+def _text_under(config_type: type, name: str) -> str:
+    """The text under a field, where its class or one that it extends has some."""
+    for cls in filter(dataclasses.is_dataclass, config_type.__mro__):
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+        for field, text in itertools.pairwise(body):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(id=found)), ast.Expr(value=ast.Constant(value=str(said))):
+                    if found == name:
+                        return " ".join(said.split())
+    return ""
 
 
 def _plan_args(config_type: type, default_plot: Path) -> type:

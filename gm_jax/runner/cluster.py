@@ -18,6 +18,7 @@ also take Ctrl-C and let a second signal end the process; the processes agree on
 
 import contextlib
 import hashlib
+import logging
 import os
 import shutil
 import sys
@@ -32,7 +33,7 @@ from typing import Any
 import jax
 
 from gm_jax.errors import UserError
-from gm_jax.runner import cli, peers
+from gm_jax.runner import cli, output, peers
 from gm_jax.runner import config as config_lib
 from gm_jax.runner.config import ClusterConfig
 from gm_jax.runner.folder import Folder
@@ -71,6 +72,7 @@ class Member:
         )
         self._watchdog.start()
         peers.filter_standard_error(self._folder, jax.process_index())
+        sys.stderr = output.Lasting(sys.stderr)
 
     def enter(self, phase: str, step: int) -> None:
         """Say what this process is doing from now on."""
@@ -107,11 +109,6 @@ class Member:
             traceback.print_exception(error)
         self._leave(f"{type(error).__name__}: {' '.join(str(error).split())}", 1 if code is None else code)
 
-    def interrupted(self) -> None:
-        """Leave with exit code 0 in the middle of the last evaluation; with others, never returns."""
-        if jax.process_count() > 1:
-            self._leave("stopped by a signal; the training is complete and saved", 0)
-
     def _leave(self, why: str, code: int) -> None:
         if self._watchdog is not None:
             self._watchdog.end(why)
@@ -135,6 +132,7 @@ def joined(config: ClusterConfig) -> Iterator[Member]:
         yield member
         return
     _initialize(config)
+    logging.getLogger("absl").addFilter(_is_news)
     try:
         yield member
     except agreement.AgreedError as error:
@@ -241,6 +239,14 @@ def _initialize(config: ClusterConfig) -> None:
     except (ValueError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"the processes did not find each other by {config.coordinator}: {first[:200]}") from error
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record of Orbax' is more than pages on a save that another process has left, which we say in a line."""
+    error = record.exc_info[1] if record.exc_info else None
+    while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
+        error = error.__cause__ or error.__context__
+    return error is None
 
 
 def _code(module: str) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 A configuration is data only: nested frozen dataclasses of numbers, strings and tuples. The text under a field is its
 help on the command line. A field marked `Neutral` does not change what a run computes and may differ on resuming; one
-of type `Count`, `Rate`, ... is held to its range before anything is loaded or written.
+marked `Measuring` may differ in a later evaluation; one of type `Count`, `Rate`, ... is held to its range before
+anything is loaded or written.
 """
 
 import dataclasses
@@ -25,6 +26,13 @@ ConfigT = TypeVar("ConfigT")
 
 class Neutral:
     """Marks, in its `Annotated` type, a field that does not change the result of a run."""
+
+
+class Measuring:
+    """Marks, in its `Annotated` type, a field of an experiment's own that changes what is measured, and no parameter.
+
+    The evaluation that training ends with goes by it; the verb `evaluate` takes it as a flag, for another.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +123,8 @@ class ClusterConfig:
     shutdown_timeout: Count = 120
     """Seconds that a process which is done waits for the others."""
     stall_timeout: Count = 60
-    """Seconds that a step may take before somebody is blamed; 20 times the median step, if that is longer."""
+    """Seconds that a step, or another phase, may take before somebody is blamed; 20 times the median of its kind, if
+    that is longer; 60 times as many the first time, when it compiles."""
 
 
 def check(config: Any) -> None:
@@ -149,14 +158,14 @@ def from_dict(config_type: type[ConfigT], values: dict[str, Any]) -> ConfigT:
 
 
 class Saved(typing.NamedTuple):
-    """What config.json holds: the experiment's module, the configuration's values, the data's fingerprint."""
+    """What config.json holds: the experiment's module, the configuration's values, the data's Spec as a dict."""
 
     experiment: str
     config: dict[str, Any]
-    data: str
+    data: dict[str, Any]
 
 
-def save(path: Path, module: str, config: Any, *, data: str) -> None:
+def save(path: Path, module: str, config: Any, *, data: dict[str, Any]) -> None:
     """Write config.json in one move."""
     write_text(path, json.dumps(Saved(module, to_dict(config), data)._asdict(), indent=1) + "\n")
 
@@ -173,9 +182,15 @@ def load(path: Path) -> Saved:
         raise UserError(f"{path.parent} holds no run: there is no {path.name} in it.\nTrain one there first.") from None
     except (ValueError, TypeError):
         saved = None
-    if saved is None or not (isinstance(saved.experiment, str) and isinstance(saved.config, dict)):
+    if saved is None or tuple(map(type, saved)) != (str, dict, dict):
         raise UserError(f"{path} is not a run's configuration, or is damaged.")
     return saved
+
+
+def measuring_fields(config_type: type) -> dict[str, Any]:
+    """The fields that an evaluation may set anew: name -> type."""
+    hints = typing.get_type_hints(config_type, include_extras=True)
+    return {name: hint for name, hint in hints.items() if Measuring in typing.get_args(hint)}
 
 
 def differences(config: Any, saved: Any) -> list[str]:

@@ -1,7 +1,7 @@
 """The verb `evaluate`: the table, results.json and the pictures of a run, from its folder alone."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,8 @@ import numpy as np
 from gm_jax.data import pipeline
 from gm_jax.errors import UserError
 from gm_jax.evaluation import likelihood, report
-from gm_jax.runner import pictures
+from gm_jax.runner import config as config_lib
+from gm_jax.runner import densities, pictures
 from gm_jax.runner.run import EVAL_BATCH, Run, reopen, restore
 from gm_jax.training import metrics, parallel
 from gm_jax.training.state import TrainState
@@ -25,38 +26,63 @@ NUM_SAMPLES = 100
 
 
 def run(module: str, config_type: type, build: Callable, args: "EvaluateArgs") -> None:
-    """Evaluate a split with a checkpoint of the run in a folder."""
-    opened = reopen(module, config_type, build, args.workdir, data_dir=args.data_dir)
+    """Evaluate a split with a checkpoint of the run in a folder; `args` may set anew the fields that only measure."""
+    anew = {name: getattr(args, name) for name in config_lib.measuring_fields(config_type)}
+    anew = {name: value for name, value in anew.items() if value is not None}
+    opened = reopen(module, config_type, build, args.workdir, data_dir=args.data_dir, anew=anew)
     state, step = restore(opened, args.checkpoint)
     records = measure(opened, state, step, split=args.split, seed=args.seed, batch_size=args.batch_size)
     finish(opened, records, draw(opened, state, seed=args.seed))
 
 
-def evaluator(run: Run, log_prob: LogProbFn, *, seed: int, batch_size: int = EVAL_BATCH) -> Callable:
+def evaluator(
+    run: Run,
+    log_prob: LogProbFn,
+    *,
+    seed: int,
+    batch_size: int = EVAL_BATCH,
+    before_batch: Callable[[], None] = lambda: None,
+) -> Callable:
     """(state, split) -> LikelihoodSummary; compiled once, for batches of one shape."""
     batch_size = -(-batch_size // run.strategy.num_shards) * run.strategy.num_shards
     compiled = run.strategy.compile_eval(make_eval_step(log_prob, seed=seed))
 
+    def batches(split: str) -> Iterator[tuple]:
+        for batch in pipeline.eval_batches(run.splits[split], batch_size):
+            before_batch()
+            yield batch
+
     def evaluate(state: TrainState, split: str) -> likelihood.LikelihoodSummary:
         return likelihood.evaluate(
             functools.partial(compiled, state.eval_params, state.model_state),
-            pipeline.eval_batches(run.source.splits[split], batch_size),
+            batches(split),
         )
 
     return evaluate
 
 
 def measure(
-    run: Run, state: TrainState, step: int, *, split: str, seed: int, batch_size: int = EVAL_BATCH
+    run: Run,
+    state: TrainState,
+    step: int,
+    *,
+    split: str,
+    seed: int,
+    batch_size: int = EVAL_BATCH,
+    before_batch: Callable[[str], None] = lambda name: None,
 ) -> list[report.Record]:
-    """The records of every log-probability that the experiment names; "nll" is the model's own."""
+    """The records of every log-probability that the experiment names; "nll" is the model's own.
+
+    `before_batch` is called before each batch with the name of what is measured.
+    """
     named = dict(run.experiment.evaluations)
     if run.experiment.model.log_prob is not None:
         named = {"nll": run.experiment.model.log_prob, **named}
-    spec = run.source.spec
+    spec = run.spec
     records = []
     for name, log_prob in named.items():
-        summary = evaluator(run, log_prob, seed=seed, batch_size=batch_size)(state, split)
+        before = functools.partial(before_batch, name)
+        summary = evaluator(run, log_prob, seed=seed, batch_size=batch_size, before_batch=before)(state, split)
         records += report.likelihood_records(
             name,
             summary,
@@ -75,7 +101,7 @@ def measure(
 
 def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
     """Write the pictures of a state; returns their paths."""
-    spec, key, state = run.source.spec, jax.random.key(seed), parallel.local(state)
+    spec, key, state = run.spec, jax.random.key(seed), parallel.local(state)
     grids = {"samples": pictures.as_grid(draw_samples(run, state, NUM_SAMPLES, seed=seed))}
     examples = run.fixed_examples()
     for name, picture in run.experiment.pictures.items():
@@ -84,6 +110,10 @@ def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
     for name, grid in grids.items():
         paths.append(run.folder.root / f"{name}.png")
         pictures.draw(paths[-1], grid, spec)
+    if run.experiment.plane is not None:
+        paths.append(run.folder.root / "density.png")
+        data = run.splits["validation"]["x"]
+        densities.draw(paths[-1], run.experiment.plane, state.eval_params, state.model_state, data)
     lines = metrics.read(run.folder.metrics)
     if lines:
         paths.append(run.folder.root / "curves.png")

@@ -12,6 +12,18 @@ if TYPE_CHECKING:
 PictureFn = Callable[..., Any]
 
 
+class Plane(NamedTuple):
+    """A density of points in the plane, to be drawn.
+
+    Attributes:
+        log_density: (params, model_state, x [N, 2]) -> [N] nats.
+        push: (params, model_state, z [N, 2]) -> [N, 2] from a latent plane to the data's; None where there is none.
+    """
+
+    log_density: Callable[..., Any]
+    push: Callable[..., Any] | None = None
+
+
 class Experiment(NamedTuple):
     """A model, how it is trained, and what is measured and drawn of it.
 
@@ -23,6 +35,7 @@ class Experiment(NamedTuple):
         evaluations: further log-probabilities to report, by name.
         pictures: name -> (params, model_state, key, x) -> [rows, columns, ...] examples in data space; x is a fixed
             batch of the validation split. The runner draws them as a grid; samples are drawn without being asked.
+        plane: the learned density of 2-D points, drawn beside the data; None for no such picture.
         settings: what every result must carry besides, e.g. {"binarization": "static"}.
     """
 
@@ -31,4 +44,5 @@ class Experiment(NamedTuple):
     validation: "LogProbFn | None" = None
     evaluations: "Mapping[str, LogProbFn]" = MappingProxyType({})
     pictures: Mapping[str, PictureFn] = MappingProxyType({})
+    plane: Plane | None = None
     settings: Mapping[str, Any] = MappingProxyType({})

@@ -73,13 +73,22 @@ class Sign(NamedTuple):
 def write(folder: Path, sign: Sign) -> None:
     """Write a sign; whoever reads at the same time reads the old one, the new one or neither."""
     # In place and padded: a file renamed over another stays unseen for long on some network file systems.
-    data = json.dumps(sign._asdict()).encode()[:_SIZE].ljust(_SIZE)
+    data = _encode(sign).ljust(_SIZE)
     with contextlib.suppress(OSError):  # a disk that is full for now must not end the run
         descriptor = os.open(folder / f"{sign.process}.json", os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             os.write(descriptor, data)
         finally:
             os.close(descriptor)
+
+
+def _encode(sign: Sign) -> bytes:
+    """A sign in JSON, its last word cut to what there is room for."""
+    data = json.dumps(sign._asdict(), ensure_ascii=False).encode(errors="replace")
+    if len(data) <= _SIZE or not sign.ended:
+        return data
+    # A character may take six bytes; each of these cuts leaves less.
+    return _encode(sign._replace(ended=sign.ended[: -1 - (len(data) - _SIZE) // 6]))
 
 
 def read(folder: Path) -> dict[int, Sign]:
@@ -173,7 +182,7 @@ class Watchdog:
         """Give no more signs, the last with the reason."""
         self._stopped.set()
         with self._lock:
-            self._sign = self._sign._replace(ended=why[:500])
+            self._sign = self._sign._replace(ended=why[:1000])
             write(self._folder, self._sign)
 
     def wait_for_others(self, seconds: float) -> None:
@@ -219,11 +228,16 @@ class Watchdog:
         now = time.monotonic()
         with self._lock:
             mine, age, limit = self._sign, now - self._since, self.limit(self._sign.phase)
-        if age <= min(self._floor, limit):
+        least = min(self._floor, limit)
+        # Listened for before, so that who is silent is known by then: two beats, for signs come once in a beat.
+        if age <= least - self._silence() - 2 * BEAT:
             self._hearing = Hearing(self._silence())
             return None
         others = self._others()
-        line = blame(others, self._hearing.silent(others, now))
+        silent = self._hearing.silent(others, now)
+        if age <= least:
+            return None
+        line = blame(others, silent)
         if line is not None or age <= limit:
             return line
         behind, ahead = (choose([mine, *others], key=lambda sign: sign.passed) for choose in (min, max))
@@ -279,12 +293,25 @@ def _speak(folder: Path, process: int) -> None:
         if held:
             page.append(line)
         else:
-            sys.stderr.write(line)
-            sys.stderr.flush()
+            _hand_on(line)
     if any(_GIVEN_UP in line for line in page):
         with contextlib.suppress(OSError):
             (folder / f"{process}.log").write_text("".join(page))
-        print(last_words("".join(page), folder, process), file=sys.stderr)
+        _hand_on(last_words("".join(page), folder, process) + "\n")
+    elif not _has_spoken(folder, process):
+        _hand_on("".join(page))  # whatever ended it, it may have said so among this
+
+
+def _has_spoken(folder: Path, process: int) -> bool:
+    """Whether a process has said why it left; process 0 takes the folder away when all is done."""
+    sign = read(folder).get(process)
+    return sign.ended is not None if sign is not None else not folder.is_dir()
+
+
+def _hand_on(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody may be there to read it
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def main(arguments: Sequence[Any]) -> None:

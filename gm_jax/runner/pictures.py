@@ -56,8 +56,9 @@ def read(path: Path) -> np.ndarray:
 
 
 def draw_curves(path: Path, lines: list[Line]) -> None:
-    """Write a PNG of the training loss and, below zero's sign, the validation's log-probability over steps."""
+    """Write a PNG of the training loss and of the validation's -log p over steps."""
     figure, axes = _figure()
+    curves = []
     for split, name, sign, label in (
         ("train", "loss", 1.0, "training loss"),
         ("validation", "log_prob", -1.0, "validation -log p, nats"),
@@ -66,16 +67,27 @@ def draw_curves(path: Path, lines: list[Line]) -> None:
             (line.step, sign * line.values[name]) for line in lines if line.split == split and name in line.values
         ]
         if points:
-            axes.plot(*zip(*points, strict=True), marker="o" if split == "validation" else "", ms=3, label=label)
-    values = [line.values["loss"] for line in lines if "loss" in line.values]
-    if len(values) > 4:
-        # The first steps are far off: let them leave the picture rather than flatten it.
-        axes.set_ylim(top=float(np.quantile(values, 0.97)) * 1.05 if min(values) > 0 else None)
-    axes.set_xlabel("step")
-    if axes.has_data():
+            curves.append(np.array(points))
+            axes.plot(*curves[-1].T, marker="o" if split == "validation" else "", ms=3, label=label)
+    if curves:
+        axes.set_ylim(_limits(curves))
         axes.legend()
+    axes.set_xlabel("step")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
+
+
+def _limits(curves: list[np.ndarray]) -> tuple[float | None, float | None]:
+    """The range of curves [points, (step, value)] where they have come down, but for outliers.
+
+    The first steps are far off: they leave the picture rather than flatten it.
+    """
+    first = 0.1 * max(curve[-1, 0] for curve in curves)
+    late = [curve[curve[:, 0] > first, 1] for curve in curves]
+    ends = np.concatenate([np.quantile(values, (0.01, 0.99)) for values in late if values.size])
+    low, high = ends.min(), ends.max()
+    margin = 0.1 * (high - low)
+    return (low - margin, high + margin) if margin > 0 else (None, None)
 
 
 def _scatter(path: Path, points: np.ndarray) -> None:

@@ -49,8 +49,8 @@ class Plan(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether a chip's memory holds it."""
-        return self.cost is not None and self.cost.memory.total <= self.slice.chip.hbm_bytes
+        """Whether a chip's memory holds it, which the compiler decides."""
+        return self.cost is not None
 
     @property
     def roofline(self) -> planning.Roofline:
@@ -64,7 +64,7 @@ class Plan(NamedTuple):
 
     @property
     def share_of_peak(self) -> float:
-        """Of the chips' FLOP/s."""
+        """Of the FLOP/s that the chips' matrix units could do."""
         return self.roofline.compute / self.roofline.seconds
 
 
@@ -84,15 +84,18 @@ def run(module: str, config: Any, build: Callable, args: "PlanArgs") -> None:
     for wanted, each, batch_size in zip(slices, devices, batch_sizes, strict=True):
         print(f"compiling for {wanted.name} ...", file=sys.stderr)
         plans.append(make_plan(assembled, wanted, each, batch_size))
-    print(f"{module} on {assembled.source.spec.name}, one step and one chip unless said otherwise\n")
-    print(table(plans))
-    print("\n" + "\n".join(notes(plans, num_examples=len(assembled.source.splits["train"]["x"]))))
+    if args.markdown:
+        print(markdown(module, plans))
+    else:
+        print(f"{module} on {assembled.spec.name}, one step and one chip unless said otherwise\n")
+        print(table(plans))
+        print("\n" + "\n".join(notes(plans, num_examples=len(assembled.splits["train"]["x"]))))
     if args.json is not None:
         write_text(args.json, json.dumps(report(module, config, plans), indent=1) + "\n")
-        print(f"{args.json}: the same as JSON")
+        print(f"{args.json}: the same as JSON", file=sys.stderr)
     if len(plans) > 1:
         draw(args.plot, plans)
-        print(f"{args.plot}: how it grows with the number of chips")
+        print(f"{args.plot}: how it grows with the number of chips", file=sys.stderr)
 
 
 def global_batch(batch_size: int, batch_per_chip: int | None, wanted: chips.Slice) -> int:
@@ -133,7 +136,7 @@ def make_plan(run: Run, wanted: chips.Slice, devices: Sequence[jax.Device], batc
     state = run.abstract_state()
     batches = {
         name: jax.ShapeDtypeStruct((schedule.steps_per_call, batch_size, *leaf.shape[1:]), leaf.dtype)
-        for name, leaf in run.source.splits["train"].items()
+        for name, leaf in run.splits["train"].items()
     }
     strategy = _STRATEGIES[train.parallel](devices)
     parallel.check_batch_size(batch_size, strategy)
@@ -169,12 +172,20 @@ def table(plans: Sequence[Plan]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def markdown(module: str, plans: Sequence[Plan]) -> str:
+    """A row for every plan, and the heads of its columns."""
+    name = f"`{module.rpartition('.')[2]}`"
+    rows = [tuple(_COLUMNS), ("---",) * len(_COLUMNS)]
+    rows += [(name, *(cell(plan) for cell in _COLUMNS.values() if cell is not None)) for plan in plans]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def notes(plans: Sequence[Plan], *, num_examples: int) -> list[str]:
     """What the numbers rest on, and what they leave out."""
     lines = [
         "Time is a roofline: the largest of the three, without latency of messages, dispatch and input, so too short;",
-        "memory's is of all bytes that operations touch, so too long where a small net's stay on chip. Peaks are of",
-        "bfloat16, in which TPUs multiply float32 matrices too unless told otherwise.",
+        "memory's is of all bytes that operations touch, so too long where a small net's stay on chip. Compute's is of",
+        "matrix products, whose peak is in bfloat16, in which TPUs multiply float32 too unless told otherwise.",
     ]
     lines += [f"{plan.slice.name} does not fit: {plan.refusal}" for plan in plans if plan.refusal]
     costs = [plan.cost for plan in plans if plan.cost is not None]
@@ -183,7 +194,7 @@ def notes(plans: Sequence[Plan], *, num_examples: int) -> list[str]:
     loops = next((cost.inner_loops for cost in costs if cost.inner_loops), ())
     if loops:
         lengths = ", ".join(f"{n} of {trips or '?'} turns" for trips, n in collections.Counter(loops).items())
-        lines.append(f"Loops within the step, {lengths}: FLOPs and bytes count each body once, and are too low.")
+        lines.append(f"Loops within the step, {lengths}: bytes count each body once, and memory's time with them.")
     largest = max(plan.batch_size for plan in plans)
     if largest > num_examples:
         lines.append(f"Training refuses a batch of {largest:,}: these data have {num_examples:,} examples to train on.")
@@ -242,7 +253,8 @@ def _record(plan: Plan) -> dict[str, Any]:
     return record | {
         "memory": {**plan.cost.memory._asdict(), "total": plan.cost.memory.total},
         "donated": plan.cost.donated,
-        "flops": plan.cost.flops,
+        "matrix_flops": plan.cost.matrix_flops,
+        "other_ops": plan.cost.other_ops,
         "bytes_accessed": plan.cost.bytes_accessed,
         "collectives": {kind: traffic._asdict() for kind, traffic in plan.cost.collectives.items()},
         "inner_loops": list(plan.cost.inner_loops),
@@ -270,8 +282,31 @@ def _traffic(plan: Plan, kind: str) -> str:
     return "none" if traffic is None else f"{traffic.count:g} of {_si(traffic.num_bytes, 'B')}"
 
 
+def _others(plan: Plan) -> str:
+    kinds = [kind for kind in plan.cost.collectives if kind != "all-reduce"]
+    return ", ".join(f"{kind}: {_traffic(plan, kind)}" for kind in kinds) or "none"
+
+
+def _at_least(plan: Plan, text: str) -> str:
+    """What bytes tell, where loops make them too few."""
+    return f"at least {text}" if plan.cost.inner_loops else text
+
+
+def _at_most(plan: Plan, text: str) -> str:
+    return f"at most {text}" if plan.cost.inner_loops else text
+
+
 def _fits(plan: Plan) -> str:
     return f"{'yes' if plan.fits else 'NO'}, {plan.cost.memory.total / plan.slice.chip.hbm_bytes:.1%}"
+
+
+def _step(plan: Plan) -> str:
+    # Bytes that are too few matter only where nothing else takes longer: a bound from below either way.
+    return _at_least(plan, _si(plan.roofline.seconds, "s"))
+
+
+def _known(cell: Callable[[Plan], str]) -> Callable[[Plan], str]:
+    return lambda plan: "does not fit" if plan.cost is None else cell(plan)
 
 
 def _si(value: float, unit: str) -> str:
@@ -291,7 +326,7 @@ _SIZE = {
     "batch, all chips": lambda plan: f"{plan.batch_size:,}",
     "batch, a chip": lambda plan: f"{plan.batch_size // plan.slice.num_chips:,}",
     "parameters": lambda plan: f"{plan.num_params:,}",
-    "HBM": lambda plan: _si(plan.slice.chip.hbm_bytes, "B"),
+    "HBM": lambda plan: f"{plan.slice.chip.hbm_bytes / 2**30:g} GiB",
 }
 _MEMORY = {
     "arguments": lambda plan: _si(plan.cost.memory.arguments, "B"),
@@ -302,16 +337,31 @@ _MEMORY = {
     "fits, share of HBM": _fits,
 }
 _WORK = {
-    "arithmetic": lambda plan: _si(plan.cost.flops, "FLOP"),
-    "bytes accessed": lambda plan: _si(plan.cost.bytes_accessed, "B"),
+    "matrix products": lambda plan: _si(plan.cost.matrix_flops, "FLOP"),
+    "other arithmetic": lambda plan: _si(plan.cost.other_ops, "op"),
+    "bytes accessed": lambda plan: _at_least(plan, _si(plan.cost.bytes_accessed, "B")),
 }
 _TIME = {
     "time, compute": lambda plan: _si(plan.roofline.compute, "s"),
-    "time, memory": lambda plan: _si(plan.roofline.memory, "s"),
+    "time, memory": lambda plan: _at_least(plan, _si(plan.roofline.memory, "s")),
     "time, interconnect": lambda plan: _si(plan.roofline.interconnect, "s"),
     "bound by": lambda plan: plan.roofline.bound,
-    "step": lambda plan: _si(plan.roofline.seconds, "s"),
-    "examples/s": lambda plan: f"{plan.examples_per_second:,.0f}",
-    "share of peak": lambda plan: f"{plan.share_of_peak:.1%}",
+    "step": _step,
+    "examples/s": lambda plan: _at_most(plan, f"{plan.examples_per_second:,.0f}"),
+    "share of peak": lambda plan: _at_most(plan, f"{plan.share_of_peak:.1%}") if plan.cost.matrix_flops else "0%",
     "compiled here in": lambda plan: f"{plan.cost.compile_seconds:.1f} s",
+}
+
+# Head of a column -> the cell of a plan; the first is the experiment's name.
+_COLUMNS = {
+    "experiment": None,
+    "topology": lambda plan: plan.slice.name,
+    "chips": lambda plan: f"{plan.slice.num_chips:,}",
+    "memory": _known(lambda plan: _si(plan.cost.memory.total, "B")),
+    "matrix products": _known(_WORK["matrix products"]),
+    "other arithmetic": _known(_WORK["other arithmetic"]),
+    "all-reduce": _known(functools.partial(_traffic, kind="all-reduce")),
+    "other collectives": _known(_others),
+    "step, bound by": _known(lambda plan: f"{_step(plan)}, {plan.roofline.bound}"),
+    "share of peak": _known(_TIME["share of peak"]),
 }

@@ -1,10 +1,12 @@
-"""The verb `sample`: draws from a run, from its folder alone."""
+"""The verb `sample`: draws from a run, from its folder alone; the data are not loaded."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gm_jax.errors import UserError
 from gm_jax.runner import evaluate, pictures
 from gm_jax.runner.run import reopen, restore
 
@@ -14,10 +16,19 @@ if TYPE_CHECKING:
 
 def run(module: str, config_type: type, build: Callable, args: "SampleArgs") -> None:
     """Write samples as a PNG and as an array."""
-    opened = reopen(module, config_type, build, args.workdir, data_dir=args.data_dir)
+    opened = reopen(module, config_type, build, args.workdir, with_data=False)
+    png = _with_suffix(args.output or opened.folder.root / f"samples-seed{args.seed}.png")
     state, step = restore(opened, args.checkpoint)
     samples = evaluate.draw_samples(opened, state, args.num, seed=args.seed)
-    output = (args.output or opened.folder.root / f"samples-seed{args.seed}.png").with_suffix(".png")
-    pictures.draw(output, pictures.as_grid(samples), opened.source.spec)
-    np.save(output.with_suffix(".npy"), samples)
-    print(f"{args.num} samples of step {step}: {output}, {output.with_suffix('.npy').name}")
+    pictures.draw(png, pictures.as_grid(samples), opened.spec)
+    np.save(png.with_suffix(".npy"), samples)
+    print(f"{args.num} samples of step {step}: {png}, {png.with_suffix('.npy').name}")
+
+
+def _with_suffix(output: Path) -> Path:
+    """The path with .png at its end. A dot in a name begins no suffix: v1.5 becomes v1.5.png."""
+    if output.is_dir():
+        raise UserError(f"{output} is a folder: name a file in it.")
+    if output.suffix in (".jpg", ".jpeg", ".npy", ".pdf", ".svg"):
+        raise UserError(f"samples are written as PNG, and as .npy beside it: {output.with_suffix('.png')}")
+    return output if output.suffix == ".png" else output.with_name(output.name + ".png")

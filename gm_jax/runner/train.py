@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from gm_jax.data import pipeline
 from gm_jax.errors import UserError
-from gm_jax.runner import cluster, evaluate, pictures
+from gm_jax.runner import cluster, evaluate, output, pictures
 from gm_jax.runner import config as config_lib
 from gm_jax.runner.config import ClusterConfig
 from gm_jax.runner.folder import Folder, record_versions
@@ -32,8 +33,9 @@ _SAMPLES_OVER_TIME = 64
 
 def run(module: str, config: Any, build: Callable, workdir: Path, cluster_config: ClusterConfig | None = None) -> None:
     """Train the run in `workdir` to its end, evaluate it and draw its pictures."""
-    with cluster.joined(cluster_config or ClusterConfig()) as member, contextlib.ExitStack() as stack:
-        assembled = _prepare(module, _with_absolute_data_dir(config), build, Folder(workdir), stack)
+    cluster_config = cluster_config or ClusterConfig()
+    with output.lasting(), cluster.joined(cluster_config) as member, contextlib.ExitStack() as stack:
+        assembled = _prepare(module, _with_data_dir(config), build, Folder(workdir), stack)
         member.watch(assembled.folder)
         with loop.stop_signals() as interrupted:
             try:
@@ -45,16 +47,41 @@ def run(module: str, config: Any, build: Callable, workdir: Path, cluster_config
         if stopped:
             _say(f"stopped at step {step} and saved; the same command goes on from there")
             return
-        member.enter("evaluation", step)
+        _conclude(assembled, member, step)
+
+
+def _conclude(run: Run, member: cluster.Member, last: int) -> None:
+    """Evaluate the best checkpoint with all processes and draw with the first; nobody leaves before both are done.
+
+    A signal ends it in good order: alone at once, with others all at the same batch, by votes as in training.
+    """
+    several = jax.process_count() > 1
+    enough = "stopped while evaluating; the training is complete and saved, the same command evaluates it"
+
+    def draw_and_write() -> None:
         try:
             with _sigterm_as_ctrl_c():
-                state, step = restore(assembled, "best")
-                records = evaluate.measure(assembled, state, step, split="test", seed=0)
-                if agreement.is_primary():
-                    evaluate.finish(assembled, records, evaluate.draw(assembled, state, seed=0))
+                evaluate.finish(run, records, evaluate.draw(run, state, seed=0))
         except KeyboardInterrupt:
-            print("stopped while evaluating; the training is complete and saved, the same command evaluates it")
-            member.interrupted()
+            print(enough)
+
+    with loop.stop_signals() if several else _sigterm_as_ctrl_c() as interrupted:
+
+        def before_batch(name: str) -> None:
+            # A phase for each batch, and a name for each evaluation, whose first batch compiles.
+            member.enter(f"evaluation of {name}", last)
+            if several and any(agreement.gather(interrupted())):
+                raise KeyboardInterrupt
+
+        try:
+            member.enter("restoring", last)
+            state, step = restore(run, "best")
+            records = evaluate.measure(run, state, step, split="test", seed=0, before_batch=before_batch)
+        except KeyboardInterrupt:
+            _say(enough)
+            return
+        member.enter("drawing", last)
+        agreement.together(draw_and_write if agreement.is_primary() else lambda: None)
 
 
 def _prepare(module: str, config: Any, build: Callable, folder: Folder, stack: contextlib.ExitStack) -> Run:
@@ -68,17 +95,17 @@ def _prepare(module: str, config: Any, build: Callable, folder: Folder, stack: c
         return assembled
 
     assembled = agreement.together(put_together)
-    fingerprint = assembled.source.spec.fingerprint
-    cluster.check_same(config, module, data=fingerprint)
+    spec = assembled.spec
+    cluster.check_same(config, module, data=spec.fingerprint)
 
     def claim() -> None:
         folder.create()
         stack.enter_context(folder.locked())
         if folder.holds_run():
             check_data(assembled, config_lib.load(folder.config))
-        config_lib.save(folder.config, module, config, data=fingerprint)
+        config_lib.save(folder.config, module, config, data=spec._asdict())
         devices = [str(device) for device in jax.devices()]
-        facts = {"devices": devices, "processes": jax.process_count(), "data": fingerprint}
+        facts = {"devices": devices, "processes": jax.process_count(), "data": spec.fingerprint}
         record_versions(folder.versions, facts)
 
     agreement.together(claim if agreement.is_primary() else lambda: None)
@@ -133,7 +160,7 @@ def check_batch_size(run: Run) -> None:
     Raises:
         UserError: it is one.
     """
-    batch_size, num_examples = run.config.train.batch_size, len(run.source.splits["train"]["x"])
+    batch_size, num_examples = run.config.train.batch_size, len(run.splits["train"]["x"])
     if batch_size > num_examples:
         raise UserError(f"a batch of {batch_size} is more than the {num_examples} examples to train on.")
     parallel.check_batch_size(batch_size, run.strategy)
@@ -155,9 +182,14 @@ def train(run: Run, interrupted: Callable[[], bool], member: cluster.Member) -> 
         log_every=config.log_every,
         checkpoint_every=config.checkpoint_every,
     )
+    if schedule.steps_per_call < config.steps_per_call:
+        _say(
+            f"--train.steps-per-call is lowered from {config.steps_per_call} to {schedule.steps_per_call}, "
+            "which divides --train.steps, --train.log-every and --train.checkpoint-every"
+        )
     if several:
         step_fn = loop.counting_votes(step_fn, axis_name=run.strategy.axis_name)
-    split, size = run.source.splits["train"], schedule.steps_per_call
+    split, size = run.splits["train"], schedule.steps_per_call
 
     def batches(step: int):
         member.enter("reading data", step)
@@ -217,22 +249,25 @@ def _say(line: str) -> None:
         print(line)
 
 
-def _with_absolute_data_dir(config: Any) -> Any:
-    """The folder must be found again from wherever the run is opened later."""
-    if config.data.dir is None:
+def _with_data_dir(config: Any) -> Any:
+    """The folder must be found again from wherever the run is opened later, in a shell with other variables too."""
+    where = config.data.dir or os.environ.get("TFDS_DATA_DIR")
+    if not where:
         return config
     return dataclasses.replace(
-        config, data=dataclasses.replace(config.data, dir=str(Path(config.data.dir).expanduser().absolute()))
+        config, data=dataclasses.replace(config.data, dir=str(Path(where).expanduser().absolute()))
     )
 
 
 @contextlib.contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """KeyboardInterrupt at either."""
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class _Follower:
@@ -299,7 +334,7 @@ class _Recorder(_Follower):
     def validate(self, step: int, state: TrainState) -> float | None:
         samples = pictures.as_grid(evaluate.draw_samples(self._run, state, _SAMPLES_OVER_TIME, seed=0))
         path = self._run.folder.samples / f"step-{step:07d}.png"
-        pictures.draw(path, samples, self._run.source.spec)
+        pictures.draw(path, samples, self._run.spec)
         self._events.add_image("samples", pictures.read(path), step, dataformats="HWC")
         validation = super().validate(step, state)
         if validation is not None:

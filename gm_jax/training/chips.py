@@ -1,7 +1,8 @@
 """TPU chips as Google documents them, and the slices that are made of them.
 
 Peaks, not promises: the numbers are those of Google Cloud's documentation (each chip's `source`, read in November
-2026), in units of 1 and powers of ten. What links a chip uses depends on its slice:
+2026), in units of 1. Memory is in powers of two: v4's and v5p's pages say GiB, v5e's and v6e's say GB of what their
+compiler counts in GiB. All else is in powers of ten. What links a chip uses depends on its slice:
 
     an axis that wraps around is a ring            two links of each chip carry a ring's two directions
     an axis that does not is a line                the ring is folded onto it: as much as one link carries
@@ -26,27 +27,37 @@ class Chip(NamedTuple):
         name: as topologies are named.
         peak_flops: FLOP/s of matrix products with bfloat16 inputs. jax multiplies float32 matrices so too on TPUs, in
             one pass, unless another `precision` is asked for.
-        hbm_bytes: high-bandwidth memory, bytes.
+        hbm_bytes: high-bandwidth memory, bytes. A program has a little less, or on v5p more, as the compiler says.
         hbm_bandwidth: bytes/s.
         ici_bandwidth: bytes/s that a chip sends to its neighbours over all its links together. The documents say both
             directions together, which is twice this.
         axes: of the network: 2 for a plane, 3 for a cube; a chip has two links an axis.
         pod_chips: how many chips the largest slice can have.
-        wraps: whether an axis of so many chips wraps around.
+        wraps: shape of a slice -> whether each axis wraps around.
         source: where the numbers stand.
         options: what `get_topology_desc` must be told, so that a chip is one device, as it is on Cloud TPU.
     """
 
     name: str
     peak_flops: float
-    hbm_bytes: float
+    hbm_bytes: int
     hbm_bandwidth: float
     ici_bandwidth: float
     axes: int
     pod_chips: int
-    wraps: Callable[[int], bool]
+    wraps: Callable[[tuple[int, ...]], tuple[bool, ...]]
     source: str
     options: Mapping[str, Any] = MappingProxyType({})
+
+
+def _wraps_at_16(shape: tuple[int, ...]) -> tuple[bool, ...]:
+    """Each axis by itself, where it is as long as the pod's."""
+    return tuple(length == 16 for length in shape)
+
+
+def _wraps_if_cubes(shape: tuple[int, ...]) -> tuple[bool, ...]:
+    """All axes or none: the optical links that close them run between whole cubes of 4x4x4 chips."""
+    return (all(length % 4 == 0 for length in shape),) * len(shape)
 
 
 CHIPS = {
@@ -60,41 +71,41 @@ CHIPS = {
             ici_bandwidth=1.1e15 / 4096,  # the page gives the all-reduce bandwidth of a pod: 1.1 PB/s
             axes=3,
             pod_chips=4096,
-            wraps=lambda length: length % 4 == 0,
+            wraps=_wraps_if_cubes,
             source="https://docs.cloud.google.com/tpu/docs/v4",
             options=MappingProxyType({"chip_config_name": "megacore"}),  # both cores of a chip as one device
         ),
         Chip(
             name="v5e",
             peak_flops=197e12,
-            hbm_bytes=16e9,
-            hbm_bandwidth=819e9,
+            hbm_bytes=16 * 2**30,
+            hbm_bandwidth=819e9,  # "819 GBps"; other versions of the page round it to 800
             ici_bandwidth=400e9 / 2,
             axes=2,
             pod_chips=256,
-            wraps=lambda length: length == 16,
+            wraps=_wraps_at_16,
             source="https://docs.cloud.google.com/tpu/docs/v5e",
         ),
         Chip(
             name="v5p",
             peak_flops=459e12,
-            hbm_bytes=95e9,
+            hbm_bytes=95 * 2**30,
             hbm_bandwidth=2765e9,
             ici_bandwidth=1200e9 / 2,
             axes=3,
             pod_chips=6144,
-            wraps=lambda length: length % 4 == 0,
+            wraps=_wraps_if_cubes,
             source="https://docs.cloud.google.com/tpu/docs/v5p",
         ),
         Chip(
             name="v6e",
             peak_flops=918e12,
-            hbm_bytes=32e9,
-            hbm_bandwidth=1638e9,
+            hbm_bytes=32 * 2**30,
+            hbm_bandwidth=1638e9,  # "1638 GBps"; older versions of the page round it to 1640 and 1600
             ici_bandwidth=800e9 / 2,
             axes=2,
             pod_chips=256,
-            wraps=lambda length: length == 16,
+            wraps=_wraps_at_16,
             source="https://docs.cloud.google.com/tpu/docs/v6e",
         ),
     )
@@ -125,7 +136,8 @@ class Slice(NamedTuple):
     @property
     def ici_bandwidth(self) -> float:
         """Bytes/s that a chip sends in collectives over the whole slice; 0 for a single chip."""
-        links = sum(0 if length == 1 else 2 if self.chip.wraps(length) else 1 for length in self.shape)
+        axes = zip(self.shape, self.chip.wraps(self.shape), strict=True)
+        links = sum(0 if length == 1 else 2 if wraps else 1 for length, wraps in axes)
         return self.chip.ici_bandwidth * links / (2 * self.chip.axes)
 
 

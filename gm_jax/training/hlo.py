@@ -1,7 +1,7 @@
 """What the text of a compiled program says: its collectives, its loops, and which inputs it overwrites.
 
-jax tells a compiled program's memory and arithmetic; what its devices say to each other stands in the optimised HLO
-alone, `jax.stages.Compiled.as_text()`. The text is one computation after another,
+jax tells a compiled program's memory; what its devices say to each other, and how often its loops turn, stands in the
+optimised HLO alone, `jax.stages.Compiled.as_text()`. The text is one computation after another,
 
     %body (p: f32[8]) -> f32[8] {
       %p = f32[8]{0} parameter(0)
@@ -13,7 +13,8 @@ and the last, `ENTRY`, calls the others: a loop its body, a fusion its insides, 
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import NamedTuple
 
 KINDS = (
@@ -30,6 +31,7 @@ _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
 _CALLED = re.compile(r"(\w+)=(?:%?([\w.-]+)|\{([^}]*)\})")
 _CALLING = {"calls", "called_computations", "to_apply"}
+_RUNS_ITS_COMPUTATION = {"fusion", "call", "async-start", "custom-call"}  # others apply theirs to pairs of elements
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 _BRANCHES = {"branch_computations", "true_computation", "false_computation"}
 
@@ -54,7 +56,7 @@ class Instruction(NamedTuple):
         name: of the result.
         type: of the result.
         op: the operation.
-        operands: the rest of the line, without metadata.
+        attributes: the rest of the line, operands first, without metadata.
         called: the computations that it names, by the attribute that names them.
         trips: how often a loop's body runs, where the compiler has noted it.
     """
@@ -63,7 +65,7 @@ class Instruction(NamedTuple):
     name: str
     type: str
     op: str
-    operands: str
+    attributes: str
     called: Mapping[str, tuple[str, ...]]
     trips: int | None
 
@@ -75,34 +77,43 @@ class Program(NamedTuple):
     entry: str
     num_aliased: int
 
-    def collectives(self) -> dict[str, Traffic]:
-        """What one run of the program does of each kind; of a conditional, the branch that moves most.
+    def total(self, measure: Callable[[Instruction, Mapping[str, str]], Mapping[Hashable, float]]) -> Counter:
+        """Sum amounts over everything that one run of the program executes; of a conditional, the larger branch.
 
-        An asynchronous collective counts once, at its start. The body of a loop counts as often as it runs, or once
-        where the text does not say how often that is.
+        The body of a loop counts as often as it runs, or once where the text does not say how often that is. What is
+        asynchronous counts once, at its start.
+
+        Args:
+            measure: (instruction, types of the names in its computation) -> its own amounts, by name.
         """
-        return self._collectives(self.entry)
+        return self._total(self.entry, measure)
+
+    def collectives(self) -> dict[str, Traffic]:
+        """What one run of the program does of each kind."""
+        amounts = self.total(_traffic)
+        kinds = dict.fromkeys(kind for kind, _ in amounts)
+        return {kind: Traffic(*(amounts[kind, field] for field in Traffic._fields)) for kind in kinds}
 
     def loops(self) -> list[int | None]:
         """How often the body of each loop runs, outer before inner; None where the text does not say."""
         return list(self._loops(self.entry))
 
-    def _collectives(self, name: str) -> dict[str, Traffic]:
-        total: dict[str, Traffic] = {}
-        for instruction in self.computations.get(name, ()):
-            kind = instruction.op.removesuffix("-start")
-            if kind in KINDS:
-                _add(total, {kind: Traffic(1, _result_bytes(instruction))})
-            elif instruction.op == "while":
+    def _total(self, name: str, measure: Callable) -> Counter:
+        total = Counter()
+        computation = self.computations.get(name, ())
+        types = {instruction.name: instruction.type for instruction in computation}
+        for instruction in computation:
+            total.update(measure(instruction, types))
+            if instruction.op == "while":
                 for body in instruction.called["body"]:
-                    _add(total, self._collectives(body), times=self._trips(instruction) or 1)
+                    trips = self._trips(instruction) or 1
+                    total.update({key: trips * amount for key, amount in self._total(body, measure).items()})
             elif instruction.op == "conditional":
                 names = [name for key in _BRANCHES for name in instruction.called.get(key, ())]
-                branches = [self._collectives(branch) for branch in names]
-                _add(total, max(branches, key=lambda kinds: sum(t.num_bytes for t in kinds.values()), default={}))
-            elif not instruction.op.endswith(("-update", "-done")):
+                total.update(max((self._total(branch, measure) for branch in names), key=Counter.total, default={}))
+            elif instruction.op in _RUNS_ITS_COMPUTATION:
                 for called in _called(instruction):
-                    _add(total, self._collectives(called))
+                    total.update(self._total(called, measure))
         return total
 
     def _loops(self, name: str) -> Iterator[int | None]:
@@ -118,13 +129,13 @@ class Program(NamedTuple):
             return loop.trips
         condition = self.computations.get(loop.called["condition"][0], ())
         constants = {
-            line.name: int(line.operands.partition(")")[0])
+            line.name: int(line.attributes.partition(")")[0])
             for line in condition
-            if line.op == "constant" and re.fullmatch(r"\d+\).*", line.operands)
+            if line.op == "constant" and re.fullmatch(r"\d+\).*", line.attributes)
         }
         for line in condition:
-            if line.is_root and line.op == "compare" and "direction=LT" in line.operands:
-                compared = [operand.strip(" %") for operand in line.operands.partition(")")[0].split(",")]
+            if line.is_root and line.op == "compare" and "direction=LT" in line.attributes:
+                compared = [operand.strip(" %") for operand in line.attributes.partition(")")[0].split(",")]
                 return constants.get(compared[-1].split(" ")[-1].lstrip("%"))
         return None
 
@@ -144,17 +155,17 @@ def parse(text: str) -> Program:
         elif found := _INSTRUCTION.match(line):
             # Names in metadata and in the backend's settings are no calls.
             noted = re.search(r'"known_trip_count":\{"n":"(\d+)"', found[5])
-            operands = re.split(r", (?:metadata|backend_config)=", found[5], maxsplit=1)[0]
+            attributes = re.split(r", (?:metadata|backend_config)=", found[5], maxsplit=1)[0]
             lines.append(
                 Instruction(
                     is_root=found[1] is not None,
                     name=found[2],
                     type=found[3],
                     op=found[4],
-                    operands=operands,
+                    attributes=attributes,
                     called={
                         key: (one,) if one else tuple(part.strip(" %") for part in many.split(","))
-                        for key, one, many in _CALLED.findall(operands)
+                        for key, one, many in _CALLED.findall(attributes)
                         if key in _CALLING | _BRANCHES | {"body", "condition"}
                     },
                     trips=int(noted[1]) if noted else None,
@@ -170,10 +181,27 @@ def _called(instruction: Instruction) -> Iterator[str]:
             yield from names
 
 
-def _add(total: dict[str, Traffic], more: Mapping[str, Traffic], *, times: float = 1) -> None:
-    for kind, traffic in more.items():
-        count, num_bytes = total.get(kind, Traffic(0, 0))
-        total[kind] = Traffic(count + times * traffic.count, num_bytes + times * traffic.num_bytes)
+def operands(instruction: Instruction) -> list[str]:
+    """What an instruction is applied to, each with its type before it if the text says it there."""
+    depth = 1
+    for index, character in enumerate(instruction.attributes):
+        depth += (character == "(") - (character == ")")
+        if not depth:
+            return _parts(f"({instruction.attributes[:index]})")
+    return []
+
+
+def operand_type(operand: str, types: Mapping[str, str]) -> str:
+    """The type of an operand: what stands before its name, or what its computation says."""
+    before, _, name = operand.rpartition(" ")
+    return before or types.get(name.lstrip("%"), "")
+
+
+def _traffic(instruction: Instruction, types: Mapping[str, str]) -> dict[tuple[str, str], float]:
+    kind = instruction.op.removesuffix("-start")
+    if kind not in KINDS:
+        return {}
+    return {(kind, "count"): 1, (kind, "num_bytes"): _result_bytes(instruction)}
 
 
 def _result_bytes(instruction: Instruction) -> float:

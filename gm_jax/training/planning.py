@@ -6,13 +6,14 @@ step's time,
 
     t = max( FLOPs / peak,   bytes accessed / HBM bandwidth,   bytes sent / interconnect bandwidth )              (1)
 
-with all numbers per chip. A chip of n sends, for collectives whose result is b bytes on each,
+with all numbers per chip, and FLOPs those of matrix products, whose peak it is; no peak is documented of the units that
+do the rest. A chip of n sends, for collectives whose result is b bytes on each,
 
     all-reduce 2 b (n-1)/n,   all-gather and all-to-all b (n-1)/n,   reduce-scatter b (n-1),   others b            (2)
 
 Not in it are the latency of messages, dispatch, and input from the host: a small net on many chips is slower than (1).
-The compiler's bytes are those that its operations read and write; of a small net part of them stays in the chip's own
-memory and never meets the HBM, whose time is then less than (1) says.
+The compiler's bytes are those that its operations read and write, of the body of a loop within the step once; of a
+small net part of them stays in the chip's own memory and never meets the HBM, whose time is then less than (1) says.
 """
 
 import importlib.util
@@ -24,7 +25,7 @@ from typing import NamedTuple
 import jax
 
 from gm_jax.errors import UserError
-from gm_jax.training import hlo, parallel
+from gm_jax.training import arithmetic, hlo, parallel
 from gm_jax.training.chips import Slice
 from gm_jax.training.step import TrainStep
 from gm_jax.types import PyTree
@@ -67,17 +68,19 @@ class Cost(NamedTuple):
 
     Attributes:
         memory: on one chip.
-        flops: a step and chip.
+        matrix_flops: of matrix products and convolutions, a step and chip; loops count as often as they turn.
+        other_ops: all other arithmetic, a step and chip.
         bytes_accessed: a step and chip.
         collectives: a step, by kind; bytes of the results on one chip.
         donated: whether every leaf of the state is overwritten by its successor.
         inner_loops: how often the bodies of the loops within a step run, None where that is not known. The compiler
-            counts FLOPs and bytes of each body once: with loops, both are less than what runs.
+            counts the bytes of each body once: with loops, there are more. So is the arithmetic where it is None.
         compile_seconds: what compiling took, here.
     """
 
     memory: Memory
-    flops: float
+    matrix_flops: float
+    other_ops: float
     bytes_accessed: float
     collectives: Mapping[str, hlo.Traffic]
     donated: bool
@@ -162,7 +165,7 @@ def compile_step(
 def _cost(compiled: jax.stages.Compiled, num_steps: int, *, num_leaves: int, compile_seconds: float) -> Cost:
     stats, analysis = compiled.memory_analysis(), compiled.cost_analysis()
     program = hlo.parse(compiled.as_text())
-    loops = program.loops()
+    work, loops = arithmetic.count(program), program.loops()
     if num_steps > 1 and num_steps in loops:
         loops.remove(num_steps)  # the loop over the steps of a call; the outermost comes first
     return Cost(
@@ -173,8 +176,9 @@ def _cost(compiled: jax.stages.Compiled, num_steps: int, *, num_leaves: int, com
             temporaries=stats.temp_size_in_bytes,
             program=stats.generated_code_size_in_bytes,
         ),
+        matrix_flops=work.matrix_flops / num_steps,
+        other_ops=work.other_ops / num_steps,
         # The compiler counts the body of the loop over steps once: these are of one step already.
-        flops=analysis["flops"],
         bytes_accessed=analysis["bytes accessed"],
         collectives={
             kind: hlo.Traffic(traffic.count / num_steps, traffic.num_bytes / num_steps)
@@ -190,7 +194,7 @@ def roofline(cost: Cost, wanted: Slice) -> Roofline:
     """Equation (1) for a step on a slice."""
     sent = sum(bytes_sent(kind, traffic.num_bytes, wanted.num_chips) for kind, traffic in cost.collectives.items())
     return Roofline(
-        compute=cost.flops / wanted.chip.peak_flops,
+        compute=cost.matrix_flops / wanted.chip.peak_flops,
         memory=cost.bytes_accessed / wanted.chip.hbm_bandwidth,
         interconnect=sent / wanted.ici_bandwidth if sent else 0.0,
     )

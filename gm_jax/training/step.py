@@ -92,8 +92,8 @@ def make_train_step(
             params = {**params, player: new_params}
             opt_state = {**opt_state, player: new_opt_state}
             if ema_decay is not None:
-                # Gradient accumulation leaves the parameters alone on most steps: those must not age the average.
-                fresh = jnp.logical_and(state.step % objective.every == 0, _has_moved(new_opt_state))
+                moves = _has_moved(new_opt_state, state.params[player], new_params)
+                fresh = jnp.logical_and(state.step % objective.every == 0, moves)
                 ema = _average(ema_params[player], new_params, state.step, ema_decay)
                 ema = jax.tree.map(lambda new, old, fresh=fresh: jnp.where(fresh, new, old), ema, ema_params[player])
                 ema_params = {**ema_params, player: ema}
@@ -182,10 +182,20 @@ def _pmean(tree: PyTree, axis_name: str | None) -> PyTree:
     return jax.tree.map(mean, tree)
 
 
-def _has_moved(opt_state: PyTree) -> Array:
-    if isinstance(opt_state, optax.MultiStepsState):
-        return opt_state.mini_step == 0
-    return jnp.asarray(True)
+def _has_moved(opt_state: PyTree, old: PyTree, new: PyTree) -> Array:
+    """Whether this step may age the average: gradient accumulation leaves the parameters alone on most.
+
+    Wherever in the optimiser it accumulates, and over how many steps: what counts is whether a parameter has changed.
+    Without any, the parameters need not be compared.
+    """
+
+    def accumulates(node: PyTree) -> bool:
+        return isinstance(node, (optax.MultiStepsState, optax.ApplyEvery))
+
+    if not any(map(accumulates, jax.tree.leaves(opt_state, is_leaf=accumulates))):
+        return jnp.asarray(True)
+    changed = jax.tree.map(lambda before, after: jnp.any(before != after), old, new)
+    return jnp.any(jnp.stack(jax.tree.leaves(changed)))
 
 
 def _average(ema: PyTree, params: PyTree, step: Array, decay: float) -> PyTree:

@@ -9,8 +9,8 @@ from gm_jax.evaluation import report
 from gm_jax.evaluation.likelihood import LikelihoodSummary
 
 
-def summary(mean=-100.0, error=0.5, kind="lower_bound", settings=(("K", 500),)):
-    return LikelihoodSummary(mean, error, 1000, kind, settings)
+def summary(mean=-100.0, error=0.5, kind="lower_bound", settings=(("K", 500),), examples=1000):
+    return LikelihoodSummary(mean, error, examples, kind, settings)
 
 
 def records(made=None, *, name="nll", measure="256 levels", data="digits", split="test", num_dims=64, settings=None):
@@ -113,12 +113,30 @@ def test_merging_replaces_what_was_measured_again_and_keeps_the_rest():
     assert report.merge(merged, new) == merged  # measuring again changes nothing
 
 
-@pytest.mark.parametrize("other", [{"name": "iwae"}, {"data": "mnist"}, {"split": "validation"}])
-def test_numbers_of_another_name_data_or_split_stand_side_by_side(other):
-    old, new = records(), records(**other)
+@pytest.mark.parametrize(
+    "other",
+    [
+        *({"name": "iwae"}, {"data": "mnist"}, {"split": "validation"}),
+        *({"settings": {"step": 2}}, {"settings": {"step": 1, "seed": 0}}, {"made": summary(settings=(("K", 5000),))}),
+        {"made": summary(examples=500)},
+    ],
+)
+def test_numbers_that_differ_in_what_they_are_of_stand_side_by_side(other):
+    old, new = records(settings={"step": 1}), records(**{"settings": {"step": 1}, **other})
     assert report.merge(old, new) == old + new
-    identities = {(record.name, record.unit, record.data, record.split) for record in old + new}
-    assert len(identities) == 4
+    assert report.merge(report.merge(old, new), new) == old + new
+
+
+def test_a_number_read_from_the_file_is_replaced_whatever_its_settings_are_made_of(tmp_path):
+    made = records(settings={"dilations": (1, 2), "temperature": 0.1})
+    report.write(tmp_path / "results.json", made)
+    assert report.merge(report.read(tmp_path / "results.json"), made) == made
+
+
+def test_another_standard_error_makes_no_other_number():
+    old, new = records(), records(summary(error=0.25))
+    assert old[0].settings != new[0].settings
+    assert report.merge(old, new) == new
 
 
 def test_a_unit_is_replaced_by_its_own_alone():
@@ -131,12 +149,17 @@ def test_merging_with_nothing_changes_nothing():
     assert report.merge([], records()) == report.merge(records(), []) == records()
 
 
-@pytest.mark.parametrize(("kind", "sign"), [("exact", "="), ("lower_bound", "<="), ("estimate", "~")])
-def test_the_table_says_what_kind_of_statement_each_number_is(kind, sign):
-    # A lower bound on log p is an upper bound on the NLL: the truth is at most this.
-    for row in report.table(records(summary(kind=kind))).splitlines()[2:]:
+@pytest.mark.parametrize(
+    ("kind", "sign", "shown"),
+    [("exact", "=", "exact"), ("lower_bound", "<=", "upper bound"), ("estimate", "~", "estimate")],
+)
+def test_the_table_says_what_kind_of_statement_on_the_nll_each_number_is(kind, sign, shown):
+    # A lower bound on log p is an upper bound on the NLL, which is the number shown: the truth is at most this.
+    _, _, nats, bits, *note = report.table(records(summary(kind=kind))).splitlines()
+    for row in (nats, bits):
         assert row.split()[:2] == ["nll", sign]
-        assert kind in row.split()
+        assert f" {shown}  " in row
+    assert ["log p is bounded from below" in line for line in note] == [True] * (kind == "lower_bound")
 
 
 def test_every_row_of_the_table_shows_unit_kind_data_measure_and_split():
@@ -145,7 +168,8 @@ def test_every_row_of_the_table_shows_unit_kind_data_measure_and_split():
         + records(summary(kind="estimate"), name="kde", measure="binary", data="mnist")
         + records(measure="256 levels")
     )
-    head, rule, *rows = report.table(made).splitlines()
+    head, rule, *rows, note = report.table(made).splitlines()
+    assert note.startswith("<=: ")
     assert set(rule) == {"-"}
     assert len(rule) == max(map(len, [head, *rows]))
     columns = {name: head.index(name) for name in ("quantity", "value", "unit", "kind", "data", "measure", "split")}
@@ -155,8 +179,9 @@ def test_every_row_of_the_table_shows_unit_kind_data_measure_and_split():
         cells = {name: row[start : ends[name]].strip() for name, start in columns.items()}
         assert cells["value"] == f"{record.value:.4f}"
         assert cells["quantity"].split()[0] == record.name
-        for name in ("unit", "kind", "data", "measure", "split"):
+        for name in ("unit", "data", "measure", "split"):
             assert cells[name] == getattr(record, name)
+        assert cells["kind"] == {"lower_bound": "upper bound"}.get(record.kind, record.kind)
         assert "1,000" in row
         assert "K=500" in row
         assert "standard_error=" in row

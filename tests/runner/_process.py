@@ -8,12 +8,16 @@ FAULT=<what>@<step> python _process.py ARGUMENTS
     raise        a ValueError there
     term         SIGTERM there
     code         another version of the code
+    measure      SIGTERM before the evaluation at the end
+    draw         SIGTERM while its pictures are drawn
+    slow         drawing takes so many seconds, not steps
 """
 
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={os.environ.get('DEVICES', '2')}"
@@ -21,7 +25,7 @@ os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={os.environ.g
 from experiments import vae
 from gm_jax import runner
 from gm_jax.data import pipeline
-from gm_jax.runner import cluster
+from gm_jax.runner import cluster, evaluate
 
 
 def inject(fault: str) -> None:
@@ -29,6 +33,12 @@ def inject(fault: str) -> None:
     if what == "code":
         code = cluster._code
         cluster._code = lambda module: {**code(module), "jax": "0.0.0"}
+        return
+    if what in ("measure", "draw"):
+        before(what, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        return
+    if what == "slow":
+        before("draw", lambda: time.sleep(float(number)))
         return
     train_batches = pipeline.train_batches
 
@@ -38,6 +48,16 @@ def inject(fault: str) -> None:
         return train_batches(split, batch_size, seed, first_step, *rest)
 
     pipeline.train_batches = faulty
+
+
+def before(name: str, act: Callable[[], None]) -> None:
+    function = getattr(evaluate, name)
+
+    def wrapped(*args, **kwargs):
+        act()
+        return function(*args, **kwargs)
+
+    setattr(evaluate, name, wrapped)
 
 
 def act(what: str) -> None:

@@ -77,7 +77,7 @@ ERRORS = [
     (["--trian.steps", "5"], "--train.steps"),
     (["--decoder", "gaussian"], "invalid choice 'gaussian'"),
     (["evalute"], "evalute"),
-    (["evaluate", "--split", "train"], "invalid choice 'train'"),
+    (["evaluate", "--split", "all"], "invalid choice 'all'"),
     (["--hidden", "a"], "hidden"),
     # numbers
     (["--train.steps", "0"], "train.steps must be at least 1, got 0"),
@@ -95,6 +95,7 @@ ERRORS = [
     (["--latent-dim", "0"], "latent_dim must be at least 1, got 0"),
     (["--importance-samples", "0"], "importance_samples must be at least 1"),
     (["--beta", "nan"], "beta must be at least 0, got nan"),
+    (["evaluate", "--importance-samples", "0"], "importance_samples must be at least 1, got 0"),
     # data
     (["--data.name", "mnits"], "Did you mean 'mnist'"),
     (["--data.name", "toy:two_moon"], "two_moons"),
@@ -102,8 +103,13 @@ ERRORS = [
     (["--data.name", "mnist", "--data.dir", "/nowhere"], "not prepared in /nowhere"),
     (["--data.name", ""], "no data set"),
     # what does not go together
-    (["--data.name", "toy:pinwheel"], "--decoder normal"),
+    (["--data.name", "toy:pinwheel", "--decoder", "bernoulli"], "--decoder normal"),
     (["--binarization", "static"], "static binarisation is for binary data"),
+    (
+        ["--binarization", "threshold", "--data.name", "toy:pinwheel"],
+        "for a bernoulli decoder, and this one is normal",
+    ),
+    (["--log-var", "0"], "--log-var is for a normal decoder, and this one is bernoulli"),
     (["--network", "conv", "--hidden", "8", "8", "8", "8"], "8x8"),
     (["--network", "conv", "--data.name", "toy:pinwheel", "--decoder", "normal"], "images"),
 ]
@@ -149,7 +155,23 @@ def test_a_missing_or_empty_folder_and_a_file_hold_no_run(verb, command, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"experiment": "experiments.vae", "config": {}, "data": ""}'])
+def test_evaluate_takes_what_only_measures_and_says_what_it_is(command):
+    train_help, evaluate_help = (
+        " ".join(re.sub(r"[│|]", " ", command(verb, "--help").out).split()) for verb in ("train", "evaluate")
+    )
+    said = re.search("--importance-samples .*?(K of .*?[.])", train_help)[1]
+    assert f"{said} By default the run's own." in evaluate_help
+    for flag in ("--latent-dim", "--validation-samples", "--train.steps"):
+        assert flag in train_help
+        assert flag not in evaluate_help
+
+
+def test_what_an_objective_lacks_is_no_flag_of_its_experiment(command):
+    assert "--beta" in command("--help", experiment=beta_vae).out
+    assert "--beta" not in command("--help", experiment=iwae).out
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"experiment": "experiments.vae", "config": {}, "data": {}}'])
 def test_a_damaged_configuration_is_a_mistake_for_every_verb(text, command, tiny, tmp_path):
     (tmp_path / "config.json").write_text(text)
     for arguments in (["evaluate"], ["sample"], [*tiny]):

@@ -5,6 +5,7 @@ of one agree to the last digits of a float32; over two devices there is one orde
 """
 
 import json
+import logging
 import os
 import re
 import signal
@@ -195,26 +196,59 @@ def test_sigterm_to_one_saves_the_same_step_on_all_and_one_process_goes_on_to_th
 
 
 @pytest.mark.slow
-def test_what_one_process_began_two_finish_to_the_same_bits(run, complete, tmp_path):
-    folder, pmap = tmp_path / "run", ("--train.parallel", "pmap")
-    (alone,) = run(folder, *pmap, processes=1, faults={0: f"term@{EVERY + CALL}"})
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_what_one_process_began_two_finish_to_the_same_bits(parallel, run, complete, tmp_path):
+    folder, strategy = tmp_path / "run", ("--train.parallel", parallel)
+    (alone,) = run(folder, *strategy, processes=1, faults={0: f"term@{EVERY + CALL}"})
     assert alone.code == 0, alone
     assert "stopped at step" in alone.out
-    both = run(folder, *pmap, devices=1)
+    both = run(folder, *strategy, devices=1)
     assert [ended.code for ended in both] == [0, 0], both
-    assert same_bits(folder, complete("pmap", 1, 2))
+    assert same_bits(folder, complete(parallel, 1, 2))
 
 
 @pytest.mark.slow
-def test_a_process_that_is_stopped_is_named_by_the_watchdog(start, tmp_path):
+@pytest.mark.parametrize(
+    ("heartbeat", "stall", "code"), [(200, 6, 1), (HEARTBEAT, 120, 128 + signal.SIGABRT)], ids=["watchdog", "heartbeat"]
+)
+def test_a_process_that_is_stopped_is_named_by_whoever_notices_first(heartbeat, stall, code, start, tmp_path):
     folder = tmp_path / "run"
-    waits = ("--cluster.heartbeat-timeout", 200, "--cluster.stall-timeout", 6)  # jax itself would wait for longer
+    waits = ("--cluster.heartbeat-timeout", heartbeat, "--cluster.stall-timeout", stall)
     first, stopped = start(folder, *waits, faults={1: f"stop@{EVERY + CALL}"})
     ended = first.wait()
     os.kill(json.loads((folder / "processes" / "1.json").read_text())["pid"], signal.SIGKILL)
     stopped.wait()
     named(ended, rf"process 1 \(pid \d+ on {socket.gethostname()}\) is dead or stopped: no sign of life since .* \d+")
-    assert ended.code == 1
+    assert ended.code in (code, -signal.SIGABRT if code > 128 else code)  # as `timeout` hands it on
+
+
+@pytest.mark.slow
+def test_a_process_that_stalls_and_is_alive_is_named_by_itself_and_the_other(run, tmp_path):
+    waits = ("--cluster.heartbeat-timeout", 200, "--cluster.stall-timeout", 6)
+    for ended in run(tmp_path / "run", *waits, faults={1: f"sleep@{EVERY + CALL}"}):
+        named(ended, r"process 1 \(.*\) is stalled in reading data at step 6, and .* waits for it: \d+ s so far")
+        assert ended.code == 1
+
+
+@pytest.mark.slow
+def test_the_others_wait_while_process_0_draws_for_longer_than_they_would_to_part(run, tmp_path):
+    folder, drawing = tmp_path / "run", 15
+    both = run(folder, "--cluster.shutdown-timeout", drawing // 3, faults={0: f"slow@{drawing}"})
+    assert [ended.code for ended in both] == [0, 0], both
+    assert (folder / "results.json").exists()
+    assert (folder / "samples.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [{1: "measure"}, {0: "draw"}])
+def test_sigterm_during_the_last_evaluation_ends_it_for_both_with_exit_code_0(fault, run, tmp_path):
+    folder = tmp_path / "run"
+    first, second = run(folder, faults=fault)
+    assert (first.code, second.code) == (0, 0), (first, second)
+    assert "stopped while evaluating; the training is complete and saved" in first.out
+    assert "stopped" not in second.out
+    assert not (folder / "results.json").exists()
+    assert (folder / "checkpoints" / str(STEPS)).is_dir()
 
 
 @pytest.mark.slow
@@ -235,6 +269,21 @@ def test_a_process_with_other_code_or_settings_is_named_by_all_before_anything_i
         assert ended.err.startswith("error: process 1 differs from process 0: code jax is 0.0.0, not ")
         assert len(ended.err.splitlines()) == 2
     assert not folder.exists()
+
+
+def test_what_orbax_says_of_a_save_that_another_process_has_left_is_no_news():
+    def record(*causes: Exception) -> logging.LogRecord:
+        error = None
+        for cause in causes:
+            cause.__cause__, error = error, cause
+        exc_info = None if error is None else (type(error), error, None)
+        return logging.LogRecord("absl", logging.ERROR, "async_checkpointer.py", 1, "failed", (), exc_info)
+
+    barrier = jax.errors.JaxRuntimeError("INTERNAL: Barrier failed")
+    assert not cluster._is_news(record(barrier))
+    assert not cluster._is_news(record(barrier, ValueError("a save has failed")))
+    assert cluster._is_news(record(OSError("no space left")))
+    assert cluster._is_news(record())
 
 
 def test_settings_that_differ_are_named(monkeypatch):

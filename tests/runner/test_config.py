@@ -43,9 +43,9 @@ def test_the_defaults_are_within_their_ranges_and_survive_the_file(config_type, 
     config = config_type()
     config_lib.check(config)
     path = tmp_path / "config.json"
-    config_lib.save(path, "experiments.some", config, data="abc")
+    config_lib.save(path, "experiments.some", config, data={"name": "digits"})
     saved = config_lib.load(path)
-    assert (saved.experiment, saved.data) == ("experiments.some", "abc")
+    assert (saved.experiment, saved.data) == ("experiments.some", {"name": "digits"})
     assert config_lib.from_dict(config_type, saved.config) == config
     assert config_lib.differences(config, saved.config) == []
     assert [child.name for child in tmp_path.iterdir()] == ["config.json"]
@@ -103,7 +103,12 @@ def test_a_saved_configuration_of_another_version_is_refused_by_field(change, od
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "5", '"text"', '{"experiment": "e"}', '{"experiment": 1, "config": {}, "data": ""}', "\xff"]
+    "text",
+    [
+        *("", "{", "[]", "5", '"text"', "\xff", '{"experiment": "e"}'),
+        '{"experiment": 1, "config": {}, "data": {}}',
+        '{"experiment": "e", "config": {}, "data": ""}',
+    ],
 )
 def test_a_damaged_file_is_an_error_that_names_it(text, tmp_path):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
@@ -132,6 +137,19 @@ def test_fields_that_are_gone_or_new_are_differences():
         "old: 1 (saved) is no field of this version",
     ]
     assert config_lib.differences(Config(), {**config_lib.to_dict(Config()), "optimizer": 3})
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured(Config):
+    samples: Annotated[Count, config_lib.Measuring] = 5
+
+
+def test_a_field_that_measures_is_known_with_its_range_and_is_part_of_the_run():
+    assert config_lib.measuring_fields(Config) == {}
+    assert config_lib.measuring_fields(Measured) == {"samples": Annotated[Count, config_lib.Measuring]}
+    with pytest.raises(UserError, match="samples must be at least 1, got 0"):
+        config_lib.check(Measured(samples=0))
+    assert config_lib.differences(Measured(samples=6), config_lib.to_dict(Measured())) == ["samples: 5 (saved) != 6"]
 
 
 @dataclasses.dataclass(frozen=True)

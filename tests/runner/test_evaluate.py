@@ -7,14 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import vae
-from gm_jax.data import sources
-from gm_jax.evaluation import likelihood
+from gm_jax.data import pipeline, sources
 from gm_jax.runner import evaluate, pictures
-from gm_jax.runner.run import reopen, restore
+from gm_jax.runner.run import abstract_batch, reopen, restore
+from gm_jax.types import Likelihood
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -49,20 +51,41 @@ def test_results_of_other_splits_stand_beside_each_other(finished, command):
     assert json.loads((finished / "results.json").read_text()) == records
 
 
-def test_the_batch_size_matters_only_through_its_noise_and_other_seeds_give_other_numbers(finished, command):
-    values = {}
-    for name, flags in {"one": [], "odd": ["--batch-size", "33"], "seed": ["--seed", "1"]}.items():
+def test_the_number_depends_on_the_seed_and_not_on_the_batch_size(finished, command):
+    def evaluate_with(*flags):
+        (finished / "results.json").unlink(missing_ok=True)
         assert command("evaluate", "--workdir", finished, *flags).code == 0
-        records = json.loads((finished / "results.json").read_text())
-        assert {record["examples"] for record in records} == {180}
-        values[name] = records[0]["value"]
-    assert len(set(values.values())) == 3
-    np.testing.assert_allclose(list(values.values()), values["one"], rtol=0.01)
+        return [record["value"] for record in json.loads((finished / "results.json").read_text())]
+
+    values, odd, other_seed = (evaluate_with(*flags) for flags in ((), ("--batch-size", "33"), ("--seed", "1")))
+    np.testing.assert_allclose(odd, values, rtol=1e-6)
+    np.testing.assert_allclose(other_seed, values, rtol=0.01)
+    assert min(np.abs(np.subtract(other_seed, values))) > 1e-6 * max(values)
 
 
-def test_the_latest_checkpoint_may_be_asked_for(finished, command):
+def test_another_number_of_samples_gives_another_bound_that_says_so_beside_the_first(finished, command, contents):
+    before = json.loads((finished / "results.json").read_text())
+    checkpoints = contents(finished / "checkpoints")
+    assert command("evaluate", "--workdir", finished, "--importance-samples", "40").code == 0
+    records = json.loads((finished / "results.json").read_text())
+    assert [record["settings"].get("K") for record in records if record["name"] == "nll"] == [3, 3, 40, 40]
+    # The ELBO has no K: measured again it is the same number, and replaced.
+    assert records[:2] == before[:2]
+    assert records[4:] == before[2:]
+    assert 0.1 < before[0]["value"] - records[2]["value"] < 5.0
+    assert contents(finished / "checkpoints") == checkpoints
+    assert json.loads((finished / "config.json").read_text())["config"]["importance_samples"] == 3
+
+
+def test_the_latest_checkpoint_may_be_asked_for_and_what_was_measured_of_another_stays(finished, command):
+    records = json.loads((finished / "results.json").read_text())
+    for record in records:
+        record["settings"]["step"] = 50
+    (finished / "results.json").write_text(json.dumps(records))
     assert command("evaluate", "--workdir", finished, "--checkpoint", "latest").code == 0
-    assert json.loads((finished / "results.json").read_text())[0]["settings"]["step"] == 60
+    both = json.loads((finished / "results.json").read_text())
+    assert both[: len(records)] == records
+    assert [record["settings"]["step"] for record in both[len(records) :]] == [60] * len(records)
 
 
 def test_the_average_is_what_is_evaluated(whole):
@@ -76,12 +99,39 @@ def test_the_average_is_what_is_evaluated(whole):
 
 
 def test_the_number_is_the_mean_over_every_example_once(whole):
+    # The log-probability of each example is known: a count that skips, doubles or pads is off. 180 = 2 x 70 + 40.
     run = reopen("experiments.vae", vae.Config, vae.build, whole)
     state, _ = restore(run, "best")
-    summary = evaluate.evaluator(run, run.experiment.model.log_prob, seed=0, batch_size=100)(state, "test")
-    assert isinstance(summary, likelihood.LikelihoodSummary)
-    assert summary.num_examples == len(run.source.splits["test"]["x"])
-    assert json.loads((whole / "results.json").read_text())[0]["value"] == -summary.mean
+    weights = jnp.arange(1, 65).reshape(8, 8, 1)
+
+    def log_prob(params, model_state, key, x):
+        return Likelihood(-jnp.sum(x * weights[None], axis=(1, 2, 3)).astype(jnp.float32), kind="exact")
+
+    summary = evaluate.evaluator(run, log_prob, seed=0, batch_size=70)(state, "test")
+    by_hand = -(run.splits["test"]["x"].astype(np.int64) * np.asarray(weights)).sum((1, 2, 3))
+    assert (summary.num_examples, summary.kind) == (180, "exact")
+    np.testing.assert_allclose(summary.mean, np.mean(by_hand), rtol=1e-12)
+    np.testing.assert_allclose(summary.standard_error, np.std(by_hand, ddof=1) / np.sqrt(180), rtol=1e-12)
+
+
+def test_what_training_says_is_the_mean_of_each_examples_own_bound(whole):
+    # Every example by itself with the key of its place in the split, and the mean taken here.
+    run = reopen("experiments.vae", vae.Config, vae.build, whole)
+    state, _ = restore(run, "best")
+    evaluation = jax.random.fold_in(jax.random.key(0), 0xFFFFFFFE)
+    log_prob = run.experiment.model.log_prob
+
+    @jax.jit
+    def one(index, x):
+        return log_prob(state.eval_params, state.model_state, jax.random.fold_in(evaluation, index), x[None]).log_prob
+
+    examples = run.splits["test"]["x"]
+    values = [float(one(np.uint32(index), x)[0]) for index, x in enumerate(examples)]
+    said = json.loads((whole / "results.json").read_text())[0]
+    assert (said["examples"], said["settings"]["K"]) == (len(values), 3)
+    np.testing.assert_allclose(said["value"], -np.mean(values, dtype=np.float64), rtol=1e-6)
+    error = np.std(values, ddof=1, dtype=np.float64) / np.sqrt(len(values))
+    np.testing.assert_allclose(said["settings"]["standard_error"], error, rtol=1e-5)
 
 
 def test_a_damaged_best_checkpoint_is_passed_over_and_stays_where_it_is(finished, command, contents, caplog):
@@ -92,7 +142,7 @@ def test_a_damaged_best_checkpoint_is_passed_over_and_stays_where_it_is(finished
     with caplog.at_level(logging.WARNING, logger="gm_jax"):
         assert command("evaluate", "--workdir", finished).code == 0
     assert [record.name for record in caplog.records] == ["gm_jax"]
-    assert json.loads((finished / "results.json").read_text())[0]["settings"]["step"] != best
+    assert json.loads((finished / "results.json").read_text())[-1]["settings"]["step"] != best
     assert contents(finished / "checkpoints") == before
 
 
@@ -106,8 +156,11 @@ def test_sample_draws_as_many_as_asked_for_and_the_same_for_a_seed(finished, com
     assert (samples.shape, samples.dtype) == ((6, 8, 8, 1), np.uint8)
     assert set(np.unique(samples)) <= {0, 16}
     assert pictures.read(finished / "samples-seed3.png").std() > 0
-    assert command("sample", "--workdir", finished, "--num", "6", "--seed", "3", "--output", tmp_path / "a/b").code == 0
-    np.testing.assert_array_equal(np.load(tmp_path / "a" / "b.npy"), samples)
+    for output, written in (("a/b.png", "a/b"), ("v1.5", "v1.5")):
+        same = command("sample", "--workdir", finished, "--num", "6", "--seed", "3", "--output", tmp_path / output)
+        assert same.code == 0
+        assert (tmp_path / f"{written}.png").exists()
+        np.testing.assert_array_equal(np.load(tmp_path / f"{written}.npy"), samples)
     assert command("sample", "--workdir", finished, "--num", "6", "--seed", "4", "--output", tmp_path / "c").code == 0
     assert (np.load(tmp_path / "c.npy") != samples).any()
     after = contents(finished)
@@ -134,9 +187,37 @@ def test_a_run_of_two_devices_is_evaluated_by_one(command, tiny, tmp_path, compi
         np.testing.assert_allclose(now["value"], before["value"], rtol=1e-5)
 
 
-def test_other_data_may_be_elsewhere(finished, command, monkeypatch, tmp_path):
+def test_a_place_that_samples_cannot_be_written_to_is_named(finished, command, tmp_path):
+    for output, message in ((tmp_path, "is a folder"), (tmp_path / "x.jpg", f"{tmp_path / 'x.png'}")):
+        ended = command("sample", "--workdir", finished, "--output", output)
+        assert (ended.code, message in ended.err) == (2, True)
+
+
+def test_sample_needs_no_data(finished, command, monkeypatch):
+    def refuse(name, data_dir=None):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(sources, "load", refuse)
+    assert command("sample", "--workdir", finished, "--num", "4").code == 0
+
+
+@pytest.mark.parametrize("name", ["digits", "toy:two_moons", "wave:tones"])
+def test_a_spec_says_what_a_batch_looks_like(name):
+    source = sources.load(name)
+    batch = pipeline.train_batch(source.splits["train"], 5, 0, 0)
+    assert abstract_batch(source.spec, 5) == {
+        key: jax.ShapeDtypeStruct(array.shape, array.dtype) for key, array in batch.items()
+    }
+
+
+def test_data_are_looked_for_where_the_run_found_them_unless_told_otherwise(finished, command, monkeypatch, tmp_path):
     asked = []
     load = sources.load
     monkeypatch.setattr(sources, "load", lambda name, data_dir=None: asked.append(data_dir) or load(name, data_dir))
-    assert command("sample", "--workdir", finished, "--data-dir", tmp_path).code == 0
-    assert asked == [str(tmp_path)]
+    monkeypatch.setenv("TFDS_DATA_DIR", "/of/another/shell")
+    saved = json.loads((finished / "config.json").read_text())
+    saved["config"]["data"]["dir"] = "/found/there"
+    (finished / "config.json").write_text(json.dumps(saved))
+    assert command("evaluate", "--workdir", finished).code == 0
+    assert command("evaluate", "--workdir", finished, "--data-dir", tmp_path).code == 0
+    assert asked == ["/found/there", str(tmp_path)]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from gm_jax.runner import peers
@@ -35,6 +36,16 @@ def test_a_sign_is_read_as_it_was_written(tmp_path):
     peers.write(tmp_path, ONE)  # a shorter one over it
     (tmp_path / "2.json").write_text("")  # torn
     assert peers.read(tmp_path) == {1: ONE}
+
+
+@pytest.mark.parametrize("character", ["x", "\u00e9", "\u65e5", "\U0001f600", "\x1b", "\udc80", '"'])
+def test_a_long_last_word_is_cut_and_whoever_said_it_is_still_named(character, tmp_path):
+    watchdog = peers.Watchdog(tmp_path, 1, floor=5.0)
+    watchdog.end("ValueError: " + 5000 * character)
+    assert (tmp_path / "1.json").stat().st_size == peers._SIZE
+    sign = peers.read(tmp_path)[1]
+    assert sign.ended.startswith("ValueError: " + 200 * ("?" if character == "\udc80" else character))
+    assert peers.blame([sign], []).startswith("process 1 (pid ")
 
 
 def test_whose_count_stays_the_same_for_long_enough_is_silent():
@@ -94,6 +105,21 @@ def test_past_the_limit_whoever_is_behind_is_named_by_all(watchdog, tmp_path):
     assert "no process is behind" in watchdog._accusation()
 
 
+def test_at_the_least_limit_it_is_known_who_is_dead_and_not_only_behind(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(peers.time, "monotonic", lambda: clock[0])
+    watchdog = peers.Watchdog(tmp_path, 1, floor=6.0)
+    watchdog.enter("training", 5)
+    watchdog.enter("training", 7)  # the one before took no time: this one's limit is the least
+    accusations = {}
+    for clock[0] in np.arange(0.5, 8.0, peers.BEAT):
+        peers.write(tmp_path, TWO._replace(count=1))
+        peers.write(tmp_path, THREE._replace(count=int(clock[0]), passed=2))
+        accusations[clock[0]] = watchdog._accusation()
+    assert {when for when, line in accusations.items() if line is None} == {0.5, 1.5, 2.5, 3.5, 4.5, 5.5}
+    assert accusations[6.5].startswith("process 2 (pid 102 on host) is dead or stopped")
+
+
 def test_a_short_phase_is_not_looked_into(watchdog):
     watchdog._durations["training"].append(0.1)
     watchdog.enter("training", 8)
@@ -123,6 +149,38 @@ def test_what_cpp_writes_goes_on_but_for_the_page_that_becomes_one_line(tmp_path
     assert (before, kept) == ("before", "W1122 17:46:15.8 1 other.cc:1] kept")
     assert line.startswith("error: process 2 (pid 102 on host)")
     assert "stack trace" in (tmp_path / "1.log").read_text()
+
+
+LATE = """\
+before
+E1122 17:46:15.874559   11009 coordination_service_agent.cc:289] Polled an error from coordination service
+terminate called after throwing an instance of 'std::bad_alloc'
+"""
+
+
+@pytest.mark.parametrize(
+    ("spoken", "shown"), [(None, LATE.splitlines()), ("ValueError: no", ["before"]), (peers.DONE, ["before"])]
+)
+def test_what_cpp_says_last_is_shown_unless_the_process_itself_has_said_why(spoken, shown, tmp_path):
+    peers.write(tmp_path, ONE._replace(ended=spoken))
+    command = [sys.executable, "-I", peers.__file__, str(tmp_path), "1"]
+    done = subprocess.run(command, input=LATE, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.splitlines() == shown
+
+
+def test_when_all_is_done_and_its_folder_gone_nothing_more_is_said(tmp_path):
+    command = [sys.executable, "-I", peers.__file__, str(tmp_path / "gone"), "0"]
+    done = subprocess.run(command, input=LATE, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.splitlines() == ["before"]
+
+
+def test_with_nobody_to_read_it_what_cpp_writes_is_still_taken_and_the_end_understood(tmp_path):
+    peers.write(tmp_path, TWO)
+    command = [sys.executable, "-I", peers.__file__, str(tmp_path), "1"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stderr.close()
+    process.communicate("one\ntwo\n" + UNHEALTHY.format(2, 2), timeout=60)
+    assert "process 2 (pid 102 on host)" in peers.read(tmp_path)[1].ended
 
 
 def test_a_watchdog_gives_signs_until_it_is_told_to_end(tmp_path, monkeypatch):

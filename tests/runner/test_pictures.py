@@ -77,6 +77,24 @@ def test_curves_are_drawn_of_whatever_there_is(lines, tmp_path):
     assert pictures.read(tmp_path / "curves.png").shape == (480, 840, 3)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_first_steps_and_outliers_do_not_flatten_the_curves(sign):
+    steps = np.arange(100, 20_100, 100)
+    loss = sign * 90.0 + 10.0 * np.exp(-steps / 4000) + 1000.0 * np.exp(-steps / 100)
+    loss[150] = 1e6
+    validation = np.stack([steps[9::10], sign * 90.0 + 5.0 * np.exp(-steps[9::10] / 4000) + 3.0], axis=1)
+    low, high = pictures._limits([np.stack([steps, loss], axis=1), validation])
+    late = np.delete(loss, 150)[20:]
+    assert low < late.min() < validation[-1, 1] < validation[2, 1] < high
+    assert late.max() - 0.1 < high < late.max() + 2.0
+    assert late.min() - 2.0 < low
+
+
+def test_curves_of_one_value_or_one_point_have_the_usual_limits():
+    for curve in ([(1, 2.0)], [(step, 2.0) for step in range(20)]):
+        assert pictures._limits([np.array(curve)]) == (None, None)
+
+
 def test_matplotlib_is_imported_only_to_draw():
     import subprocess
     import sys

@@ -94,7 +94,7 @@ def test_the_end_says_what_was_measured_and_where_the_pictures_are(finished, com
     ended = command("--workdir", finished, *tiny)
     table, _, place = ended.out.rstrip().rpartition("\n\n")
     assert ended.code == 0
-    assert re.search(r"nll +<= +\d+\.\d{4} +nats +lower_bound +digits +binary +test +180 +K=3", table)
+    assert re.search(r"nll +<= +\d+\.\d{4} +nats +upper bound +digits +binary +test +180 +K=3", table)
     assert place.startswith(f"{finished}: samples.png,")
     assert all((finished / name.strip()).exists() for name in place.partition(": ")[2].split(","))
 
@@ -151,13 +151,16 @@ def test_what_does_not_change_the_result_may_differ_and_is_saved(finished, whole
 
 def test_a_longer_run_goes_on_to_what_it_would_have_been(finished, command, tiny, tmp_path, state_hash):
     longer = [*tiny, "--train.steps", "80"]
+    before = json.loads((finished / "results.json").read_text())
     ended = command("--workdir", finished, *longer)
     assert ended.code == 0, ended.err
     assert f"going on from step {STEPS} of 80" in ended.out
     assert json.loads((finished / "config.json").read_text())["config"]["train"]["steps"] == 80
     assert command("--workdir", tmp_path / "other", *longer).code == 0
-    for name in ("metrics.jsonl", "results.json", "config.json"):
+    for name in ("metrics.jsonl", "config.json"):
         assert (finished / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+    results, expected = (json.loads((path / "results.json").read_text()) for path in (finished, tmp_path / "other"))
+    assert results == before + expected  # what was measured of the shorter run stays
     assert state_hash(finished) == state_hash(tmp_path / "other")
 
 
@@ -185,11 +188,34 @@ def test_more_steps_are_refused_where_the_first_would_have_been_others():
 
 def test_other_data_of_the_same_name_are_refused(finished, command, tiny):
     saved = json.loads((finished / "config.json").read_text())
-    (finished / "config.json").write_text(json.dumps(saved | {"data": "0" * 64}))
-    for arguments in (["evaluate"], ["sample"], [*tiny]):
+    saved["data"]["fingerprint"] = "0" * 64
+    (finished / "config.json").write_text(json.dumps(saved))
+    for arguments in (["evaluate"], [*tiny]):
         ended = command(*arguments, "--workdir", finished)
         assert ended.code == 2
         assert "other data: digits is not what it was" in ended.err
+
+
+def test_a_configuration_that_does_not_say_what_the_data_are_is_damaged(finished, command, tiny):
+    saved = json.loads((finished / "config.json").read_text())
+    for data in ({}, {**saved["data"], "shape": 8}, {**saved["data"], "more": 1}):
+        (finished / "config.json").write_text(json.dumps({**saved, "data": data}))
+        for arguments in (["evaluate"], ["sample"], [*tiny]):
+            ended = command(*arguments, "--workdir", finished)
+            assert (ended.code, "does not say what the run's data are" in ended.err) == (2, True)
+
+
+def test_where_the_data_lie_is_kept_with_the_run(command, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    assert command("--workdir", tmp_path / "run", *tiny, "--train.steps", "2").code == 0
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert saved["config"]["data"]["dir"] == str(tmp_path / "tfds")
+
+
+def test_steps_a_call_that_do_not_divide_are_lowered_and_that_is_said(command, tiny, tmp_path):
+    ended = command("--workdir", tmp_path / "run", *tiny, "--train.steps", "6", "--train.steps-per-call", "4")
+    assert ended.code == 0
+    assert "--train.steps-per-call is lowered from 4 to 2" in ended.out
 
 
 def stop_at(step: int, monkeypatch) -> None:

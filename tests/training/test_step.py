@@ -152,6 +152,38 @@ def test_accumulated_steps_make_one_update_of_the_mean_gradient_and_age_the_aver
     np.testing.assert_allclose(history[3][0].ema_params["net"]["w"], average, rtol=1e-4)
 
 
+def accumulate(tx, steps):
+    return optax.MultiSteps(tx, steps).gradient_transformation()
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        optax.chain(optax.clip_by_global_norm(1.0), accumulate(optax.sgd(0.1), 3)),
+        optax.chain(optax.apply_every(3), optax.sgd(0.1)),
+        optax.masked(accumulate(optax.sgd(0.1), 3), {"w": True, "b": True}),
+    ],
+    ids=["chain", "apply_every", "masked"],
+)
+def test_the_average_ages_with_the_updates_wherever_the_optimizer_accumulates(tx):
+    start = state.create(noisy_regression(), {"net": tx}, jax.random.key(3), batches(1)[0]).params["net"]["w"]
+    averages, params = [start], []
+    for current, _ in run(noisy_regression(), tx, 6, ema_decay=0.5):
+        params.append(current.params["net"]["w"])
+        averages.append(current.ema_params["net"]["w"])
+    assert [bool(np.any(after != before)) for before, after in itertools.pairwise(averages)] == [False, False, True] * 2
+    for t in (2, 5):
+        decay = min(0.5, (1 + t) / (10 + t))
+        np.testing.assert_allclose(averages[t + 1], decay * averages[t] + (1 - decay) * params[t], rtol=1e-6)
+
+
+def test_the_average_ages_at_every_step_where_only_a_part_accumulates():
+    labels = {"w": "slow", "b": "fast"}
+    tx = optax.partition({"slow": accumulate(optax.sgd(0.1), 3), "fast": optax.sgd(0.1)}, labels)
+    averages = [current.ema_params["net"]["b"] for current, _ in run(noisy_regression(), tx, 4, ema_decay=0.5)]
+    assert len(set(map(float, averages))) == 4
+
+
 def test_a_run_cut_in_two_is_bit_for_bit_the_whole_run():
     model, tx = noisy_regression(), optax.adam(0.05)
     whole = run(model, tx, 6, ema_decay=0.9)[-1][0]

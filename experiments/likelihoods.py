@@ -1,0 +1,63 @@
+"""What a pixel is to a model: choices of a likelihood that experiments share. It is no experiment of its own."""
+
+from typing import TYPE_CHECKING
+
+from gm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from gm_jax.models.observations import ObservationModel
+
+
+def of_decoder(config, spec) -> "tuple[ObservationModel, str | None]":
+    """What a VAE's decoder says of the data, and the name of the binarisation where there is one.
+
+    Args:
+        config: with the fields decoder, binarization and log_var; where decoder is None the data's own is taken.
+        spec: of the data.
+    """
+    from gm_jax.models import observations
+
+    decoder = config.decoder or _usual_decoder(spec)
+    for flag, value, owner in (
+        ("binarization", config.binarization, "bernoulli"),
+        ("log-var", config.log_var, "normal"),
+    ):
+        if value is not None and decoder != owner:
+            raise UserError(f"--{flag} is for a {owner} decoder, and that of {spec.name} is {decoder}.")
+    if decoder == "normal":
+        return observations.normal(levels=spec.levels, log_var=config.log_var), None
+    if spec.levels is None:
+        raise UserError(f"a {decoder} decoder is for images with levels, not for {spec.name}: --decoder normal")
+    if decoder == "discretized_logistic":
+        return observations.discretized_logistic(levels=spec.levels), None
+    return binary(config.binarization, spec)
+
+
+def binary(binarization: str | None, spec) -> "tuple[ObservationModel, str]":
+    """Bernoulli pixels of images made binary, and the name of the way there.
+
+    Args:
+        binarization: the way; None for static where the data are binary and dynamic where they are not.
+        spec: of the data.
+    """
+    import jax
+
+    from gm_jax.models import observations
+    from gm_jax.ops import binarization as ops
+
+    name = binarization or ("static" if spec.levels == 2 else "dynamic")
+    if (name == "static") != (spec.levels == 2):
+        raise UserError(f"{spec.name} has {spec.levels} levels: static binarisation is for binary data, and only it.")
+    ways = {
+        "static": lambda key, x: ops.static(x),
+        "dynamic": lambda key, x: ops.dynamic(x, jax.random.uniform(key, x.shape), levels=spec.levels),
+        "threshold": lambda key, x: ops.threshold(x, levels=spec.levels),
+    }
+    return observations.bernoulli(ways[name], levels=spec.levels), name
+
+
+def _usual_decoder(spec) -> str:
+    """Points have a density. Grey images are nearly black and white in the sets that VAEs are shown on; colours not."""
+    if spec.levels is None:
+        return "normal"
+    return "bernoulli" if len(spec.shape) == 3 and spec.shape[-1] == 1 else "discretized_logistic"
