@@ -45,10 +45,12 @@ class Sample(NamedTuple):
     Attributes:
         seconds: of one unit of work.
         others: cores that everything but this worker used meanwhile.
+        count: units that it took.
     """
 
     seconds: float
     others: float
+    count: int = 1
 
     @property
     def clean(self) -> bool:
@@ -79,7 +81,10 @@ class Ratio(NamedTuple):
         return f"{self.clean}/{self.rounds}"
 
     def __str__(self) -> str:
-        return "-" if self.median is None else f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
+        if self.median is None:
+            return "-"
+        places = 0 if self.median >= 100 else 2
+        return f"{self.median:.{places}f} ({self.low:.{places}f}-{self.high:.{places}f})"
 
 
 class Case:
@@ -167,6 +172,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def number(value: float | None, form: str) -> str:
     """A cell of a table; "-" where nothing is known."""
     return "-" if value is None else format(value, form)
+
+
+def add_xla_flags(flags: str) -> None:
+    """For a worker, before it uses jax: flags beside those of the environment. XLA ends a process that names others."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 
 def check_machine() -> None:
@@ -277,7 +287,7 @@ def _timed(run: Run, count: int) -> Sample:
     run(count)
     elapsed = time.perf_counter() - start
     others = others_used(_busy_seconds() - busy, time.process_time() - own, elapsed)
-    return Sample(elapsed / count, others)
+    return Sample(elapsed / count, others, count)
 
 
 def _busy_seconds() -> float:

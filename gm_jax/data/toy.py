@@ -89,6 +89,25 @@ def toy_log_density(name: str) -> Callable[[np.ndarray], np.ndarray]:
     return log_density
 
 
+@functools.cache
+def toy_entropy(name: str) -> float:
+    """The entropy of a toy source, nats: what an exact test NLL cannot stay below, but for the chance of the split.
+
+    By the midpoint rule over [-6, 6]^2, 600 x 600 points: to 1e-9 nats, the pinwheel's tails beyond included.
+
+    Args:
+        name: a key of `TOYS`, with or without the prefix "toy:".
+    Returns:
+        -integral of p log p.
+    Raises:
+        UserError: there is no such toy.
+    """
+    middles = (np.arange(600) + 0.5) / 50 - 6
+    log_p = toy_log_density(name)(np.stack(np.meshgrid(middles, middles), axis=-1).reshape(-1, 2))
+    log_p = log_p[log_p > -700]  # where p underflows, p log p does too
+    return float(-np.sum(np.exp(log_p) * log_p) / 50**2)
+
+
 def _toy(name: str) -> Toy:
     try:
         return TOYS[name.removeprefix(PREFIX)]

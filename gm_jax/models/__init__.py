@@ -6,4 +6,5 @@ latent_space.py    reconstructions, interpolations, traversals
 autoregressive.py  exact likelihoods by the chain rule: one ordering or a mixture of several, labels, completions
 conditionals.py    networks of the conditionals, and what their outputs mean: Bernoulli, categorical
 raster.py          networks in raster order: PixelCNN, PixelRNN, WaveNet; mixtures of logistics as outputs
+flow.py            normalizing flows: exact likelihoods by a change of variables, priors, dequantised data
 """

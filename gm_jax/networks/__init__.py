@@ -9,5 +9,14 @@ masked_conv.py    convolutions that cannot look ahead in raster order, colours i
 pixelcnn.py       PixelCNN, and the gated one without a blind spot
 pixelrnn.py       PixelRNN: Row LSTM, Diagonal BiLSTM
 wavenet.py        WaveNet: dilated causal convolutions
+couplings.py      layers of flows, there and back, and the networks inside couplings
+nice.py           NICE: additive couplings and one scaling
+realnvp.py        RealNVP: affine couplings, of points and, in several scales, of images
+glow.py           Glow: actnorm, 1x1 convolution, affine coupling, in several scales
+spline_flow.py    neural spline flows: couplings by rational-quadratic splines
+gan_mlp.py        fully connected generator and discriminator, and the contract of every such pair
+dcgan.py          convolutional generator and discriminator
+normalization.py  batch, virtual batch and spectral normalisation, and what they keep
+minibatch_discrimination.py   how close the others of a batch lie
 conditioning.py   what a class label adds
 """

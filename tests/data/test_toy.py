@@ -143,6 +143,18 @@ def test_splits_have_their_sizes_and_types_and_differ(name):
     assert not np.array_equal(splits["validation"]["x"], splits["train"]["x"][:10_000])
 
 
+def test_the_checkerboards_entropy_is_the_logarithm_of_its_area():
+    np.testing.assert_allclose(toy.toy_entropy("toy:checkerboard"), np.log(32.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_entropy_is_the_mean_of_the_samplers_points(name):
+    x = np.concatenate([arrays["x"] for arrays in toy.toy_splits(name).values()])
+    log_density = toy.toy_log_density(name)(x)
+    tolerance = 4 * log_density.std() / len(x) ** 0.5 + 1e-9
+    np.testing.assert_allclose(toy.toy_entropy(name), -log_density.mean(), rtol=0, atol=tolerance)
+
+
 def test_points_of_the_wrong_shape_raise():
     with pytest.raises(ValueError, match=r"\[N, 2\]"):
         toy.toy_log_density("pinwheel")(np.zeros(2))

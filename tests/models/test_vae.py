@@ -5,13 +5,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from scipy import stats
 
 from gm_jax.errors import UserError
 from gm_jax.models import observations, vae
-from gm_jax.networks.convnet import ConvDecoder, ConvEncoder
 from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
 from gm_jax.ops import binarization
 
@@ -217,15 +215,22 @@ def test_iwae_is_the_log_mean_weight_of_its_samples():
     (z,) = drawn
     log_q = stats.norm(np.asarray(mean), np.exp(0.5 * np.asarray(log_var))).logpdf(z).sum(-1)
     log_w = -(z**2).sum(-1) + stats.norm.logpdf(z).sum(-1) - log_q
-    np.testing.assert_allclose(-loss, np.log(np.exp(log_w).mean(0)).mean(), rtol=1e-5)
-    np.testing.assert_allclose(metrics["iw_bound"], -loss)
+    bound = np.log(np.exp(log_w).mean(0)).mean()
+    np.testing.assert_allclose([-loss, metrics["iw_bound"]], [bound, bound], rtol=1e-5)
     np.testing.assert_allclose(metrics["elbo"], log_w.mean(), rtol=1e-5)
 
 
-def test_iwae_of_one_sample_is_the_single_sample_elbo():
-    bound = mlp_vae(objective=vae.iwae_objective(num_samples=1))
-    loss, (_, metrics) = loss_of(bound, random_params(bound, images()), images(), jax.random.key(5))
-    np.testing.assert_allclose(-loss, metrics["elbo"], rtol=1e-6)
+def test_iwae_of_one_sample_is_the_single_sample_elbo(x64):
+    # log p(x|z) - log q(z|x)/p(z), whose constants cancel, of the z that was drawn; no KL in closed form.
+    drawn = []
+    mean, log_var = jax.random.normal(jax.random.key(0), (2, 3, 2))
+    loss, metrics = vae.iwae_objective(num_samples=1)(jax.random.key(1), mean, log_var, spy(drawn))
+    z, mean, log_var = np.asarray(drawn[0][0]), np.asarray(mean), np.asarray(log_var)
+    eps = (z - mean) * np.exp(-0.5 * log_var)
+    reconstruction, kl_sample = -(z**2).sum(-1), 0.5 * (z**2 - eps**2 - log_var).sum(-1)
+    expected = (reconstruction - kl_sample).mean()
+    np.testing.assert_allclose(-loss, expected, rtol=1e-12)
+    np.testing.assert_allclose([metrics["elbo"], metrics["iw_bound"]], [expected] * 2, rtol=1e-12)
 
 
 def test_resampled_iwae_estimates_the_gradient_of_iwae_without_bias():
@@ -255,50 +260,21 @@ def test_resampled_iwae_estimates_the_gradient_of_iwae_without_bias():
     assert 0.5 < z.std() < 1.5
 
 
-@each_observation
 @pytest.mark.parametrize(
-    "objective",
+    ("name", "objective"),
     [
-        vae.elbo_objective(beta=2.0),
-        vae.iwae_objective(num_samples=3),
-        vae.resampled_iwae_objective(num_samples=3, num_resampled=2),
+        *((name, vae.elbo_objective(beta=2.0)) for name in OBSERVATIONS),
+        ("bernoulli", vae.iwae_objective(num_samples=3)),
+        ("bernoulli", vae.resampled_iwae_objective(num_samples=3, num_resampled=2)),
     ],
 )
-def test_every_parameter_gets_a_gradient(observation, objective):
-    bound = mlp_vae(observation, objective=objective)
+def test_every_parameter_gets_a_gradient(name, objective):
+    bound = mlp_vae(OBSERVATIONS[name], objective=objective)
     params = random_params(bound, images())
     grads = jax.jit(jax.grad(lambda p: loss_of(bound, p, images(), jax.random.key(5))[0]))(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         assert np.isfinite(leaf).all(), path
         assert np.abs(leaf).max() > 0, path
-
-
-@pytest.mark.parametrize("objective", [vae.elbo_objective(), vae.iwae_objective(num_samples=3)])
-@pytest.mark.parametrize("networks", ["mlp", "conv"])
-def test_some_adam_steps_lower_the_loss(objective, networks):
-    x = images()
-    if networks == "mlp":
-        bound = mlp_vae(objective=objective)
-    else:
-        encoder, decoder = ConvEncoder((4, 4), 3, hidden=16), ConvDecoder((4, 4), (8, 8, 1), hidden=16)
-        bound = vae.vae(encoder, decoder, BERNOULLI, latent_dim=3, objective=objective)
-    params, model_state = jax.jit(bound.model.init)(jax.random.key(0), {"x": x})
-    (player,) = bound.model.objectives
-    assert set(params) == {player.wrt} == {"vae"}
-    assert set(params["vae"]) == {"encoder", "decoder"}
-    optimizer = optax.adam(3e-3)
-
-    @jax.jit
-    def step(params, opt_state, key):
-        (loss, _), grads = jax.value_and_grad(player.loss, has_aux=True)(params, model_state, key, {"x": x})
-        updates, opt_state = optimizer.update(grads, opt_state)
-        return optax.apply_updates(params, updates), opt_state, loss
-
-    opt_state, losses = optimizer.init(params), []
-    for i in range(40):
-        params, opt_state, loss = step(params, opt_state, jax.random.key(i))
-        losses.append(float(loss))
-    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 1.0
 
 
 def test_bfloat16_networks_leave_the_loss_in_float32():
@@ -438,12 +414,12 @@ def test_networks_that_do_not_fit_are_refused_at_init():
         objective=vae.elbo_objective(),
     )
     with pytest.raises(AssertionError):
-        too_few.model.init(jax.random.key(0), x)
+        jax.eval_shape(too_few.model.init, jax.random.key(0), x)
     other_latents = vae.vae(
         MLPEncoder((4,), 2), MLPDecoder((4,), (8, 8, 1)), BERNOULLI, latent_dim=3, objective=vae.elbo_objective()
     )
     with pytest.raises(AssertionError):
-        other_latents.model.init(jax.random.key(0), x)
+        jax.eval_shape(other_latents.model.init, jax.random.key(0), x)
 
 
 def test_the_loss_is_the_same_under_jit_and_vmap():

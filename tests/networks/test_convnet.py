@@ -39,16 +39,16 @@ def test_fewer_stages_take_more_sizes():
     assert outputs.shape == (1, 14, 14, 1)
 
 
-def test_every_output_pixel_depends_on_the_latents_and_the_moments_on_every_input_pixel():
+def test_every_output_pixel_depends_on_the_latents_and_the_moments_on_every_input_pixel(randomized):
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 1))
     # tanh: an unlucky relu may be dead everywhere.
     encoder = ConvEncoder((4, 6), 3, hidden=8, activation=jnp.tanh)
     decoder = ConvDecoder((6, 4), (8, 8, 1), hidden=8, activation=jnp.tanh)
-    encoder_params = jax.jit(encoder.init)(jax.random.key(1), x)
+    encoder_params = randomized(encoder, x)
     jacobian = jax.jit(jax.jacrev(lambda x: jnp.concatenate(encoder.apply(encoder_params, x))))(x)
     assert (np.abs(jacobian).sum((0, 1, 2)) > 0).all()
     z = jax.random.normal(jax.random.key(2), (1, 3))
-    decoder_params = jax.jit(decoder.init)(jax.random.key(3), z)
+    decoder_params = randomized(decoder, z)
     jacobian = jax.jit(jax.jacfwd(lambda z: decoder.apply(decoder_params, z)))(z)
     assert (np.abs(jacobian).sum((-1, -2)) > 0).all()
 

@@ -12,8 +12,8 @@ ORDER = np.asarray([3, 0, 5, 1, 4, 2])
 
 
 def random_params(network, *args):
-    params = network.init(jax.random.key(0), *args)["params"]
-    return jax.tree.map(lambda leaf: leaf + jnp.asarray(RNG.normal(size=leaf.shape), leaf.dtype), params)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), *args)["params"]
+    return jax.tree.map(lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), leaf.dtype), shapes)
 
 
 def binary(*shape):

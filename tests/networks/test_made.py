@@ -12,8 +12,8 @@ RNG = np.random.default_rng(0)
 
 
 def random_params(network, *args):
-    params = network.init(jax.random.key(0), *args)["params"]
-    return jax.tree.map(lambda leaf: leaf + jnp.asarray(RNG.normal(size=leaf.shape), leaf.dtype), params)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), *args)["params"]
+    return jax.tree.map(lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), leaf.dtype), shapes)
 
 
 def binary(*shape):

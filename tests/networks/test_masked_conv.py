@@ -20,8 +20,7 @@ from gm_jax.networks.masked_conv import (
 
 
 def randomized(module, x, seed=0):
-    params = module.init(jax.random.key(seed), x)
-    leaves, structure = jax.tree.flatten(params)
+    leaves, structure = jax.tree.flatten(jax.eval_shape(module.init, jax.random.key(seed), x))
     rng = np.random.default_rng(seed)
     return jax.tree.unflatten(structure, [jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves])
 

@@ -21,9 +21,10 @@ def test_mlp_is_the_written_out_composition():
 @pytest.mark.parametrize("event_shape", [(2,), (8, 8, 1), (5, 7, 3)])
 def test_encoder_and_decoder_have_the_shapes_of_the_contract(event_shape):
     x = jax.random.normal(jax.random.key(0), (4, *event_shape))
-    (mean, log_var), _ = MLPEncoder((6, 6), 3).init_with_output(jax.random.key(1), x)
+    (mean, log_var), _ = jax.eval_shape(MLPEncoder((6, 6), 3).init_with_output, jax.random.key(1), x)
     assert mean.shape == log_var.shape == (4, 3)
-    outputs, _ = MLPDecoder((6, 6), event_shape, outputs_per_dim=2).init_with_output(jax.random.key(2), mean)
+    decoder = MLPDecoder((6, 6), event_shape, outputs_per_dim=2)
+    outputs, _ = jax.eval_shape(decoder.init_with_output, jax.random.key(2), mean)
     assert outputs.shape == (4, *event_shape[:-1], 2 * event_shape[-1])
 
 

@@ -12,9 +12,8 @@ each_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORK
 
 
 @each_network
-@pytest.mark.parametrize("event_shape", [(5, 6, 1), (3, 4, 3)])
-def test_nothing_depends_on_itself_or_what_comes_after(dependencies, network, event_shape):
-    sees = dependencies(network(event_shape, 2, 2, features=12, layers=2, first_size=5))
+def test_nothing_depends_on_itself_or_what_comes_after(dependencies, network):
+    sees = dependencies(network((3, 4, 3), 2, 2, features=12, layers=2, first_size=5))
     assert not np.triu(sees).any()
     assert sees[1:].any(axis=1).all()
 
@@ -65,7 +64,7 @@ def test_rows_and_steps_give_the_outputs_of_the_whole_image(randomized, network)
             cache = begin_row(cache, i // 12, previous)
         cache, output = step(cache, i, previous)
         outputs.append(output)
-    whole = call(x, label).reshape(2, -1, 5)
+    whole = jax.jit(call)(x, label).reshape(2, -1, 5)
     np.testing.assert_allclose(np.stack(outputs, 1), whole, atol=1e-4)
 
 
@@ -74,7 +73,7 @@ def test_labels_move_the_outputs_of_their_own_example(randomized, network):
     module = network((3, 3, 1), 2, 1, features=16, layers=1, first_size=3, num_classes=2)
     x = jnp.zeros((3, 3, 3, 1), jnp.uint8)
     params = randomized(module, x, jnp.zeros(3, jnp.int32))
-    outputs = module.apply(params, x, jnp.asarray([0, 1, 0]))
+    outputs = jax.jit(module.apply)(params, x, jnp.asarray([0, 1, 0]))
     np.testing.assert_allclose(outputs[0], outputs[2], atol=1e-6)
     assert (np.abs(outputs[0] - outputs[1]) > 1e-6).all()
     with pytest.raises(ValueError, match="num_classes"):
@@ -87,8 +86,8 @@ def test_examples_do_not_touch_each_other(randomized, network):
     module = network((3, 3, 1), 2, 1, features=4, layers=1, first_size=3)
     x = jax.random.randint(jax.random.key(0), (3, 3, 3, 1), 0, 2)
     params = randomized(module, x)
-    alone = module.apply(params, x[1:2])
-    np.testing.assert_allclose(module.apply(params, x)[1], alone[0], atol=1e-6)
+    apply = jax.jit(module.apply)
+    np.testing.assert_allclose(apply(params, x)[1], apply(params, x[1:2])[0], atol=1e-6)
 
 
 @each_network

@@ -36,20 +36,20 @@ def test_the_cell_is_the_formula():
 def test_the_diagonal_lstm_is_its_recurrence_pixel_by_pixel(randomized):
     module, gates = DiagonalLSTM(2), jax.random.normal(jax.random.key(0), (2, 3, 4, 8))
     params = randomized(module, gates)
-    cell = functools.partial(module.apply, params, method="cell")
+    cell = jax.jit(functools.partial(module.apply, params, method="cell"))
     outside = jnp.zeros((2, 2))
     hidden, state = {}, {}
     for r, c in np.ndindex(3, 4):
         left, above = hidden.get((r, c - 1), outside), hidden.get((r - 1, c), outside)
         hidden[r, c], state[r, c] = cell(gates[:, r, c], state.get((r, c - 1), outside), left, above)
+    whole = jax.jit(module.apply)(params, gates)
     for (r, c), expected in hidden.items():
-        np.testing.assert_allclose(module.apply(params, gates)[:, r, c], expected, atol=1e-5)
+        np.testing.assert_allclose(whole[:, r, c], expected, atol=1e-5)
 
 
 @each_lstm
-@pytest.mark.parametrize("event_shape", [(4, 5, 1), (2, 3, 3)])
-def test_nothing_depends_on_itself_or_what_comes_after(dependencies, lstm, event_shape):
-    sees = dependencies(PixelRNN(event_shape, 2, 2, lstm=lstm, hidden=6, layers=2, first_size=3))
+def test_nothing_depends_on_itself_or_what_comes_after(dependencies, lstm):
+    sees = dependencies(PixelRNN((2, 3, 3), 2, 2, lstm=lstm, hidden=6, layers=2, first_size=3))
     assert not np.triu(sees).any()
     assert sees[1:].any(axis=1).all()
 
@@ -85,14 +85,14 @@ def test_rows_and_steps_give_the_outputs_of_the_whole_image(randomized, lstm):
             cache = begin_row(cache, i // 12, previous)
         cache, output = step(cache, i, previous)
         outputs.append(output)
-    np.testing.assert_allclose(np.stack(outputs, 1), call(x, label).reshape(2, -1, 5), atol=1e-4)
+    np.testing.assert_allclose(np.stack(outputs, 1), jax.jit(call)(x, label).reshape(2, -1, 5), atol=1e-4)
 
 
 @each_lstm
 def test_every_parameter_gets_a_gradient_and_stays_float32_in_bfloat16(randomized, lstm):
     module = PixelRNN((3, 3, 1), 2, 1, lstm=lstm, hidden=4, layers=1, first_size=3)
     x = jax.random.randint(jax.random.key(1), (4, 3, 3, 1), 0, 2)
-    gradient = jax.grad(lambda params: jnp.sum(jnp.tanh(module.apply(params, x))))(randomized(module, x))
+    gradient = jax.jit(jax.grad(lambda params: jnp.sum(jnp.tanh(module.apply(params, x)))))(randomized(module, x))
     for path, leaf in jax.tree.leaves_with_path(gradient):
         assert np.abs(leaf).max() > 0, path
     small = PixelRNN((3, 3, 1), 2, 1, lstm=lstm, hidden=4, layers=1, first_size=3, dtype=jnp.bfloat16)

@@ -107,9 +107,9 @@ ERRORS = [
     (["--binarization", "static"], "static binarisation is for binary data"),
     (
         ["--binarization", "threshold", "--data.name", "toy:pinwheel"],
-        "for a bernoulli decoder, and this one is normal",
+        "for a bernoulli decoder, and that of toy:pinwheel is normal",
     ),
-    (["--log-var", "0"], "--log-var is for a normal decoder, and this one is bernoulli"),
+    (["--log-var", "0"], "--log-var is for a normal decoder, and that of digits is bernoulli"),
     (["--network", "conv", "--hidden", "8", "8", "8", "8"], "8x8"),
     (["--network", "conv", "--data.name", "toy:pinwheel", "--decoder", "normal"], "images"),
 ]

@@ -1,0 +1,353 @@
+"""How fast flows train and sample: gm_jax against the `normflows` package on PyTorch.
+
+    pip install -e '.[benchmarks]'            # PyTorch, normflows
+    python -m benchmarks.flow_training        # some ten minutes, on a machine that does nothing else
+
+Glow of 32 x 32 x 3 images: L = 2 scales of K = 8 steps, 64 channels in the couplings, batch 32. RealNVP of the plane:
+64 couplings with perceptrons 1-4-2, an actnorm after each pair, batch 512. A step is forward, backward and Adam at
+1e-3, float32, on a new batch from host memory, for Glow dequantised in the step. Ours is what an experiment runs: the
+model's own objective in `make_train_step`, compiled by `parallel.jit`, fed by `data.pipeline`. Theirs is `torch_flows`,
+eager, of the same structure; its priors of the parts are a mean and a scale of each dimension, where ours are a
+convolution of the other part. Before anything is timed both must give the same loss, and the same gradients of all
+networks in the couplings.
+
+XLA's flags decide much where there are convolutions: jaxlib 0.10.2 gives a convolution one thread on a CPU by default.
+So ours is timed there as it comes, and once more with --tuned-flags in XLA_FLAGS.
+"""
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import tyro
+
+from benchmarks import timing
+from gm_jax.errors import UserError
+
+LEARNING_RATE = 1e-3
+TOLERANCE = 1e-4
+TUNED_FLAGS = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
+NUM_SAMPLES = 1000
+
+
+class Work(NamedTuple):
+    """What is trained, and what is wanted of it.
+
+    Attributes:
+        title: the flow, in words.
+        flow: which.
+        batch_size: examples a step.
+        steps: of one call of ours.
+        at_least: the goal, normflows' time over ours.
+        most_compile_seconds: the goal of compiling our step.
+        tune: whether there are convolutions, for which XLA's flags matter.
+    """
+
+    title: str
+    flow: Literal["glow", "realnvp"]
+    batch_size: int
+    steps: int
+    at_least: float
+    most_compile_seconds: float
+    tune: bool
+
+    def __str__(self) -> str:
+        return f"{self.title}, batch {self.batch_size}, {self.steps} steps a call"
+
+
+GLOW = Work("Glow 32x32x3, K = 8, L = 2, 64 channels", "glow", 32, 1, 0.9, 6.0, tune=True)
+REALNVP = Work("RealNVP of the plane, 64 couplings 1-4-2", "realnvp", 512, 10, 12.0, 4.0, tune=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """Time the training and the sampling of flows in gm_jax and in normflows."""
+
+    rounds: int = 9
+    """Clean rounds wanted of each comparison; at most twice as many are run."""
+    seconds: float = 1.0
+    """Length of one sample, where a unit of work is not longer."""
+    tuned_flags: str = TUNED_FLAGS
+    """For Glow, which is timed with and without; empty to leave it. XLA ends a process whose flags it does not know."""
+    json: Path | None = None
+    """Where to write the results and every sample."""
+
+
+def data(work: Work) -> np.ndarray:
+    """Images [N, 32, 32, 3] uint8 of a few hidden causes, or points [N, 2]."""
+    rng = np.random.default_rng(0)
+    causes = rng.standard_normal((5_000, 4), np.float32)
+    if work.flow == "realnvp":
+        return causes[:, :2] * np.exp(0.3 * causes[:, 2:])
+    levels = 128.0 + 30.0 * causes @ rng.standard_normal((4, 32 * 32 * 3), np.float32)
+    return np.clip(levels, 0, 255).astype(np.uint8).reshape(-1, 32, 32, 3)
+
+
+def model(work: Work):
+    """The flow that experiments/{glow,realnvp}.py builds of this size."""
+    from gm_jax.models import flow
+    from gm_jax.networks.glow import Glow
+    from gm_jax.networks.realnvp import RealNVP
+
+    if work.flow == "glow":
+        network = Glow((32, 32, 3), scales=2, steps=8, features=64)
+        return flow.flow(network, flow.standard_normal(), flow.dequantized(levels=256), dim=3072)
+    return flow.flow(RealNVP((2,), (4,), 32), flow.standard_normal(), flow.points(), dim=2)
+
+
+def variables(work: Work) -> dict[str, Any]:
+    """Parameters at which both sides are the same function: scales of 0, shifts and all else at random."""
+    import jax
+
+    def draw(path: tuple, leaf: jax.Array) -> np.ndarray:
+        names, rng = [part.key for part in path], np.random.default_rng(len(str(path)))
+        if names[0] == "fixed" or names[-1] in ("lower", "upper", "log_abs_diagonal"):
+            return np.asarray(leaf)
+        drawn = (0.03 * rng.standard_normal(leaf.shape)).astype(np.float32)
+        if "network" not in names:  # actnorms and priors, nothing at first
+            return np.zeros_like(drawn)
+        if names[-2] == ("Conv_1" if work.flow == "glow" else "Dense_1"):
+            drawn[..., leaf.shape[-1] // 2 :] = 0.0
+        return drawn
+
+    params, model_state = jax.jit(model(work).model.init)(jax.random.key(0), {"x": data(work)[: work.batch_size]})
+    return jax.tree_util.tree_map_with_path(draw, {"params": params["flow"], **model_state})
+
+
+def coupling_grads(work: Work, grads: dict[str, Any]) -> list[np.ndarray]:
+    """Of each coupling, from the data on: those of the hidden layers, and the last layer's of the shifts."""
+    if work.flow == "glow":
+        scales = (grads["multi_scale"][f"stages_{level}"]["layers_1"]["layer"]["layers_2"] for level in range(2))
+        networks = [(scale["network"],) for scale in scales]
+        names = ("Conv_0", "Dense_0", "Conv_1")
+    else:
+        layer = grads["layers"]["layer"]
+        networks, names = [(layer["layers_0"]["network"], layer["layers_1"]["network"])], ("Dense_0", "Dense_1")
+    found = []
+    for stacks in networks:
+        for k, network in itertools.product(range(len(stacks[0][names[0]]["bias"])), stacks):
+            arrays = [np.asarray(network[name][part][k]) for name in names for part in ("kernel", "bias")]
+            if work.flow == "glow":
+                arrays[2] = arrays[2][None, None]
+            half = arrays[-1].shape[-1] // 2
+            found += [*arrays[:-2], arrays[-2][..., :half], arrays[-1][:half]]
+    return found
+
+
+def evaluate(work: Work) -> tuple[dict[str, Any], np.ndarray, float, list[np.ndarray]]:
+    """Our variables, prepared data, their loss and its gradients, as `coupling_grads` orders them."""
+    import jax
+    import jax.numpy as jnp
+
+    flow, both = model(work), variables(work)
+    x = data(work)[:8].astype(np.float32)
+    h = x / 256.0 - 0.5 if work.flow == "glow" else x
+
+    def loss(params):
+        return -jnp.mean(flow.log_density({"flow": params}, {k: v for k, v in both.items() if k != "params"}, h))
+
+    value, grads = jax.jit(jax.value_and_grad(loss))(both["params"])
+    return both, h, float(value), coupling_grads(work, grads)
+
+
+def check_parity(work: Work) -> tuple[dict[str, Any], dict[str, float]]:
+    """Refuse to time two programs that compute different things.
+
+    Returns:
+        Our variables, and how far normflows' loss and gradients are from ours, relative to ours; of the gradients, the
+        worst array's.
+
+    Raises:
+        RuntimeError: more than TOLERANCE.
+    """
+    from benchmarks import torch_flows
+
+    both, h, loss, grads = timing.in_own_process(evaluate, work)
+    evaluate_theirs = {"glow": torch_flows.glow_loss_and_grads, "realnvp": torch_flows.realnvp_loss_and_grads}
+    their_loss, their_grads = timing.in_own_process(evaluate_theirs[work.flow], both, h)
+    largest = max(float(np.linalg.norm(mine)) for mine in grads)
+    worst = max(
+        float(np.linalg.norm(theirs - mine) / max(np.linalg.norm(mine), 1e-3 * largest))
+        for theirs, mine in zip(their_grads, grads, strict=True)
+    )
+    differences = {"loss": abs(their_loss - loss) / abs(loss), "gradients": worst}
+    if not max(differences.values()) <= TOLERANCE:
+        raise RuntimeError(f"not the same flow: relative differences {differences}, at most {TOLERANCE} allowed")
+    return both, differences
+
+
+def make_steps(work: Work, both: dict[str, Any], xla_flags: str) -> timing.Run:
+    """Our compiled step on new host batches; a unit of work is one call."""
+    timing.add_xla_flags(xla_flags)
+    import jax
+
+    from gm_jax.data import pipeline
+    from gm_jax.training import parallel
+
+    strategy, split = parallel.jit(), {"x": data(work)}
+    train_state, train = _training(work, both, strategy, split)
+    first_steps = itertools.count(0, work.steps)
+
+    def run(calls: int) -> None:
+        nonlocal train_state
+        for first_step in itertools.islice(first_steps, calls):
+            batches = pipeline.train_batches(split, work.batch_size, 0, first_step, work.steps)
+            train_state, _ = train(train_state, strategy.place_batches(batches))
+        jax.block_until_ready(train_state)
+
+    return run
+
+
+def _training(work: Work, both: dict[str, Any], strategy, split: dict[str, np.ndarray]):
+    """State and compiled step, as runner/train.py makes them."""
+    import jax
+
+    from gm_jax.data import pipeline
+    from gm_jax.training import optimizers, state, step
+
+    flow_model = model(work).model
+    adam = {"flow": optimizers.adam(optimizers.constant_schedule(LEARNING_RATE))}
+    batch = pipeline.train_batch(split, work.batch_size, 0, 0)
+    initial = state.create(flow_model, adam, jax.random.key(0), batch)
+    model_state = {name: leaves for name, leaves in both.items() if name != "params"}
+    initial = initial._replace(params={"flow": both["params"]}, model_state=model_state)
+    return strategy.place(initial), strategy.compile(step.make_train_step(flow_model, adam, seed=0))
+
+
+def compile_seconds(work: Work, both: dict[str, Any], xla_flags: str) -> float:
+    """Wall time of tracing and compiling our step."""
+    timing.add_xla_flags(xla_flags)
+    from gm_jax.data import pipeline
+    from gm_jax.training import parallel
+
+    strategy, split = parallel.jit(), {"x": data(work)}
+    train_state, train = _training(work, both, strategy, split)
+    batches = strategy.place_batches(pipeline.train_batches(split, work.batch_size, 0, 0, work.steps))
+    start = time.perf_counter()
+    train.lower(train_state, batches).compile()
+    return time.perf_counter() - start
+
+
+def make_samples(work: Work, both: dict[str, Any], xla_flags: str) -> timing.Run:
+    """A unit of work is NUM_SAMPLES images, uint8."""
+    timing.add_xla_flags(xla_flags)
+    import jax
+
+    sample = jax.jit(model(work).model.sample, static_argnums=3)
+    params, model_state = {"flow": both["params"]}, {name: both[name] for name in both if name != "params"}
+    keys = itertools.count()
+
+    def run(calls: int) -> None:
+        for seed in itertools.islice(keys, calls):
+            jax.block_until_ready(sample(params, model_state, jax.random.key(seed), NUM_SAMPLES))
+
+    return run
+
+
+def compare(
+    title: str, ours: dict[str, timing.Case], theirs: timing.Case, args: Args, *, at_least: float | None, units: int
+) -> dict[str, Any]:
+    """All cases, timed in turns: rows of a table, one for each of ours; `units` pieces of work are in one of theirs."""
+    rounds = timing.alternate({**ours, "normflows": theirs}, rounds=args.rounds, seconds=args.seconds, title=title)
+    medians = {name: timing.median_seconds(rounds, name) for name in (*ours, "normflows")}
+    ratios = {name: timing.ratio(rounds, over="normflows", under=name) for name in ours}
+
+    def milliseconds(name: str) -> str:
+        return timing.number(medians[name] and 1e3 * medians[name] / units, ".4g")
+
+    return {
+        "title": title,
+        "seconds": {name: seconds and seconds / units for name, seconds in medians.items()},
+        "ratios": {name: ratio._asdict() for name, ratio in ratios.items()},
+        "cells": [
+            [
+                *(title, name, milliseconds(name), milliseconds("normflows"), str(ratio)),
+                "-" if at_least is None else timing.verdict(ratio, at_least=at_least),
+                ratio.cleanliness,
+            ]
+            for name, ratio in ratios.items()
+        ],
+        "rounds": rounds,
+    }
+
+
+def measure(work: Work, args: Args) -> dict[str, Any]:
+    """Parity, compile time, training, and for Glow sampling."""
+    from benchmarks import torch_flows
+
+    both, differences = check_parity(work)
+    flags = {"gm_jax": "", **({"gm_jax, tuned": args.tuned_flags} if work.tune and args.tuned_flags else {})}
+    compiling = {name: timing.in_own_process(compile_seconds, work, both, flag) for name, flag in flags.items()}
+    ours = {name: timing.Case(make_steps, work, both, flag) for name, flag in flags.items()}
+    if work.flow == "glow":
+        theirs = timing.Case(torch_flows.make_glow_steps, both, data(work), work.batch_size, LEARNING_RATE)
+    else:
+        settings = (data(work), work.batch_size, work.steps, LEARNING_RATE)
+        theirs = timing.Case(torch_flows.make_realnvp_steps, both, *settings)
+    tables = {"step": compare(str(work), ours, theirs, args, at_least=work.at_least, units=work.steps)}
+    if work.flow == "glow":
+        samplers = {name: timing.Case(make_samples, work, both, flag) for name, flag in flags.items()}
+        theirs = timing.Case(torch_flows.make_glow_samples, both, 32, 3, NUM_SAMPLES)
+        title = f"{NUM_SAMPLES:,} samples of it"
+        tables["samples"] = compare(title, samplers, theirs, args, at_least=None, units=1)
+    return {"work": work._asdict(), "parity": differences, "compile_seconds": compiling, **tables}
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    header = ["flow", "ours", "ours, ms", "normflows, ms", "times", "goal", "clean"]
+    tables = [result[name] for result in results["flows"] for name in ("step", "samples") if name in result]
+    compiling = [
+        [result["work"]["title"], name, f"{seconds:.1f}", f"at most {result['work']['most_compile_seconds']:g}"]
+        for result in results["flows"]
+        for name, seconds in result["compile_seconds"].items()
+    ]
+    worst = {name: max(result["parity"][name] for result in results["flows"]) for name in ("loss", "gradients")}
+    parity = "Same parameters and data: a loss differs by {loss:.0e}, a coupling's gradient by {gradients:.0e} at most."
+    return "\n\n".join(
+        [
+            "Forward, backward and Adam, float32, time of one step; medians of clean rounds (range):",
+            timing.table(header, [cells for table in tables for cells in table["cells"]]),
+            "Compiling our step, seconds, once:",
+            timing.table(["flow", "ours", "seconds", "goal"], compiling),
+            f"Tuned: with XLA_FLAGS={results['tuned_flags']}.",
+            parity.format(**worst),
+            f"{results['machine']}; {', '.join(' '.join(item) for item in results['versions'].items())}.",
+        ]
+    )
+
+
+def main(args: Args) -> None:
+    """Check that both sides agree, time them, print the tables.
+
+    Raises:
+        UserError: normflows is missing, or the machine cannot tell clean samples.
+    """
+    timing.check_machine()
+    if importlib.util.find_spec("normflows") is None:
+        raise UserError("normflows, to compare with, is not installed: pip install -e '.[benchmarks]'")
+    results = {
+        "machine": timing.machine(),
+        "versions": timing.versions("jax", "jaxlib", "flax", "optax", "numpy", "torch", "normflows"),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "tuned_flags": args.tuned_flags,
+        "flows": [measure(work, args) for work in (GLOW, REALNVP)],
+    }
+    print(report(results))
+    if args.json is not None:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Args, prog="python -m benchmarks.flow_training", description=Args.__doc__))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,331 @@
+"""How fast autoregressive models sample: each piece of work once, against a full forward pass for every position.
+
+    pip install -e '.[benchmarks]'            # PyTorch
+    python -m benchmarks.sampling             # some twenty minutes, on a machine that does nothing else
+    python -m benchmarks.sampling --only made wavenet
+
+Side by side, in turns, in one run, for the same network with the same parameters:
+
+    cached     `samplers.autoregressive.sample`: all positions, compiled whole
+    naive      `samplers.autoregressive.sample_naive`: our own full pass a position, compiled whole
+    PyTorch    the plain loop of `torch_autoregressive`, a full pass a position; NADE alone has its recursion there
+               too, as everybody writes it: both do the same work, and no goal is set
+
+Every pass of the naive loops costs the same, so what is timed of them is some positions, the last ones, and their time
+is scaled up to all; how many were timed is printed. Before anything is timed, PyTorch's outputs must be ours, and the
+cached sampler's draws the naive one's.
+
+The growth: gated PixelCNN, cached and naive, as the image's side doubles. The naive work grows with the fourth power
+of the side, the cached with the second.
+"""
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import tyro
+
+from benchmarks import timing, torch_parity
+from benchmarks.torch_parity import Pair
+from gm_jax.errors import UserError
+
+Rounds = Sequence[Mapping[str, timing.Sample]]
+
+GROWTH_SIDES = (28, 56, 112)
+COMPARED_POSITIONS = 32
+
+
+class Work(NamedTuple):
+    """What is sampled, and what is wanted of it.
+
+    Attributes:
+        title: the network, in words.
+        pair: the network.
+        n: samples at once.
+        naive_positions: that one unit of our naive loop draws.
+        torch_positions: that one unit of PyTorch's loop draws.
+        times_naive: the goal against our naive loop, None for none.
+        times_torch: the goal against PyTorch's, None for none.
+    """
+
+    title: str
+    pair: Pair
+    n: int
+    naive_positions: int
+    torch_positions: int
+    times_naive: float | None = None
+    times_torch: float | None = None
+
+
+GATED_PIXELCNN = Work("gated PixelCNN, 8 x 64", torch_parity.GATED_PIXELCNN, 16, 4, 2, 200, 300)
+WORKS = {
+    "gated_pixelcnn": GATED_PIXELCNN,
+    "pixelcnn": Work("PixelCNN, 7x7 + 8 blocks x 64", torch_parity.PIXELCNN, 16, 16, 16, 100, 150),
+    "made": Work("MADE 784-500", torch_parity.MADE, 16, 784, 196, 50, 150),
+    "nade": Work("NADE 500", torch_parity.NADE, 16, 16, 784),
+    "wavenet": Work("WaveNet, 10 x 32/256", torch_parity.WAVENET, 16, 16, 4, 60, 300),
+    "wavenet_one": Work("the same, one sequence", torch_parity.WAVENET, 1, 128, 32, 60, 300),
+}
+Name = Literal["gated_pixelcnn", "pixelcnn", "made", "nade", "wavenet", "wavenet_one", "growth"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """Time sampling in gm_jax, cached and naive, and in PyTorch."""
+
+    only: tuple[Name, ...] = ()
+    """What to time; all by default."""
+    rounds: int = 7
+    """Clean rounds wanted of each comparison; at most twice as many are run."""
+    seconds: float = 1.0
+    """Length of one sample, where a unit of work is not longer."""
+    xla_flags: str = ""
+    """For gm_jax, cached and naive alike: --xla-flags=--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"""
+    json: Path | None = None
+    """Where to write the results and every sample."""
+
+
+def make_cached(pair: Pair, n: int, xla_flags: str) -> timing.Run:
+    """The cached sampler; a unit of work is n whole samples."""
+    return _make_sampler(_cached, pair, n, 0, xla_flags)
+
+
+def make_naive(pair: Pair, n: int, first: int, xla_flags: str) -> timing.Run:
+    """The naive sampler; a unit of work is the positions `first` ... D-1 of n samples."""
+    return _make_sampler(_naive, pair, n, first, xla_flags)
+
+
+def differing_draws(pair: Pair, n: int) -> int:
+    """How many of the last positions' draws are not the same, cached and naive, after random levels."""
+    import jax
+
+    params, prefix = torch_parity.parameters(pair), torch_parity.levels(pair, n)[:, :-COMPARED_POSITIONS]
+    cached, naive = (jax.jit(sampler(pair, n))(params, jax.random.key(2), prefix) for sampler in (_cached, _naive))
+    return int(np.sum(np.asarray(cached) != np.asarray(naive)))
+
+
+def _make_sampler(sampler, pair: Pair, n: int, first: int, xla_flags: str) -> timing.Run:
+    timing.add_xla_flags(xla_flags)
+    import jax
+
+    params = jax.device_put(torch_parity.parameters(pair))
+    prefix = np.zeros((n, first), np.int32)
+    draw = jax.jit(sampler(pair, n))
+    key = jax.random.key(0)
+
+    def run(calls: int) -> None:
+        nonlocal key
+        for _ in range(calls):
+            key, draw_key = jax.random.split(key)
+            draw(params, draw_key, prefix).block_until_ready()
+
+    return run
+
+
+def _cached(pair: Pair, n: int):
+    from gm_jax.samplers import autoregressive as samplers
+
+    network, output = torch_parity.network(pair), torch_parity.output(pair)
+
+    def draw(params, key, prefix):
+        conditionals = network.conditionals(params, None, 0)
+        return samplers.sample(conditionals, output.draw, key, n, pair.num_dims, prefix=prefix)
+
+    return draw
+
+
+def _naive(pair: Pair, n: int):
+    from gm_jax.samplers import autoregressive as samplers
+
+    network, output = torch_parity.network(pair), torch_parity.output(pair)
+
+    def draw(params, key, prefix):
+        outputs_fn = lambda x: network.outputs(params, x, None, 0)  # noqa: E731
+        return samplers.sample_naive(outputs_fn, output.draw, key, n, pair.num_dims, prefix=prefix)
+
+    return draw
+
+
+def check(work: Work) -> dict[str, float]:
+    """Refuse to time samplers of different models.
+
+    Returns:
+        How far PyTorch's outputs are from ours, relative to ours.
+
+    Raises:
+        RuntimeError: too far, or the cached sampler draws something else than the naive one.
+    """
+    differences = torch_parity.check(work.pair, 4)
+    if wrong := timing.in_own_process(differing_draws, work.pair, work.n):
+        raise RuntimeError(f"{work.title}: cached and naive samplers differ in {wrong} draws")
+    return differences
+
+
+def against_naive_loops(work: Work, args: Args) -> dict[str, Any]:
+    """The three samplers of one network, timed: one row of the first table."""
+    from benchmarks import torch_autoregressive
+
+    pair, total, parity = work.pair, work.pair.num_dims, check(work)
+    arrays = timing.in_own_process(torch_parity.initial_arrays, pair)
+    theirs = (pair.name, dict(pair.sizes), arrays, work.n, total, total - work.torch_positions)
+    cases = {
+        "cached": timing.Case(make_cached, pair, work.n, args.xla_flags),
+        "naive": timing.Case(make_naive, pair, work.n, total - work.naive_positions, args.xla_flags),
+        "PyTorch": timing.Case(torch_autoregressive.make_sampler, *theirs),
+    }
+    rounds = timing.alternate(cases, rounds=args.rounds, seconds=args.seconds, title=f"{work.title}, {work.n} samples")
+    return {"parity": parity, **network_row(work, rounds)}
+
+
+def network_row(work: Work, rounds: Rounds) -> dict[str, Any]:
+    """What the samples of a network's three samplers say."""
+    total, positions = work.pair.num_dims, {"naive": work.naive_positions, "PyTorch": work.torch_positions}
+    seen = {name: positions_timed(rounds, name, count) for name, count in positions.items()}
+    rounds = scaled(rounds, {name: total / count for name, count in positions.items()})
+    ratios = {name: timing.ratio(rounds, over=name, under="cached") for name in positions}
+    medians = {name: timing.median_seconds(rounds, name) for name in ("cached", *positions)}
+    goals = {"naive": work.times_naive, "PyTorch": work.times_torch}
+    return {
+        "network": work.title,
+        "samples": work.n,
+        "seconds": medians,
+        "ratios": {name: ratio._asdict() for name, ratio in ratios.items()},
+        "positions": {"all": total, **seen},
+        "cells": [
+            work.title,
+            str(work.n),
+            *(timing.number(seconds, ".4g") for seconds in medians.values()),
+            *(cell for name, ratio in ratios.items() for cell in (str(ratio), goal(ratio, goals[name]))),
+            f"{seen['naive']}, {seen['PyTorch']} of {total}",
+            ", ".join(ratio.cleanliness for ratio in ratios.values()),
+        ],
+        "rounds": rounds,
+    }
+
+
+def growth(args: Args) -> list[dict[str, Any]]:
+    """Gated PixelCNN, cached and naive, at each side: the rows of the second table."""
+    rows: list[dict[str, Any]] = []
+    work = GATED_PIXELCNN
+    for side in GROWTH_SIDES:
+        pair = work.pair._replace(sizes={**work.pair.sizes, "side": side})
+        # A pass costs in proportion to the pixels: of large images fewer are timed.
+        positions = max(1, work.naive_positions * work.pair.num_dims // pair.num_dims)
+        cases = {
+            "cached": timing.Case(make_cached, pair, work.n, args.xla_flags),
+            "naive": timing.Case(make_naive, pair, work.n, pair.num_dims - positions, args.xla_flags),
+        }
+        title = f"{work.title}, side {side}"
+        rounds = timing.alternate(cases, rounds=args.rounds, seconds=args.seconds, title=title)
+        rows.append(growth_row(side, positions, rounds, rows[-1]["seconds"] if rows else {}))
+    return rows
+
+
+def growth_row(side: int, positions: int, rounds: Rounds, before: dict[str, float | None]) -> dict[str, Any]:
+    """What the samples of one side say, after the seconds of the side before."""
+    total = side**2
+    seen = positions_timed(rounds, "naive", positions)
+    rounds = scaled(rounds, {"naive": total / positions})
+    ratio = timing.ratio(rounds, over="naive", under="cached")
+    medians = {name: timing.median_seconds(rounds, name) for name in ("cached", "naive")}
+    cells = [(timing.number(now, ".4g"), times(now, before.get(name))) for name, now in medians.items()]
+    return {
+        "side": side,
+        "seconds": medians,
+        "ratio": ratio._asdict(),
+        "positions": {"all": total, "naive": seen},
+        "cells": [str(side), *itertools.chain(*cells), str(ratio), f"{seen} of {total}", ratio.cleanliness],
+        "rounds": rounds,
+    }
+
+
+def scaled(rounds: Rounds, factors: Mapping[str, float]) -> Rounds:
+    """The rounds with the seconds of some cases multiplied."""
+    return [
+        {name: sample._replace(seconds=sample.seconds * factors.get(name, 1)) for name, sample in samples.items()}
+        for samples in rounds
+    ]
+
+
+def positions_timed(rounds: Rounds, name: str, positions: int) -> int:
+    """How many positions of a case were drawn in all its samples, a unit of work being so many."""
+    return positions * sum(samples[name].count for samples in rounds)
+
+
+def goal(ratio: timing.Ratio, at_least: float | None) -> str:
+    """A cell: the verdict on a goal, where there is one."""
+    return "-" if at_least is None else timing.verdict(ratio, at_least=at_least)
+
+
+def times(now: float | None, before: float | None) -> str:
+    """A cell: how much has grown."""
+    return "-" if now is None or before is None else f"x{now / before:.1f}"
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    parts = []
+    if results["networks"]:
+        header = ["network", "samples", "cached, s", "naive, s", "PyTorch, s", "times naive", "goal", "times PyTorch"]
+        header += ["goal", "positions timed: naive, PyTorch", "clean"]
+        worst = max(row["parity"]["outputs"] for row in results["networks"])
+        parts += [
+            "Seconds for all positions; medians of clean rounds (range). The naive loops: some positions, scaled up.",
+            timing.table(header, [row["cells"] for row in results["networks"]]),
+            f"Same parameters and input: PyTorch's outputs differ from ours by {worst:.0e} at most. Same key: the "
+            f"cached sampler's last {COMPARED_POSITIONS} draws, after random levels, are those of the naive one.",
+        ]
+    if results["growth"]:
+        header = [
+            "side",
+            "cached, s",
+            "growth",
+            "naive, s",
+            "growth",
+            "naive / cached",
+            "naive positions timed",
+            "clean",
+        ]
+        parts += [
+            f"{GATED_PIXELCNN.title}, {GATED_PIXELCNN.n} samples, by the image's side:",
+            timing.table(header, [row["cells"] for row in results["growth"]]),
+        ]
+    flags = results["xla_flags"] or "XLA's default flags"
+    versions = ", ".join(" ".join(item) for item in results["versions"].items())
+    return "\n\n".join([*parts, f"{results['machine']}; {flags}; {versions}."])
+
+
+def main(args: Args) -> None:
+    """Check that all samplers draw from the same model, time them, print the tables.
+
+    Raises:
+        UserError: PyTorch is missing, or the machine cannot tell clean samples.
+    """
+    timing.check_machine()
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("PyTorch, to compare with, is not installed: pip install -e '.[benchmarks]'")
+    chosen = args.only or (*WORKS, "growth")
+    results = {
+        "machine": timing.machine(),
+        "versions": timing.versions("jax", "jaxlib", "flax", "numpy", "torch"),
+        "xla_flags": args.xla_flags,
+        "networks": [against_naive_loops(work, args) for name, work in WORKS.items() if name in chosen],
+        "growth": growth(args) if "growth" in chosen else [],
+    }
+    print(report(results))
+    if args.json is not None:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Args, prog="python -m benchmarks.sampling", description=Args.__doc__))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

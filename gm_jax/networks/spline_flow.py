@@ -1,0 +1,65 @@
+"""Neural spline flows: couplings by monotone rational-quadratic splines, for points and tables.
+
+    one block:  actnorm; an invertible linear map where D > 2; a pair of couplings, each half given the other
+
+The actnorm brings what arrives to mean 0 and variance 1, where the splines' interval [-b, b] is; further out the
+couplings are the identity. Of two dimensions there is nothing to mix: each coupling sees all of the other.
+
+Source: Durkan, Bekasov, Murray & Papamakarios, "Neural Spline Flows", NeurIPS 2019, arXiv:1906.04032; its linear maps
+by LU factors are Glow's 1x1 convolutions of an image of one pixel.
+"""
+
+import math
+from functools import partial
+
+import flax.linen as nn
+from jax.typing import DTypeLike
+
+from gm_jax.networks.couplings import (
+    Activation,
+    ActNorm,
+    Chain,
+    Coupling,
+    InvertibleConv,
+    MLPConditioner,
+    Repeated,
+    rational_quadratic,
+)
+from gm_jax.types import Array
+
+
+class SplineFlow(nn.Module):
+    """x [B, *event_shape] <-> z [B, D].
+
+    Attributes:
+        event_shape: of one example; D, its size, is at least 2.
+        hidden: widths of each coupling's perceptron.
+        blocks: how many.
+        num_bins: K, of each spline.
+        bound: b.
+        activation: elementwise function after each hidden layer.
+        dtype: precision of the perceptrons' computation.
+    """
+
+    event_shape: tuple[int, ...]
+    hidden: tuple[int, ...]
+    blocks: int
+    num_bins: int = 8
+    bound: float = 3.0
+    activation: Activation = nn.relu
+    dtype: DTypeLike | None = None
+
+    def setup(self):
+        dim = math.prod(self.event_shape)
+        conditioner = partial(MLPConditioner, hidden=self.hidden, activation=self.activation, dtype=self.dtype)
+        spline = rational_quadratic(num_bins=self.num_bins, bound=self.bound)
+        pair = [Coupling(dim, spline, conditioner, flipped=flipped) for flipped in (False, True)]
+        mixing = [InvertibleConv(dim)] if dim > 2 else []
+        self.layers = Repeated(Chain([ActNorm(dim), *mixing, *pair]), self.blocks)
+
+    def forward(self, x: Array) -> tuple[Array, Array]:
+        return self.layers.forward(x.reshape(x.shape[0], -1))
+
+    def inverse(self, z: Array) -> tuple[Array, Array]:
+        x, log_det = self.layers.inverse(z)
+        return x.reshape(-1, *self.event_shape), log_det

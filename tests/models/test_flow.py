@@ -1,0 +1,219 @@
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gm_jax.data import pipeline, toy
+from gm_jax.errors import UserError
+from gm_jax.losses import flow as losses
+from gm_jax.models import flow
+from gm_jax.networks.nice import NICE
+from gm_jax.networks.realnvp import RealNVP
+from gm_jax.networks.spline_flow import SplineFlow
+from gm_jax.training import parallel, state, step
+
+PLANE = {
+    "nice": flow.flow(NICE((2,), (8,)), flow.standard_normal(), flow.points(), dim=2),
+    "nice[logistic]": flow.flow(NICE((2,), (8,)), flow.standard_logistic(), flow.points(), dim=2),
+    "realnvp": flow.flow(RealNVP((2,), (8,), 3), flow.standard_normal(), flow.points(), dim=2),
+    "spline_flow": flow.flow(SplineFlow((2,), (8,), 2, 5), flow.standard_normal(), flow.points(), dim=2),
+}
+each_of_the_plane = pytest.mark.parametrize("model", PLANE.values(), ids=PLANE.keys())
+
+
+class Identity(NamedTuple):
+    """A network that does nothing."""
+
+    def init(self, key, x, method):
+        return {"params": {}}
+
+    def apply(self, variables, x, method):
+        return x.reshape(x.shape[0], -1), jnp.zeros(x.shape[0], x.dtype)
+
+
+def uniform(low, high):
+    """The uniform density; out of its interval -inf."""
+    return flow.Prior(
+        sample=lambda key, shape: jax.random.uniform(key, shape, minval=low, maxval=high),
+        log_prob=lambda z: jnp.sum(jnp.where((z >= low) & (z <= high), -math.log(high - low), -jnp.inf), axis=1),
+    )
+
+
+def random_variables(model, x, scale=0.3):
+    """Params of which none is zero, and no model state: nothing is compiled for them."""
+    params, model_state = jax.eval_shape(model.model.init, jax.random.key(0), {"x": x})
+    rng = np.random.default_rng(1)
+    assert model_state == {}
+    return jax.tree.map(lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype), params), {}
+
+
+def images(num=6, shape=(4, 4, 1), levels=17):
+    return jnp.asarray(np.random.default_rng(3).integers(0, levels, (num, *shape)), jnp.uint8)
+
+
+def of_images(alpha=None):
+    network = NICE((4, 4, 1), (8,))
+    return flow.flow(network, flow.standard_logistic(), flow.dequantized(levels=17, alpha=alpha), dim=16)
+
+
+@each_of_the_plane
+def test_densities_of_the_plane_integrate_to_one(model):
+    params, model_state = random_variables(model, jnp.ones((4, 2)))
+    middles = (np.arange(600) + 0.5) / 10 - 30
+    grid = np.stack(np.meshgrid(middles, middles), axis=-1).reshape(-1, 2).astype(np.float32)
+    log_prob = jax.jit(model.model.log_prob)(params, model_state, jax.random.key(0), grid)
+    assert log_prob.kind == "exact"
+    np.testing.assert_allclose(np.exp(np.asarray(log_prob.log_prob, np.float64)).sum() / 100, 1.0, atol=1e-3)
+
+
+@each_of_the_plane
+def test_the_density_of_a_sample_is_what_the_sampler_computed(model):
+    params, model_state = random_variables(model, jnp.ones((4, 2)))
+    x, log_prob = jax.jit(model.draw, static_argnums=3)(params, model_state, jax.random.key(2), 200)
+    np.testing.assert_allclose(jax.jit(model.log_density)(params, model_state, x), log_prob, rtol=1e-4, atol=1e-4)
+    assert np.ptp(log_prob) > 1.0
+    same = jax.jit(model.model.sample, static_argnums=3)(params, model_state, jax.random.key(2), 200)
+    np.testing.assert_allclose(same, x, rtol=1e-6)
+
+
+def test_samples_pushed_through_the_flow_have_the_moments_of_the_prior():
+    model = PLANE["nice[logistic]"]
+    params, model_state = random_variables(model, jnp.ones((4, 2)))
+    x = jax.jit(model.model.sample, static_argnums=3)(params, model_state, jax.random.key(2), 20_000)
+    z = np.asarray(jax.jit(model.encode)(params, model_state, jax.random.key(0), x))
+    # A standard logistic: a normal prior in its place would have variance 1.
+    np.testing.assert_allclose(z.mean(axis=0), np.zeros(2), atol=3 * 1.81 / 20_000**0.5)
+    np.testing.assert_allclose(z.var(axis=0), np.full(2, math.pi**2 / 3), rtol=0.05)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_uniform_data_have_log2_of_the_levels_bits_for_each_dimension(levels):
+    model = flow.flow(Identity(), uniform(-0.5, 0.5), flow.dequantized(levels=levels), dim=16)
+    x = images(8, levels=levels)
+    log_prob = jax.jit(model.model.log_prob)({"flow": {}}, {}, jax.random.key(0), x)
+    np.testing.assert_allclose(-log_prob.log_prob / (16 * math.log(2)), np.full(8, math.log2(levels)), rtol=1e-6)
+    assert log_prob.kind == "lower_bound"
+    assert log_prob.settings == (("dequantization", "uniform"),)
+
+
+def test_the_logit_counts_too():
+    """A logistic prior of a logit that reaches 0 and 1 is the uniform density of levels."""
+    model = flow.flow(Identity(), flow.standard_logistic(), flow.dequantized(levels=17, alpha=1e-7), dim=16)
+    log_prob = jax.jit(model.model.log_prob)({"flow": {}}, {}, jax.random.key(0), images(8))
+    np.testing.assert_allclose(-log_prob.log_prob / (16 * math.log(2)), np.full(8, math.log2(17)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.05])
+def test_probabilities_of_all_levels_sum_to_the_mass_on_them(alpha):
+    """Averaged over the noise, exp(log_prob) is the mass of a level, and the masses sum to 1."""
+    model = flow.flow(NICE((2,), (6,)), flow.standard_normal(), flow.dequantized(levels=3, alpha=alpha), dim=2)
+    every = jnp.asarray(np.indices((3, 3)).reshape(2, -1).T, jnp.uint8)
+    params, model_state = random_variables(model, every, scale=0.2)
+    # What lies out of the levels is mass that a flow wastes.
+    keys = jax.random.split(jax.random.key(1), 4000)
+    log_prob = jax.jit(jax.vmap(model.model.log_prob, in_axes=(None, None, 0, None)))(params, model_state, keys, every)
+    x = jax.jit(model.draw, static_argnums=3)(params, model_state, jax.random.key(2), 100_000)[0]
+    edge = 0.5 if alpha is None else math.log((1 - alpha) / alpha)
+    share = np.mean(np.all(np.abs(x) < edge, axis=1))
+    np.testing.assert_allclose(np.exp(log_prob.log_prob).mean(axis=0).sum(), share, atol=0.01)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.05])
+def test_data_come_back_from_their_latents(alpha):
+    model, x = of_images(alpha), images()
+    params, model_state = random_variables(model, x, scale=0.2)
+    z = jax.jit(model.encode)(params, model_state, jax.random.key(0), x)
+    assert z.shape == (6, 16)
+    back = jax.jit(model.decode)(params, model_state, z)
+    assert back.dtype == jnp.uint8
+    np.testing.assert_array_equal(back, x)
+
+
+def test_interpolations_begin_and_end_with_the_data():
+    model, x = of_images(alpha=0.05), images()
+    params, model_state = random_variables(model, x, scale=0.2)
+    lines = jax.jit(lambda a, b: flow.interpolate(model, params, model_state, jax.random.key(0), a, b, num=5))
+    found = lines(x[:3], x[3:])
+    assert found.shape == (3, 5, 4, 4, 1)
+    np.testing.assert_array_equal(found[:, 0], x[:3])
+    np.testing.assert_array_equal(found[:, -1], x[3:])
+    assert np.any(found[:, 2] != found[:, 1])
+
+
+def test_the_temperature_scales_the_latent():
+    model = PLANE["realnvp"]
+    params, model_state = random_variables(model, jnp.ones((4, 2)))
+    key = jax.random.key(3)
+    for temperature in (0.0, 0.5, 1.0):
+        found = model.sample(params, model_state, key, 5, temperature=temperature)
+        latent = temperature * jax.random.normal(key, (5, 2))
+        np.testing.assert_allclose(found, model.decode(params, model_state, latent), rtol=1e-6)
+
+
+def test_pictures_have_their_shapes():
+    model, x = of_images(), images(20)
+    params, model_state = random_variables(model, x, scale=0.2)
+    found = {
+        name: jax.eval_shape(picture, params, model_state, jax.random.key(0), x)
+        for name, picture in flow.grids(model, (4, 4, 1)).items()
+    }
+    assert found["temperatures"].shape == (7, 10, 4, 4, 1)
+    assert found["interpolations"].shape == (10, 10, 4, 4, 1)
+    assert flow.grids(model, (2,)) == {}
+
+
+def test_a_label_is_the_users_mistake():
+    model = PLANE["realnvp"]
+    with pytest.raises(UserError, match="no labels"):
+        model.sample({}, {}, jax.random.key(0), 2, label=jnp.zeros(2, jnp.int32))
+
+
+def test_the_first_batch_as_a_whole_standardises_the_flow_and_training_alone_moves_it_then():
+    model = flow.flow(SplineFlow((2,), (8,), 1, 5), flow.standard_normal(), flow.points(), dim=2)
+    first, second = (jax.random.normal(jax.random.key(k), (64, 2)) * 3.0 + 10.0 * k for k in (1, 2))
+    adam, strategy = {"flow": optax.adam(1e-3)}, parallel.jit()
+    fresh = state.create(model.model, adam, jax.random.key(0), {"x": first})
+    z = jax.jit(model.encode)(fresh.params, fresh.model_state, jax.random.key(0), first)
+    np.testing.assert_allclose(np.mean(z, axis=0), np.zeros(2), atol=1e-5)
+    np.testing.assert_allclose(np.var(z, axis=0), np.ones(2), rtol=1e-4)
+
+    def shift(params):
+        return np.asarray(params["flow"]["layers"]["layer"]["layers_0"]["shift"])
+
+    before = shift(fresh.params)
+    train = strategy.compile(step.make_train_step(model.model, adam, seed=0))
+    after, _ = train(strategy.place(fresh), strategy.place_batches({"x": second[None]}))
+    # One step of Adam, and not the statistics of another batch.
+    np.testing.assert_allclose(np.abs(shift(after.params) - before), np.full((1, 2), 1e-3), rtol=1e-2)
+
+
+def test_the_loss_is_the_mean_of_the_change_of_variables():
+    model = PLANE["spline_flow"]
+    x = jax.random.normal(jax.random.key(0), (16, 2))
+    params, model_state = random_variables(model, x)
+    loss, (_, metrics) = jax.jit(model.model.objectives[0].loss)(params, model_state, jax.random.key(1), {"x": x})
+    network = SplineFlow((2,), (8,), 2, 5)
+    z, log_det = network.apply({"params": params["flow"], **model_state}, x, method="forward")
+    by_hand = losses.change_of_variables_nll(losses.standard_normal_log_prob(z), log_det)
+    np.testing.assert_allclose(loss, by_hand.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["log_det"], log_det.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["nll"], loss, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_spline_flow_comes_within_a_twentieth_of_a_nat_of_the_true_entropy():
+    splits = toy.toy_splits("two_moons")
+    model = flow.flow(SplineFlow((2,), (64, 64), 3, 16), flow.standard_normal(), flow.points(), dim=2)
+    schedule = optax.cosine_decay_schedule(3e-3, 1000)
+    adam, strategy = {"flow": optax.adam(schedule)}, parallel.jit()
+    current = strategy.place(state.create(model.model, adam, jax.random.key(0), {"x": splits["train"]["x"][:256]}))
+    train = strategy.compile(step.make_train_step(model.model, adam, seed=0))
+    for k in range(20):
+        batches = pipeline.train_batches(splits["train"], 128, seed=0, first_step=50 * k, count=50)
+        current, _ = train(current, strategy.place_batches({"x": batches["x"]}))
+    log_prob = jax.jit(model.log_density)(current.params, current.model_state, splits["test"]["x"])
+    assert abs(-np.mean(log_prob) - toy.toy_entropy("two_moons")) < 0.05

@@ -1,0 +1,165 @@
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gm_jax.networks import couplings
+from gm_jax.networks.couplings import ActNorm, Chain, Coupling, InvertibleConv, MLPConditioner, Repeated
+
+TRANSFORMS = {
+    "additive": couplings.additive(),
+    "affine": couplings.affine(bound=2.0),
+    "rational_quadratic": couplings.rational_quadratic(num_bins=4, bound=3.0),
+}
+SMALL = partial(MLPConditioner, hidden=(5,))
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS.keys())
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_coupling_leaves_one_part_alone_and_moves_the_other_by_it(random_variables, x64, transform, flipped):
+    x = np.random.default_rng(0).normal(size=(4, 5))
+    module = Coupling(5, transform, SMALL, flipped=flipped)
+    variables = random_variables(module, x)
+    forward = jax.jit(lambda x: module.apply(variables, x, method="forward"))
+    kept, moved = (slice(2, 5), slice(0, 2)) if flipped else (slice(0, 2), slice(2, 5))
+    z, log_det = forward(x)
+    np.testing.assert_array_equal(z[:, kept], x[:, kept])
+    assert np.all(np.asarray(z)[:, moved] != x[:, moved])
+    # What it does to the one part depends on the other alone.
+    other = x.copy()
+    other[:, moved] += 0.01
+    network = lambda x: module.apply(variables, x[:, kept], method=lambda m, part: m.network(part))  # noqa: E731
+    np.testing.assert_array_equal(network(x), network(other))
+    back, log_det_back = module.apply(variables, z, method="inverse")
+    np.testing.assert_allclose(back, x, atol=1e-12)
+    np.testing.assert_allclose(log_det_back, -log_det, atol=1e-12)
+
+
+def test_with_a_fresh_conditioner_a_coupling_is_the_identity():
+    x = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    for transform in TRANSFORMS.values():
+        module = Coupling(5, transform, SMALL)
+        variables = module.init(jax.random.key(0), x, method="forward")
+        z, log_det = module.apply(variables, x, method="forward")
+        np.testing.assert_allclose(z, x, atol=1e-6)
+        np.testing.assert_allclose(log_det, np.zeros(4), atol=1e-6)
+
+
+def test_half_precision_is_the_networks_alone(random_variables):
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    module = Coupling(6, couplings.affine(bound=2.0), partial(MLPConditioner, hidden=(8,), dtype=jnp.bfloat16))
+    variables = jax.tree.map(np.float32, random_variables(module, x, scale=1.0))
+    z, log_det = module.apply(variables, x, method="forward")
+    assert z.dtype == log_det.dtype == jnp.float32
+    # Both ways take the same rounded parameters, so that the way back is as good as ever.
+    np.testing.assert_allclose(module.apply(variables, z, method="inverse")[0], x, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "reference"),
+    [
+        (partial(couplings.ConvConditioner, features=4), [(3, 4), (1, 4), (3, 5)]),
+        (partial(couplings.ResNetConditioner, features=4, blocks=1), [(3, 4), (3, 4), (3, 4), (3, 5)]),
+    ],
+)
+def test_convolutional_conditioners_see_a_neighbourhood_padded_by_zeros(random_variables, make, reference):
+    """The very sums are flax's: what matters is that sides stay, and that the reach is that of the kernels."""
+    x = np.random.default_rng(0).normal(size=(1, 9, 9, 2)).astype(np.float32)
+    module = make(out=5)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+    rng = np.random.default_rng(1)
+    variables = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    apply = jax.jit(lambda x: module.apply(variables, x))
+    assert apply(x).shape == (1, 9, 9, 5)
+    changed = x.copy()
+    changed[0, 4, 4] += 1.0
+    reach = sum(size // 2 for size, _ in reference)
+    rows = np.flatnonzero(np.any(apply(x) != apply(changed), axis=(0, 2, 3)))
+    assert rows.min() == 4 - reach
+    assert rows.max() == 4 + reach
+
+
+def test_a_convolution_is_that_of_flax():
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype(np.float32)
+    ours, theirs = couplings.Conv(6), nn.Conv(6, (3, 3))
+    variables = theirs.init(jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, ours.init(jax.random.key(0), x)) == jax.tree.map(jnp.shape, variables)
+    np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), atol=1e-5)
+
+
+def test_actnorm_gives_mean_0_and_variance_1_on_its_first_batch_and_on_no_other():
+    rng = np.random.default_rng(0)
+    first, second = (rng.normal(size=(16, 3, 3, 2)).astype(np.float32) * 3.0 + 5.0 for _ in range(2))
+    module = ActNorm(2)
+    variables = module.init(jax.random.key(0), first, method="forward")
+    z, _ = module.apply(variables, first, method="forward")
+    np.testing.assert_allclose(np.mean(z, axis=(0, 1, 2)), np.zeros(2), atol=1e-5)
+    np.testing.assert_allclose(np.var(z, axis=(0, 1, 2)), np.ones(2), atol=1e-5)
+    again, _ = module.apply(variables, second + 1.0, method="forward")
+    assert np.abs(np.mean(again, axis=(0, 1, 2))).min() > 0.2
+    # An example is treated alike in any company.
+    alone, _ = module.apply(variables, second[:1] + 1.0, method="forward")
+    np.testing.assert_allclose(alone, again[:1], rtol=1e-6)
+
+
+def test_actnorms_of_repeated_layers_begin_with_the_batch_as_it_arrives_there():
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32) * 4.0 + 1.0
+    layer = Chain([InvertibleConv(4), ActNorm(4), Stretch()])
+    module = Repeated(layer, 3)
+    variables = jax.jit(lambda x: module.init(jax.random.key(0), x, method="forward"))(x)
+    z, _ = module.apply(variables, x, method="forward")
+    for k in range(3):
+        mine = jax.tree.map(lambda leaf, k=k: leaf[k], {name: variables[name]["layer"] for name in variables})
+        convolution, actnorm = ({name: mine[name].get(f"layers_{i}", {}) for name in mine} for i in (0, 1))
+        x, _ = InvertibleConv(4).apply(convolution, x, method="forward")
+        x, _ = ActNorm(4).apply(actnorm, x, method="forward")
+        np.testing.assert_allclose(np.mean(x, axis=0), np.zeros(4), atol=1e-5)
+        np.testing.assert_allclose(np.var(x, axis=0), np.ones(4), atol=1e-4)
+        x, _ = Stretch().forward(x)
+    np.testing.assert_allclose(z, x, rtol=1e-4, atol=1e-4)
+
+
+class Stretch(nn.Module):
+    """A layer that leaves no batch standardised, without parameters."""
+
+    def forward(self, x):
+        return 3.0 * x + 2.0, jnp.full(x.shape[0], x.shape[1] * jnp.log(3.0), x.dtype)
+
+    def inverse(self, z):
+        return (z - 2.0) / 3.0, jnp.full(z.shape[0], -z.shape[1] * jnp.log(3.0), z.dtype)
+
+
+def test_repeated_layers_are_the_layers_one_after_the_other(random_variables, x64):
+    x = np.random.default_rng(0).normal(size=(4, 5))
+    layer = Chain([ActNorm(5), InvertibleConv(5), Coupling(5, couplings.affine(bound=2.0), SMALL)])
+    module = Repeated(layer, 3)
+    variables = random_variables(module, x)
+    each = [
+        jax.tree.map(lambda leaf, k=k: leaf[k], {name: variables[name]["layer"] for name in variables})
+        for k in range(3)
+    ]
+    expected, total = x, 0.0
+    for mine in each:
+        expected, log_det = layer.apply(mine, expected, method="forward")
+        total += log_det
+    z, log_det = jax.jit(lambda x: module.apply(variables, x, method="forward"))(x)
+    np.testing.assert_allclose(z, expected, rtol=1e-10)
+    np.testing.assert_allclose(log_det, total, rtol=1e-10)
+
+
+def test_an_invertible_convolution_is_a_rotation_at_first_and_learns_no_permutation_or_sign():
+    x = np.random.default_rng(0).normal(size=(4, 2, 2, 6)).astype(np.float32)
+    module = InvertibleConv(6)
+    variables = jax.jit(lambda x: module.init(jax.random.key(0), x, method="forward"))(x)
+    z, log_det = module.apply(variables, x, method="forward")
+    np.testing.assert_allclose(np.linalg.norm(z, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5)
+    np.testing.assert_allclose(log_det, np.zeros(4), atol=1e-4)
+    assert np.abs(np.asarray(z) - x).max() > 0.1
+    assert sorted(variables["params"]) == ["log_abs_diagonal", "lower", "upper"]
+    assert sorted(variables["fixed"]) == ["permutation", "sign"]
+    assert sorted(variables["fixed"]["permutation"].tolist()) == list(range(6))
+    other = jax.jit(lambda x: module.init(jax.random.key(1), x, method="forward"))(x)
+    assert np.any(np.asarray(variables["params"]["upper"]) != np.asarray(other["params"]["upper"]))

@@ -1,0 +1,67 @@
+import jax
+import numpy as np
+import pytest
+
+from gm_jax.losses import flow as losses
+from gm_jax.networks.glow import ChannelPrior, ConditionalPrior, Glow
+
+
+def test_log_determinants_are_those_of_autodiff_and_both_ways_are_inverse(check_flow):
+    found = check_flow(Glow((4, 4, 1), scales=2, steps=2, features=3), (4, 4, 1), scale=0.1)
+    assert found.z.shape == (3, 16)
+    assert np.ptp(found.log_det) > 1e-3
+
+
+def test_in_float32_a_deep_chain_leads_back(random_variables):
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
+    module = Glow((8, 8, 1), scales=2, steps=8, features=8)
+    variables = random_variables(module, x, scale=0.05)
+    variables = jax.tree.map(lambda leaf: leaf.astype(np.float32) if leaf.dtype == np.float64 else leaf, variables)
+
+    @jax.jit
+    def there_and_back(x):
+        z, log_det = module.apply(variables, x, method="forward")
+        return z, log_det, *module.apply(variables, z, method="inverse")
+
+    z, log_det, back, log_det_back = there_and_back(x)
+    assert z.dtype == log_det.dtype == back.dtype == np.float32
+    np.testing.assert_allclose(back, x, atol=1e-4)
+    np.testing.assert_allclose(log_det_back, -log_det, rtol=1e-4, atol=1e-3)
+    assert np.ptp(log_det) > 0.1
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_standardising_a_part_counts_as_its_normal_log_density(random_variables, x64, given):
+    part, rest = np.random.default_rng(0).normal(size=(2, 3, 2, 2, 4))
+    if given:
+        module = ConditionalPrior(4, bound=2.0)
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), part, rest, method="forward"))
+        rng = np.random.default_rng(1)
+        variables = jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape), shapes)
+        mean, raw = np.split(np.asarray(module.apply(variables, rest, method=lambda m, x: m.moments(x))), 2, axis=-1)
+        log_scale, arguments = 2.0 * np.tanh(raw / 2.0), (part, rest)
+    else:
+        module = ChannelPrior(4)
+        variables = random_variables(module, part)
+        mean, log_scale = (np.broadcast_to(variables["params"][name], part.shape) for name in ("mean", "log_scale"))
+        arguments = (part,)
+    z, log_det = module.apply(variables, *arguments, method="forward")
+    literature = losses.normal_log_prob(part, mean, 2.0 * log_scale)
+    np.testing.assert_allclose(losses.standard_normal_log_prob(z) + log_det, literature, rtol=1e-12)
+
+
+def test_its_priors_are_standard_at_first_and_its_convolutions_rotations():
+    x = np.random.default_rng(0).normal(size=(16, 4, 4, 1)).astype(np.float32)
+    module = Glow((4, 4, 1), scales=1, steps=2, features=3)
+    variables = jax.jit(lambda x: module.init(jax.random.key(0), x, method="forward"))(x)
+    params = variables["params"]["multi_scale"]["stages_0"]
+    assert sorted(variables["fixed"]["multi_scale"]["stages_0"]["layers_1"]["layer"]["layers_1"]) == [
+        "permutation",
+        "sign",
+    ]
+    assert not np.any(params["layers_2"]["mean"])
+    z, log_det = module.apply(variables, x, method="forward")
+    # At first only the first actnorm does anything to the volume: what comes after it is standardised already.
+    np.testing.assert_allclose(np.mean(np.square(z)), 1.0, rtol=1e-4)
+    actnorm = params["layers_1"]["layer"]["layers_0"]
+    np.testing.assert_allclose(log_det, np.full(16, 4 * actnorm["log_scale"].sum()), rtol=1e-4)

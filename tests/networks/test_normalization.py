@@ -1,0 +1,307 @@
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gm_jax.networks.gan_mlp import MLPDiscriminator, MLPGenerator
+from gm_jax.networks.normalization import BatchNorm, SpectralNorm, VirtualBatchNorm, WithReferenceBatch, spectral_norm
+
+RNG = np.random.default_rng(0)
+R, B, C = 5, 4, 3
+
+
+def floats(*shape, scale=1.0, shift=0.0):
+    return jnp.asarray(RNG.normal(shift, scale, shape), jnp.float32)
+
+
+def drawn(module, x):
+    """Variables at random, biases too."""
+    shapes = jax.eval_shape(partial(module.init, train=True), jax.random.key(0), x)
+    return jax.tree.map(lambda leaf: floats(*leaf.shape, scale=0.5), shapes)
+
+
+# Batch normalisation.
+
+
+def test_batch_norm_normalises_by_the_batch_in_training_and_by_the_past_after_it():
+    h = floats(64, 2, 2, C, scale=3.0, shift=2.0)
+    norm = BatchNorm(momentum=0.9)
+    variables = norm.init(jax.random.key(0), h, train=True)
+    out, new_state = norm.apply(variables, h, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(np.mean(out, axis=(0, 1, 2)), 0.0, atol=1e-5)
+    np.testing.assert_allclose(np.var(out, axis=(0, 1, 2)), 1.0, atol=1e-3)
+    (stats,) = new_state["batch_stats"].values()
+    x = np.asarray(h)
+    mean, var = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+    np.testing.assert_allclose(stats["mean"], 0.1 * mean, rtol=1e-4)
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var, rtol=1e-4)
+    after = norm.apply({**variables, **new_state}, h[:1], train=False)
+    expected = (x[:1] - 0.1 * mean) / np.sqrt(0.9 + 0.1 * var + 1e-5)
+    np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_over_an_axis_is_that_of_the_whole_batch():
+    h = floats(8, C, shift=1.0)
+    variables = BatchNorm(axis_name="batch").init(jax.random.key(0), h, train=True)  # outside of any map
+
+    def apply(norm, h):
+        return norm.apply(variables, h, train=True, mutable=["batch_stats"])
+
+    whole, whole_state = apply(BatchNorm(), h)
+    parts, states = jax.vmap(partial(apply, BatchNorm(axis_name="batch")), axis_name="batch")(h.reshape(2, 4, C))
+    np.testing.assert_allclose(parts.reshape(8, C), whole, atol=1e-5)
+    for one, other in zip(jax.tree.leaves(states), jax.tree.leaves(whole_state), strict=True):
+        np.testing.assert_allclose(one[1], other, rtol=1e-5, atol=1e-7)
+    local, _ = jax.vmap(partial(apply, BatchNorm()), axis_name="batch")(h.reshape(2, 4, C))
+    assert np.abs(np.asarray(local.reshape(8, C) - whole)).max() > 0.01
+
+
+# Virtual batch normalisation.
+
+
+def virtual(h, *, seed=1, dtype=None):
+    """The module on h [R + B, ..., C], with scale and bias that are not 1 and 0: (apply, scale, bias)."""
+    norm = VirtualBatchNorm(R, dtype=dtype)
+    scale, bias = jnp.asarray(np.random.default_rng(seed).normal(size=(2, h.shape[-1])), jnp.float32)
+    return jax.jit(lambda h: norm.apply({"params": {"scale": scale, "bias": bias}}, h, train=True)), scale, bias
+
+
+@pytest.mark.parametrize("shape", [(C,), (2, 4, C)])
+def test_virtual_batch_norm_is_the_float64_formula_of_reference_and_example_together(shape):
+    h = floats(R + B, *shape, scale=2.0, shift=1.0)
+    apply, scale, bias = virtual(h)
+    out, x = np.asarray(apply(h)), np.asarray(h, np.float64)
+    axes = tuple(range(len(shape)))  # batch and places
+    for i in range(B):
+        together = np.concatenate([x[:R], x[R + i : R + i + 1]])
+        mean, var = together.mean(axis=axes), together.var(axis=axes)
+        expected = (x[R + i] - mean) / np.sqrt(var + 1e-5) * np.asarray(scale) + np.asarray(bias)
+        np.testing.assert_allclose(out[R + i], expected, rtol=1e-4, atol=1e-5)
+    mean, var = x[:R].mean(axis=axes), x[:R].var(axis=axes)
+    expected = (x[:R] - mean) / np.sqrt(var + 1e-5) * np.asarray(scale) + np.asarray(bias)
+    np.testing.assert_allclose(out[:R], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_reference_batch_is_normalised_to_mean_zero_and_variance_one():
+    h = floats(R + B, 4, 4, C, scale=2.0, shift=1.0)
+    params = {"scale": jnp.ones(C), "bias": jnp.zeros(C)}
+    out = np.asarray(VirtualBatchNorm(R).apply({"params": params}, h, train=True)[:R])
+    np.testing.assert_allclose(out.mean(axis=(0, 1, 2)), 0.0, atol=1e-5)
+    np.testing.assert_allclose(out.var(axis=(0, 1, 2)), 1.0, atol=1e-4)
+
+
+def test_an_example_depends_on_itself_and_on_the_reference_and_on_no_other_example():
+    h = floats(R + B, 2, C)
+    jacobian = np.abs(jax.jit(jax.jacrev(virtual(h)[0]))(h)).max(axis=(1, 2, 4, 5))  # [R + B, R + B]
+    np.testing.assert_array_equal(jacobian[R:, R:] > 0, np.eye(B, dtype=bool))
+    assert np.all(jacobian[R:, :R] > 0)
+    assert np.all(jacobian[:R, :R] > 0)
+    assert np.all(jacobian[:R, R:] == 0)
+
+
+def test_a_large_common_offset_does_not_cancel_the_variance():
+    h = floats(R + B, 4, C)
+    apply = virtual(h)[0]
+    np.testing.assert_allclose(apply(h + 1000.0), apply(h), atol=5e-3)
+
+
+def test_virtual_batch_norm_computes_its_statistics_in_float32():
+    h = floats(R + B, 4, C).astype(jnp.bfloat16)
+    out = virtual(h, dtype=jnp.bfloat16)[0](h)
+    assert out.dtype == jnp.bfloat16
+    exact = virtual(h)[0](h.astype(jnp.float32))
+    np.testing.assert_allclose(out.astype(jnp.float32), exact, rtol=2**-8, atol=1e-6)
+
+
+# A network with a reference batch.
+
+
+def generator_of_points():
+    network = WithReferenceBatch(partial(MLPGenerator, (8, 8), (2,), activation=jnp.tanh))
+    reference = floats(R, 3)
+    return network, reference, drawn(network, reference) | {"reference_batch": {"x": reference}}
+
+
+def test_the_batch_of_init_is_the_reference_and_no_later_call_overwrites_it():
+    network, reference, variables = generator_of_points()
+    variables = jax.jit(partial(network.init, train=True))(jax.random.key(0), reference)
+    np.testing.assert_array_equal(variables["reference_batch"]["x"], reference)
+    state = {"reference_batch": variables["reference_batch"]}
+    step = jax.jit(lambda state, z: network.apply({**variables, **state}, z, train=True, mutable=list(state))[1])
+    for _ in range(3):
+        state = step(state, floats(B, 3))
+    np.testing.assert_array_equal(state["reference_batch"]["x"], reference)
+
+
+def test_a_sample_depends_neither_on_its_neighbours_nor_on_training_but_on_the_reference():
+    network, reference, variables = generator_of_points()
+    z = floats(B, 3)
+    apply, training = (jax.jit(partial(network.apply, train=train)) for train in (False, True))
+    jacobian = np.abs(jax.jit(jax.jacrev(lambda z: network.apply(variables, z, train=True)))(z)).max(axis=(1, 3))
+    np.testing.assert_array_equal(jacobian > 0, np.eye(B, dtype=bool))
+    np.testing.assert_allclose(training(variables, z[:1]), apply(variables, z)[:1], atol=1e-6)
+    other = {**variables, "reference_batch": {"x": reference + 1.0}}
+    assert np.abs(np.asarray(apply(other, z) - apply(variables, z))).max() > 1e-3
+
+
+def test_the_reference_goes_through_the_same_network():
+    # By hand: both go through the first layer's kernel; the second sees the normalised reference, not the raw one.
+    network, reference, variables = generator_of_points()
+    z = floats(B, 3)
+    (params,) = variables["params"].values()
+    h = np.concatenate([np.asarray(reference), np.asarray(z)])
+    for layer in range(2):
+        h = h @ np.asarray(params[f"Dense_{layer}"]["kernel"])
+        assert set(params[f"Dense_{layer}"]) == {"kernel"}  # the norm has the bias
+        own = [np.concatenate([h[:R], h[R + i : R + i + 1]]) for i in range(B)]
+        examples = [(h[R + i] - t.mean(0)) / np.sqrt(t.var(0) + 1e-5) for i, t in enumerate(own)]
+        h = np.concatenate([(h[:R] - h[:R].mean(0)) / np.sqrt(h[:R].var(0) + 1e-5), examples])
+        norm = params[f"VirtualBatchNorm_{layer}"]
+        h = np.tanh(h * np.asarray(norm["scale"]) + np.asarray(norm["bias"]))
+    expected = h[R:] @ np.asarray(params["Dense_2"]["kernel"]) + np.asarray(params["Dense_2"]["bias"])
+    out = jax.jit(partial(network.apply, train=True))(variables, z)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_discriminator_with_a_reference_batch_returns_logits_and_features_of_the_examples_alone():
+    network = WithReferenceBatch(partial(MLPDiscriminator, (6, 7)))
+    variables = jax.eval_shape(partial(network.init, train=True), jax.random.key(0), floats(R, 2))
+    logits, features = jax.eval_shape(partial(network.apply, train=True), variables, floats(B, 2))
+    assert (logits.shape, features.shape) == ((B,), (B, 7))
+
+
+def test_one_example_is_no_reference_batch():
+    network = WithReferenceBatch(partial(MLPGenerator, (8,), (2,)))
+    with pytest.raises(ValueError, match="at least 2 examples"):
+        network.init(jax.random.key(0), floats(1, 3), train=True)
+
+
+# Spectral normalisation.
+
+
+def spectral_layer(layer, x, *, num_iterations=1):
+    """(module, variables)."""
+    module = SpectralNorm(layer, num_iterations)
+    return module, drawn(module, x)
+
+
+def the_layer(tree):
+    (leaf,) = tree.values()
+    return leaf
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(nn.Dense(7), (B, 5)), (nn.Conv(6, (4, 4), strides=2), (2, 8, 8, C))], ids=["dense", "conv"]
+)
+def test_with_training_the_kernel_is_divided_by_the_largest_singular_value(layer, shape):
+    x = floats(*shape)
+    module, variables = spectral_layer(layer, x)
+    state = {"spectral_norm": variables["spectral_norm"]}
+    step = jax.jit(lambda state: module.apply({**variables, **state}, x, train=True, mutable=["spectral_norm"]))
+    for _ in range(400):
+        out, state = step(state)
+    params = the_layer(variables["params"])
+    kernel = np.asarray(params["kernel"], np.float64)
+    sigma = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), compute_uv=False)[0]
+    divided = {"kernel": jnp.asarray(kernel / sigma, jnp.float32), "bias": params["bias"]}
+    np.testing.assert_allclose(out, layer.apply({"params": divided}, x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_power_iteration_finds_the_singular_value_and_its_gradient(x64):
+    # Beside each other as 3 : 2.9, where the iteration is slow, and far apart, where one step is nearly all.
+    left, right = np.linalg.qr(RNG.normal(size=(6, 6)))[0], np.linalg.qr(RNG.normal(size=(4, 4)))[0]
+    matrix = jnp.asarray(left[:, :4] @ np.diag([3.0, 2.9, 0.5, 0.1]) @ right.T)
+    start = jnp.asarray(RNG.normal(size=4))
+    sigma, b = spectral_norm(matrix, start / jnp.linalg.norm(start), num_iterations=400)
+    np.testing.assert_allclose(sigma, 3.0, rtol=1e-10)
+    np.testing.assert_allclose(abs(b @ right[:, 0]), 1.0, rtol=1e-10)
+    gradient = jax.grad(lambda matrix: spectral_norm(matrix, b, num_iterations=1)[0])(matrix)
+    np.testing.assert_allclose(gradient, np.outer(left[:, 0], right[:, 0]), atol=1e-8)
+
+
+def test_the_gradient_of_the_layer_flows_through_sigma(x64):
+    # At the iteration's fixed point it is the gradient of x W / sigma_1(W) itself, differentiated through the SVD.
+    x, kernel, weights = (jnp.asarray(RNG.normal(size=shape)) for shape in ((B, 5), (5, 3), (B, 3)))
+    _, b = spectral_norm(kernel, jnp.full(3, 3**-0.5), num_iterations=500)
+    module = SpectralNorm(nn.Dense(3, use_bias=False))
+    shapes = jax.eval_shape(partial(module.init, train=True), jax.random.key(0), x)
+    put = lambda value, tree: jax.tree.map(lambda leaf: value, tree)  # noqa: E731
+
+    def loss(kernel):
+        state = put(b, shapes["spectral_norm"])
+        out = module.apply({"params": put(kernel, shapes["params"]), "spectral_norm": state}, x, train=False)
+        return jnp.sum(weights * out)
+
+    def exact(kernel):
+        return jnp.sum(weights * (x @ kernel)) / jnp.linalg.svd(kernel, compute_uv=False)[0]
+
+    np.testing.assert_allclose(loss(kernel), exact(kernel), rtol=1e-10)
+    gradient = jax.grad(loss)(kernel)
+    np.testing.assert_allclose(gradient, jax.grad(exact)(kernel), atol=1e-8)
+    # A normalised layer does not see the length of its kernel.
+    np.testing.assert_allclose(jnp.sum(gradient * kernel), 0.0, atol=1e-9)
+
+
+def test_the_iteration_is_kept_in_training_only():
+    x = floats(B, 5)
+    module, variables = spectral_layer(nn.Dense(7), x)
+    _, kept = module.apply(variables, x, train=True, mutable=["spectral_norm"])
+    _, not_kept = module.apply(variables, x, train=False, mutable=["spectral_norm"])
+    (old,), (new,), (same,) = (jax.tree.leaves(s) for s in (variables["spectral_norm"], kept, not_kept))
+    np.testing.assert_array_equal(old, same)
+    assert np.abs(np.asarray(old - new)).max() > 1e-3
+    np.testing.assert_array_equal(module.apply(variables, x, train=False), module.apply(variables, x, train=False))
+
+
+def test_the_iteration_starts_at_a_random_unit_vector():
+    x = floats(B, 5)
+    starts = [
+        jax.tree.leaves(SpectralNorm(nn.Dense(7)).init(jax.random.key(seed), x, train=True)["spectral_norm"])[0]
+        for seed in (0, 1)
+    ]
+    np.testing.assert_allclose([np.linalg.norm(start) for start in starts], 1.0, rtol=1e-5)
+    assert np.abs(np.asarray(starts[0] - starts[1])).max() > 0.1
+
+
+def test_init_keeps_the_layer_s_own_kernel_and_not_the_divided_one():
+    ones = nn.Dense(3, kernel_init=nn.initializers.ones)  # its singular value is the root of 15
+    variables = SpectralNorm(ones).init(jax.random.key(0), floats(B, 5), train=True)
+    np.testing.assert_array_equal(the_layer(variables["params"])["kernel"], np.ones((5, 3)))
+
+
+def test_more_iterations_at_once_are_as_many_calls():
+    x = floats(B, 5)
+    module, variables = spectral_layer(nn.Dense(7), x)
+    state = {"spectral_norm": variables["spectral_norm"]}
+    for _ in range(3):
+        out, state = module.apply({**variables, **state}, x, train=True, mutable=["spectral_norm"])
+    at_once = SpectralNorm(nn.Dense(7), num_iterations=3).apply(variables, x, train=False)
+    np.testing.assert_allclose(out, at_once, rtol=1e-5)
+
+
+def test_a_kernel_of_zeros_gives_the_bias_and_a_finite_gradient():
+    x = floats(B, 5)
+    module, variables = spectral_layer(nn.Dense(7), x)
+    params = jax.tree.map(jnp.zeros_like, variables["params"])
+    apply = lambda params: module.apply({**variables, "params": params}, x, train=False)  # noqa: E731
+    np.testing.assert_array_equal(apply(params), np.zeros((B, 7)))
+
+
+def test_bfloat16_compute_keeps_float32_parameters_and_state():
+    x = floats(B, 5)
+    module = SpectralNorm(nn.Dense(7, dtype=jnp.bfloat16))
+    out, variables = jax.eval_shape(partial(module.init_with_output, train=True), jax.random.key(0), x)
+    assert out.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+def test_jit_and_vmap_agree_with_the_plain_call():
+    x = floats(3, B, 5)
+    module, variables = spectral_layer(nn.Dense(7), x[0])
+    norm_of = virtual(floats(R + B, 5))[0]
+    for function, inputs in ((partial(module.apply, variables, train=False), x), (norm_of, floats(3, R + B, 5))):
+        plain = jnp.stack([function(row) for row in inputs])
+        np.testing.assert_allclose(jax.jit(jax.vmap(function))(inputs), plain, rtol=1e-5, atol=1e-5)

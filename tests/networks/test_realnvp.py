@@ -1,0 +1,70 @@
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from gm_jax.errors import UserError
+from gm_jax.networks import realnvp
+from gm_jax.networks.couplings import ResNetConditioner, Squeeze, affine
+from gm_jax.networks.realnvp import ImageRealNVP, MultiScale, RealNVP
+
+
+@pytest.mark.parametrize("dim", [2, 5])
+def test_log_determinants_of_points_are_those_of_autodiff_and_both_ways_are_inverse(check_flow, dim):
+    assert np.ptp(check_flow(RealNVP((dim,), (6,), 2), (dim,)).log_det) > 1e-3
+
+
+@pytest.mark.parametrize(("shape", "scales"), [((4, 4, 1), 2), ((3, 3, 1), 1)])
+def test_log_determinants_of_images_are_those_of_autodiff_and_both_ways_are_inverse(check_flow, shape, scales):
+    found = check_flow(ImageRealNVP(shape, scales, features=3, blocks=1), shape, scale=0.1)
+    assert found.z.shape == (3, np.prod(shape))
+    assert np.ptp(found.log_det) > 1e-3
+
+
+def test_a_constant_log_scale_on_half_of_the_dimensions_adds_half_of_them_times_it(random_variables, x64):
+    x = np.random.default_rng(0).normal(size=(4, 6))
+    module = RealNVP((6,), (5,), 1, bound=2.0)
+    variables = random_variables(module, x, scale=0.0)
+    np.testing.assert_array_equal(module.apply(variables, x, method="forward")[1], np.zeros(4))
+    last = variables["params"]["layers"]["layer"]["layers_0"]["network"]["Dense_1"]["bias"]
+    last[:, 3:] = 2.0 * np.arctanh(0.7 / 2.0)  # shifts first, then raw log-scales, of which the bound makes 0.7
+    z, log_det = module.apply(variables, x, method="forward")
+    np.testing.assert_allclose(log_det, np.full(4, 3 * 0.7), rtol=1e-12)
+    np.testing.assert_allclose(z, x * np.exp([[0, 0, 0, 0.7, 0.7, 0.7]]), rtol=1e-12)
+
+
+def test_a_checkerboard_coupling_moves_one_colour_by_what_the_other_says(random_variables, x64):
+    x = np.random.default_rng(0).normal(size=(1, 4, 4, 1))
+    module = ImageRealNVP((4, 4, 1), 1, features=3, blocks=1)
+    variables = random_variables(module, x)
+    coupling = variables["params"]["multi_scale"]["stages_0"]["couplings"]["layer"]
+    first = jax.tree.map(lambda leaf: leaf[:1], coupling)
+    first["actnorm"] = jax.tree.map(np.zeros_like, first["actnorm"])
+    conditioner = partial(ResNetConditioner, features=3, blocks=1)
+    one = realnvp.AlternatingCouplings(realnvp.checkerboard, 1, 1, affine(bound=2.0), conditioner)
+    z, _ = one.apply({"params": {"couplings": {"layer": first}}}, x, method="forward")
+    moved = (np.asarray(z) != x)[0, :, :, 0]
+    np.testing.assert_array_equal(moved, (np.indices((4, 4)).sum(0) % 2 == 0))
+
+
+def test_several_scales_give_half_of_the_channels_to_the_latent_at_each():
+    x = np.arange(64.0, dtype=np.float32).reshape(1, 8, 8, 1)
+    stages = [Squeeze(), Squeeze(), Squeeze()]
+    shapes = realnvp.squeezed_shapes((8, 8, 1), 3)
+    assert shapes == [(4, 4, 4), (2, 2, 8), (1, 1, 16)]
+    module = MultiScale(stages, shapes)
+    z, log_det = module.apply({}, x, method="forward")
+    # Of the first squeeze channels 2 and 3 are factored out: the odd rows.
+    assert set(z[0, :32].tolist()) == set(x[0, 1::2].reshape(-1).tolist())
+    assert sorted(z[0].tolist()) == list(range(64))
+    back, _ = module.apply({}, z, method="inverse")
+    np.testing.assert_array_equal(back, x)
+    np.testing.assert_array_equal(log_det, [0.0])
+
+
+def test_sides_that_cannot_be_halved_so_often_are_the_users_mistake():
+    with pytest.raises(UserError, match=r"28 x 28 can be halved 2 times, not 3"):
+        realnvp.squeezed_shapes((28, 28, 1), 3)
+    with pytest.raises(UserError, match="images"):
+        realnvp.squeezed_shapes((2,), 1)

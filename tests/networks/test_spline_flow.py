@@ -1,0 +1,34 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gm_jax.networks.spline_flow import SplineFlow
+
+
+@pytest.mark.parametrize("dim", [2, 5])  # without and with linear maps between the blocks
+def test_log_determinants_are_those_of_autodiff_and_both_ways_are_inverse(check_flow, dim):
+    found = check_flow(SplineFlow((dim,), (6,), 2, num_bins=5), (dim,))
+    assert ("fixed" in found.variables) == (dim > 2)
+    assert np.ptp(found.log_det) > 1e-3
+
+
+def test_out_of_the_splines_interval_couplings_do_nothing(random_variables, x64):
+    x = np.array([[40.0, -50.0], [-45.0, 60.0]])
+    module = SplineFlow((2,), (6,), 1, num_bins=5)
+    variables = random_variables(module, x)
+    z, log_det = module.apply(variables, x, method="forward")
+    actnorm = variables["params"]["layers"]["layer"]["layers_0"]
+    log_scale, shift = actnorm["log_scale"][0], actnorm["shift"][0]
+    np.testing.assert_allclose(z, x * np.exp(log_scale)[None] + shift[None], rtol=1e-12)
+    np.testing.assert_allclose(log_det, np.full(2, log_scale.sum()), rtol=1e-12)
+
+
+def test_at_first_it_standardises_its_batch():
+    x = 5.0 * jax.random.normal(jax.random.key(0), (64, 3)) + jnp.array([[1.0, -20.0, 300.0]])
+    module = SplineFlow((3,), (6,), 3, num_bins=5)
+    variables = jax.jit(lambda x: module.init(jax.random.key(1), x, method="forward"))(x)
+    z, _ = module.apply(variables, x, method="forward")
+    # The couplings are the identity at first; the last linear map is a rotation, which keeps the total variance.
+    np.testing.assert_allclose(jnp.mean(z, axis=0), np.zeros(3), atol=1e-4)
+    np.testing.assert_allclose(jnp.sum(jnp.var(z, axis=0)), 3.0, rtol=1e-3)
