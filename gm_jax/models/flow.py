@@ -193,7 +193,7 @@ def interpolate(
         num: points on each line, ends included.
     Returns:
         [B, num, ...], as the data set ships them.
-    Source: Kingma & Dhariwal, "Glow", NeurIPS 2018, arXiv:1807.03039, section 6.
+    Source: Kingma & Dhariwal, "Glow", NeurIPS 2018, arXiv:1807.03039.
     """
     key_a, key_b = jax.random.split(key)
     z_a, z_b = (model.encode(params, model_state, *pair) for pair in ((key_a, x_a), (key_b, x_b)))

@@ -8,8 +8,8 @@ Of images the couplings' halves are the squares of a checkerboard, or the first 
 
 so that sides must be multiples of 2^(S-1). `MultiScale` is that architecture for any stages; Glow has it too.
 
-Where the paper normalises the chain by batches (its section 3.7), an actnorm follows each coupling: as deep a chain
-trains, and the likelihood of one image does not depend on the others. The conditioners have no normalisation.
+Where the paper normalises the chain by batches an actnorm follows each coupling, so that the likelihood of one image
+does not depend on the others. The conditioners have no normalisation.
 
 Source: Dinh, Sohl-Dickstein & Bengio, "Density Estimation Using Real NVP", ICLR 2017, arXiv:1605.08803.
 """
