@@ -2,7 +2,9 @@
 
     python -m experiments.spline_flow                                        # toy:two_moons, about a minute
     python -m experiments.spline_flow --data.name toy:checkerboard
-Measured: not yet.
+Measured: test NLL (exact, 10,000 points) less the true entropy (`data.toy.toy_entropy`), nats: two_moons 2.400 - 2.394,
+eight_gaussians 2.846 - 2.832, checkerboard 3.508 - 3.466, pinwheel 2.314 - 2.321 (its test split alone has 2.294), each
+by such a command; 40 seconds of computing on two CPU cores.
 """
 
 import dataclasses

@@ -1,6 +1,5 @@
 from functools import partial
 
-import jax
 import numpy as np
 import pytest
 
@@ -34,18 +33,19 @@ def test_a_constant_log_scale_on_half_of_the_dimensions_adds_half_of_them_times_
     np.testing.assert_allclose(z, x * np.exp([[0, 0, 0, 0.7, 0.7, 0.7]]), rtol=1e-12)
 
 
-def test_a_checkerboard_coupling_moves_one_colour_by_what_the_other_says(random_variables, x64):
-    x = np.random.default_rng(0).normal(size=(1, 4, 4, 1))
-    module = ImageRealNVP((4, 4, 1), 1, features=3, blocks=1)
-    variables = random_variables(module, x)
-    coupling = variables["params"]["multi_scale"]["stages_0"]["couplings"]["layer"]
-    first = jax.tree.map(lambda leaf: leaf[:1], coupling)
-    first["actnorm"] = jax.tree.map(np.zeros_like, first["actnorm"])
+@pytest.mark.parametrize("mask_fn", [realnvp.checkerboard, realnvp.channel_halves])
+def test_couplings_under_a_mask_move_one_half_and_then_the_other(random_variables, x64, mask_fn):
+    x = np.random.default_rng(0).normal(size=(1, 3, 3, 2))
     conditioner = partial(ResNetConditioner, features=3, blocks=1)
-    one = realnvp.AlternatingCouplings(realnvp.checkerboard, 1, 1, affine(bound=2.0), conditioner)
-    z, _ = one.apply({"params": {"couplings": {"layer": first}}}, x, method="forward")
-    moved = (np.asarray(z) != x)[0, :, :, 0]
-    np.testing.assert_array_equal(moved, (np.indices((4, 4)).sum(0) % 2 == 0))
+    moved = []
+    for length in (1, 2):
+        module = realnvp.AlternatingCouplings(mask_fn, 2, length, affine(bound=2.0), conditioner)
+        variables = random_variables(module, x)
+        actnorm = variables["params"]["couplings"]["layer"]["actnorm"]
+        actnorm.update({name: np.zeros_like(leaf) for name, leaf in actnorm.items()})
+        moved.append(np.asarray(module.apply(variables, x, method="forward")[0]) != x)
+    np.testing.assert_array_equal(moved[0], np.broadcast_to(mask_fn(x), x.shape))
+    assert moved[1].all()
 
 
 def test_several_scales_give_half_of_the_channels_to_the_latent_at_each():
