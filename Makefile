@@ -10,8 +10,10 @@ READY  := $(VENV)/.ready
 # TPU with lines of warnings. Where there is none for this machine, those tests are skipped.
 TPU    := $(VENV)/tpu
 
-# Most of a test's time is XLA compiling, on one core: two workers, each with whole files.
+# Most of a test's time is XLA compiling, on one core: two workers, each with whole files. The fast tests take code that
+# LLVM has not optimised, which compiles in two thirds of the time; the slow proofs run what users run.
 PYTEST := -n 2 --dist loadfile
+QUICK  := XLA_FLAGS=--xla_backend_optimization_level=0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format clean
@@ -25,7 +27,7 @@ demo: $(READY)  ## train a VAE on the digits, measure it, draw it: runs/vae (aga
 	$(BIN)/python -m experiments.vae
 
 test: $(READY)  ## the tests, all but the slow proofs
-	$(BIN)/python -m pytest $(PYTEST) -m "not slow"
+	$(QUICK) $(BIN)/python -m pytest $(PYTEST) -m "not slow"
 
 test-slow: $(READY) $(TPU)  ## the slow proofs: pods of processes, kills, plans for TPUs (CI runs both)
 	PYTHONPATH=$(TPU) $(BIN)/python -m pytest $(PYTEST) -m slow

@@ -60,8 +60,7 @@ class NADE(nn.Module):
 
         def visit(activation: Array, position: tuple[Array, Array, Array]) -> tuple[Array, Array]:
             x_i, encoder_i, decoder_i = position
-            # A sum, for a product of a matrix and a vector would not be fused with f and thrice as slow on a CPU.
-            logits = jnp.sum(self.activation(activation) * decoder_i[None], axis=-1)
+            logits = _rows_dot(self.activation(activation), decoder_i)
             return activation + x_i[:, None] * encoder_i[None], logits
 
         # What a checkpoint drops is computed again on the way back: h_i within a step, a_i within a chunk of steps.
@@ -99,3 +98,16 @@ class NADE(nn.Module):
         if label is None:
             return hidden_bias, bias
         return hidden_bias + self.label_hidden_bias[label], bias + self.label_bias[label]
+
+
+@jax.custom_jvp
+def _rows_dot(h: Array, v: Array) -> Array:
+    """For h [B, H] and v [H] h @ v, as a sum: XLA fuses it with what made h; a product is thrice as slow on a CPU."""
+    return jnp.sum(h * v[None], axis=-1)
+
+
+@_rows_dot.defjvp
+def _rows_dot_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (h, v), (h_dot, v_dot) = primals, tangents
+    # A product in v, so that its gradient is one as well: that saves a fifth of a training step.
+    return _rows_dot(h, v), jnp.sum(h_dot * v[None], axis=-1) + h @ v_dot

@@ -8,6 +8,7 @@ An experiment module declares a `Config` and a pure `build(config, spec) -> Expe
 config.py      the parts of a configuration that every experiment shares; saving, reading and comparing
 experiment.py  what `build` returns
 cli.py         verbs, flags, exit codes
+cpu_flags.py   how XLA compiles for a CPU
 cluster.py     several processes: how they find each other, compare, and part
 peers.py       their signs of life, and who is named when one fails
 folder.py      what lies where in a run's folder

@@ -15,6 +15,7 @@ import errno
 import inspect
 import itertools
 import logging
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ import tyro
 
 from gm_jax.errors import UserError
 from gm_jax.runner import config as config_lib
+from gm_jax.runner import cpu_flags
 from gm_jax.runner.config import ClusterConfig, Count, Seed
 
 VERBS = ("train", "evaluate", "sample", "plan")
@@ -93,6 +95,7 @@ def main(config_type: type, build: Callable[[Any, Any], Any], argv: Sequence[str
         argv: the arguments; the program's own by default.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    cpu_flags.set_flags(os.environ)
     try:
         _dispatch(config_type, build, list(sys.argv[1:] if argv is None else argv))
     except (UserError, OSError, KeyboardInterrupt) as error:

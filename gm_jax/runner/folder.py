@@ -108,6 +108,7 @@ def record_versions(path: Path, facts: dict[str, Any]) -> None:
         "packages": {name: _version(name) for name in _PACKAGES},
         "git": _git_commit(),
         "machine": platform.platform(),
+        "xla_flags": os.environ.get("XLA_FLAGS"),
         **facts,
     }
     write_text(path, json.dumps([*entries, entry], indent=1) + "\n")

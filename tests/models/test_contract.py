@@ -114,11 +114,11 @@ def _nice():
 
 
 def _realnvp():
-    return _flow(ImageRealNVP((4, 4, 1), scales=2, features=4, blocks=1), shape=(4, 4, 1))
+    return _flow(ImageRealNVP((4, 4, 1), scales=1, features=4, blocks=1), shape=(4, 4, 1))
 
 
 def _glow():
-    return _flow(Glow((4, 4, 1), scales=2, steps=2, features=4), shape=(4, 4, 1))
+    return _flow(Glow((4, 4, 1), scales=1, steps=2, features=4), shape=(4, 4, 1))
 
 
 def _spline_flow():
