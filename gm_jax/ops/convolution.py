@@ -7,7 +7,8 @@ Notation: x [B, H, W, C] padded by zeros, w [I, J, C, F] the kernel, d dilation,
 
 Equation (2) is itself a convolution, of x over g, with the batch as its channels. XLA's own derivative states it as a
 convolution with permuted dimensions. On CPU that form is 30 times as slow as (2) on transposed arrays wherever the
-padding is one-sided, as it is in causal networks, and 60 times inside `lax.scan` (jax 0.10.2; jax-ml/jax#12868).
+padding is one-sided, as it is in causal networks, and 60 times inside `lax.scan` (jax 0.10.2; jax-ml/jax#12868). So
+(2) is written out for CPUs, and left to XLA elsewhere.
 
 Sequences x [B, T, C] have a causal form, k taps of w [k, C, F], zeros before the beginning:
 
@@ -93,10 +94,35 @@ def _backward(dilation: tuple[int, int], residuals: tuple[Array, Array], g: Arra
     dx = jax.lax.conv_general_dilated(
         g, turned, (1, 1), [(r, r) for r in reach], rhs_dilation=dilation, dimension_numbers=_IMAGES
     )
+    dw = jax.lax.platform_dependent(
+        x,
+        g,
+        cpu=functools.partial(_kernel_gradient, shape=kernel.shape, dilation=dilation),
+        default=functools.partial(_kernel_gradient_of_xla, shape=kernel.shape, dilation=dilation),
+    )
+    return dx, dw
+
+
+def _kernel_gradient(x: Array, g: Array, *, shape: tuple[int, ...], dilation: tuple[int, int]) -> Array:
+    """Equation (2)."""
     # The barrier keeps XLA from folding the transposes back into the convolution's dimension numbers.
     lhs, rhs = jax.lax.optimization_barrier((jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(g, (1, 2, 0, 3))))
     dw = jax.lax.conv_general_dilated(lhs, rhs, dilation, "VALID", dimension_numbers=_IMAGES)
-    return dx, jnp.transpose(dw[:, : kernel.shape[0], : kernel.shape[1]], (1, 2, 0, 3))
+    return jnp.transpose(dw[:, : shape[0], : shape[1]], (1, 2, 0, 3))
+
+
+def _kernel_gradient_of_xla(x: Array, g: Array, *, shape: tuple[int, ...], dilation: tuple[int, int]) -> Array:
+    """Equation (2), as XLA has it."""
+    convolve = functools.partial(
+        jax.lax.conv_general_dilated,
+        x,
+        window_strides=(1, 1),
+        padding="VALID",
+        rhs_dilation=dilation,
+        dimension_numbers=_IMAGES,
+    )
+    (dw,) = jax.linear_transpose(convolve, jax.ShapeDtypeStruct(shape, x.dtype))(g)
+    return dw
 
 
 _valid_conv.defvjp(_forward, _backward)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gm_jax.ops import convolution
 from gm_jax.ops.convolution import causal_conv, conv
 
 # Image, kernel, padding, dilation: as VALID, as SAME, causal, "pad and crop", dilated, longer than it needs.
@@ -61,6 +62,17 @@ def test_conv_and_its_derivatives_are_those_of_xla(x64, image, kernel, padding, 
     g = jax.random.normal(jax.random.key(5), y.shape, jnp.float64)
     for mine, theirs in zip(pull(g), pull_of_xla(g), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-11)
+
+
+@each_setting
+def test_the_kernels_gradient_elsewhere_is_that_written_out_for_cpus(x64, image, kernel, padding, dilation):
+    x, w = draw(image, kernel, dtype=jnp.float64)
+    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*sides, 0) for sides in padding), (0, 0, 0)])
+    y = of_xla(padded, w, padding="VALID", dilation=dilation)
+    g = jax.random.normal(jax.random.key(5), y.shape, jnp.float64)
+    forms = convolution._kernel_gradient, convolution._kernel_gradient_of_xla
+    written_out, of_other_platforms = (form(padded, g, shape=w.shape, dilation=dilation) for form in forms)
+    np.testing.assert_allclose(written_out, of_other_platforms, atol=1e-11)
 
 
 def test_the_gradient_of_the_gradient_is_that_of_xla(x64):
