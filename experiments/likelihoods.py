@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from gm_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from gm_jax.models.conditionals import Output
     from gm_jax.models.observations import ObservationModel
 
 
@@ -31,6 +32,26 @@ def of_decoder(config, spec) -> "tuple[ObservationModel, str | None]":
     if decoder == "discretized_logistic":
         return observations.discretized_logistic(levels=spec.levels), None
     return binary(config.binarization, spec)
+
+
+def of_conditionals(config, spec) -> "tuple[Output, dict]":
+    """The distribution of one level given those before it, and what every result must say of it.
+
+    Args:
+        config: with the fields output, components and binarization.
+        spec: of the data.
+    """
+    from gm_jax.models import conditionals
+
+    if config.output == "bernoulli":
+        observation, binarization = binary(config.binarization, spec)
+        distribution = conditionals.bernoulli(observation.prepare, levels=spec.levels)
+        return distribution, {"measure": distribution.measure, "binarization": binarization}
+    if config.binarization is not None:
+        raise UserError(f"--binarization is for --output bernoulli, and this is {config.output}.")
+    mixture = config.output == "logistic_mixture"
+    make = conditionals.discretized_logistic_mixture if mixture else conditionals.categorical
+    return make(levels=spec.levels), {"measure": f"{spec.levels} levels"}
 
 
 def binary(binarization: str | None, spec) -> "tuple[ObservationModel, str]":

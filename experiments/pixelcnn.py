@@ -14,7 +14,7 @@ from gm_jax import runner
 from gm_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from gm_jax.models.conditionals import Network, Output
+    from gm_jax.models.conditionals import Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,8 @@ def build(config: Config, spec) -> runner.Experiment:
     from gm_jax.models import raster
     from gm_jax.networks import pixelcnn
 
-    check_images(spec)
+    # The blocks of the plain network narrow its features to half of them.
+    check_images(spec, features=config.features if config.gated else config.features // 2)
     if config.first_size < 3 or config.first_size % 2 == 0:
         raise UserError(f"--first-size {config.first_size}: a masked kernel has a centre and neighbours: 3, 5, 7 ...")
     network = pixelcnn.GatedPixelCNN if config.gated else pixelcnn.PixelCNN
@@ -74,7 +75,7 @@ def experiment(config: RasterConfig, spec, network: "Network") -> runner.Experim
     """What the models in raster order share: all but the network."""
     from gm_jax.models import autoregressive
 
-    distribution, settings = output(config, spec)
+    distribution, settings = likelihoods.of_conditionals(config, spec)
     num_classes = network_settings(config, spec)["num_classes"]
     model = autoregressive.autoregressive(network, distribution, shape=spec.shape, num_classes=num_classes)
     return runner.Experiment(
@@ -83,18 +84,6 @@ def experiment(config: RasterConfig, spec, network: "Network") -> runner.Experim
         pictures=autoregressive.grids(model, spec.shape),
         settings=settings,
     )
-
-
-def output(config: RasterConfig, spec) -> "tuple[Output, dict]":
-    """The conditionals' distribution, and what every result must say of it."""
-    from gm_jax.models import conditionals, raster
-
-    if config.output == "bernoulli":
-        observation, binarization = likelihoods.binary(config.binarization, spec)
-        distribution = conditionals.bernoulli(observation.prepare, levels=spec.levels)
-        return distribution, {"measure": distribution.measure, "binarization": binarization}
-    make = conditionals.categorical if config.output == "categorical" else raster.discretized_logistic_mixture
-    return make(levels=spec.levels), {"measure": f"{spec.levels} levels"}
 
 
 def network_settings(config: RasterConfig, spec) -> dict:
@@ -110,10 +99,12 @@ def network_settings(config: RasterConfig, spec) -> dict:
     }
 
 
-def check_images(spec) -> None:
-    """Raises a UserError where the data are no images."""
+def check_images(spec, *, features: int) -> None:
+    """Raises a UserError where the data are no images, or have more colours than a layer has features for."""
     if spec.levels is None or len(spec.shape) != 3:
         raise UserError(f"{spec.name} is not made of pixels: choose a data set of images.")
+    if features < spec.shape[-1]:
+        raise UserError(f"{features} features cannot carry the {spec.shape[-1]} channels of {spec.name}: take more.")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def build(config: Config, spec) -> runner.Experiment:
     from gm_jax.models import raster
     from gm_jax.networks import pixelrnn
 
-    pixelcnn.check_images(spec)
+    pixelcnn.check_images(spec, features=config.hidden)
     module = pixelrnn.PixelRNN(
         spec.shape,
         **pixelcnn.network_settings(config, spec),

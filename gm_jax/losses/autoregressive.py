@@ -63,7 +63,7 @@ def discretized_logistic_mixture_nll(
     """Negative log-likelihood of ordered levels, the bins of a mixture of logistics, eqs. (1) and (4).
 
     Args:
-        x: [B, ...] levels 0..L-1, of any dtype.
+        x: [B, ...] integer levels 0..L-1.
         logit_weights: [B, ..., M] unnormalised log-weights given x_<i.
         means: [B, ..., M] locations, on the scale where the levels span [-1, 1].
         log_scales: [B, ..., M] log-scales, on the same scale.
@@ -71,7 +71,7 @@ def discretized_logistic_mixture_nll(
     Returns:
         [B] -log p(x), nats; smaller is better, at least 0.
     Raises:
-        AssertionError: no event axis, shapes differ or a parameter is not floating (at trace time).
+        AssertionError: no event axis, `x` not integer, shapes differ or a parameter is not floating (at trace time).
         ValueError: `levels` is smaller than 2.
     Source: Salimans, Karpathy, Chen & Kingma, "PixelCNN++", ICLR 2017, arXiv:1701.05517, eqs. 1-2.
     """

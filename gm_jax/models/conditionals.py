@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gm_jax.losses import autoregressive as losses
+from gm_jax.models.observations import MIN_LOG_SCALE
 from gm_jax.samplers import autoregressive as samplers
 from gm_jax.types import Array, Key, PyTree
 
@@ -88,8 +89,37 @@ def categorical(*, levels: int) -> Output:
     )
 
 
+def discretized_logistic_mixture(*, levels: int) -> Output:
+    """Levels that have an order: the bins of a mixture of M logistics; 3 M outputs.
+
+    The outputs are M logits of the weights, M locations on the scale where the levels span [-1, 1] and M log-scales,
+    which a softplus keeps above MIN_LOG_SCALE.
+
+    Args:
+        levels: L, of the raw data.
+    """
+
+    def bounded(outputs: Array) -> tuple[Array, Array, Array]:
+        logit_weights, means, free = jnp.split(outputs, 3, axis=-1)
+        return logit_weights, means, MIN_LOG_SCALE + jax.nn.softplus(free - MIN_LOG_SCALE)
+
+    def draw(key: Key, outputs: Array, temperature: float | Array = 1.0) -> Array:
+        outputs = jnp.concatenate(bounded(outputs), axis=-1)
+        return samplers.draw_discretized_logistic_mixture(key, outputs, temperature, levels=levels)
+
+    return Output(
+        prepare=lambda key, raw: raw.astype(jnp.int32),
+        to_data=lambda x: x.astype(jnp.uint8),
+        nll=lambda x, outputs: losses.discretized_logistic_mixture_nll(x, *bounded(outputs), levels=levels),
+        draw=draw,
+        measure=f"{levels} levels",
+    )
+
+
 def masked_network(module: nn.Module, structures: PyTree, orders: np.ndarray) -> Network:
-    """A `Network` of one of `networks.{fvsbn,nade,made}`.
+    """A `Network` of one of `networks.{fvsbn,nade,made}`, of one output for each dimension: log-odds of binary ones.
+
+    Their literature's results are on binary images; for levels there are the networks of `models.raster`.
 
     Args:
         module: (x [B, D], structure, label) -> logits [B, D], with methods `begin` and `step`.

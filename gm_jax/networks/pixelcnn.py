@@ -16,7 +16,8 @@ its own included; moved down by a row it feeds the horizontal one, h, which sees
 with * the convolutions of `masked_conv`, y a class label, and no h + in the mask-A layer: the sum would hand it the
 very level that it is to predict. Together the stacks see every earlier pixel within reach: there is no blind spot.
 
-Cached evaluation (`begin`, `begin_row`, `step`): all that depends on the rows above is done once a row.
+Cached evaluation (`begin`, `begin_row`, `step`): all that depends on the rows above is done once a row. A step is that
+of a sub-pixel and computes its whole pixel: of three colours thrice what the one needs, which is little beside a row's.
 """
 
 from typing import NamedTuple

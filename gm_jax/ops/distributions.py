@@ -218,8 +218,8 @@ def discretized_logistic_mixture_log_prob(
     Returns:
         [...] log-mass, nats, not summed; larger is better.
     Raises:
-        AssertionError: the three parameters' shapes differ from each other, or from `x` before the last axis, or are
-            not floating (at trace time).
+        AssertionError: `x` is not integer, or the three parameters' shapes differ from each other, or from `x` before
+            the last axis, or they are not floating (at trace time).
         ValueError: `levels` is smaller than 2.
     Source: Salimans, Karpathy, Chen & Kingma, "PixelCNN++", ICLR 2017, arXiv:1701.05517, eqs. 1-2.
     """

@@ -27,7 +27,7 @@ import tyro
 from gm_jax.errors import UserError
 from gm_jax.runner import config as config_lib
 from gm_jax.runner import cpu_flags
-from gm_jax.runner.config import ClusterConfig, Count, Seed
+from gm_jax.runner.config import ClusterConfig, Count, CountOrZero, Rate, Seed
 
 VERBS = ("train", "evaluate", "sample", "plan")
 
@@ -65,6 +65,10 @@ class SampleArgs:
     """Which checkpoint: the best on validation, or the latest."""
     seed: Seed = 0
     """Seed of the samples."""
+    label: CountOrZero | None = None
+    """The class to draw from, for a model that is conditioned on labels; by default all, as often as each other."""
+    temperature: Rate | None = None
+    """Less than 1 for samples nearer to the likeliest, for autoregressive models and flows; by default 1."""
     output: Path | None = None
     """The PNG to write, with or without its suffix; by default samples-seed<seed>.png in the run's folder. The arrays
     go beside it as .npy."""

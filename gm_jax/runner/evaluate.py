@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -121,11 +121,14 @@ def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
     return paths
 
 
-def draw_samples(run: Run, state: TrainState, num: int, *, seed: int) -> np.ndarray:
-    """[num, ...] samples in data space; a process draws them without the others."""
+def draw_samples(run: Run, state: TrainState, num: int, *, seed: int, **settings: Any) -> np.ndarray:
+    """[num, ...] samples in data space; a process draws them without the others.
+
+    `settings` are the arguments by name of the model's `sample`: a label [num], a temperature.
+    """
     state = parallel.local(state)
     sample = jax.jit(run.experiment.model.sample, static_argnums=3)
-    return np.asarray(sample(state.eval_params, state.model_state, jax.random.key(seed), num))
+    return np.asarray(sample(state.eval_params, state.model_state, jax.random.key(seed), num, **settings))
 
 
 def finish(run: Run, records: list[report.Record], paths: list[Path]) -> None:

@@ -1,14 +1,15 @@
 """The verb `sample`: draws from a run, from its folder alone; the data are not loaded."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gm_jax.errors import UserError
 from gm_jax.runner import evaluate, pictures
-from gm_jax.runner.run import reopen, restore
+from gm_jax.runner.run import Run, reopen, restore
 
 if TYPE_CHECKING:
     from gm_jax.runner.cli import SampleArgs
@@ -19,10 +20,25 @@ def run(module: str, config_type: type, build: Callable, args: "SampleArgs") -> 
     opened = reopen(module, config_type, build, args.workdir, with_data=False)
     png = _with_suffix(args.output or opened.folder.root / f"samples-seed{args.seed}.png")
     state, step = restore(opened, args.checkpoint)
-    samples = evaluate.draw_samples(opened, state, args.num, seed=args.seed)
+    samples = evaluate.draw_samples(opened, state, args.num, seed=args.seed, **_settings(opened, args))
     pictures.draw(png, pictures.as_grid(samples), opened.spec)
     np.save(png.with_suffix(".npy"), samples)
     print(f"{args.num} samples of step {step}: {png}, {png.with_suffix('.npy').name}")
+
+
+def _settings(opened: Run, args: "SampleArgs") -> dict[str, Any]:
+    """What is asked of the model's `sample` by name."""
+    settings = {}
+    if args.label is not None:
+        classes = opened.spec.num_classes or 0
+        if args.label >= classes:
+            raise UserError(f"--label {args.label}: {opened.spec.name} has {classes} classes, numbered from 0.")
+        settings["label"] = np.full(args.num, args.label, np.int32)
+    if args.temperature is not None:
+        if "temperature" not in inspect.signature(opened.experiment.model.sample).parameters:
+            raise UserError("this model draws at no other temperature: leave --temperature out.")
+        settings["temperature"] = args.temperature
+    return settings
 
 
 def _with_suffix(output: Path) -> Path:

@@ -16,8 +16,9 @@ such as kernels already masked: it costs nothing in the loop. Where work is shar
 
 The noise of position i is `fold_in(key, i)`, a function of the position alone. So `sample` and `sample_naive`, which
 runs the whole network again at every position, draw the same numbers; their outputs differ by rounding, and as draws
-are discrete the samples are equal bit for bit (but for a draw that falls within rounding of the edge between two
-levels, one in about a million).
+are discrete the samples are equal bit for bit, but for a draw that falls within rounding, some 1e-7, of the edge
+between two levels: about one binary draw in a million, and of L levels, which have L - 1 edges, so many times more.
+What follows such a draw is another sample of the same distribution.
 """
 
 from collections.abc import Callable

@@ -38,7 +38,7 @@ NETWORKS = {
 OUTPUTS = {  # levels -> Output, P
     "bernoulli": lambda levels: (conditionals.bernoulli(lambda key, x: binarization.static(x), levels=2), 1),
     "categorical": lambda levels: (conditionals.categorical(levels=levels), levels),
-    "logistic_mixture": lambda levels: (raster.discretized_logistic_mixture(levels=levels), 6),
+    "logistic_mixture": lambda levels: (conditionals.discretized_logistic_mixture(levels=levels), 6),
 }
 each_network = pytest.mark.parametrize("name", NETWORKS)
 each_data = pytest.mark.parametrize(
@@ -121,6 +121,19 @@ def test_cached_samples_are_the_naive_ones_bit_for_bit(name, shape, levels, kind
     assert len(np.unique(np.asarray(cached).reshape(8, -1), axis=0)) > 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pixelcnn", "gated", "wavenet"])
+def test_cached_samples_of_whole_images_are_the_naive_ones_bit_for_bit(name):
+    """With the optimisations of the compiler that users have, which `make test` leaves out."""
+    shape = (28, 28, 1)
+    model = model_of(name, shape)
+    params = random_params(model, shape, scale=0.3)
+    samplers_of_both_kinds = (model.sample, model.sample_naive)
+    cached, naive = (jax.jit(fn, static_argnums=3)(params, {}, jax.random.key(2), 4) for fn in samplers_of_both_kinds)
+    np.testing.assert_array_equal(cached, naive)
+    assert 0.01 < np.mean(np.asarray(cached)) < 0.99
+
+
 @pytest.mark.parametrize(("name", "num_kept"), [*((name, 7) for name in NETWORKS), ("gated", 17), ("wavenet", 17)])
 def test_a_prefix_is_kept_and_completed_as_the_naive_sampler_does(name, num_kept):
     shape, num_dims = (3, 2, 3), 18
@@ -181,7 +194,7 @@ def test_the_likelihood_without_a_label_is_that_of_the_mixture_of_classes(name):
 
 
 def test_scales_of_the_mixture_are_bounded_below_and_their_gradient_never_dies():
-    output = raster.discretized_logistic_mixture(levels=256)
+    output = conditionals.discretized_logistic_mixture(levels=256)
     x, base = jnp.full((1, 1), 128), jnp.zeros((1, 1, 3))
     for free in (-100.0, -7.0, 0.0, 20.0):
         nll = lambda free: output.nll(x, base.at[..., 2].set(free))[0]  # noqa: E731

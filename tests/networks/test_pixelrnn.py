@@ -47,6 +47,25 @@ def test_the_diagonal_lstm_is_its_recurrence_pixel_by_pixel(randomized):
         np.testing.assert_allclose(whole[:, r, c], expected, atol=1e-5)
 
 
+def test_the_row_lstm_is_its_recurrence_pixel_by_pixel(randomized, x64):
+    """Equation (2) written out: s comes from straight above, h from the three pixels above."""
+    height, width, inputs, hidden = 3, 4, 2, 3
+    x = np.random.default_rng(0).normal(size=(2, height, width, inputs))
+    module = RowLSTM(inputs, hidden, channels=1)
+    params = jax.tree.map(np.float64, randomized(module, x, None, None))
+    taps, neighbours = params["params"]["input_to_state"]["taps"], params["params"]["state_to_state"]["kernel"]
+    sigmoid = lambda a: 1 / (1 + np.exp(-a))  # noqa: E731
+    h, s = (np.zeros((2, height + 1, width + 2, hidden)) for _ in range(2))  # a row above, a column on each side
+    for r, c in np.ndindex(height, width):
+        left = x[:, r, c - 1] if c else np.zeros((2, inputs))
+        gates = np.concatenate([left, x[:, r, c]], axis=1) @ taps["kernel"] + taps["bias"]
+        gates = gates + h[:, r, c : c + 3].reshape(2, -1) @ neighbours
+        o, f, i, g = np.split(gates, 4, axis=1)
+        s[:, r + 1, c + 1] = sigmoid(f) * s[:, r, c + 1] + sigmoid(i) * np.tanh(g)
+        h[:, r + 1, c + 1] = sigmoid(o) * np.tanh(s[:, r + 1, c + 1])
+    np.testing.assert_allclose(jax.jit(module.apply)(params, x, None, None), h[:, 1:, 1:-1], atol=1e-12)
+
+
 @each_lstm
 def test_nothing_depends_on_itself_or_what_comes_after(dependencies, lstm):
     sees = dependencies(PixelRNN((2, 3, 3), 2, 2, lstm=lstm, hidden=6, layers=2, first_size=3))

@@ -165,6 +165,21 @@ def test_sample_draws_as_many_as_asked_for_and_the_same_for_a_seed(finished, com
     assert set(after) - set(before) == {"samples-seed3.npy", "samples-seed3.png"}
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--label", "10"), "digits has 10 classes"),
+        (("--label", "3"), "no labels"),
+        (("--temperature", "0.5"), "leave"),
+    ],
+)
+def test_what_a_model_cannot_be_sampled_by_is_said(finished, command, tmp_path, flags, message):
+    ended = command("sample", "--workdir", finished, "--output", tmp_path / "a", *flags)
+    assert ended.code == 2
+    assert message in ended.err
+    assert not list(tmp_path.glob("a*"))
+
+
 @pytest.mark.slow
 def test_a_run_of_two_devices_is_evaluated_by_one(command, tiny, tmp_path, compiled_programs):
     folder = tmp_path / "run"

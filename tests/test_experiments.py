@@ -1,0 +1,75 @@
+"""Every experiment builds as its flags say, at no cost; choices that contradict each other are the user's mistake."""
+
+import dataclasses
+import importlib
+
+import jax
+import numpy as np
+import pytest
+
+from gm_jax.data.sources import Spec
+from gm_jax.errors import UserError
+from gm_jax.runner.run import abstract_batch
+
+DIGITS = Spec("digits", (8, 8, 1), 17, 10, "")
+BINARY = Spec("binarized_mnist", (28, 28, 1), 2, None, "")
+COLOURS = Spec("cifar10", (32, 32, 3), 256, 10, "")
+POINTS = Spec("toy:two_moons", (2,), None, None, "")
+
+CHOICES = [
+    ("fvsbn", {"order": "random", "orderings": 3, "conditional": True}, DIGITS),
+    ("nade", {"hidden": 20, "order": "random"}, BINARY),
+    ("made", {"hidden": (30, 20), "orderings": 4, "order": "random", "direct": False}, BINARY),
+    ("pixelcnn", {}, BINARY),
+    ("pixelcnn", {"gated": False, "output": "categorical", "conditional": True}, DIGITS),
+    ("pixelcnn", {"output": "logistic_mixture", "components": 5, "features": 6}, COLOURS),
+    ("pixelrnn", {"lstm": "row", "output": "categorical"}, DIGITS),
+    ("pixelrnn", {"hidden": 6, "layers": 1, "output": "logistic_mixture"}, COLOURS),
+    ("wavenet", {"output": "logistic_mixture", "dilations": (1, 2, 4), "kernel_size": 3}, DIGITS),
+    ("nice", {"prior": "normal", "alpha": 0.05}, DIGITS),
+    ("realnvp", {"network": "mlp"}, DIGITS),
+    ("realnvp", {"scales": 2, "features": 4, "blocks": 1}, COLOURS),
+    ("glow", {"scales": 1, "steps": 2, "dtype": "bfloat16"}, COLOURS),
+    ("spline_flow", {}, POINTS),
+]
+
+MISTAKES = [
+    ("fvsbn", {"orderings": 2}, DIGITS, "--order random"),
+    ("made", {}, POINTS, "not made of pixels"),
+    ("made", {"conditional": True}, BINARY, "--no-conditional"),
+    ("nade", {"binarization": "static"}, DIGITS, "static binarisation is for binary data"),
+    ("pixelcnn", {"first_size": 4}, DIGITS, "--first-size 4"),
+    ("pixelcnn", {"binarization": "dynamic", "output": "categorical"}, DIGITS, "--binarization is for"),
+    ("pixelcnn", {"features": 2, "output": "categorical"}, COLOURS, "2 features cannot carry the 3 channels"),
+    ("pixelcnn", {"features": 1, "gated": False}, DIGITS, "0 features cannot carry the 1 channels"),
+    ("pixelcnn", {}, POINTS, "not made of pixels"),
+    ("pixelrnn", {"hidden": 2, "output": "categorical"}, COLOURS, "cannot carry"),
+    ("wavenet", {"kernel_size": 1}, DIGITS, "--kernel-size 2"),
+    ("wavenet", {}, POINTS, "no levels"),
+    ("nice", {"alpha": 0.5}, DIGITS, "less than 0.5"),
+    ("realnvp", {"network": "conv"}, POINTS, "images"),
+    ("glow", {}, POINTS, "images"),
+]
+
+
+def built(name, choices, spec):
+    module = importlib.import_module(f"experiments.{name}")
+    return module.build(dataclasses.replace(module.Config(), **choices), spec)
+
+
+@pytest.mark.parametrize(("name", "choices", "spec"), CHOICES)
+def test_what_the_flags_ask_for_is_built_and_takes_the_data(name, choices, spec):
+    model = built(name, choices, spec).model
+    batch = abstract_batch(spec, 4)
+    params, model_state = jax.eval_shape(model.init, jax.random.key(0), batch)
+    loss, _ = jax.eval_shape(model.objectives[0].loss, params, model_state, jax.random.key(0), batch)
+    assert loss.shape == ()
+    samples = jax.eval_shape(lambda *state: model.sample(*state, jax.random.key(0), 3), params, model_state)
+    assert (samples.shape, samples.dtype) == ((3, *spec.shape), batch["x"].dtype)
+    assert all(np.issubdtype(leaf.dtype, np.float32) for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(("name", "choices", "spec", "message"), MISTAKES)
+def test_a_choice_that_cannot_be_is_said_in_a_line(name, choices, spec, message):
+    with pytest.raises(UserError, match=message):
+        built(name, choices, spec)
