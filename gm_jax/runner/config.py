@@ -100,6 +100,9 @@ class OptimizerConfig:
     """constant, or half a cosine down to 0 at the last step; both after the warm-up."""
     warmup_steps: CountOrZero = 0
     """Updates over which the learning rate rises linearly from 0."""
+    eps: Rate = 1e-8
+    """Added to the root of Adam's second moment. Where it is large against the gradients Adam turns into SGD with
+    momentum."""
     weight_decay: RateOrZero = 0.0
     """Decoupled weight decay (AdamW)."""
     clip_norm: Rate | None = None
@@ -287,6 +290,7 @@ def make_optimizer(optimizer: OptimizerConfig, train: TrainConfig) -> "optax.Gra
         schedule = optimizers.constant_schedule(optimizer.learning_rate, warmup_steps=optimizer.warmup_steps)
     return optimizers.adam(
         schedule,
+        eps=optimizer.eps,
         weight_decay=optimizer.weight_decay,
         clip_norm=optimizer.clip_norm,
         accumulate_steps=optimizer.accumulate_steps,
