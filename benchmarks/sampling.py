@@ -34,6 +34,7 @@ import tyro
 from benchmarks import timing, torch_parity
 from benchmarks.torch_parity import Pair
 from gm_jax.errors import UserError
+from gm_jax.runner import cpu_flags
 
 Rounds = Sequence[Mapping[str, timing.Sample]]
 
@@ -85,8 +86,9 @@ class Args:
     """Clean rounds wanted of each comparison; at most twice as many are run."""
     seconds: float = 1.0
     """Length of one sample, where a unit of work is not longer."""
-    xla_flags: str = ""
-    """For gm_jax, cached and naive alike: --xla-flags=--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"""
+    xla_flags: str = cpu_flags.FLAG
+    """For gm_jax, cached and naive alike, by default what experiments run with; empty for jaxlib's default. XLA ends a
+    process whose flags it does not know."""
     json: Path | None = None
     """Where to write the results and every sample."""
 
@@ -254,8 +256,8 @@ def scaled(rounds: Rounds, factors: Mapping[str, float]) -> Rounds:
 
 
 def positions_timed(rounds: Rounds, name: str, positions: int) -> int:
-    """How many positions of a case were drawn in all its samples, a unit of work being so many."""
-    return positions * sum(samples[name].count for samples in rounds)
+    """How many positions of a case were drawn in all its clean samples, a unit of work being so many."""
+    return positions * sum(samples[name].count for samples in rounds if samples[name].clean)
 
 
 def goal(ratio: timing.Ratio, at_least: float | None) -> str:
