@@ -64,7 +64,9 @@ class RealNVP(nn.Module):
         dim = math.prod(self.event_shape)
         conditioner = partial(MLPConditioner, hidden=self.hidden, activation=self.activation, dtype=self.dtype)
         pair = [Coupling(dim, affine(bound=self.bound), conditioner, flipped=flipped) for flipped in (False, True)]
-        self.layers = Repeated(Chain([*pair, ActNorm(dim)]), self.pairs)
+        # Pixels share a unit; the columns of a table do not.
+        actnorm = ActNorm(dim, shared_scale=len(self.event_shape) > 1)
+        self.layers = Repeated(Chain([*pair, actnorm]), self.pairs)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         return self.layers.forward(x.reshape(x.shape[0], -1))
