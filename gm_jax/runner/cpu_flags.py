@@ -10,8 +10,7 @@ import importlib.util
 import sys
 from collections.abc import MutableMapping
 
-_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
-_VALUE = "-individual_convolution"
+FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 _KNOWN_JAXLIB = {"0.10.2"}  # XLA ends a process whose flags it does not know
 _ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")  # they read XLA_FLAGS as well
 
@@ -19,9 +18,9 @@ _ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_
 def set_flags(environ: MutableMapping[str, str]) -> None:
     """Add the flag to XLA_FLAGS, unless it is there, jax has been imported, or it could do harm."""
     flags = environ.get("XLA_FLAGS", "")
-    if _FLAG in flags or "jax" in sys.modules:
+    if FLAG.partition("=")[0] in flags or "jax" in sys.modules:
         return
     if importlib.metadata.version("jaxlib") not in _KNOWN_JAXLIB:
         return
     if not any(importlib.util.find_spec(name) for name in _ACCELERATORS):
-        environ["XLA_FLAGS"] = f"{flags} {_FLAG}={_VALUE}".strip()
+        environ["XLA_FLAGS"] = f"{flags} {FLAG}".strip()

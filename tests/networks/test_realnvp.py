@@ -88,5 +88,8 @@ def test_several_scales_give_half_of_the_channels_to_the_latent_at_each():
 def test_sides_that_cannot_be_halved_so_often_are_the_users_mistake():
     with pytest.raises(UserError, match=r"28 x 28 can be halved 2 times, not 3"):
         realnvp.squeezed_shapes((28, 28, 1), 3)
+    # Glow halves them at least once: fewer scales would not help.
+    with pytest.raises(UserError, match=r"9 x 8 cannot be halved: only RealNVP of one scale"):
+        realnvp.squeezed_shapes((9, 8, 1), 1)
     with pytest.raises(UserError, match="images"):
         realnvp.squeezed_shapes((2,), 1)
