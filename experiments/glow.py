@@ -29,7 +29,7 @@ class Config(nice.FlowConfig):
     features: runner.Count = 64
     """Channels of the networks in the couplings."""
     bound: runner.Rate = 2.0
-    """Of the log-scales of couplings and priors."""
+    """Of the log-scales of couplings and conditional priors."""
 
 
 def build(config: Config, spec) -> runner.Experiment:

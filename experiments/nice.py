@@ -57,15 +57,13 @@ def build(config: Config, spec) -> runner.Experiment:
 
 def experiment(config: FlowConfig, spec, network: "nn.Module", *, prior: str = "normal") -> runner.Experiment:
     """What the flows share: all but the network."""
-    import math
-
     from gm_jax.models import flow
 
     if config.alpha >= 0.5:
         raise UserError(f"--alpha {config.alpha} leaves nothing between it and 1 - alpha: it must be less than 0.5.")
     space = flow.points() if spec.levels is None else flow.dequantized(levels=spec.levels, alpha=config.alpha or None)
     priors = {"normal": flow.standard_normal, "logistic": flow.standard_logistic}
-    model = flow.flow(network, priors[prior](), space, dim=math.prod(spec.shape))
+    model = flow.flow(network, priors[prior](), space)
     return runner.Experiment(
         model.model,
         optimizers={"flow": runner.make_optimizer(config.optimizer, config.train)},

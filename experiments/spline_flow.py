@@ -28,7 +28,7 @@ class Config(nice.FlowConfig):
     bins: runner.Count = 16
     """Of each spline."""
     bound: runner.Rate = 3.0
-    """Half the width of the interval that the splines bend, in standard deviations."""
+    """Half the width of the interval that the splines bend, in standard deviations of what an actnorm saw first."""
 
 
 def build(config: Config, spec) -> runner.Experiment:

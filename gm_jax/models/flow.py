@@ -6,7 +6,7 @@ Training minimises -(1), and sampling goes back: z ~ p_Z, h = f^-1(z). The netwo
 
     forward(h [B, ...]) -> (z [B, D], log_det [B]),    inverse(z [B, D]) -> (h [B, ...], log_det [B]),
 
-which `networks.{nice,realnvp,glow,spline_flow}` have. A `Prior` is p_Z, for training and sampling alike; a `DataSpace`
+and an `event_shape`, which `networks.{nice,realnvp,glow,spline_flow}` have. A `Prior` is p_Z, for training and sampling alike; a `DataSpace`
 is the way between what the data set ships and the real numbers h.
 
 What (1) says depends on the data. Of points it is log p(x), exact. Levels are dequantised by uniform noise: (1) is then
@@ -14,6 +14,7 @@ the exact log-density of the noisy data and, on average over the noise, a lower 
 calls it that, with one draw for each example; the bits per dimension that papers give of flows are the same quantity.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -120,15 +121,15 @@ class Flow(NamedTuple):
     draw: Callable[[Params, ModelState, Key, int], tuple[Array, Array]]
 
 
-def flow(network: nn.Module, prior: Prior, space: DataSpace, *, dim: int) -> Flow:
+def flow(network: nn.Module, prior: Prior, space: DataSpace) -> Flow:
     """A normalizing flow of any network that keeps the contract.
 
     Args:
-        network: f, with `forward` and `inverse`.
+        network: f, with `forward`, `inverse` and the `event_shape` of one h, whose size is D.
         prior: p_Z.
         space: the way from the data to real numbers.
-        dim: D, the size of one example.
     """
+    dim = math.prod(network.event_shape)
 
     def apply(params: Params, model_state: ModelState, x: Array, method: str) -> tuple[Array, Array]:
         return network.apply({"params": params["flow"], **model_state}, x, method=method)

@@ -18,6 +18,8 @@ times as fast as small layers one after the other.
 
 `ActNorm` takes its first parameters from the batch that `init` is given, as it arrives at that layer: `init` must see a
 whole batch, and runs it through the flow. From then on they are parameters like any other.
+
+Chains are differentiated in reverse, `jax.grad` and `jax.jacrev`: the convolutions have no forward mode (`ops.convolution`).
 """
 
 from collections.abc import Callable, Sequence
@@ -224,9 +226,11 @@ class ActNorm(nn.Module):
 
     Attributes:
         channels: C.
+        shared_scale: begins with one scale for all channels: for channels of one unit, as pixels.
     """
 
     channels: int
+    shared_scale: bool = False
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         return bijectors.actnorm(x, *self._parameters(x))
@@ -237,7 +241,7 @@ class ActNorm(nn.Module):
     @nn.compact
     def _parameters(self, x: Array) -> tuple[Array, Array]:
         def from_batch(index: int) -> Callable:
-            return lambda key: bijectors.actnorm_from_batch(x)[index]
+            return lambda key: bijectors.actnorm_from_batch(x, shared_scale=self.shared_scale)[index]
 
         return self.param("shift", from_batch(0)), self.param("log_scale", from_batch(1))
 

@@ -3,7 +3,9 @@
     scale l:  squeeze, K steps; half of the channels, part_l, is factored out, and the next scale takes the rest h_l
     prior:    part_l ~ N(mean(h_l), exp(log s(h_l))^2),  the last one N(mean, exp(log s)^2) for each channel        (1)
 
-The means and log-scales are learned, and zero at first. Each Gaussian is written as what standardises it,
+The means and log-scales are learned, and zero at first. The log-scales of couplings and of conditional priors are
+bounded, b tanh(r / b), where the paper bounds none and its code takes a sigmoid for the couplings' scales; those of the
+last prior, which no network makes, are free. Each Gaussian is written as what standardises it,
 
     z_l = (part_l - mean) exp(-log s),    log p(part_l) = log N(z_l; 0, I) - sum log s                               (2)
 
@@ -42,7 +44,7 @@ class Glow(nn.Module):
         scales: L.
         steps: K, at each scale.
         features: channels of the networks in the couplings.
-        bound: of the couplings' and the priors' log-scales.
+        bound: of the log-scales of the couplings and the conditional priors.
         dtype: precision of the networks' computation.
     """
 
@@ -95,7 +97,7 @@ class ConditionalPrior(nn.Module):
 
 
 class ChannelPrior(nn.Module):
-    """Standardises x [B, ..., C] by moments of each channel, eq. (2).
+    """Standardises x [B, ..., C] by moments of each channel, eq. (2), its log-scales not bounded.
 
     Attributes:
         channels: C.

@@ -8,8 +8,13 @@ Of images the couplings' halves are the squares of a checkerboard, or the first 
 
 so that sides must be multiples of 2^(S-1). `MultiScale` is that architecture for any stages; Glow has it too.
 
-Where the paper normalises the chain by batches an actnorm follows each coupling, so that the likelihood of one image
-does not depend on the others. The conditioners have no normalisation.
+The half that is factored out is the second one of the channel couplings: the last of these has just transformed it
+given the first, which goes on. The paper asks for half of the variables and leaves open which.
+
+Departures from the paper. Where it normalises the chain by batches an actnorm follows each coupling, so that the
+likelihood of one image does not depend on the others; the conditioners have no normalisation. Their features are the
+same in every stage, where the paper doubles them each time the sides are halved. The bound of the log-scales is a
+number, b tanh(r / b), where the paper learns the factor of its tanh.
 
 Source: Dinh, Sohl-Dickstein & Bengio, "Density Estimation Using Real NVP", ICLR 2017, arXiv:1605.08803.
 """
@@ -64,7 +69,9 @@ class RealNVP(nn.Module):
         dim = math.prod(self.event_shape)
         conditioner = partial(MLPConditioner, hidden=self.hidden, activation=self.activation, dtype=self.dtype)
         pair = [Coupling(dim, affine(bound=self.bound), conditioner, flipped=flipped) for flipped in (False, True)]
-        self.layers = Repeated(Chain([*pair, ActNorm(dim)]), self.pairs)
+        # Pixels share a unit; the columns of a table do not.
+        actnorm = ActNorm(dim, shared_scale=len(self.event_shape) > 1)
+        self.layers = Repeated(Chain([*pair, actnorm]), self.pairs)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         return self.layers.forward(x.reshape(x.shape[0], -1))
@@ -80,7 +87,7 @@ class ImageRealNVP(nn.Module):
     Attributes:
         event_shape: (H, W, C) of one image.
         scales: S.
-        features: channels of the residual networks.
+        features: channels of the residual networks, in every stage.
         blocks: residual blocks of each.
         bound: of the log-scales.
         dtype: precision of the networks' computation.
@@ -246,6 +253,8 @@ def squeezed_shapes(event_shape: tuple[int, int, int], squeezes: int) -> list[tu
     height, width, channels = event_shape
     if height % 2**squeezes or width % 2**squeezes:
         most = next(n for n in reversed(range(squeezes)) if not (height % 2**n or width % 2**n))
+        if most == 0:
+            raise UserError(f"images of {height} x {width} cannot be halved: only RealNVP of one scale takes them.")
         raise UserError(f"images of {height} x {width} can be halved {most} times, not {squeezes}: take fewer scales.")
     # Each squeeze makes four channels of one, and two of them stay.
     return [(height // 2**n, width // 2**n, channels * 2 ** (n + 1)) for n in range(1, squeezes + 1)]

@@ -2,8 +2,8 @@
 
     one block:  actnorm; an invertible linear map where D > 2; a pair of couplings, each half given the other
 
-The actnorm brings what arrives to mean 0 and variance 1, where the splines' interval [-b, b] is; further out the
-couplings are the identity. Of two dimensions there is nothing to mix: each coupling sees all of the other.
+The actnorm brings what arrives to mean 0 and variance 1, of images all pixels by one scale, where the splines' interval
+[-b, b] is; further out the couplings are the identity. Of two dimensions there is nothing to mix: each coupling sees all of the other.
 
 Source: Durkan, Bekasov, Murray & Papamakarios, "Neural Spline Flows", NeurIPS 2019, arXiv:1906.04032; its linear maps
 by LU factors are Glow's 1x1 convolutions of an image of one pixel.
@@ -55,7 +55,9 @@ class SplineFlow(nn.Module):
         spline = rational_quadratic(num_bins=self.num_bins, bound=self.bound)
         pair = [Coupling(dim, spline, conditioner, flipped=flipped) for flipped in (False, True)]
         mixing = [InvertibleConv(dim)] if dim > 2 else []
-        self.layers = Repeated(Chain([ActNorm(dim), *mixing, *pair]), self.blocks)
+        # Pixels share a unit; the columns of a table do not.
+        actnorm = ActNorm(dim, shared_scale=len(self.event_shape) > 1)
+        self.layers = Repeated(Chain([actnorm, *mixing, *pair]), self.blocks)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         return self.layers.forward(x.reshape(x.shape[0], -1))

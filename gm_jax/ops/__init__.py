@@ -32,7 +32,7 @@ bijectors (z = f(x) and log |det df/dx| [B]; each has its `*_inverse`)
     actnorm                a scale and a shift for each channel; actnorm_from_batch gives the first ones
     invertible_conv        1x1 convolution by its LU factors; lu_factors makes them
     squeeze, unsqueeze     2 x 2 pixels into channels, and back
-    checkerboard_mask, channel_mask, alternating_mask      which part a coupling transforms
+    checkerboard_mask, channel_mask                        which part a coupling transforms
 
 splines
     spline_knots           K bins from 3 K - 1 free numbers

@@ -6,6 +6,7 @@ The direction, for all of them: z = f(x) takes data towards the latent, and
 
 A forward function returns (z, log |det df/dx|), its `*_inverse` returns (x, log |det df^-1/dz|), each log-determinant
 [B], in nats, summed over the event; at the same point one is minus the other. Along a chain the log-determinants add.
+`squeeze` and `unsqueeze` alone return no log-determinant: they move entries about and change none.
 
 Notation: x, z [B, ...] with any event; C channels, the last axis; t shift, log s log-scale, r raw (the unbounded
 output of a network), b bound, W matrix, P permutation, L unit lower and U strictly upper triangular, m mask.
@@ -182,14 +183,18 @@ def actnorm_inverse(z: Array, shift: Array, log_scale: Array) -> tuple[Array, Ar
     return (z - _of_rank(shift, z)) * _of_rank(jnp.exp(-log_scale), z), _positionwise_log_det(z, -log_scale)
 
 
-def actnorm_from_batch(x: Array, *, min_std: float = 1e-6) -> tuple[Array, Array]:
+def actnorm_from_batch(x: Array, *, shared_scale: bool = False, min_std: float = 1e-6) -> tuple[Array, Array]:
     """The parameters with which `actnorm` gives this batch mean 0 and variance 1 in each channel.
 
     For the very first batch, once: afterwards they are parameters like any other, and a resumed run keeps its own.
 
     Args:
         x: [B, ..., C] the first batch as it arrives at this layer.
-        min_std: a channel that varies no more than this, a constant one above all, is only centred.
+        shared_scale: one scale for all channels, so that the mean of their variances is 1: for channels of one unit, as
+            the pixels of flattened images. By scales of their own, a pixel that is black in this batch would be
+            stretched until its noise has variance 1, and lie dozens of deviations out when it is lit in another.
+        min_std: a channel that varies no more than this, a constant one above all, is only centred. No floor for the
+            std: in a chain of actnorms each would stretch such a channel again, by 1 / min_std.
     Returns:
         (shift [C], log_scale [C]) for `actnorm`.
     Raises:
@@ -199,6 +204,8 @@ def actnorm_from_batch(x: Array, *, min_std: float = 1e-6) -> tuple[Array, Array
     _assert_batch_of_events(x)
     positions = tuple(range(x.ndim - 1))
     std = jnp.std(x, axis=positions)
+    if shared_scale:
+        std = jnp.broadcast_to(jnp.sqrt(jnp.mean(jnp.square(std))), std.shape)
     std = jnp.where(std > min_std, std, 1.0)
     return -jnp.mean(x, axis=positions) / std, -jnp.log(std)
 
@@ -335,11 +342,6 @@ def checkerboard_mask(height: int, width: int) -> Array:
 def channel_mask(channels: int) -> Array:
     """[1, 1, 1, C] bool: True on the second half of the channels, 1 - b of RealNVP. `~mask` is the first half."""
     return (jnp.arange(channels) >= channels // 2)[None, None, None, :]
-
-
-def alternating_mask(dim: int) -> Array:
-    """[1, D] bool: True on the dimensions of even index, as NICE divides points. `~mask` is the other half."""
-    return (jnp.arange(dim) % 2 == 0)[None, :]
 
 
 def _masked(parameter: Array, mask: Array | None) -> Array:

@@ -62,7 +62,7 @@ def spline_knots(
     Args:
         raw: [..., 3 K - 1]: K for the widths, K for the heights, K - 1 for the inner derivatives.
         bound: b > 0, half the width of the interval.
-        min_bin: smallest width and height of a bin, as a share of the interval, in [0, 1/K).
+        min_bin: smallest width and height of a bin, as a share of the interval, in (0, 1/K).
         min_derivative: smallest derivative at an inner knot, in (0, 1).
     Returns:
         Knots of shape [..., K + 1].
@@ -74,9 +74,9 @@ def spline_knots(
     num_bins = (raw.shape[-1] + 1) // 3
     if raw.shape[-1] != 3 * num_bins - 1 or num_bins < 1:
         raise ValueError(f"the last axis must be 3 K - 1 for K bins: got {raw.shape[-1]}.")
-    if bound <= 0 or not 0.0 <= min_bin * num_bins < 1.0 or not 0.0 < min_derivative < 1.0:
+    if bound <= 0 or not 0.0 < min_bin * num_bins < 1.0 or not 0.0 < min_derivative < 1.0:
         raise ValueError(
-            f"needs bound > 0, 0 <= min_bin < 1 / K, 0 < min_derivative < 1: got {bound}, {min_bin} "
+            f"needs bound > 0, 0 < min_bin < 1 / K, 0 < min_derivative < 1: got {bound}, {min_bin} "
             f"for K = {num_bins}, {min_derivative}."
         )
     raw_widths, raw_heights, raw_derivatives = jnp.split(raw, (num_bins, 2 * num_bins), axis=-1)

@@ -11,7 +11,7 @@ from gm_jax.runner.experiment import Plane
 _PIXELS = 160  # along each side of the learned density
 _BINS = 60  # of the data's histogram
 _LINES, _POINTS = 25, 400  # each way over the latent, and on each line
-_REACH = 3.0  # of the latent's grid, in standard deviations
+_REACH = 3.0  # of the latent's grid, each way from 0
 
 
 def draw(path: Path, plane: Plane, params: Mapping, model_state: Mapping, x: np.ndarray) -> None:

@@ -30,7 +30,7 @@ from gm_jax.networks.diffusion_mlp import DiffusionMLP
 from gm_jax.networks.glow import Glow
 from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
 from gm_jax.networks.nice import NICE
-from gm_jax.networks.realnvp import ImageRealNVP
+from gm_jax.networks.realnvp import ImageRealNVP, RealNVP
 from gm_jax.networks.spline_flow import SplineFlow
 from gm_jax.networks.unet import UNet
 from gm_jax.ops import binarization, diffusion_process
@@ -116,25 +116,29 @@ def _wavenet():
     return autoregressive.autoregressive(raster.sequence_network(network, length=16), output, shape=(4, 4, 1)).model
 
 
-def _flow(network, *, shape, levels=17):
+def _flow(network, *, levels=17):
     space = flow.points() if levels is None else flow.dequantized(levels=levels, alpha=0.05)
-    return flow.flow(network, flow.standard_normal(), space, dim=int(np.prod(shape))).model
+    return flow.flow(network, flow.standard_normal(), space).model
 
 
 def _nice():
-    return _flow(NICE((4, 4, 1), (12,)), shape=(4, 4, 1))
+    return _flow(NICE((4, 4, 1), (12,)))
 
 
 def _realnvp():
-    return _flow(ImageRealNVP((4, 4, 1), scales=1, features=4, blocks=1), shape=(4, 4, 1))
+    return _flow(ImageRealNVP((4, 4, 1), scales=1, features=4, blocks=1))
+
+
+def _realnvp_of_points():
+    return _flow(RealNVP((2,), (12,), pairs=2), levels=None)
 
 
 def _glow():
-    return _flow(Glow((4, 4, 1), scales=1, steps=2, features=4), shape=(4, 4, 1))
+    return _flow(Glow((4, 4, 1), scales=1, steps=2, features=4))
 
 
 def _spline_flow():
-    return _flow(SplineFlow((2,), (12,), blocks=2, num_bins=5), shape=(2,), levels=None)
+    return _flow(SplineFlow((2,), (12,), blocks=2, num_bins=5), levels=None)
 
 
 def _diffusion(network, space, *, shape):
@@ -170,6 +174,7 @@ MODELS = {
     "wavenet": Row(_wavenet, (4, 4, 1), 17),
     "nice": Row(_nice, (4, 4, 1), 17),
     "realnvp": Row(_realnvp, (4, 4, 1), 17),
+    "realnvp[points]": Row(_realnvp_of_points, (2,), None),
     "glow": Row(_glow, (4, 4, 1), 17),
     "spline flow[points]": Row(_spline_flow, (2,), None),
     "ddpm": Row(_ddpm, (4, 4, 1), 17),

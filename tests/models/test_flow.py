@@ -17,16 +17,18 @@ from gm_jax.networks.spline_flow import SplineFlow
 from gm_jax.training import parallel, state, step
 
 PLANE = {
-    "nice": flow.flow(NICE((2,), (8,)), flow.standard_normal(), flow.points(), dim=2),
-    "nice[logistic]": flow.flow(NICE((2,), (8,)), flow.standard_logistic(), flow.points(), dim=2),
-    "realnvp": flow.flow(RealNVP((2,), (8,), 3), flow.standard_normal(), flow.points(), dim=2),
-    "spline_flow": flow.flow(SplineFlow((2,), (8,), 2, 5), flow.standard_normal(), flow.points(), dim=2),
+    "nice": flow.flow(NICE((2,), (8,)), flow.standard_normal(), flow.points()),
+    "nice[logistic]": flow.flow(NICE((2,), (8,)), flow.standard_logistic(), flow.points()),
+    "realnvp": flow.flow(RealNVP((2,), (8,), 3), flow.standard_normal(), flow.points()),
+    "spline_flow": flow.flow(SplineFlow((2,), (8,), 2, 5), flow.standard_normal(), flow.points()),
 }
 each_of_the_plane = pytest.mark.parametrize("model", PLANE.values(), ids=PLANE.keys())
 
 
 class Identity(NamedTuple):
     """A network that does nothing."""
+
+    event_shape: tuple[int, ...] = (4, 4, 1)
 
     def init(self, key, x, method):
         return {"params": {}}
@@ -57,7 +59,7 @@ def images(num=6, shape=(4, 4, 1), levels=17):
 
 def of_images(alpha=None):
     network = NICE((4, 4, 1), (8,))
-    return flow.flow(network, flow.standard_logistic(), flow.dequantized(levels=17, alpha=alpha), dim=16)
+    return flow.flow(network, flow.standard_logistic(), flow.dequantized(levels=17, alpha=alpha))
 
 
 @each_of_the_plane
@@ -92,7 +94,7 @@ def test_samples_pushed_through_the_flow_have_the_moments_of_the_prior():
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_uniform_data_have_log2_of_the_levels_bits_for_each_dimension(levels):
-    model = flow.flow(Identity(), uniform(-0.5, 0.5), flow.dequantized(levels=levels), dim=16)
+    model = flow.flow(Identity(), uniform(-0.5, 0.5), flow.dequantized(levels=levels))
     x = images(8, levels=levels)
     log_prob = jax.jit(model.model.log_prob)({"flow": {}}, {}, jax.random.key(0), x)
     np.testing.assert_allclose(-log_prob.log_prob / (16 * math.log(2)), np.full(8, math.log2(levels)), rtol=1e-6)
@@ -102,7 +104,7 @@ def test_uniform_data_have_log2_of_the_levels_bits_for_each_dimension(levels):
 
 def test_the_logit_counts_too():
     """A logistic prior of a logit that reaches 0 and 1 is the uniform density of levels."""
-    model = flow.flow(Identity(), flow.standard_logistic(), flow.dequantized(levels=17, alpha=1e-7), dim=16)
+    model = flow.flow(Identity(), flow.standard_logistic(), flow.dequantized(levels=17, alpha=1e-7))
     log_prob = jax.jit(model.model.log_prob)({"flow": {}}, {}, jax.random.key(0), images(8))
     np.testing.assert_allclose(-log_prob.log_prob / (16 * math.log(2)), np.full(8, math.log2(17)), rtol=1e-5)
 
@@ -110,7 +112,7 @@ def test_the_logit_counts_too():
 @pytest.mark.parametrize("alpha", [None, 0.05])
 def test_probabilities_of_all_levels_sum_to_the_mass_on_them(alpha):
     """Averaged over the noise, exp(log_prob) is the mass of a level, and the masses sum to 1."""
-    model = flow.flow(NICE((2,), (6,)), flow.standard_normal(), flow.dequantized(levels=3, alpha=alpha), dim=2)
+    model = flow.flow(NICE((2,), (6,)), flow.standard_normal(), flow.dequantized(levels=3, alpha=alpha))
     every = jnp.asarray(np.indices((3, 3)).reshape(2, -1).T, jnp.uint8)
     params, model_state = random_variables(model, every, scale=0.2)
     # What lies out of the levels is mass that a flow wastes.
@@ -173,7 +175,7 @@ def test_a_label_is_the_users_mistake():
 
 
 def test_the_first_batch_as_a_whole_standardises_the_flow_and_training_alone_moves_it_then():
-    model = flow.flow(SplineFlow((2,), (8,), 1, 5), flow.standard_normal(), flow.points(), dim=2)
+    model = flow.flow(SplineFlow((2,), (8,), 1, 5), flow.standard_normal(), flow.points())
     first, second = (jax.random.normal(jax.random.key(k), (64, 2)) * 3.0 + 10.0 * k for k in (1, 2))
     adam, strategy = {"flow": optax.adam(1e-3)}, parallel.jit()
     fresh = state.create(model.model, adam, jax.random.key(0), {"x": first})
@@ -207,7 +209,7 @@ def test_the_loss_is_the_mean_of_the_change_of_variables():
 @pytest.mark.slow
 def test_a_spline_flow_comes_within_a_twentieth_of_a_nat_of_the_true_entropy():
     splits = toy.toy_splits("two_moons")
-    model = flow.flow(SplineFlow((2,), (64, 64), 3, 16), flow.standard_normal(), flow.points(), dim=2)
+    model = flow.flow(SplineFlow((2,), (64, 64), 3, 16), flow.standard_normal(), flow.points())
     schedule = optax.cosine_decay_schedule(3e-3, 1000)
     adam, strategy = {"flow": optax.adam(schedule)}, parallel.jit()
     current = strategy.place(state.create(model.model, adam, jax.random.key(0), {"x": splits["train"]["x"][:256]}))

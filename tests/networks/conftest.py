@@ -1,5 +1,6 @@
 """What tests share: of networks that must not look ahead, and of flows."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -90,11 +91,13 @@ def random_variables():
 def check_flow(x64):
     """(flow module, shape of an example, *, scale=0.3) -> AtRandom, once both ways are proven against autodiff.
 
-    To 1e-8 the log-determinants are those of the Jacobians, and not nothing, and the ways are each other's inverse.
+    To 1e-8 the log-determinants are those of the Jacobians, and not nothing, and the ways are each other's inverse:
+    at data, and at latents that the way there has not made.
     """
 
     def check(module, shape, *, scale=0.3):
         x = np.random.default_rng(1).normal(size=(3, *shape))
+        latents = np.random.default_rng(2).normal(size=(3, math.prod(shape)))
         variables = _random_variables(module, x, scale=scale)
 
         def way(method, x):
@@ -107,14 +110,63 @@ def check_flow(x64):
         @jax.jit
         def everything(x):
             z, log_det = way("forward", x)
-            back, log_det_back = way("inverse", z)
-            return z, log_det, jacobian("forward", x), back, log_det_back, jacobian("inverse", z)
+            both = jnp.concatenate([z, latents])
+            back, log_det_back = way("inverse", both)
+            there_again, _ = way("forward", back[len(x) :])
+            return z, log_det, jacobian("forward", x), back, log_det_back, jacobian("inverse", both), there_again
 
-        z, log_det, there, back, log_det_back, again = map(np.asarray, everything(x))
+        z, log_det, there, back, log_det_back, again, there_again = map(np.asarray, everything(x))
         np.testing.assert_allclose(log_det, np.linalg.slogdet(there)[1], rtol=0, atol=1e-8)
         np.testing.assert_allclose(log_det_back, np.linalg.slogdet(again)[1], rtol=0, atol=1e-8)
-        np.testing.assert_allclose(back, x, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(back[: len(x)], x, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(there_again, latents, rtol=0, atol=1e-8)
         assert np.abs(log_det).min() > 1e-2
         return AtRandom(variables, x, z, log_det, there)
 
     return check
+
+
+@pytest.fixture
+def check_deep_chain():
+    """(flow module, shape of an example, *, scale) -> None, once it leads back in float32 as closely as it should.
+
+    To 1e-4 of the data and of the latents, whose log-determinants are not nothing.
+    """
+
+    def check(module, shape, *, scale):
+        x = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
+        latents = np.random.default_rng(1).normal(size=(4, math.prod(shape))).astype(np.float32)
+        variables = _random_variables(module, x, scale=scale)
+        variables = jax.tree.map(lambda leaf: leaf.astype(np.float32) if leaf.dtype == np.float64 else leaf, variables)
+
+        @jax.jit
+        def both_orders(x, latents):
+            z, log_det = module.apply(variables, x, method="forward")
+            back, log_det_back = module.apply(variables, jnp.concatenate([z, latents]), method="inverse")
+            return z, log_det, back, log_det_back, *module.apply(variables, back[len(x) :], method="forward")
+
+        z, log_det, back, log_det_back, latents_again, log_det_again = both_orders(x, latents)
+        assert z.dtype == log_det.dtype == back.dtype == np.float32
+        np.testing.assert_allclose(back[: len(x)], x, atol=1e-4)
+        np.testing.assert_allclose(latents_again, latents, atol=1e-4)
+        np.testing.assert_allclose(log_det_back[: len(x)], -log_det, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(log_det_again, -log_det_back[len(x) :], rtol=1e-4, atol=1e-3)
+        assert np.ptp(log_det) > 0.1
+
+    return check
+
+
+@pytest.fixture
+def distance_of_a_lit_pixel():
+    """(flow module of 4 x 4 images) -> how far in the latent an image moves by a pixel black in all of `init`'s."""
+
+    def measure(module):
+        x = np.random.default_rng(0).uniform(size=(32, 4, 4, 1)).astype(np.float32)
+        x[:, 1, 2] /= 17  # black: the noise of its lowest level alone
+        lit = x[:1].copy()
+        lit[:, 1, 2] = 1.0
+        variables = jax.jit(lambda x: module.init(jax.random.key(0), x, method="forward"))(x)
+        z, _ = jax.jit(lambda x: module.apply(variables, x, method="forward"))(np.concatenate([x[:1], lit]))
+        return float(np.linalg.norm(z[1] - z[0]))
+
+    return measure

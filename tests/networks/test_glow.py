@@ -7,27 +7,13 @@ from gm_jax.networks.glow import ChannelPrior, ConditionalPrior, Glow
 
 
 def test_log_determinants_are_those_of_autodiff_and_both_ways_are_inverse(check_flow):
-    found = check_flow(Glow((4, 4, 1), scales=2, steps=2, features=3), (4, 4, 1), scale=0.1)
-    assert found.z.shape == (3, 16)
+    found = check_flow(Glow((4, 8, 3), scales=2, steps=2, features=3), (4, 8, 3), scale=0.1)
+    assert found.z.shape == (3, 96)
     assert np.ptp(found.log_det) > 1e-3
 
 
-def test_in_float32_a_deep_chain_leads_back(random_variables):
-    x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
-    module = Glow((8, 8, 1), scales=2, steps=8, features=8)
-    variables = random_variables(module, x, scale=0.05)
-    variables = jax.tree.map(lambda leaf: leaf.astype(np.float32) if leaf.dtype == np.float64 else leaf, variables)
-
-    @jax.jit
-    def there_and_back(x):
-        z, log_det = module.apply(variables, x, method="forward")
-        return z, log_det, *module.apply(variables, z, method="inverse")
-
-    z, log_det, back, log_det_back = there_and_back(x)
-    assert z.dtype == log_det.dtype == back.dtype == np.float32
-    np.testing.assert_allclose(back, x, atol=1e-4)
-    np.testing.assert_allclose(log_det_back, -log_det, rtol=1e-4, atol=1e-3)
-    assert np.ptp(log_det) > 0.1
+def test_in_float32_a_deep_chain_leads_back(check_deep_chain):
+    check_deep_chain(Glow((8, 8, 1), scales=3, steps=8, features=8), (8, 8, 1), scale=0.05)
 
 
 @pytest.mark.parametrize("given", [True, False])

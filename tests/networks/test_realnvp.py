@@ -1,5 +1,6 @@
 from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,11 +15,32 @@ def test_log_determinants_of_points_are_those_of_autodiff_and_both_ways_are_inve
     assert np.ptp(check_flow(RealNVP((dim,), (6,), 2), (dim,)).log_det) > 1e-3
 
 
-@pytest.mark.parametrize(("shape", "scales"), [((4, 4, 1), 2), ((3, 3, 1), 1)])
+@pytest.mark.parametrize(("shape", "scales"), [((4, 8, 3), 3), ((3, 3, 1), 1)])
 def test_log_determinants_of_images_are_those_of_autodiff_and_both_ways_are_inverse(check_flow, shape, scales):
     found = check_flow(ImageRealNVP(shape, scales, features=3, blocks=1), shape, scale=0.1)
     assert found.z.shape == (3, np.prod(shape))
     assert np.ptp(found.log_det) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "module",
+    [RealNVP((2,), (4,), 32), ImageRealNVP((8, 8, 1), scales=3, features=8, blocks=1)],
+    ids=["64 couplings of the plane", "three scales of images"],
+)
+def test_in_float32_deep_chains_lead_back(check_deep_chain, module):
+    check_deep_chain(module, module.event_shape, scale=0.1)
+
+
+def test_a_pixel_that_was_black_in_the_first_batch_may_be_lit(distance_of_a_lit_pixel):
+    assert 1.0 < distance_of_a_lit_pixel(RealNVP((4, 4, 1), (4,), 8)) < 5.0
+
+
+def test_the_columns_of_a_table_have_units_of_their_own():
+    x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32) * [[1.0, 1e-3, 1e3]]
+    module = RealNVP((3,), (4,), 2)
+    variables = module.init(jax.random.key(0), x.astype(np.float32), method="forward")
+    z, _ = module.apply(variables, x.astype(np.float32), method="forward")
+    np.testing.assert_allclose(np.var(z, axis=0), np.ones(3), rtol=1e-3)
 
 
 def test_a_constant_log_scale_on_half_of_the_dimensions_adds_half_of_them_times_it(random_variables, x64):
@@ -66,5 +88,8 @@ def test_several_scales_give_half_of_the_channels_to_the_latent_at_each():
 def test_sides_that_cannot_be_halved_so_often_are_the_users_mistake():
     with pytest.raises(UserError, match=r"28 x 28 can be halved 2 times, not 3"):
         realnvp.squeezed_shapes((28, 28, 1), 3)
+    # Glow halves them at least once: fewer scales would not help.
+    with pytest.raises(UserError, match=r"9 x 8 cannot be halved: only RealNVP of one scale"):
+        realnvp.squeezed_shapes((9, 8, 1), 1)
     with pytest.raises(UserError, match="images"):
         realnvp.squeezed_shapes((2,), 1)

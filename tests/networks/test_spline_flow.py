@@ -13,6 +13,14 @@ def test_log_determinants_are_those_of_autodiff_and_both_ways_are_inverse(check_
     assert np.ptp(found.log_det) > 1e-3
 
 
+def test_in_float32_a_deep_chain_leads_back(check_deep_chain):
+    check_deep_chain(SplineFlow((2,), (8,), 16), (2,), scale=0.1)
+
+
+def test_a_pixel_that_was_black_in_the_first_batch_may_be_lit(distance_of_a_lit_pixel):
+    assert 1.0 < distance_of_a_lit_pixel(SplineFlow((4, 4, 1), (4,), 3, num_bins=5)) < 5.0
+
+
 def test_out_of_the_splines_interval_couplings_do_nothing(random_variables, x64):
     x = np.array([[40.0, -50.0], [-45.0, 60.0]])
     module = SplineFlow((2,), (6,), 1, num_bins=5)

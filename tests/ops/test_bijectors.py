@@ -162,6 +162,17 @@ def test_actnorm_only_centres_a_channel_that_does_not_vary():
     np.testing.assert_array_equal(bijectors.actnorm(x, shift, log_scale)[0][:, 0], np.zeros(16))
 
 
+def test_by_a_shared_scale_actnorm_gives_mean_0_in_each_channel_and_variance_1_on_average(x64):
+    x = normals(0, 16, H, W, C) * jnp.exp(normals(1, 1, 1, 1, C)) + 5.0 * normals(2, 1, 1, 1, C)
+    shift, log_scale = bijectors.actnorm_from_batch(x, shared_scale=True)
+    z, _ = bijectors.actnorm(x, shift, log_scale)
+    np.testing.assert_allclose(np.mean(z, axis=(0, 1, 2)), np.zeros(C), atol=1e-12)
+    np.testing.assert_allclose(np.mean(np.var(z, axis=(0, 1, 2))), 1.0, rtol=1e-12)
+    assert np.ptp(log_scale) == 0.0
+    constant = jnp.full((16, C), 7.0)
+    assert not np.any(bijectors.actnorm_from_batch(constant, shared_scale=True)[1])
+
+
 @pytest.mark.parametrize("name", ["actnorm", "invertible_conv"])
 def test_what_is_alike_at_every_pixel_counts_once_for_each(x64, name):
     forward, _ = bound_pair(name, (C,))
@@ -238,10 +249,9 @@ def test_a_squeezed_checkerboard_divides_channels():
     np.testing.assert_array_equal(bijectors.squeeze(mask), np.tile([True, False, False, True], (1, 2, 3, 1)))
 
 
-def test_channel_and_alternating_masks_are_halves():
+def test_channel_masks_are_halves():
     np.testing.assert_array_equal(bijectors.channel_mask(4), [[[[False, False, True, True]]]])
     np.testing.assert_array_equal(bijectors.channel_mask(5), [[[[False, False, True, True, True]]]])
-    np.testing.assert_array_equal(bijectors.alternating_mask(5), [[True, False, True, False, True]])
 
 
 @pytest.mark.parametrize("direction", [0, 1])
@@ -270,7 +280,7 @@ def test_a_channel_mask_is_the_coupling_of_halves():
 
 def test_no_gradient_reaches_a_parameter_that_the_mask_hides():
     x, shift, raw = (normals(seed, B, *POINTS) for seed in range(3))
-    mask = bijectors.alternating_mask(POINTS[0])
+    mask = (jnp.arange(POINTS[0]) % 2 == 0)[None]
 
     def total(shift, raw):
         z, log_det = bijectors.affine_coupling(x, shift, raw, bound=BOUND, mask=mask)

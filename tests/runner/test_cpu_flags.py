@@ -9,8 +9,7 @@ import jax
 import pytest
 
 from gm_jax.runner import cpu_flags
-
-FLAG = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
+from gm_jax.runner.cpu_flags import FLAG
 
 
 @pytest.fixture
