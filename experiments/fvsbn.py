@@ -1,9 +1,10 @@
-"""The fully visible sigmoid belief network (Neal 1992; Frey, Hinton & Dayan 1995): D logistic regressions.
+r"""The fully visible sigmoid belief network (Neal 1992; Frey, Hinton & Dayan 1995): D logistic regressions.
 
     python -m experiments.fvsbn                                              # digits, half a minute
-    python -m experiments.fvsbn --data.name binarized_mnist --data.dir ../shared/tfds --train.steps 50000
-Measured: test NLL 98.03 nats (exact) on binarized_mnist, static, 10,000 test images, by the second command with
---train.checkpoint-every 2500; stopped at 35,000 steps, 1 minute on two CPU cores.
+    python -m experiments.fvsbn --data.name binarized_mnist --data.dir ../shared/tfds --train.steps 50000 \
+        --train.checkpoint-every 2500
+Measured: test NLL 98.03 nats (exact) on binarized_mnist, static, 10,000 test images, by the second command; stopped at
+35,000 steps, 1 minute on two CPU cores. Published: 97.45.
 """
 
 import dataclasses

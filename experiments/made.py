@@ -1,10 +1,11 @@
-"""MADE, the masked autoencoder for distribution estimation (Germain et al., ICML 2015, arXiv:1502.03509).
+r"""MADE, the masked autoencoder for distribution estimation (Germain et al., ICML 2015, arXiv:1502.03509).
 
     python -m experiments.made                                               # digits, half a minute
-    python -m experiments.made --data.name binarized_mnist --data.dir ../shared/tfds --train.steps 20000
+    python -m experiments.made --data.name binarized_mnist --data.dir ../shared/tfds --train.steps 30000 \
+        --train.checkpoint-every 1500 --optimizer.weight-decay 0.02
     python -m experiments.made --hidden 500 500 --order random --orderings 32
-Measured: test NLL 91.03 nats (exact) on binarized_mnist, static, 10,000 test images, by the second command with
---train.checkpoint-every 1000; 2 minutes on two CPU cores.
+Measured: test NLL 90.75 nats (exact) on binarized_mnist, static, 10,000 test images, by the second command; 3.6 minutes
+on two CPU cores beside other work (2.7 of computing). Without weight decay 91.03.
 """
 
 import dataclasses
