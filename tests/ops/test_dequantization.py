@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from gm_jax.ops import dequantization, reductions
+from gm_jax.ops import dequantization
 
 RNG = np.random.default_rng(0)
 B, EVENT = 3, (4, 4, 2)
@@ -39,16 +39,6 @@ def test_the_logit_is_scipy_s(x64, alpha):
     np.testing.assert_allclose(h, special.logit(s), atol=1e-12)
     expected = np.log((1 - 2 * alpha) / (s * (1 - s))).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(log_det, expected, rtol=1e-12)
-
-
-@each_levels
-def test_uniform_data_take_exactly_log2_of_the_levels(x64, levels):
-    # The right density of uniform levels is q(y) = 1, so that only the log-determinant is left.
-    x = random_levels(levels, B, *EVENT)
-    y, log_det = dequantization.uniform_dequantize(x, jnp.asarray(RNG.random(x.shape)), levels=levels)
-    nll = -(jnp.zeros(B) + log_det)
-    bits = reductions.nats_to_bits_per_dim(nll, y[0].size)
-    np.testing.assert_allclose(bits, np.full(B, np.log2(levels)), rtol=1e-15)
 
 
 # Identities.

@@ -1,6 +1,6 @@
-"""Runs a command of experiments.vae that meets a fault at a step of its own counting.
+"""Runs a command of experiments.vae, or of another, that meets a fault at a step of its own counting.
 
-FAULT=<what>@<step> python _faulty.py ARGUMENTS
+[EXPERIMENT=<name>] FAULT=<what>@<step> python _faulty.py ARGUMENTS
 
     tick         SIGKILL after the call that ends at the step
     log          SIGKILL when half of the step's line of metrics is written
@@ -13,12 +13,12 @@ FAULT=<what>@<step> python _faulty.py ARGUMENTS
 No fault at all where the variable is empty: the same command as it should be.
 """
 
+import importlib
 import os
 import signal
 import sys
 import threading
 
-from experiments import vae
 from gm_jax import runner
 from gm_jax.runner import train
 from gm_jax.training import metrics
@@ -95,4 +95,5 @@ def inject(fault: str) -> None:
 if __name__ == "__main__":
     if os.environ.get("FAULT"):
         inject(os.environ["FAULT"])
-    runner.main(vae.Config, vae.build, sys.argv[1:])
+    experiment = importlib.import_module(f"experiments.{os.environ.get('EXPERIMENT', 'vae')}")
+    runner.main(experiment.Config, experiment.build, sys.argv[1:])

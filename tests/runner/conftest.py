@@ -80,7 +80,7 @@ def command(capsys):
 
 @pytest.fixture(scope="session")
 def process(compiled_programs):
-    """(*arguments, fault) -> Ended: a command of experiments.vae in a process of its own that meets a fault."""
+    """(*arguments, fault, experiment="vae") -> Ended: a command in a process of its own that meets a fault."""
     environment = os.environ | {
         "PYTHONPATH": str(REPO),
         "JAX_COMPILATION_CACHE_DIR": str(compiled_programs),
@@ -88,10 +88,10 @@ def process(compiled_programs):
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
-    def run(*arguments: object, fault: str = "") -> Ended:
+    def run(*arguments: object, fault: str = "", experiment: str = "vae") -> Ended:
         done = subprocess.run(
             [sys.executable, FAULTY, *map(str, arguments)],
-            env=environment | {"FAULT": fault},
+            env=environment | {"FAULT": fault, "EXPERIMENT": experiment},
             cwd=REPO,
             capture_output=True,
             text=True,
