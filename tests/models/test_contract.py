@@ -13,15 +13,27 @@ import numpy as np
 import optax
 import pytest
 
-from gm_jax.models import autoregressive, conditionals, flow, observations, raster, vae
+from gm_jax.models import (
+    autoregressive,
+    conditionals,
+    diffusion,
+    diffusion_space,
+    flow,
+    observations,
+    parameterization,
+    raster,
+    vae,
+)
 from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, wavenet
 from gm_jax.networks.convnet import ConvDecoder, ConvEncoder
+from gm_jax.networks.diffusion_mlp import DiffusionMLP
 from gm_jax.networks.glow import Glow
 from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
 from gm_jax.networks.nice import NICE
 from gm_jax.networks.realnvp import ImageRealNVP
 from gm_jax.networks.spline_flow import SplineFlow
-from gm_jax.ops import binarization
+from gm_jax.networks.unet import UNet
+from gm_jax.ops import binarization, diffusion_process
 from gm_jax.training import parallel, state, step
 from gm_jax.training.checkpoint import Checkpointer
 from gm_jax.types import Model
@@ -125,6 +137,27 @@ def _spline_flow():
     return _flow(SplineFlow((2,), (12,), blocks=2, num_bins=5), shape=(2,), levels=None)
 
 
+def _diffusion(network, space, *, shape):
+    schedule, variance_fn = diffusion_process.cosine_schedule(20), diffusion_process.posterior_variance
+    return diffusion.diffusion(
+        network,
+        space,
+        schedule,
+        shape=shape,
+        parameterization=parameterization.data(),
+        sampler=diffusion.ancestral(schedule, 5, variance_fn=variance_fn),
+        variance_fn=variance_fn,
+    ).model
+
+
+def _ddpm():
+    return _diffusion(UNet((4,), groups=2, dropout=0.1), diffusion_space.pixels(levels=17), shape=(4, 4, 1))
+
+
+def _ddpm_of_points():
+    return _diffusion(DiffusionMLP(32, 1), diffusion_space.points(), shape=(2,))
+
+
 MODELS = {
     "vae[bernoulli]": Row(_bernoulli_vae, (4, 4, 1), 17),
     "iwae[points]": Row(_iwae_of_points, (2,), None),
@@ -139,6 +172,8 @@ MODELS = {
     "realnvp": Row(_realnvp, (4, 4, 1), 17),
     "glow": Row(_glow, (4, 4, 1), 17),
     "spline flow[points]": Row(_spline_flow, (2,), None),
+    "ddpm": Row(_ddpm, (4, 4, 1), 17),
+    "ddpm[points]": Row(_ddpm_of_points, (2,), None),
 }
 each_model = pytest.mark.parametrize("row", MODELS.values(), ids=MODELS.keys())
 

@@ -1,0 +1,52 @@
+"""A perceptron for the diffusion of points and of flat latents: residual, and told the time in every block.
+
+    block:  h + dense(silu(dense(silu(h)) + dense(silu(e))))                                              (1)
+
+where e is the time's embedding, with the label's added to it. The last product of a block and the last layer of all
+begin at zero.
+"""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from gm_jax.networks.time_embedding import TimeEmbedding
+from gm_jax.types import Array
+
+
+class DiffusionMLP(nn.Module):
+    """Predicts from x_t [B, ...] and t [B] something of the same shape: eps, x_0 or v.
+
+    Attributes:
+        features: width.
+        blocks: residual blocks (1).
+        num_classes: of the labels, "no class" included where there is one; None for a network without.
+        dropout: rate, in training.
+        dtype: precision of the computation; the output is float32.
+    """
+
+    features: int
+    blocks: int
+    num_classes: int | None = None
+    dropout: float = 0.0
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x_t: Array, t: Array, label: Array | None = None, *, train: bool = False) -> Array:
+        """Maps x_t [B, ...], t [B] and labels [B] to [B, ...]."""
+
+        def dense(width: int, **settings) -> nn.Dense:
+            return nn.Dense(width, dtype=self.dtype, **settings)
+
+        zeros, event_shape = nn.initializers.zeros, x_t.shape[1:]
+        embedding = nn.silu(TimeEmbedding(64, self.features, self.num_classes, dtype=self.dtype, name="time")(t, label))
+        h = dense(self.features, name="first")(x_t.reshape(x_t.shape[0], -1))
+        for i in range(self.blocks):
+            update = dense(self.features, name=f"inner_{i}")(nn.silu(h))
+            update = nn.silu(update + dense(self.features, name=f"time_{i}")(embedding))
+            update = nn.Dropout(self.dropout, deterministic=not train)(update)
+            h = h + dense(self.features, kernel_init=zeros, name=f"outer_{i}")(update)
+        y = dense(math.prod(event_shape), kernel_init=zeros, name="last")(nn.silu(h))
+        return y.reshape(x_t.shape).astype(jnp.promote_types(y.dtype, jnp.float32))

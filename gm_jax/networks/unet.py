@@ -1,0 +1,142 @@
+"""The U-Net of DDPM: what a network predicts from an image x_t, the time t and, where it takes one, a class.
+
+    down:    at each level residual blocks, then the sides halved                                         (1)
+    middle:  a residual block, self-attention, a residual block                                           (2)
+    up:      at each level one residual block more, each of the features so far beside those that the way
+             down left behind, then the sides doubled                                                     (3)
+    block:   x + conv(dropout(silu(norm(conv(silu(norm(x))) + dense(silu(e))))))                          (4)
+
+where e is the time's embedding, with the label's added to it. Self-attention follows each block of chosen levels. The
+last convolution of a block, the last product of an attention and the last layer of all begin at zero.
+
+Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239, appendix B, whose
+    U-Net this is but for heads (one there) and the channels of e; Ronneberger, Fischer & Brox, "U-Net", MICCAI 2015,
+    arXiv:1505.04597.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from gm_jax.errors import UserError
+from gm_jax.networks.attention import SelfAttention
+from gm_jax.networks.group_norm import GroupNorm
+from gm_jax.networks.time_embedding import TimeEmbedding
+from gm_jax.types import Array
+
+
+class UNet(nn.Module):
+    """Predicts from x_t [B, H, W, C] and t [B] something of the same shape: eps, x_0 or v.
+
+    Attributes:
+        features: channels of each level, from the full resolution inwards; each level but the last halves the sides.
+        blocks: residual blocks of a level on the way down; one more on the way up.
+        attention: levels, counted from 0, whose blocks are followed by self-attention; the middle always has it.
+        groups: of the normalisations; it divides the channels of each level.
+        head_dim: channels of a head of attention; None for a single head.
+        num_classes: of the labels, "no class" included where there is one; None for a network without.
+        dropout: rate, in training.
+        dtype: precision of the computation; the output is float32.
+    """
+
+    features: tuple[int, ...]
+    blocks: int = 1
+    attention: tuple[int, ...] = ()
+    groups: int = 8
+    head_dim: int | None = None
+    num_classes: int | None = None
+    dropout: float = 0.0
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x_t: Array, t: Array, label: Array | None = None, *, train: bool = False) -> Array:
+        """Maps x_t [B, H, W, C], t [B] and labels [B] to [B, H, W, C].
+
+        Raises:
+            UserError: x_t are no images, or their sides or the channels do not divide.
+        """
+        self._check(x_t.shape[1:])
+        conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
+        block = partial(ResidualBlock, groups=self.groups, dropout=self.dropout, dtype=self.dtype)
+        attend = partial(SelfAttention, self.head_dim, self.groups, dtype=self.dtype)
+        width = 4 * self.features[0]
+        embedding = TimeEmbedding(self.features[0], width, self.num_classes, dtype=self.dtype, name="time")(t, label)
+        embedding = nn.silu(embedding)
+        last = len(self.features) - 1
+
+        h = conv(self.features[0], name="first")(x_t)
+        left_behind = [h]
+        for level, channels in enumerate(self.features):
+            for i in range(self.blocks):
+                h = block(channels, name=f"down_{level}_{i}")(h, embedding, train=train)
+                h = attend(name=f"down_attention_{level}_{i}")(h) if level in self.attention else h
+                left_behind.append(h)
+            if level < last:
+                h = conv(channels, strides=(2, 2), padding=((1, 1), (1, 1)), name=f"halve_{level}")(h)
+                left_behind.append(h)
+
+        h = block(self.features[-1], name="middle_0")(h, embedding, train=train)
+        h = attend(name="middle_attention")(h)
+        h = block(self.features[-1], name="middle_1")(h, embedding, train=train)
+
+        for level, channels in reversed(list(enumerate(self.features))):
+            for i in range(self.blocks + 1):
+                h = jnp.concatenate([h, left_behind.pop()], axis=-1)
+                h = block(channels, name=f"up_{level}_{i}")(h, embedding, train=train)
+                h = attend(name=f"up_attention_{level}_{i}")(h) if level in self.attention else h
+            if level > 0:
+                h = conv(channels, name=f"double_{level}")(_nearest_doubled(h))
+
+        h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm")(h))
+        h = conv(x_t.shape[-1], kernel_init=nn.initializers.zeros, name="last")(h)
+        return h.astype(jnp.promote_types(h.dtype, jnp.float32))
+
+    def _check(self, event_shape: tuple[int, ...]) -> None:
+        if len(event_shape) != 3:
+            raise UserError(f"a U-Net takes images [height, width, channels], not data of shape {event_shape}.")
+        height, width, _ = event_shape
+        multiple = 2 ** (len(self.features) - 1)
+        if height % multiple or width % multiple:
+            raise UserError(
+                f"images of {height} x {width} do not fit a U-Net of {len(self.features)} levels: "
+                f"both sides must be divisible by {multiple}."
+            )
+        if any(channels % self.groups for channels in self.features):
+            raise UserError(f"{self.groups} groups do not divide each of the channels {self.features}.")
+
+
+class ResidualBlock(nn.Module):
+    """A residual block (4), [B, H, W, I] -> [B, H, W, features]; where I differs, x goes through a 1x1 convolution.
+
+    Attributes:
+        features: channels of the output.
+        groups: of the normalisations.
+        dropout: rate, in training.
+        dtype: precision of the computation.
+    """
+
+    features: int
+    groups: int
+    dropout: float = 0.0
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, embedding: Array, *, train: bool = False) -> Array:
+        """Maps x [B, H, W, I] and silu(e) [B, E] to [B, H, W, features]."""
+        norm = partial(GroupNorm, self.groups, dtype=self.dtype)
+        conv = partial(nn.Conv, self.features, dtype=self.dtype)
+        h = conv((3, 3), name="conv_0")(nn.silu(norm(name="norm_0")(x)))
+        h = h + nn.Dense(self.features, dtype=self.dtype, name="time")(embedding)[:, None, None]
+        h = nn.silu(norm(name="norm_1")(h))
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = conv((3, 3), kernel_init=nn.initializers.zeros, name="conv_1")(h)
+        return h + (x if x.shape[-1] == self.features else conv((1, 1), name="shortcut")(x))
+
+
+def _nearest_doubled(h: Array) -> Array:
+    """Both sides doubled, each place four times."""
+    batch, height, width, channels = h.shape
+    doubled = jnp.broadcast_to(h[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+    return doubled.reshape(batch, 2 * height, 2 * width, channels)

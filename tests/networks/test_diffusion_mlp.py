@@ -1,0 +1,30 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gm_jax.networks.diffusion_mlp import DiffusionMLP
+
+
+def test_the_first_prediction_is_zero():
+    out = DiffusionMLP(8, 2).init_with_output(jax.random.key(0), jnp.ones((3, 2, 2)), jnp.arange(1, 4))[0]
+    np.testing.assert_array_equal(out, np.zeros((3, 2, 2)))
+
+
+def test_the_prediction_knows_all_of_its_own_example(randomized):
+    module = DiffusionMLP(16, 2, num_classes=3)
+    x_t = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3)), jnp.float32)
+    t, label = jnp.asarray([1, 2]), jnp.asarray([0, 1])
+    params = randomized(module, x_t, t, label)
+    jacobian = np.abs(jax.jit(jax.jacrev(lambda x_t: module.apply(params, x_t, t, label)))(x_t))
+    assert jacobian[0, :, 0].min() > 0
+    assert jacobian[1, :, 1].min() > 0
+    assert jacobian[0, :, 1].max() == jacobian[1, :, 0].max() == 0
+    apply = jax.jit(module.apply)
+    for moved in ((x_t, t + 5, label), (x_t, t, label + 1)):
+        assert np.abs(apply(params, *moved) - apply(params, x_t, t, label)).min() > 1e-4
+
+
+def test_half_precision_ends_in_float32():
+    module = DiffusionMLP(8, 1, dtype=jnp.bfloat16)
+    out = jax.eval_shape(module.init_with_output, jax.random.key(0), jnp.ones((1, 2)), jnp.ones(1))[0]
+    assert out.dtype == jnp.float32

@@ -1,0 +1,36 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gm_jax.networks import time_embedding
+
+
+def test_sinusoids_by_hand():
+    t = jnp.asarray([0, 1, 1000])
+    frequencies = [1.0, 10_000.0**-0.25, 10_000.0**-0.5, 10_000.0**-0.75]
+    angles = np.outer([0.0, 1.0, 1000.0], frequencies)
+    expected = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    np.testing.assert_allclose(time_embedding.sinusoids(t, 8), expected, atol=2e-4)
+    np.testing.assert_array_equal(time_embedding.sinusoids(t.astype(jnp.float32), 8), time_embedding.sinusoids(t, 8))
+
+
+def test_an_odd_dimension_is_refused():
+    with pytest.raises(ValueError, match="even"):
+        time_embedding.sinusoids(jnp.ones(1), 7)
+
+
+def test_times_and_labels_tell_examples_apart(randomized):
+    t, label = jnp.asarray([1, 1, 2, 1]), jnp.asarray([0, 1, 0, 0])
+    module = time_embedding.TimeEmbedding(8, 16, num_classes=2)
+    embedding = module.apply(randomized(module, t, label), t, label)
+    assert embedding.shape == (4, 16)
+    np.testing.assert_allclose(embedding[3], embedding[0], atol=1e-6)
+    for i in (1, 2):
+        assert np.abs(embedding[i] - embedding[0]).max() > 1e-2
+
+
+def test_a_label_is_for_a_network_with_classes():
+    module = time_embedding.TimeEmbedding(8, 16)
+    with pytest.raises(ValueError, match="num_classes"):
+        module.init(jax.random.key(0), jnp.ones(1), jnp.zeros(1, jnp.int32))
