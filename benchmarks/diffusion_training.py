@@ -1,0 +1,280 @@
+"""How fast a diffusion model trains and samples: gm_jax against Hugging Face diffusers on PyTorch.
+
+    pip install -e '.[benchmarks]'              # PyTorch, diffusers
+    python -m benchmarks.diffusion_training     # a quarter of an hour, on a machine that does nothing else
+
+DDPM's U-Net of 28 x 28 x 1 images: channels (32, 64, 64), one block a level, self-attention of 8 channels a head on the
+second level and in the middle, batch 64. A step is noise, forward, backward and Adam at 1e-3, float32, on a new batch
+of uint8 images from host memory. Ours is what an experiment runs: the model's own objective in `make_train_step`,
+compiled by `parallel.jit`, fed by `data.pipeline`. Theirs is `torch_diffusion`, eager: `UNet2DModel`, `DDPMScheduler`,
+`mse_loss`, `torch.optim.Adam`. Samples are 64 images by DDIM in 50 steps, theirs by `DDIMScheduler`. Before anything is
+timed both networks must give the same outputs and gradients, from random parameters of which none is zero.
+
+XLA's flags decide much where there are convolutions: jaxlib 0.10.2 gives a convolution one thread on a CPU by default.
+So ours is timed as it comes from jax, and once more with --tuned-flags in XLA_FLAGS, which the experiments set.
+"""
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from benchmarks import timing
+from gm_jax.errors import UserError
+
+LEARNING_RATE = 1e-3
+TOLERANCE = 1e-4
+TUNED_FLAGS = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
+SHAPE, BATCH, NUM_STEPS, VISITED = (28, 28, 1), 64, 1_000, 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """Time the training and the sampling of a diffusion model in gm_jax and in diffusers."""
+
+    rounds: int = 9
+    """Clean rounds wanted of each comparison; at most twice as many are run."""
+    seconds: float = 1.0
+    """Length of one sample, where a unit of work is not longer."""
+    tuned_flags: str = TUNED_FLAGS
+    """Ours is timed with and without; empty to leave it. XLA ends a process whose flags it does not know."""
+    json: Path | None = None
+    """Where to write the results and every sample."""
+
+
+def data() -> np.ndarray:
+    """Images [N, 28, 28, 1] uint8."""
+    return np.random.default_rng(0).integers(0, 256, (2_000, *SHAPE), np.uint8)
+
+
+def model():
+    """The model that experiments/ddpm.py builds of this size."""
+    from gm_jax.models import diffusion, diffusion_space, parameterization
+    from gm_jax.networks.unet import UNet
+    from gm_jax.ops import diffusion_process
+
+    schedule = diffusion_process.linear_schedule(NUM_STEPS)
+    return diffusion.diffusion(
+        UNet((32, 64, 64), attention=(1,), head_dim=8),
+        diffusion_space.pixels(levels=256),
+        schedule,
+        shape=SHAPE,
+        parameterization=parameterization.noise(),
+        sampler=diffusion.ddim(schedule, VISITED),
+        variance_fn=diffusion_process.posterior_variance,
+    )
+
+
+def random_params() -> dict[str, Any]:
+    """Parameters of the network, none of them zero; nothing is compiled for them."""
+    import jax
+
+    rng = np.random.default_rng(1)
+
+    def draw(leaf: Any) -> np.ndarray:
+        fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 25.0
+        return (rng.normal(size=leaf.shape) / np.sqrt(fan_in)).astype(np.float32)
+
+    shapes, _ = jax.eval_shape(model().model.init, jax.random.key(0), {"x": data()[:1]})
+    return jax.tree.map(draw, shapes["diffusion"])
+
+
+def evaluate() -> tuple[dict, tuple, np.ndarray, dict]:
+    """Our parameters, (x_t, t, eps), outputs and gradients of the mean squared error to eps."""
+    import jax
+    import jax.numpy as jnp
+
+    from gm_jax.networks.unet import UNet
+
+    network, params, rng = UNet((32, 64, 64), attention=(1,), head_dim=8), random_params(), np.random.default_rng(2)
+    x_t, eps = (rng.normal(size=(8, *SHAPE)).astype(np.float32) for _ in range(2))
+    t = np.asarray([1, 2, 10, 50, 200, 500, 900, 1000], np.int32)
+
+    def loss(params: Any) -> tuple[jax.Array, jax.Array]:
+        outputs = network.apply({"params": params}, x_t, t)
+        return jnp.mean(jnp.square(outputs - eps)), outputs
+
+    grads, outputs = jax.jit(jax.grad(loss, has_aux=True))(params)
+    flat = {tuple(key.key for key in path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(grads)}
+    return params, (x_t, t, eps), np.asarray(outputs), flat
+
+
+def check_parity() -> tuple[dict[str, Any], dict[str, float]]:
+    """Refuse to time two networks that compute different things.
+
+    Returns:
+        Our parameters, and how far diffusers' outputs and gradients are from ours, relative to ours; of the gradients,
+        the worst array's.
+
+    Raises:
+        RuntimeError: more than TOLERANCE.
+    """
+    from benchmarks import torch_diffusion
+
+    params, inputs, outputs, grads = timing.in_own_process(evaluate)
+    their_outputs, their_grads = timing.in_own_process(torch_diffusion.outputs_and_grads, params, *inputs)
+    if set(grads) != set(their_grads):
+        raise RuntimeError(f"not the same arrays: {sorted(set(grads) ^ set(their_grads))}")
+    largest = max(float(np.linalg.norm(mine)) for mine in grads.values())
+    worst = max(
+        float(np.linalg.norm(their_grads[path] - mine) / max(np.linalg.norm(mine), 1e-3 * largest))
+        for path, mine in grads.items()
+    )
+    of_outputs = float(np.linalg.norm(their_outputs - outputs) / np.linalg.norm(outputs))
+    differences = {"outputs": of_outputs, "gradients": worst}
+    if not max(differences.values()) <= TOLERANCE:
+        raise RuntimeError(f"not the same network: relative differences {differences}, at most {TOLERANCE} allowed")
+    return params, differences
+
+
+def make_steps(params: dict[str, Any], xla_flags: str) -> timing.Run:
+    """Our compiled step on new host batches; a unit of work is one step."""
+    timing.add_xla_flags(xla_flags)
+    import jax
+
+    from gm_jax.data import pipeline
+    from gm_jax.training import parallel
+
+    strategy, split = parallel.jit(), {"x": data()}
+    train_state, train = _training(params, strategy, split)
+    steps = itertools.count()
+
+    def run(calls: int) -> None:
+        nonlocal train_state
+        for step in itertools.islice(steps, calls):
+            batches = pipeline.train_batches(split, BATCH, 0, step, 1)
+            train_state, _ = train(train_state, strategy.place_batches(batches))
+        jax.block_until_ready(train_state)
+
+    return run
+
+
+def compile_seconds(params: dict[str, Any], xla_flags: str) -> float:
+    """Wall time of tracing and compiling our step."""
+    timing.add_xla_flags(xla_flags)
+    from gm_jax.data import pipeline
+    from gm_jax.training import parallel
+
+    strategy, split = parallel.jit(), {"x": data()}
+    train_state, train = _training(params, strategy, split)
+    batches = strategy.place_batches(pipeline.train_batches(split, BATCH, 0, 0, 1))
+    start = time.perf_counter()
+    train.lower(train_state, batches).compile()
+    return time.perf_counter() - start
+
+
+def _training(params: dict[str, Any], strategy, split: dict[str, np.ndarray]):
+    """State and compiled step, as runner/train.py makes them."""
+    import jax
+
+    from gm_jax.training import optimizers, state, step
+
+    record = model().model
+    adam = {"diffusion": optimizers.adam(optimizers.constant_schedule(LEARNING_RATE))}
+    initial = state.create(record, adam, jax.random.key(0), {"x": split["x"][:BATCH]})
+    initial = initial._replace(params={"diffusion": params})
+    return strategy.place(initial), strategy.compile(step.make_train_step(record, adam, seed=0))
+
+
+def make_samples(params: dict[str, Any], xla_flags: str) -> timing.Run:
+    """A unit of work is BATCH images, uint8."""
+    timing.add_xla_flags(xla_flags)
+    import jax
+
+    sample = jax.jit(model().model.sample, static_argnums=3)
+    keys = itertools.count()
+
+    def run(calls: int) -> None:
+        for seed in itertools.islice(keys, calls):
+            jax.block_until_ready(sample({"diffusion": params}, {}, jax.random.key(seed), BATCH))
+
+    return run
+
+
+def compare(title: str, ours: dict[str, timing.Case], theirs: timing.Case, args: Args, *, at_least: float) -> dict:
+    """All cases, timed in turns: rows of a table, one for each of ours."""
+    rounds = timing.alternate({**ours, "diffusers": theirs}, rounds=args.rounds, seconds=args.seconds, title=title)
+    medians = {name: timing.median_seconds(rounds, name) for name in (*ours, "diffusers")}
+    ratios = {name: timing.ratio(rounds, over="diffusers", under=name) for name in ours}
+    cells = [
+        [
+            *(title, name, timing.number(medians[name], ".4g"), timing.number(medians["diffusers"], ".4g"), str(ratio)),
+            timing.verdict(ratio, at_least=at_least),
+            ratio.cleanliness,
+        ]
+        for name, ratio in ratios.items()
+    ]
+    as_dicts = {name: ratio._asdict() for name, ratio in ratios.items()}
+    return {"title": title, "seconds": medians, "ratios": as_dicts, "cells": cells, "rounds": rounds}
+
+
+def measure(args: Args) -> dict[str, Any]:
+    """Parity, compile time, training and sampling."""
+    from benchmarks import torch_diffusion
+
+    params, differences = check_parity()
+    flags = {"gm_jax": "", **({"gm_jax, tuned": args.tuned_flags} if args.tuned_flags else {})}
+    compiling = {name: timing.in_own_process(compile_seconds, params, flag) for name, flag in flags.items()}
+    steps = {name: timing.Case(make_steps, params, flag) for name, flag in flags.items()}
+    theirs = timing.Case(torch_diffusion.make_steps, params, data(), NUM_STEPS, BATCH, LEARNING_RATE)
+    tables = [compare(f"a train step of {BATCH}", steps, theirs, args, at_least=0.85)]
+    samplers = {name: timing.Case(make_samples, params, flag) for name, flag in flags.items()}
+    side, _, channels = SHAPE
+    theirs = timing.Case(torch_diffusion.make_samples, params, side, channels, NUM_STEPS, VISITED, BATCH)
+    tables.append(compare(f"{BATCH} samples in {VISITED} steps", samplers, theirs, args, at_least=1.0))
+    return {"parity": differences, "compile_seconds": compiling, "tables": tables}
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    header = ["what", "ours", "ours, s", "diffusers, s", "times", "goal", "clean"]
+    compiling = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in results["compile_seconds"].items())
+    parity = (
+        "Same parameters and data: outputs differ by {outputs:.0e}, an array's gradient by {gradients:.0e} at most."
+    )
+    return "\n\n".join(
+        [
+            "U-Net (32, 64, 64), 28 x 28 x 1, float32; medians of clean rounds (range):",
+            timing.table(header, [cells for table in results["tables"] for cells in table["cells"]]),
+            f"Compiling our step, once: {compiling}. Tuned: with XLA_FLAGS={results['tuned_flags']}.",
+            parity.format(**results["parity"]),
+            f"{results['machine']}; {', '.join(' '.join(item) for item in results['versions'].items())}.",
+        ]
+    )
+
+
+def main(args: Args) -> None:
+    """Check that both sides agree, time them, print the tables.
+
+    Raises:
+        UserError: diffusers is missing, or the machine cannot tell clean samples.
+    """
+    timing.check_machine()
+    if importlib.util.find_spec("diffusers") is None:
+        raise UserError("diffusers, to compare with, is not installed: pip install -e '.[benchmarks]'")
+    results = {
+        "machine": timing.machine(),
+        "versions": timing.versions("jax", "jaxlib", "flax", "optax", "numpy", "torch", "diffusers"),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "tuned_flags": args.tuned_flags,
+        **measure(args),
+    }
+    print(report(results))
+    if args.json is not None:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Args, prog="python -m benchmarks.diffusion_training", description=Args.__doc__))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
