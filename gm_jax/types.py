@@ -73,11 +73,15 @@ class Objective(NamedTuple):
         wrt: top-level key of params, e.g. "generator".
         loss: (params, model_state, key, batch) -> (scalar, (model_state, metrics)).
         every: the player is updated when step % every == 0.
+        since: the first step at which it may be.
+        until: the step from which on it rests, as it is then; None for never.
     """
 
     wrt: str
     loss: LossFn
     every: int = 1
+    since: int = 0
+    until: int | None = None
 
 
 class Model(NamedTuple):

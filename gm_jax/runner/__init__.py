@@ -15,6 +15,7 @@ folder.py      what lies where in a run's folder
 train.py  evaluate.py  sample.py  plan.py    the verbs
 pictures.py    arrays to PNG
 densities.py   densities in the plane to PNG
+speed.py       time per sample, beside other models
 
 This package imports nothing heavy until a verb runs, so that --help answers at once.
 """

@@ -12,7 +12,7 @@ from gm_jax.data import pipeline
 from gm_jax.errors import UserError
 from gm_jax.evaluation import likelihood, report
 from gm_jax.runner import config as config_lib
-from gm_jax.runner import densities, pictures
+from gm_jax.runner import densities, pictures, speed
 from gm_jax.runner.run import EVAL_BATCH, Run, reopen, restore
 from gm_jax.training import metrics, parallel
 from gm_jax.training.state import TrainState
@@ -32,7 +32,7 @@ def run(module: str, config_type: type, build: Callable, args: "EvaluateArgs") -
     opened = reopen(module, config_type, build, args.workdir, data_dir=args.data_dir, anew=anew)
     state, step = restore(opened, args.checkpoint)
     records = measure(opened, state, step, split=args.split, seed=args.seed, batch_size=args.batch_size)
-    finish(opened, records, draw(opened, state, seed=args.seed))
+    finish(opened, records + speed.records(opened, state), draw(opened, state, seed=args.seed))
 
 
 def evaluator(

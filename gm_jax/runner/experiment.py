@@ -37,6 +37,8 @@ class Experiment(NamedTuple):
             batch of the validation split. The runner draws them as a grid; samples are drawn without being asked.
         plane: the learned density of 2-D points, drawn beside the data; None for no such picture.
         settings: what every result must carry besides, e.g. {"binarization": "static"}.
+        rivals: further models of the same data, by name; how long a sample of each takes is measured beside the
+            model's own. They are not trained.
     """
 
     model: "Model"
@@ -46,3 +48,4 @@ class Experiment(NamedTuple):
     pictures: Mapping[str, PictureFn] = MappingProxyType({})
     plane: Plane | None = None
     settings: Mapping[str, Any] = MappingProxyType({})
+    rivals: "Mapping[str, Model]" = MappingProxyType({})

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from gm_jax.data import pipeline
 from gm_jax.errors import UserError
-from gm_jax.runner import cluster, evaluate, output, pictures
+from gm_jax.runner import cluster, evaluate, output, pictures, speed
 from gm_jax.runner import config as config_lib
 from gm_jax.runner.config import ClusterConfig
 from gm_jax.runner.folder import Folder, record_versions
@@ -61,7 +61,7 @@ def _conclude(run: Run, member: cluster.Member, last: int) -> None:
     def draw_and_write() -> None:
         try:
             with _sigterm_as_ctrl_c():
-                evaluate.finish(run, records, evaluate.draw(run, state, seed=0))
+                evaluate.finish(run, records + speed.records(run, state), evaluate.draw(run, state, seed=0))
         except KeyboardInterrupt:
             print(enough)
 

@@ -93,7 +93,7 @@ def make_train_step(
             opt_state = {**opt_state, player: new_opt_state}
             if ema_decay is not None:
                 moves = _has_moved(new_opt_state, state.params[player], new_params)
-                fresh = jnp.logical_and(state.step % objective.every == 0, moves)
+                fresh = jnp.logical_and(_is_up(objective, state.step), moves)
                 ema = _average(ema_params[player], new_params, state.step, ema_decay)
                 ema = jax.tree.map(lambda new, old, fresh=fresh: jnp.where(fresh, new, old), ema, ema_params[player])
                 ema_params = {**ema_params, player: ema}
@@ -165,9 +165,15 @@ def _update(objective: Objective, optimizer, params, mine, key, batch, *, step, 
         loss, metrics = _pmean((loss, metrics), axis_name)
         return mine, {**metrics, "loss": loss, "grad_norm": jnp.zeros_like(loss)}
 
-    if objective.every == 1:
+    if objective.every == 1 and objective.since == 0 and objective.until is None:
         return move(mine)
-    return jax.lax.cond(step % objective.every == 0, move, rest, mine)
+    return jax.lax.cond(_is_up(objective, step), move, rest, mine)
+
+
+def _is_up(objective: Objective, step: Array) -> Array:
+    """Whether the player moves at this step."""
+    up = jnp.logical_and(step % objective.every == 0, step >= objective.since)
+    return up if objective.until is None else jnp.logical_and(up, step < objective.until)
 
 
 def _pmean(tree: PyTree, axis_name: str | None) -> PyTree:

@@ -162,6 +162,27 @@ def _ddpm_of_points():
     return _diffusion(DiffusionMLP(32, 1), diffusion_space.points(), shape=(2,))
 
 
+def _diffusion(network, space, *, shape):
+    schedule, variance_fn = diffusion_process.cosine_schedule(20), diffusion_process.posterior_variance
+    return diffusion.diffusion(
+        network,
+        space,
+        schedule,
+        shape=shape,
+        parameterization=parameterization.data(),
+        sampler=diffusion.ancestral(schedule, 5, variance_fn=variance_fn),
+        variance_fn=variance_fn,
+    ).model
+
+
+def _ddpm():
+    return _diffusion(UNet((4,), groups=2, dropout=0.1), diffusion_space.pixels(levels=17), shape=(4, 4, 1))
+
+
+def _ddpm_of_points():
+    return _diffusion(DiffusionMLP(32, 1), diffusion_space.points(), shape=(2,))
+
+
 MODELS = {
     "vae[bernoulli]": Row(_bernoulli_vae, (4, 4, 1), 17),
     "iwae[points]": Row(_iwae_of_points, (2,), None),

@@ -110,6 +110,20 @@ def test_a_player_that_moves_every_third_step_rests_on_the_others_and_still_repo
         assert float(metrics["b/grad_norm"]) == 0.0
 
 
+def test_players_of_two_stages_rest_outside_of_their_own_and_their_averages_with_them():
+    model = two_players()
+    first, second = model.objectives
+    model = model._replace(objectives=(first._replace(until=2), second._replace(since=2)))
+    history = run(model, {"a": optax.sgd(0.1), "b": optax.sgd(0.2)}, 4, ema_decay=0.5)
+    for player, start, moves in (("a", 0.7, [True, True, False, False]), ("b", -0.3, [False, False, True, True])):
+        for get in (lambda current: current.params, lambda current: current.ema_params):
+            values = [np.float32(start)] + [np.asarray(get(current)[player]) for current, _ in history]
+            assert [bool(old != new) for old, new in itertools.pairwise(values)] == moves, player
+    last, metrics = history[-1]
+    a, b = float(last.params["a"]), float(history[-2][0].params["b"])
+    np.testing.assert_allclose(metrics["a/loss"], (a - b) ** 2 + 0.1 * a, rtol=1e-5)
+
+
 def test_average_of_constant_parameters_is_the_constant_from_the_first_step():
     for current, _ in run(noisy_regression(), optax.sgd(0.0), 3, ema_decay=0.99):
         np.testing.assert_allclose(current.ema_params["net"]["w"], current.params["net"]["w"], rtol=1e-6)

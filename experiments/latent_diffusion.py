@@ -1,0 +1,105 @@
+"""Latent diffusion (Rombach et al., CVPR 2022, arXiv:2112.10752): a VAE, then a diffusion model of its latents.
+
+    python -m experiments.latent_diffusion                                   # digits, both stages
+    python -m experiments.latent_diffusion --autoencoder.beta 0.1            # latents that keep more of the data
+Measured: not yet.
+"""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from experiments import ddpm, diffusions, likelihoods, vae
+from gm_jax import runner
+from gm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderConfig:
+    """The first stage; its fields are those of experiments/vae.py."""
+
+    steps: runner.Count = 4_000
+    """Of --train.steps, the first so many train the VAE, the others the diffusion model."""
+    optimizer: runner.OptimizerConfig = runner.OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100)
+    network: Literal["mlp", "conv"] = "mlp"
+    """Fully connected, or convolutional (images whose sides are multiples of 4)."""
+    hidden: runner.Widths | None = None
+    """Widths of the fully connected hidden layers, by default 500 500; or channels of the convolutional stages."""
+    activation: Literal["silu", "relu", "tanh"] = "silu"
+    """After each hidden layer."""
+    latent_dim: runner.Count = 16
+    """Dimensions of z."""
+    decoder: Literal["bernoulli", "normal", "discretized_logistic"] | None = None
+    """p(x|z); by default bernoulli for images of one channel, discretized_logistic for other data with levels, normal
+    for points."""
+    binarization: Literal["static", "dynamic", "threshold"] | None = None
+    """For bernoulli: static as shipped, dynamic resampled at each step, threshold at half. By default static where the
+    data are binary and dynamic where they are not."""
+    log_var: float | None = None
+    """For normal: a fixed log-variance; by default it is learned."""
+    beta: runner.RateOrZero = 0.5
+    """Weight of the KL; less than 1 leaves more for the diffusion model to say."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the networks' computation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(ddpm.Config):
+    """Of the fields of ddpm those of the perceptron hold; the U-Net is that of the pixels, to compare times with."""
+
+    train: runner.TrainConfig = runner.TrainConfig(
+        steps=14_000, batch_size=64, checkpoint_every=2_000, steps_per_call=20, ema_decay=0.999
+    )
+    prediction: Literal["noise", "data", "velocity"] = "velocity"
+    """What the network predicts; velocity begins as the standard normal prior of the VAE."""
+    dropout: runner.RateOrZero = 0.1
+    """Rate, in training."""
+    hidden: runner.Count = 256
+    """Perceptron: width."""
+    depth: runner.Count = 3
+    """Perceptron: residual blocks."""
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    elbo_samples: Annotated[runner.Count, runner.Measuring] = 10
+    """Latents of each example, for the reconstruction's part of the bound."""
+
+
+def build(config: Config, spec) -> runner.Experiment:
+    """A VAE and a diffusion model, in two stages of one run."""
+    from gm_jax.models import latent_diffusion
+    from gm_jax.models import vae as vae_model
+
+    first = config.autoencoder
+    if first.steps >= config.train.steps:
+        raise UserError(f"--autoencoder.steps {first.steps} leave none of --train.steps {config.train.steps}.")
+    observation, binarization = likelihoods.of_decoder(first, spec)
+    autoencoder = vae_model.vae(
+        *vae.networks(first, spec, observation.outputs_per_dim),
+        observation,
+        latent_dim=first.latent_dim,
+        objective=vae_model.elbo_objective(beta=first.beta),
+        num_elbo_samples=config.elbo_samples,
+    )
+    # To the diffusion model a latent is a point.
+    of_latents = dataclasses.replace(config, blocks=config.depth)
+    latent_spec = spec._replace(shape=(first.latent_dim,), levels=None)
+
+    def make(num_terms: int):
+        prior = diffusions.model(of_latents, latent_spec, num_classes=None, num_terms=num_terms)
+        return latent_diffusion.latent_diffusion(autoencoder, prior, levels=spec.levels, vae_steps=first.steps)
+
+    of_first = dataclasses.replace(config.train, steps=first.steps)
+    of_second = dataclasses.replace(config.train, steps=config.train.steps - first.steps)
+    named = {} if binarization is None else {"binarization": binarization}
+    return runner.Experiment(
+        make(config.bound_terms).model,
+        optimizers={
+            "vae": runner.make_optimizer(first.optimizer, of_first),
+            "diffusion": runner.make_optimizer(config.optimizer, of_second),
+        },
+        validation=make(config.validation_terms).model.log_prob,
+        settings={"measure": observation.measure, **named},
+        rivals={"pixel diffusion": diffusions.model(config, spec, num_classes=None, num_terms=0).model},
+    )
+
+
+if __name__ == "__main__":
+    runner.main(Config, build)
