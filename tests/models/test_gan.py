@@ -1,0 +1,226 @@
+"""Two players through one step: what each is given, what moves, what is remembered, and the density of the samples."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import stats
+
+from gm_jax.errors import UserError
+from gm_jax.evaluation import kde
+from gm_jax.models import games, gan
+from gm_jax.networks.gan_mlp import MLPDiscriminator, MLPGenerator
+from gm_jax.networks.minibatch_discrimination import MinibatchDiscrimination
+from gm_jax.networks.normalization import BatchNorm, WithReferenceBatch
+from gm_jax.training import state, step
+
+BATCH, LATENT = 16, 3
+KERNELS = gan.Kernels(
+    kde.likelihood, lambda x, centres: kde.choose_bandwidth(x, centres, jnp.geomspace(0.01, 10.0, 30)).bandwidth, 50
+)
+
+
+def points(seed=0, count=BATCH):
+    return np.random.default_rng(seed).normal(2.0, 1.0, (count, 2)).astype(np.float32)
+
+
+def make(game=None, *, generator=None, discriminator=None, **settings):
+    generator = generator or MLPGenerator((8,), (2,))
+    discriminator = discriminator or MLPDiscriminator((8,))
+    return gan.gan(
+        generator, discriminator, game or games.non_saturating(), gan.points(), latent_dim=LATENT, **settings
+    )
+
+
+def optimizers():
+    return {player: optax.adam(1e-2) for player in (gan.GENERATOR, gan.DISCRIMINATOR)}
+
+
+def begin(model):
+    return state.create(model.model, optimizers(), jax.random.key(0), {"x": points()})
+
+
+def loss_of(model, index):
+    """(params, model_state, key) -> one player's loss, and what comes with it, on the first batch."""
+    loss = model.model.objectives[index].loss
+    return jax.jit(lambda params, model_state, key: loss(params, model_state, key, {"x": points()}))
+
+
+def advance(model, current, count):
+    """The states after each of some steps."""
+    train_step, states = jax.jit(step.make_train_step(model.model, optimizers(), seed=3)), []
+    for index in range(count):
+        current, metrics = train_step(current, {"x": points(index)})
+        states.append(current)
+    return states, metrics
+
+
+def test_the_losses_are_the_games_of_the_networks_own_logits():
+    model = make(games.least_squares(), penalties={"r1": games.r1_penalty(weight=3.0)})
+    now, key = begin(model), jax.random.key(5)
+    loss, (_, metrics) = loss_of(model, 0)(now.params, now.model_state, key)
+    z_key, _ = jax.random.split(key)
+    networks = MLPGenerator((8,), (2,)), MLPDiscriminator((8,))
+
+    def fake(key):
+        z = jax.random.normal(key, (BATCH, LATENT))
+        return networks[0].apply({"params": now.params["generator"]}, z, train=True)
+
+    def logits(x):
+        return networks[1].apply({"params": now.params["discriminator"]}, x, train=True)[0]
+
+    gradients = jax.vmap(jax.grad(lambda x: logits(x[None])[0]))(jnp.asarray(points()))
+    r1 = 3.0 * 0.5 * np.mean(np.sum(np.square(gradients), axis=1))
+    real, generated = np.asarray(logits(points())), np.asarray(logits(fake(z_key)))
+    expected = np.mean(0.5 * (real - 1) ** 2 + 0.5 * generated**2) + r1
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["r1"], r1, rtol=1e-5)
+    np.testing.assert_allclose([metrics["D_real"], metrics["D_fake"]], [real.mean(), generated.mean()], rtol=1e-5)
+    loss, _ = loss_of(model, 1)(now.params, now.model_state, key)
+    np.testing.assert_allclose(loss, np.mean(0.5 * (logits(fake(key)) - 1) ** 2), rtol=1e-5)
+
+
+def test_each_player_moves_by_its_own_loss_and_the_discriminator_moves_first():
+    model = make(games.hinge())
+    now = begin(model)
+    states, metrics = advance(model, now, 1)
+    assert set(metrics) == {
+        *(f"discriminator/{name}" for name in ("loss", "grad_norm", "D_real", "D_fake")),
+        *(f"generator/{name}" for name in ("loss", "grad_norm", "D_fake")),
+    }
+    # What the generator's loss would be against the discriminator that has moved, and against the one that had not.
+    key = jax.random.fold_in(step.step_key(3, jnp.zeros((), jnp.int32)), 1)
+    moved = {**now.params, "discriminator": states[0].params["discriminator"]}
+    loss = loss_of(model, 1)
+    after, before = (float(loss(params, now.model_state, key)[0]) for params in (moved, now.params))
+    np.testing.assert_allclose(metrics["generator/loss"], after, rtol=1e-5)
+    assert abs(after - before) > 1e-4
+
+
+def test_the_generator_rests_where_the_critic_moves_more_often():
+    model = make(games.wasserstein(), generator_every=3)
+    states, _ = advance(model, begin(model), 4)
+    kernels = {
+        player: [np.asarray(s.params[player]["Dense_0"]["kernel"]) for s in states]
+        for player in ("generator", "discriminator")
+    }
+    same = {player: [np.array_equal(a, b) for a, b in itertools.pairwise(k)] for player, k in kernels.items()}
+    assert same == {"generator": [True, True, False], "discriminator": [False, False, False]}
+
+
+def test_feature_matching_is_the_distance_of_mean_features_and_sees_the_data():
+    model = make(feature_matching=True)
+    now, key = begin(model), jax.random.key(5)
+    loss = loss_of(model, 1)
+    value, _ = loss(now.params, now.model_state, key)
+    z = jax.random.normal(key, (BATCH, LATENT))
+    fake = MLPGenerator((8,), (2,)).apply({"params": now.params["generator"]}, z, train=True)
+    real_features, fake_features = (
+        MLPDiscriminator((8,)).apply({"params": now.params["discriminator"]}, x, train=True)[1]
+        for x in (points(), fake)
+    )
+    expected = np.sum((np.mean(real_features, axis=0) - np.mean(fake_features, axis=0)) ** 2)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    # The last layer makes logits of the features: the loss does not know it.
+    last = jax.tree.map(lambda leaf: leaf + 1.0, now.params["discriminator"]["Dense_1"])
+    other = {**now.params, "discriminator": {**now.params["discriminator"], "Dense_1": last}}
+    np.testing.assert_array_equal(loss(other, now.model_state, key)[0], value)
+
+
+def test_historical_means_are_the_explicit_means_of_all_parameters_that_were_penalised():
+    model = make(historical_averaging=0.1)
+    now = begin(model)
+    states, metrics = advance(model, now, 5)
+    for player in ("generator", "discriminator"):
+        # A step penalises the parameters that it begins with.
+        past = [s.params[player] for s in [now, *states[:-1]]]
+        explicit = jax.tree.map(lambda *leaves: np.mean(np.asarray(leaves, np.float64), axis=0), *past)
+        history = states[-1].model_state["history"][player]
+        assert int(history["count"]) == 5
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), history["mean"], explicit)
+        distance = jax.tree.map(lambda theta, mean: np.sum((np.asarray(theta) - mean) ** 2), past[-1], explicit)
+        expected = 0.1 * sum(jax.tree.leaves(distance))
+        assert expected > 0
+        np.testing.assert_allclose(metrics[f"{player}/historical_averaging"], expected, rtol=1e-3)
+
+
+def test_historical_averaging_adds_twice_lambda_times_the_distance_to_the_gradient():
+    with_history, without = make(historical_averaging=0.1), make()
+    (*_, now), _ = advance(with_history, begin(with_history), 3)
+
+    def gradient(model, index):
+        player = model.model.objectives[index].wrt
+        loss, key = loss_of(model, index), jax.random.key(7)
+        gradient = jax.jit(jax.grad(lambda mine: loss({**now.params, player: mine}, now.model_state, key)[0]))
+        return gradient(now.params[player])
+
+    for index, player in enumerate(("discriminator", "generator")):
+        old = now.model_state["history"][player]["mean"]
+        # The mean first takes in the parameters themselves, as the fourth: three quarters of the way remain.
+        expected = jax.tree.map(
+            lambda theta, mean: 0.2 * (theta - (mean + (theta - mean) / 4)), now.params[player], old
+        )
+        found = jax.tree.map(jnp.subtract, gradient(with_history, index), gradient(without, index))
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), found, expected)
+
+
+def test_reference_batches_stay_and_running_statistics_move_with_their_own_player():
+    model = make(
+        generator=WithReferenceBatch(partial(MLPGenerator, (8,), (2,))),
+        discriminator=MLPDiscriminator((8, 6), norm=BatchNorm, minibatch_discrimination=MinibatchDiscrimination(3, 2)),
+    )
+    now = begin(model)
+    states, _ = advance(model, now, 2)
+    old, new = (s.model_state for s in (now, states[-1]))
+    assert jax.tree.structure(old) == jax.tree.structure(new)
+    reference = old["generator"]["reference_batch"]["x"]
+    assert reference.shape == (BATCH, LATENT)
+    np.testing.assert_array_equal(reference, new["generator"]["reference_batch"]["x"])
+    before, after = (jax.tree.leaves(s["discriminator"]["batch_stats"]) for s in (old, new))
+    assert all(np.any(np.asarray(a) != np.asarray(b)) for a, b in zip(before, after, strict=True))
+    # The generator's step leaves no trace of its examples in the discriminator's statistics, nor the other way.
+    for index, other in ((0, "generator"), (1, "discriminator")):
+        _, (moved, _) = loss_of(model, index)(now.params, old, jax.random.key(0))
+        jax.tree.map(np.testing.assert_array_equal, moved[other], old[other])
+
+
+def test_images_go_to_the_unit_interval_and_back():
+    space = gan.images(levels=17)
+    x = jnp.arange(17, dtype=jnp.uint8).reshape(1, 17, 1, 1)
+    h = space.prepare(x)
+    np.testing.assert_allclose(h.ravel(), np.linspace(-1, 1, 17), atol=1e-6)
+    np.testing.assert_array_equal(space.to_data(h), x)
+    np.testing.assert_allclose(space.to_unit(h), np.linspace(0, 1, 17)[None], atol=1e-6)
+    np.testing.assert_array_equal(space.to_data(jnp.array([-1.5, 1.5])), [0, 16])
+
+
+def test_log_prob_is_the_mixture_of_kernels_on_samples_and_calibration_chooses_its_bandwidth():
+    model = make(kernels=KERNELS)
+    now, x = begin(model), points(9, 200)
+    found = model.calibrate(now.params, now.model_state, x)
+    likelihood = model.model.log_prob(now.params, found, jax.random.key(4), jnp.asarray(x[:20]))
+    assert (likelihood.kind, likelihood.settings) == ("estimate", (("centres", 50),))
+    z = jax.random.normal(jax.random.key(0), (50, LATENT))
+    centres = np.asarray(model.generate(now.params, now.model_state, z), np.float64)
+
+    def mixture(x, bandwidth):
+        kernels = [stats.multivariate_normal(c, bandwidth**2).logpdf(x) for c in centres]
+        return np.logaddexp.reduce(kernels, axis=0) - np.log(50)
+
+    np.testing.assert_allclose(likelihood.log_prob, mixture(x[:20], float(found["bandwidth"])), rtol=2e-4)
+    grid = np.geomspace(0.01, 10.0, 30)
+    best = grid[np.argmax([mixture(x, h).mean() for h in grid])]
+    np.testing.assert_allclose(found["bandwidth"], best, rtol=1e-5)
+
+
+def test_a_label_is_refused_and_without_kernels_there_is_no_density():
+    model = make()
+    assert model.model.log_prob is None
+    assert model.calibrate is None
+    now = begin(model)
+    with pytest.raises(UserError, match="no labels"):
+        model.model.sample(now.params, now.model_state, jax.random.key(0), 2, label=jnp.zeros(2, jnp.int32))
