@@ -16,8 +16,8 @@ A flow is put together as its paper writes it (`ops.bijectors` gives each log-de
     RealNVP:  flow.change_of_variables_nll(flow.multi_scale_log_prob(map(flow.standard_normal_log_prob, zs)), log_det)
     Glow:     as RealNVP, with flow.normal_log_prob(z_i, mean_i, log_var_i) for the scales with a learned prior
 
-`models.flow` writes all of them as NICE's line, of one flat latent: the parts lie side by side in it, and a learned prior
-is the layer that standardises its part, whose log-determinant is the rest of (6): `networks.glow`, eq. (2).
+`models.flow` writes all of them as NICE's line, of one flat latent: the parts lie side by side in it, and a learned
+prior is the layer that standardises its part, whose log-determinant is the rest of (6): `networks.glow`, eq. (2).
 
 The unit. The log-determinant in (1) is that of everything between the data and z: with the ones of `ops.dequantization`
 (division by the levels, logit) the result is nats of the data set's own levels, a bound on their discrete likelihood;

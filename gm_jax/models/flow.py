@@ -6,8 +6,8 @@ Training minimises -(1), and sampling goes back: z ~ p_Z, h = f^-1(z). The netwo
 
     forward(h [B, ...]) -> (z [B, D], log_det [B]),    inverse(z [B, D]) -> (h [B, ...], log_det [B]),
 
-and an `event_shape`, which `networks.{nice,realnvp,glow,spline_flow}` have. A `Prior` is p_Z, for training and sampling alike; a `DataSpace`
-is the way between what the data set ships and the real numbers h.
+and an `event_shape`, as `networks.{nice,realnvp,glow,spline_flow}` have. A `Prior` is p_Z, for training and sampling
+alike; a `DataSpace` is the way between what the data set ships and the real numbers h.
 
 What (1) says depends on the data. Of points it is log p(x), exact. Levels are dequantised by uniform noise: (1) is then
 the exact log-density of the noisy data and, on average over the noise, a lower bound on log P of the levels. `log_prob`

@@ -19,7 +19,7 @@ times as fast as small layers one after the other.
 `ActNorm` takes its first parameters from the batch that `init` is given, as it arrives at that layer: `init` must see a
 whole batch, and runs it through the flow. From then on they are parameters like any other.
 
-Chains are differentiated in reverse, `jax.grad` and `jax.jacrev`: the convolutions have no forward mode (`ops.convolution`).
+Chains are differentiated in reverse, by `jax.grad` and `jax.jacrev`: `ops.convolution.conv` has no forward mode.
 """
 
 from collections.abc import Callable, Sequence

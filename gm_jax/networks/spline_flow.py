@@ -3,7 +3,8 @@
     one block:  actnorm; an invertible linear map where D > 2; a pair of couplings, each half given the other
 
 The actnorm brings what arrives to mean 0 and variance 1, of images all pixels by one scale, where the splines' interval
-[-b, b] is; further out the couplings are the identity. Of two dimensions there is nothing to mix: each coupling sees all of the other.
+[-b, b] is; further out the couplings are the identity. Of two dimensions there is nothing to mix: each coupling sees
+all of the other.
 
 Source: Durkan, Bekasov, Murray & Papamakarios, "Neural Spline Flows", NeurIPS 2019, arXiv:1906.04032; its linear maps
 by LU factors are Glow's 1x1 convolutions of an image of one pixel.
