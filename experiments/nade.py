@@ -1,9 +1,10 @@
-"""NADE, the neural autoregressive distribution estimator (Larochelle & Murray, AISTATS 2011; JMLR 2016).
+r"""NADE, the neural autoregressive distribution estimator (Larochelle & Murray, AISTATS 2011; JMLR 2016).
 
     python -m experiments.nade                                               # digits, about a minute
-    python -m experiments.nade --data.name binarized_mnist --data.dir ../shared/tfds --train.steps 16000
-Measured: test NLL 89.29 nats (exact) on binarized_mnist, static, 10,000 test images, by the second command with
---train.checkpoint-every 1000; 65 minutes on two CPU cores with much other work beside.
+    python -m experiments.nade --data.name binarized_mnist --data.dir ../shared/tfds --train.steps 24000 \
+        --train.checkpoint-every 1000 --optimizer.learning-rate 2e-3 --optimizer.weight-decay 0.03
+Measured: test NLL 87.42 nats (exact) on binarized_mnist, static, 10,000 test images, by the second command; 79 minutes
+on two CPU cores with much other work beside. Published: 88.33.
 """
 
 import dataclasses

@@ -3,7 +3,8 @@
     python -m experiments.pixelrnn                                           # digits, about a minute
     python -m experiments.pixelrnn --lstm row
     python -m experiments.pixelrnn --data.name binarized_mnist --data.dir ../shared/tfds --hidden 16 --layers 7
-Measured: not yet.
+Measured: test NLL 22.99 nats (exact) on digits, dynamic, 180 test images, by the first command; 4.5 minutes on two CPU
+cores with much other work beside.
 """
 
 import dataclasses
