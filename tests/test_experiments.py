@@ -31,6 +31,11 @@ CHOICES = [
     ("realnvp", {"scales": 2, "features": 4, "blocks": 1}, COLOURS),
     ("glow", {"scales": 1, "steps": 2, "dtype": "bfloat16"}, COLOURS),
     ("spline_flow", {}, POINTS),
+    ("gan", {"game": "hinge", "spectral_norm": True}, COLOURS),
+    ("gan", {"r1": 1.0}, POINTS),
+    ("improved_gan", {"features": 4}, DIGITS),
+    ("improved_gan", {"network": "mlp", "virtual_batch_norm": False, "feature_matching": False}, DIGITS),
+    ("wgan_gp", {"features": 4}, DIGITS),
 ]
 
 MISTAKES = [
@@ -49,6 +54,8 @@ MISTAKES = [
     ("nice", {"alpha": 0.5}, DIGITS, "less than 0.5"),
     ("realnvp", {"network": "conv"}, POINTS, "images"),
     ("glow", {}, POINTS, "images"),
+    ("gan", {"network": "conv"}, POINTS, "images"),
+    ("improved_gan", {"label_smoothing": 1.0}, DIGITS, "less than 1"),
 ]
 
 
@@ -62,8 +69,9 @@ def test_what_the_flags_ask_for_is_built_and_takes_the_data(name, choices, spec)
     model = built(name, choices, spec).model
     batch = abstract_batch(spec, 4)
     params, model_state = jax.eval_shape(model.init, jax.random.key(0), batch)
-    loss, _ = jax.eval_shape(model.objectives[0].loss, params, model_state, jax.random.key(0), batch)
-    assert loss.shape == ()
+    for objective in model.objectives:
+        loss, _ = jax.eval_shape(objective.loss, params, model_state, jax.random.key(0), batch)
+        assert loss.shape == ()
     samples = jax.eval_shape(lambda *state: model.sample(*state, jax.random.key(0), 3), params, model_state)
     assert (samples.shape, samples.dtype) == ((3, *spec.shape), batch["x"].dtype)
     assert all(np.issubdtype(leaf.dtype, np.float32) for leaf in jax.tree.leaves(params))

@@ -89,6 +89,11 @@ def toy_log_density(name: str) -> Callable[[np.ndarray], np.ndarray]:
     return log_density
 
 
+def eight_gaussians_modes() -> tuple[np.ndarray, float]:
+    """The means [8, 2] of the eight Gaussians and their standard deviation, (2)."""
+    return _ring(np.arange(8)), float(_RING_STD)
+
+
 @functools.cache
 def toy_entropy(name: str) -> float:
     """The entropy of a toy source, nats: what an exact test NLL cannot stay below, but for the chance of the split.

@@ -28,7 +28,7 @@ class Record(NamedTuple):
         kind: of what is said of log p: "exact", "lower_bound" (-log p is at most this), "estimate".
         data: name of the data set.
         measure: what a probability is a probability of: "binary", "256 levels", "continuous".
-        split: "train", "validation" or "test".
+        split: "train", "validation" or "test"; "samples" where samples of the model were counted.
         examples: how many were counted.
         settings: what else the number needs to be understood: K, binarisation, checkpoint, ...
     """

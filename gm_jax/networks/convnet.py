@@ -39,7 +39,7 @@ class ConvEncoder(nn.Module):
         Raises:
             UserError: x are no images, or the stages cannot halve their sides.
         """
-        _check_sides(x.shape[1:], stages=len(self.features))
+        check_sides(x.shape[1:], stages=len(self.features))
         for width in self.features:
             x = self.activation(nn.Conv(width, (3, 3), strides=(2, 2), dtype=self.dtype)(x))
         x = x.reshape(x.shape[0], -1)
@@ -78,7 +78,7 @@ class ConvDecoder(nn.Module):
             UserError: event_shape is no image's, or the stages cannot reach its sides.
         """
         stages = len(self.features)
-        _check_sides(self.event_shape, stages=stages)
+        check_sides(self.event_shape, stages=stages)
         height, width, channels = self.event_shape
         first = (height // 2**stages, width // 2**stages, self.features[0])
         h = self.activation(nn.Dense(self.hidden, dtype=self.dtype)(z))
@@ -97,7 +97,8 @@ class ConvDecoder(nn.Module):
         return h.reshape(batch, 2 * height, 2 * width, out)
 
 
-def _check_sides(event_shape: tuple[int, ...], *, stages: int) -> None:
+def check_sides(event_shape: tuple[int, ...], *, stages: int) -> None:
+    """Raises a UserError where an image of this shape cannot be halved so many times, or is none."""
     if len(event_shape) != 3:
         raise UserError(
             f"a convolutional network takes images [height, width, channels], not examples of shape {event_shape}\n"

@@ -84,7 +84,7 @@ class DCGANGenerator(nn.Module):
             UserError: event_shape is no image's, or the stages cannot reach its sides.
         """
         stages = len(self.features)
-        convnet._check_sides(self.event_shape, stages=stages)
+        convnet.check_sides(self.event_shape, stages=stages)
         height, width, channels = self.event_shape
 
         def activate(h: Array) -> Array:
@@ -125,7 +125,7 @@ class DCGANDiscriminator(nn.Module):
         Raises:
             UserError: x are no images, or the stages cannot halve their sides.
         """
-        convnet._check_sides(x.shape[1:], stages=len(self.features))
+        convnet.check_sides(x.shape[1:], stages=len(self.features))
 
         def apply(layer: nn.Module, h: Array) -> Array:
             return SpectralNorm(layer)(h, train=train) if self.spectral_norm else layer(h)

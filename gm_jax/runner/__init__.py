@@ -25,6 +25,7 @@ from gm_jax.runner.config import (
     Count,
     CountOrZero,
     DataConfig,
+    Decay,
     Measuring,
     OptimizerConfig,
     Rate,
@@ -33,18 +34,20 @@ from gm_jax.runner.config import (
     Widths,
     make_optimizer,
 )
-from gm_jax.runner.experiment import Experiment, Plane
+from gm_jax.runner.experiment import Experiment, Plane, Statistic
 
 __all__ = [
     "Count",
     "CountOrZero",
     "DataConfig",
+    "Decay",
     "Experiment",
     "Measuring",
     "OptimizerConfig",
     "Plane",
     "Rate",
     "RateOrZero",
+    "Statistic",
     "TrainConfig",
     "Widths",
     "main",

@@ -275,11 +275,21 @@ def _value(hint: Any, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def make_optimizer(optimizer: OptimizerConfig, train: TrainConfig) -> "optax.GradientTransformation":
-    """The optax transformation that a configuration describes."""
+def make_optimizer(
+    optimizer: OptimizerConfig, train: TrainConfig, *, every: int = 1, b1: float = 0.9, b2: float = 0.999
+) -> "optax.GradientTransformation":
+    """The optax transformation that a configuration describes.
+
+    Args:
+        optimizer: the configuration.
+        train: how many steps there are.
+        every: steps for one move of the player.
+        b1: decay of Adam's first moment.
+        b2: decay of its second moment.
+    """
     from gm_jax.training import optimizers
 
-    num_updates = max(1, train.steps // optimizer.accumulate_steps)
+    num_updates = max(1, -(-train.steps // every) // optimizer.accumulate_steps)
     if optimizer.schedule == "cosine":
         if optimizer.warmup_steps >= num_updates:
             raise UserError(f"the warm-up takes {optimizer.warmup_steps} of {num_updates} updates: it must leave some.")
@@ -290,6 +300,8 @@ def make_optimizer(optimizer: OptimizerConfig, train: TrainConfig) -> "optax.Gra
         schedule = optimizers.constant_schedule(optimizer.learning_rate, warmup_steps=optimizer.warmup_steps)
     return optimizers.adam(
         schedule,
+        b1=b1,
+        b2=b2,
         eps=optimizer.eps,
         weight_decay=optimizer.weight_decay,
         clip_norm=optimizer.clip_norm,

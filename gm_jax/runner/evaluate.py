@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gm_jax.runner.cli import EvaluateArgs
 
 NUM_SAMPLES = 100
+_CALIBRATION = 1_000  # examples of the validation split, at most
 
 
 def run(module: str, config_type: type, build: Callable, args: "EvaluateArgs") -> None:
@@ -75,6 +76,7 @@ def measure(
 
     `before_batch` is called before each batch with the name of what is measured.
     """
+    state, found = calibrated(run, state)
     named = dict(run.experiment.evaluations)
     if run.experiment.model.log_prob is not None:
         named = {"nll": run.experiment.model.log_prob, **named}
@@ -92,11 +94,36 @@ def measure(
             num_dims=int(np.prod(spec.shape)),
             settings={
                 **{key: value for key, value in run.experiment.settings.items() if key != "measure"},
+                **found,
                 "step": step,
                 "seed": seed,
             },
         )
+    if run.experiment.statistics:
+        before_batch("statistics")
+    for name, value in counted(run, state, seed=seed).items():
+        statistic = run.experiment.statistics[name]
+        settings = {"step": step, "seed": seed}
+        where = (spec.name, spec.measure, "samples", statistic.num_samples)
+        records.append(report.Record(name, value, statistic.unit, "estimate", *where, settings))
     return records
+
+
+def calibrated(run: Run, state: TrainState) -> tuple[TrainState, dict[str, float]]:
+    """The state to evaluate, fitted to the validation split where the experiment asks for it; and what was found."""
+    if run.experiment.calibrate is None:
+        return state, {}
+    here, x = parallel.local(state), run.splits["validation"]["x"][:_CALIBRATION]
+    model_state, found = jax.jit(run.experiment.calibrate)(here.eval_params, here.model_state, x)
+    return state._replace(model_state=run.strategy.place(model_state)), {k: float(v) for k, v in found.items()}
+
+
+def counted(run: Run, state: TrainState, *, seed: int) -> dict[str, float]:
+    """The experiment's statistics, each on samples of the state."""
+    return {
+        name: float(statistic.measure(draw_samples(run, state, statistic.num_samples, seed=seed)))
+        for name, statistic in run.experiment.statistics.items()
+    }
 
 
 def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
@@ -114,6 +141,10 @@ def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
         paths.append(run.folder.root / "density.png")
         data = run.splits["validation"]["x"]
         densities.draw(paths[-1], run.experiment.plane, state.eval_params, state.model_state, data)
+    over_time = sorted(run.folder.samples.glob("step-*.png"))
+    if over_time:
+        paths.append(run.folder.root / "over_time.png")
+        pictures.tile(paths[-1], over_time)
     lines = metrics.read(run.folder.metrics)
     if lines:
         paths.append(run.folder.root / "curves.png")

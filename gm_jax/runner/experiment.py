@@ -12,6 +12,20 @@ if TYPE_CHECKING:
 PictureFn = Callable[..., Any]
 
 
+class Statistic(NamedTuple):
+    """A number that is counted on samples of the model.
+
+    Attributes:
+        measure: [N, ...] samples in data space, numpy -> the number.
+        unit: of the number, e.g. "of 8".
+        num_samples: N.
+    """
+
+    measure: Callable[[Any], float]
+    unit: str
+    num_samples: int = 10_000
+
+
 class Plane(NamedTuple):
     """A density of points in the plane, to be drawn.
 
@@ -33,6 +47,9 @@ class Experiment(NamedTuple):
         validation: the log-probability watched while training and used to choose the best checkpoint; None for the
             model's own. A cheaper bound than the headline's.
         evaluations: further log-probabilities to report, by name.
+        statistics: numbers that are counted on samples, by name.
+        calibrate: (params, model_state, x) -> (model_state to evaluate with, {name: scalar} that every result must
+            carry), from x of the validation split; None where an evaluation needs nothing but the trained state.
         pictures: name -> (params, model_state, key, x) -> [rows, columns, ...] examples in data space; x is a fixed
             batch of the validation split. The runner draws them as a grid; samples are drawn without being asked.
         plane: the learned density of 2-D points, drawn beside the data; None for no such picture.
@@ -45,6 +62,8 @@ class Experiment(NamedTuple):
     optimizers: Mapping[str, "optax.GradientTransformation"]
     validation: "LogProbFn | None" = None
     evaluations: "Mapping[str, LogProbFn]" = MappingProxyType({})
+    statistics: Mapping[str, Statistic] = MappingProxyType({})
+    calibrate: Callable[..., Any] | None = None
     pictures: Mapping[str, PictureFn] = MappingProxyType({})
     plane: Plane | None = None
     settings: Mapping[str, Any] = MappingProxyType({})

@@ -10,6 +10,7 @@ from gm_jax.training.metrics import Line
 
 _GRID_WIDTH = 640  # pixels that a grid should at least be wide: 8x8 digits are drawn large enough to see
 _COLUMNS_AT_MOST = 10
+_TILES, _TILES_A_ROW, _TILE_WIDTH = 8, 4, 320
 
 
 def to_uint8(examples: np.ndarray, spec: Spec) -> np.ndarray:
@@ -50,17 +51,34 @@ def draw(path: Path, grid: np.ndarray, spec: Spec) -> None:
         raise ValueError(f"cannot draw examples of shape {spec.shape}")
 
 
+def tile(path: Path, drawn: list[Path]) -> None:
+    """Write a PNG of PNGs of one size: eight at most, evenly chosen, the first and the last among them."""
+    count = min(_TILES, len(drawn))
+    chosen = [drawn[round(index)] for index in np.linspace(0, len(drawn) - 1, count)]
+    tiles = [Image.open(one).convert("RGB") for one in chosen]
+    width, height = _TILE_WIDTH, round(tiles[0].height * _TILE_WIDTH / tiles[0].width)
+    rows, columns = -(-count // _TILES_A_ROW), min(count, _TILES_A_ROW)
+    sheet = Image.new("RGB", (columns * (width + 4), rows * (height + 4)), "white")
+    for index, image in enumerate(tiles):
+        row, column = divmod(index, _TILES_A_ROW)
+        sheet.paste(image.resize((width, height)), (column * (width + 4), row * (height + 4)))
+    sheet.save(path)
+
+
 def read(path: Path) -> np.ndarray:
     """A PNG as [height, width, 3] uint8."""
     return np.asarray(Image.open(path).convert("RGB"))
 
 
 def draw_curves(path: Path, lines: list[Line]) -> None:
-    """Write a PNG of the training loss and of the validation's -log p over steps."""
+    """Write a PNG of the training loss, of every player, and of the validation's -log p over steps."""
     figure, axes = _figure()
     curves = []
+    names = sorted({name for line in lines if line.split == "train" for name in line.values})
+    players = [name.removesuffix("/loss") for name in names if name.endswith("/loss")]
     for split, name, sign, label in (
         ("train", "loss", 1.0, "training loss"),
+        *(("train", f"{player}/loss", 1.0, f"training loss of the {player}") for player in players),
         ("validation", "log_prob", -1.0, "validation -log p, nats"),
     ):
         points = [

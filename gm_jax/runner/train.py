@@ -28,7 +28,7 @@ from gm_jax.training.metrics import MetricsLog, NonFiniteError
 from gm_jax.training.state import TrainState
 from gm_jax.training.step import make_train_step
 
-_SAMPLES_OVER_TIME = 64
+_SAMPLES_OVER_TIME, _POINTS_OVER_TIME = 64, 1_000
 
 
 def run(module: str, config: Any, build: Callable, workdir: Path, cluster_config: ClusterConfig | None = None) -> None:
@@ -290,7 +290,7 @@ class _Follower:
     def validate(self, step: int, state: TrainState) -> float | None:
         if self._evaluate is None:
             return None
-        validation = self._evaluate(state, "validation").mean
+        validation = self._evaluate(evaluate.calibrated(self._run, state)[0], "validation").mean
         if not np.isfinite(validation):
             raise NonFiniteError(step, "validation log_prob", validation)
         return validation
@@ -328,14 +328,21 @@ class _Recorder(_Follower):
         speed = (step - first) * self._run.config.train.batch_size / max(now - then, 1e-9)
         self._since = (step, now)
         self._events.add_scalar("speed/examples_per_second", speed, step)
-        self._loss = f"loss {values['loss']:.4g}" if "loss" in values else ""
+        losses = {name: value for name, value in values.items() if name.rpartition("/")[2] == "loss"}
+        self._loss = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
         self._bar.set_postfix_str(f"{self._loss}, {speed:,.0f} examples/s")
 
     def validate(self, step: int, state: TrainState) -> float | None:
-        samples = pictures.as_grid(evaluate.draw_samples(self._run, state, _SAMPLES_OVER_TIME, seed=0))
+        num = _POINTS_OVER_TIME if self._run.spec.shape == (2,) else _SAMPLES_OVER_TIME
+        samples = pictures.as_grid(evaluate.draw_samples(self._run, state, num, seed=0))
         path = self._run.folder.samples / f"step-{step:07d}.png"
         pictures.draw(path, samples, self._run.spec)
         self._events.add_image("samples", pictures.read(path), step, dataformats="HWC")
+        statistics = evaluate.counted(self._run, state, seed=0)
+        if statistics:
+            self._log.write(step, "samples", statistics)
+        for name, value in statistics.items():
+            self._events.add_scalar(f"samples/{name}", value, step)
         validation = super().validate(step, state)
         if validation is not None:
             self._log.write(step, "validation", {"log_prob": validation})

@@ -13,12 +13,15 @@ import numpy as np
 import optax
 import pytest
 
+from gm_jax.evaluation import kde
 from gm_jax.models import (
     autoregressive,
     conditionals,
     diffusion,
     diffusion_space,
     flow,
+    games,
+    gan,
     observations,
     parameterization,
     raster,
@@ -27,9 +30,11 @@ from gm_jax.models import (
 from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, wavenet
 from gm_jax.networks.convnet import ConvDecoder, ConvEncoder
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
+from gm_jax.networks.gan_mlp import MLPDiscriminator, MLPGenerator
 from gm_jax.networks.glow import Glow
 from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
 from gm_jax.networks.nice import NICE
+from gm_jax.networks.normalization import WithReferenceBatch
 from gm_jax.networks.realnvp import ImageRealNVP, RealNVP
 from gm_jax.networks.spline_flow import SplineFlow
 from gm_jax.networks.unet import UNet
@@ -48,11 +53,13 @@ class Row(NamedTuple):
         make: () -> Model.
         shape: of one example.
         levels: of the data; None for points.
+        loss: the metric that training must lower.
     """
 
     make: Callable[[], Model]
     shape: tuple[int, ...]
     levels: int | None
+    loss: str = "loss"
 
 
 def _bernoulli_vae():
@@ -162,25 +169,18 @@ def _ddpm_of_points():
     return _diffusion(DiffusionMLP(32, 1), diffusion_space.points(), shape=(2,))
 
 
-def _diffusion(network, space, *, shape):
-    schedule, variance_fn = diffusion_process.cosine_schedule(20), diffusion_process.posterior_variance
-    return diffusion.diffusion(
-        network,
-        space,
-        schedule,
-        shape=shape,
-        parameterization=parameterization.data(),
-        sampler=diffusion.ancestral(schedule, 5, variance_fn=variance_fn),
-        variance_fn=variance_fn,
+def _gan_of_points():
+    kernels = gan.Kernels(kde.likelihood, lambda x, centres: jnp.ones(()), num_centres=8)
+    return gan.gan(
+        WithReferenceBatch(functools.partial(MLPGenerator, (12,), (2,))),
+        MLPDiscriminator((12,)),
+        games.non_saturating(),
+        gan.points(),
+        latent_dim=2,
+        feature_matching=True,
+        historical_averaging=1e-3,
+        kernels=kernels,
     ).model
-
-
-def _ddpm():
-    return _diffusion(UNet((4,), groups=2, dropout=0.1), diffusion_space.pixels(levels=17), shape=(4, 4, 1))
-
-
-def _ddpm_of_points():
-    return _diffusion(DiffusionMLP(32, 1), diffusion_space.points(), shape=(2,))
 
 
 MODELS = {
@@ -200,6 +200,8 @@ MODELS = {
     "spline flow[points]": Row(_spline_flow, (2,), None),
     "ddpm": Row(_ddpm, (4, 4, 1), 17),
     "ddpm[points]": Row(_ddpm_of_points, (2,), None),
+    # Of two players' losses either may rise; the generator comes to match the features.
+    "gan[points]": Row(_gan_of_points, (2,), None, loss="generator/loss"),
 }
 each_model = pytest.mark.parametrize("row", MODELS.values(), ids=MODELS.keys())
 
@@ -255,7 +257,7 @@ def test_steps_lower_the_loss_move_every_leaf_and_keep_the_structure_of_the_stat
     model, _, fresh = setup(row)
     assert sorted(objective.wrt for objective in model.objectives) == sorted(fresh.params)
     after, history = trained(row, "jit", calls=150, same_batch=True)
-    losses = np.asarray([metrics["loss"][0] for metrics in history])
+    losses = np.asarray([metrics[row.loss][0] for metrics in history])
     assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 3 * np.std(losses[-20:]) / np.sqrt(20)
     assert int(after.step) == 150
     assert jax.tree.structure(after) == jax.tree.structure(fresh)

@@ -152,20 +152,16 @@ def test_historical_averaging_adds_twice_lambda_times_the_distance_to_the_gradie
     with_history, without = make(historical_averaging=0.1), make()
     (*_, now), _ = advance(with_history, begin(with_history), 3)
 
-    def gradient(model, index):
-        player = model.model.objectives[index].wrt
-        loss, key = loss_of(model, index), jax.random.key(7)
-        gradient = jax.jit(jax.grad(lambda mine: loss({**now.params, player: mine}, now.model_state, key)[0]))
-        return gradient(now.params[player])
+    def gradient(model):
+        loss, key = loss_of(model, 1), jax.random.key(7)
+        gradient = jax.jit(jax.grad(lambda mine: loss({**now.params, "generator": mine}, now.model_state, key)[0]))
+        return gradient(now.params["generator"])
 
-    for index, player in enumerate(("discriminator", "generator")):
-        old = now.model_state["history"][player]["mean"]
-        # The mean first takes in the parameters themselves, as the fourth: three quarters of the way remain.
-        expected = jax.tree.map(
-            lambda theta, mean: 0.2 * (theta - (mean + (theta - mean) / 4)), now.params[player], old
-        )
-        found = jax.tree.map(jnp.subtract, gradient(with_history, index), gradient(without, index))
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), found, expected)
+    # The mean first takes in the parameters themselves, as the fourth: three quarters of the way remain.
+    old = now.model_state["history"]["generator"]["mean"]
+    expected = jax.tree.map(lambda theta, mean: 0.2 * 0.75 * np.asarray(theta - mean), now.params["generator"], old)
+    found = jax.tree.map(lambda one, other: np.asarray(one - other), gradient(with_history), gradient(without))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), found, expected)
 
 
 def test_reference_batches_stay_and_running_statistics_move_with_their_own_player():
@@ -174,18 +170,20 @@ def test_reference_batches_stay_and_running_statistics_move_with_their_own_playe
         discriminator=MLPDiscriminator((8, 6), norm=BatchNorm, minibatch_discrimination=MinibatchDiscrimination(3, 2)),
     )
     now = begin(model)
-    states, _ = advance(model, now, 2)
-    old, new = (s.model_state for s in (now, states[-1]))
-    assert jax.tree.structure(old) == jax.tree.structure(new)
-    reference = old["generator"]["reference_batch"]["x"]
-    assert reference.shape == (BATCH, LATENT)
-    np.testing.assert_array_equal(reference, new["generator"]["reference_batch"]["x"])
-    before, after = (jax.tree.leaves(s["discriminator"]["batch_stats"]) for s in (old, new))
-    assert all(np.any(np.asarray(a) != np.asarray(b)) for a, b in zip(before, after, strict=True))
-    # The generator's step leaves no trace of its examples in the discriminator's statistics, nor the other way.
-    for index, other in ((0, "generator"), (1, "discriminator")):
-        _, (moved, _) = loss_of(model, index)(now.params, old, jax.random.key(0))
-        jax.tree.map(np.testing.assert_array_equal, moved[other], old[other])
+    old = now.model_state
+    assert old["generator"]["reference_batch"]["x"].shape == (BATCH, LATENT)
+    after = {}
+    for index, player in enumerate(("discriminator", "generator")):
+        _, (after[player], _) = loss_of(model, index)(now.params, old, jax.random.key(0))
+        assert jax.tree.structure(after[player]) == jax.tree.structure(old)
+        np.testing.assert_array_equal(
+            after[player]["generator"]["reference_batch"]["x"], old["generator"]["reference_batch"]["x"]
+        )
+    stats_of = [jax.tree.leaves(s["discriminator"]["batch_stats"]) for s in (old, *after.values())]
+    for before, moved, left in zip(*stats_of, strict=True):
+        assert np.any(np.asarray(before) != np.asarray(moved))
+        # The generator's step leaves no trace of its examples in the discriminator's statistics.
+        np.testing.assert_array_equal(before, left)
 
 
 def test_images_go_to_the_unit_interval_and_back():
@@ -224,3 +222,22 @@ def test_a_label_is_refused_and_without_kernels_there_is_no_density():
     now = begin(model)
     with pytest.raises(UserError, match="no labels"):
         model.model.sample(now.params, now.model_state, jax.random.key(0), 2, label=jnp.zeros(2, jnp.int32))
+
+
+def test_feature_matching_over_an_axis_takes_the_means_of_the_whole_batch():
+    model = make(feature_matching=True, axis_name="devices")
+    now, keys = begin(model), jax.random.split(jax.random.key(2), 2)
+    loss = model.model.objectives[1].loss
+
+    @partial(jax.vmap, axis_name="devices")
+    def mapped(key, x):
+        return loss(now.params, now.model_state, key, {"x": x})[0]
+
+    found = jax.jit(mapped)(keys, points().reshape(2, BATCH // 2, 2))
+    z = jnp.concatenate([jax.random.normal(key, (BATCH // 2, LATENT)) for key in keys])
+    fake = MLPGenerator((8,), (2,)).apply({"params": now.params["generator"]}, z, train=True)
+    real_mean, fake_mean = (
+        np.mean(MLPDiscriminator((8,)).apply({"params": now.params["discriminator"]}, x, train=True)[1], axis=0)
+        for x in (points(), fake)
+    )
+    np.testing.assert_allclose(found, np.full(2, np.sum((real_mean - fake_mean) ** 2)), rtol=1e-5)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gm_jax.data.sources import Spec
 from gm_jax.runner import pictures
@@ -67,6 +68,7 @@ def test_other_shapes_cannot_be_drawn(tmp_path):
     [
         [Line(step, "train", {"loss": 5.0 / step}) for step in range(1, 9)] + [Line(4, "validation", {"log_prob": -3})],
         [Line(step, "train", {"loss": -float(step)}) for step in range(1, 9)],  # a density's loss may be negative
+        [Line(step, "train", {"one/loss": 1.0 / step, "two/loss": 0.1 * step}) for step in range(1, 9)],
         [Line(1, "train", {"loss": 1.0})],
         [Line(1, "train", {"other": 1.0})],
         [],
@@ -108,3 +110,17 @@ def test_waveforms_are_drawn_one_below_the_other(tmp_path, grid):
     path = tmp_path / "waves.png"
     pictures.draw(path, np.random.default_rng(0).integers(0, 64, grid).astype(np.uint8), spec((16,), 64))
     assert (pictures.read(path) < 128).any()
+
+
+@pytest.mark.parametrize(("count", "shape"), [(1, (324, 324, 3)), (5, (648, 1296, 3)), (30, (648, 1296, 3))])
+def test_pictures_over_time_are_tiled_from_the_first_to_the_last(tmp_path, count, shape):
+    drawn = [tmp_path / f"step-{index:02d}.png" for index in range(count)]
+    for index, path in enumerate(drawn):
+        Image.fromarray(np.full((50, 50, 3), 5 * index, np.uint8)).save(path)
+    pictures.tile(tmp_path / "tiled.png", drawn)
+    sheet = pictures.read(tmp_path / "tiled.png")
+    assert sheet.shape == shape
+    last = min(count, 8) - 1
+    row, column = divmod(last, 4)
+    assert sheet[0, 0].tolist() == [0, 0, 0]
+    assert sheet[324 * row, 324 * column].tolist() == [5 * (count - 1)] * 3

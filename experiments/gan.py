@@ -1,0 +1,41 @@
+"""Generative adversarial networks (Goodfellow et al., 2014, arXiv:1406.2661), deep convolutional on images (DCGAN).
+
+python -m experiments.gan                                               # digits
+python -m experiments.gan --data.name mnist --data.dir ../shared/tfds --features 64
+python -m experiments.gan --data.name toy:eight_gaussians               # points: fully connected
+"""
+
+import dataclasses
+from typing import Literal
+
+from experiments import players
+from gm_jax import runner
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(players.PlayersConfig):
+    """One game of two players."""
+
+    game: Literal["non_saturating", "saturating", "hinge", "least_squares"] = "non_saturating"
+    """What they play for."""
+    r1: runner.RateOrZero = 0.0
+    """Weight of the penalty on the discriminator's gradient at the data; 0 for none."""
+    spectral_norm: bool = False
+    """Divide the discriminator's kernels by their largest singular values. It takes the place of its batch norm."""
+
+
+def build(config: Config, spec) -> runner.Experiment:
+    """Generator and discriminator, batch-normalised where they are convolutional."""
+    from gm_jax.models import games
+
+    penalties = {"r1": games.r1_penalty(weight=config.r1)} if config.r1 else {}
+    # A penalty on an example's gradient wants scores of one example each.
+    critic = {"norm": None} if config.r1 or config.spectral_norm else {}
+    generator, discriminator = players.players(config, spec)
+    discriminator = discriminator(spectral_norm=config.spectral_norm, **critic)
+    game = getattr(games, config.game)()
+    return players.experiment(config, spec, generator(), discriminator, game, penalties=penalties)
+
+
+if __name__ == "__main__":
+    runner.main(Config, build)

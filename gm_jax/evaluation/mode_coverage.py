@@ -1,0 +1,58 @@
+"""Mode coverage: how many modes of a known mixture samples reach, and how many samples lie at one.
+
+Notation: m_k one of K modes, s their common standard deviation; x_n one of N samples, k(n) the mode nearest to it.
+
+    x_n is at a mode:     |x_n - m_k(n)| <= 3 s                                        (1)
+    mode k is covered:    at least N / (10 K) of the x_n are at it                     (2)
+
+Of an isotropic normal in the plane 1 - exp(-9/2) = 98.9 % lies within 3 s.
+
+(2) asks for a tenth of an even share, and not for one example as the paper does: the circles of `toy:eight_gaussians`
+all but touch, and its data without one mode still have 3 of 8,738 examples at it, which are the neighbours'.
+
+Source: Lin, Khetan, Fanti & Oh, "PacGAN", NeurIPS 2018, arXiv:1712.04086: modes and high-quality samples.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+_LEAST_OF_EVEN = 0.1
+
+
+class ModeCoverage(NamedTuple):
+    """What samples say of the modes.
+
+    Attributes:
+        modes_covered: number of modes with (2).
+        share_at_modes: of all samples, those with (1).
+        share_of_rarest: of all samples, those at the mode that has the fewest; at best 1/K.
+    """
+
+    modes_covered: int
+    share_at_modes: float
+    share_of_rarest: float
+
+
+def mode_coverage(samples: np.ndarray, modes: np.ndarray, std: float, *, radius: float = 3.0) -> ModeCoverage:
+    """Counts samples at modes, (1) and (2).
+
+    Args:
+        samples: [N, D].
+        modes: [K, D] centres.
+        std: s, of every mode.
+        radius: what is still at a mode, in s.
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    samples, modes = np.asarray(samples, np.float64), np.asarray(modes, np.float64)
+    if samples.ndim != 2 or modes.ndim != 2 or samples.shape[1] != modes.shape[1] or not len(samples):
+        raise ValueError(f"need samples [N, D] and modes [K, D], got {samples.shape} and {modes.shape}")
+    distances = np.linalg.norm(samples[:, None] - modes[None], axis=-1)
+    nearest, at_mode = distances.argmin(axis=1), distances.min(axis=1) <= radius * std
+    counts = np.bincount(nearest[at_mode], minlength=len(modes))
+    return ModeCoverage(
+        int(np.sum(counts >= _LEAST_OF_EVEN * len(samples) / len(modes))),
+        float(np.mean(at_mode)),
+        float(counts.min() / len(samples)),
+    )

@@ -1,0 +1,51 @@
+"""A run of two players: what is fitted to validation and counted on samples is told; a longer run goes on exactly."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import improved_gan
+from gm_jax import runner
+
+FLAGS = (
+    *("--data.name", "toy:eight_gaussians", "--hidden", "8", "--centres", "40", "--train.batch-size", "16"),
+    *("--generator.schedule", "constant", "--discriminator.schedule", "constant"),
+    *("--train.checkpoint-every", "10", "--train.log-every", "5", "--train.steps-per-call", "5"),
+)
+
+
+def command(*argv):
+    with pytest.raises(SystemExit) as ended:
+        runner.main(improved_gan.Config, improved_gan.build, [str(word) for word in argv])
+    assert ended.value.code == 0
+
+
+@pytest.mark.slow
+def test_bandwidth_modes_and_a_bit_for_bit_longer_run(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    command(*FLAGS, "--train.steps", 20, "--workdir", whole)
+    for steps in (10, 20):  # with the historical means and the reference batch
+        command(*FLAGS, "--train.steps", steps, "--workdir", parts)
+    assert (parts / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    for name in ("samples.png", "over_time.png"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+
+    records = {record["name"]: record for record in json.loads((whole / "results.json").read_text())}
+    assert set(records) == {"nll", "modes_covered", "share_at_modes", "share_of_rarest"}
+    nll, modes = records["nll"], records["modes_covered"]
+    assert (nll["kind"], nll["measure"], nll["split"], nll["unit"]) == ("estimate", "continuous", "test", "nats")
+    assert nll["settings"]["centres"] == 40
+    assert 0.01 < nll["settings"]["bandwidth"] < 10.0
+    assert (modes["split"], modes["examples"], modes["unit"]) == ("samples", 10_000, "of 8")
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    counted = [line for line in lines if line["split"] == "samples"]
+    assert [line["step"] for line in counted] == [10, 20]
+    # What is told of the checkpoint is what was logged at its step.
+    logged = {line["step"]: line for line in counted}[modes["settings"]["step"]]
+    np.testing.assert_allclose(modes["value"], logged["modes_covered"])
+
+    # Another number of centres is another estimate, with a bandwidth of its own.
+    command("evaluate", "--workdir", whole, "--centres", 400)
+    again = [record for record in json.loads((whole / "results.json").read_text()) if record["name"] == "nll"]
+    assert [record["settings"]["centres"] for record in again] == [40, 400]
