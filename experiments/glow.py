@@ -1,9 +1,11 @@
-"""Glow (Kingma & Dhariwal, NeurIPS 2018, arXiv:1807.03039): actnorm, invertible 1x1 convolutions, affine couplings.
+r"""Glow (Kingma & Dhariwal, NeurIPS 2018, arXiv:1807.03039): actnorm, invertible 1x1 convolutions, affine couplings.
 
     python -m experiments.glow                                               # digits, about a minute
-    python -m experiments.glow --data.name mnist --data.dir ../shared/tfds --train.steps 10000
+    python -m experiments.glow --data.name mnist --data.dir ../shared/tfds --features 32 --steps 4 \
+        --train.steps 1500 --train.checkpoint-every 250 --train.patience 0
 Measured: test NLL <= 2.05 bits/dim (90.8 nats, lower bound on log p, uniform dequantisation) on the 180 test digits of
 17 levels, by the first command; a minute of computing on two CPU cores. It overfits their 1,437 images.
+2.14 on mnist by the second: one and a half epochs, 7 minutes beside much other work; published, larger: 1.05.
 """
 
 import dataclasses

@@ -1,10 +1,12 @@
-"""NICE (Dinh, Krueger & Bengio, ICLR 2015 workshop, arXiv:1410.8516): additive couplings and one scaling.
+r"""NICE (Dinh, Krueger & Bengio, ICLR 2015 workshop, arXiv:1410.8516): additive couplings and one scaling.
 
     python -m experiments.nice                                               # digits, half a minute
-    python -m experiments.nice --data.name mnist --data.dir ../shared/tfds --hidden 1000 1000 1000 1000 1000
+    python -m experiments.nice --data.name mnist --data.dir ../shared/tfds \
+        --hidden 1000 1000 1000 1000 1000 --train.steps 8000 --train.checkpoint-every 500
     python -m experiments.nice --data.name toy:pinwheel --prior normal
 Measured: test NLL <= 2.80 bits/dim (124.4 nats, lower bound on log p, uniform dequantisation) on the 180 test digits of
 17 levels, by the first command; half a minute of computing on two CPU cores. It overfits their 1,437 images.
+4.65 on mnist by the second: 16 epochs, 32 minutes beside much other work; published: 4.36.
 """
 
 import dataclasses

@@ -1,10 +1,12 @@
-"""PixelCNN and gated PixelCNN (van den Oord et al., ICML 2016, arXiv:1601.06759; NeurIPS 2016, arXiv:1606.05328).
+r"""PixelCNN and gated PixelCNN (van den Oord et al., ICML 2016, arXiv:1601.06759; NeurIPS 2016, arXiv:1606.05328).
 
     python -m experiments.pixelcnn                                           # digits, about a minute
-    python -m experiments.pixelcnn --data.name binarized_mnist --data.dir ../shared/tfds --features 64 --layers 8
+    python -m experiments.pixelcnn --data.name binarized_mnist --data.dir ../shared/tfds --train.steps 1800 \
+        --train.checkpoint-every 300 --train.batch-size 32 --optimizer.learning-rate 2e-3
     python -m experiments.pixelcnn --no-gated --output categorical           # plain, on the levels themselves
 Measured: test NLL 22.05 nats (exact) on digits, dynamic, 180 test images, by the first command; a minute of computing
-on two CPU cores.
+on two CPU cores. 91.82 on binarized_mnist, static, 10,000 test images, by the second: one epoch, 23 minutes beside much
+other work. Published, by a larger network and full training: 81.30.
 """
 
 import dataclasses

@@ -1,10 +1,12 @@
-"""RealNVP (Dinh, Sohl-Dickstein & Bengio, ICLR 2017, arXiv:1605.08803): affine couplings.
+r"""RealNVP (Dinh, Sohl-Dickstein & Bengio, ICLR 2017, arXiv:1605.08803): affine couplings.
 
     python -m experiments.realnvp                                            # digits, two minutes
-    python -m experiments.realnvp --data.name mnist --data.dir ../shared/tfds --train.steps 5000
+    python -m experiments.realnvp --data.name mnist --data.dir ../shared/tfds --features 16 --blocks 1 \
+        --train.steps 1500 --train.checkpoint-every 250 --train.patience 0
     python -m experiments.realnvp --data.name toy:two_moons
 Measured: test NLL <= 1.98 bits/dim (87.7 nats, lower bound on log p, uniform dequantisation) on the 180 test digits of
 17 levels, by the first command; under two minutes of computing on two CPU cores. It overfits their 1,437 images.
+1.81 on mnist by the second: one and a half epochs, 19 minutes beside much other work; published, larger: 1.06.
 """
 
 import dataclasses

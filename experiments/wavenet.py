@@ -3,7 +3,7 @@
     python -m experiments.wavenet                                            # digits as 64 levels in a row, a minute
     python -m experiments.wavenet --data.name wave:tones --dilations 1 2 4 8 16 32 64 128
 Measured: test NLL 78.79 nats, 1.78 bits/dim (exact) on digits of 17 levels, 180 test images, by the first command; a
-minute of computing on two CPU cores.
+minute of computing on two CPU cores; 3.62 bits/dim on wave:tones by the second.
 """
 
 import dataclasses
