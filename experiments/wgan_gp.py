@@ -1,7 +1,8 @@
 """Wasserstein GAN with gradient penalty (Gulrajani et al., 2017, arXiv:1704.00028).
 
-python -m experiments.wgan_gp                                           # digits
-python -m experiments.wgan_gp --data.name toy:eight_gaussians           # points: fully connected
+    python -m experiments.wgan_gp                                           # digits
+    python -m experiments.wgan_gp --data.name toy:eight_gaussians           # points: fully connected
+The critic's scores have no unit and no bias: they are logged as they are.
 """
 
 import dataclasses
