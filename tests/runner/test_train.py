@@ -38,7 +38,7 @@ def test_a_run_leaves_everything_that_it_should(whole):
     assert {path.name for path in whole.iterdir()} == {
         *("config.json", "versions.json", "metrics.jsonl", "results.json", "checkpoints", "samples", "tensorboard"),
         *("samples.png", "sample_means.png", "reconstructions.png", "interpolations.png", "traversal.png"),
-        "curves.png",
+        *("curves.png", "over_time.png"),
     }
     (versions,) = json.loads((whole / "versions.json").read_text())
     assert versions["git"] is None or re.fullmatch(r"[0-9a-f]{40}(\+changes)?", versions["git"])
@@ -269,7 +269,8 @@ def test_points_are_trained_on_and_drawn_as_a_scatter(command, tiny, tmp_path):
     arguments = ["--data.name", "toy:two_moons", "--decoder", "normal", *tiny, "--train.steps", "20"]
     ended = command("--workdir", folder, *arguments)
     assert ended.code == 0, ended.err
-    assert {path.name for path in folder.glob("*.png")} == {"samples.png", "sample_means.png", "curves.png"}
+    shown = ("samples", "sample_means", "curves", "over_time")
+    assert {path.name for path in folder.glob("*.png")} == {f"{name}.png" for name in shown}
     assert pictures.read(folder / "samples.png").std() > 0
     records = json.loads((folder / "results.json").read_text())
     assert {(record["unit"], record["measure"]) for record in records} == {("nats", "continuous")}
