@@ -2,7 +2,8 @@
 
 normflows calls the way from the latent to the data `forward`, and trains `inverse`: its coupling takes x to
 (x - shift) exp(-scale) where ours is x exp(scale) + shift. The two are the same where the scales are 0 and the shifts
-have the other sign, which is how both start here, and all that a step does has the same cost at any parameters.
+have the other sign, which is how both start here, and all that a step does has the same cost at any parameters. The
+log-determinants that both must agree on are those of the actnorms and the 1x1 convolutions, which are nowhere 0.
 """
 
 import itertools
@@ -91,9 +92,10 @@ def glow(variables: Mapping, side: int, channels: int) -> nf.MultiscaleFlow:
             block = nf.flows.GlowBlock(channels, features, scale_map="exp")
             matrix = _matrix({name: leaf[k] for name, leaf in convolution.items()})
             # Our squeeze and theirs put the channels in another order, which the first matrix after it takes up.
-            _set_convolution(block.flows[1], matrix @ _squeezed_order(channels).T if k == 0 else matrix)
+            order = _squeezed_order(channels) if k == 0 else np.eye(channels)
+            _set_convolution(block.flows[1], matrix @ order.T)
             _set_network(block.flows[0].flows[1].param_map, step["layers_2"]["network"], k)
-            block.flows[2].data_dep_init_done.fill_(1.0)
+            _set_actnorm(block.flows[2], *(order @ step["layers_0"][name][k] for name in ("shift", "log_scale")))
             blocks.append(block)
         levels.append([*reversed(blocks), nf.flows.Squeeze()])
         last = level + 1 == len(fixed)
@@ -108,14 +110,15 @@ def realnvp(variables: Mapping) -> nf.NormalizingFlow:
     layer = variables["params"]["layers"]["layer"]
     networks = [layer[name]["network"] for name in ("layers_0", "layers_1")]
     from_data = []
-    for k in range(layer["layers_2"]["shift"].shape[0]):
+    ours = layer["layers_2"]
+    for k in range(ours["shift"].shape[0]):
         for network in networks:
             widths = [1, *(network[f"Dense_{i}"]["bias"].shape[-1] for i in range(len(network)))]
             mlp = nf.nets.MLP(widths)
             _set_network(mlp, network, k)
             from_data += [nf.flows.AffineCouplingBlock(mlp), nf.flows.Permute(2, mode="swap")]
         actnorm = nf.flows.ActNorm(2)
-        actnorm.data_dep_init_done.fill_(1.0)
+        _set_actnorm(actnorm, ours["shift"][k], ours["log_scale"][k])
         from_data.append(actnorm)
     return nf.NormalizingFlow(nf.distributions.DiagGaussian(2, trainable=False), from_data[::-1])
 
@@ -157,6 +160,14 @@ def _set_network(network: torch.nn.Module, ours: Mapping[str, Any], k: int) -> N
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(kernel)))
             layer.bias.copy_(torch.from_numpy(bias))
+
+
+def _set_actnorm(layer: nf.flows.ActNorm, shift: np.ndarray, log_scale: np.ndarray) -> None:
+    """Ours is x exp(log_scale) + shift, theirs (x - t) exp(-s)."""
+    with torch.no_grad():
+        layer.s.copy_(torch.from_numpy(-log_scale).reshape(layer.s.shape))
+        layer.t.copy_(torch.from_numpy(-shift * np.exp(-log_scale)).reshape(layer.t.shape))
+        layer.data_dep_init_done.fill_(1.0)
 
 
 def _set_convolution(layer: nf.flows.Invertible1x1Conv, matrix: np.ndarray) -> None:
