@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "models": {"types", "ops", "losses", "networks", "samplers"},
     "training": {"types"},
     "data": set(),
-    "evaluation": {"types", "ops"},
+    "evaluation": {"types", "ops", "networks"},
     "runner": {"types", *ROOMS},
 }
 
@@ -230,7 +230,7 @@ BREAKS = [
     ("gm_jax/training/step.py", "from gm_jax import networks", "training may import types"),
     ("gm_jax/training/step.py", "from gm_jax.data import pipeline", "training may import types"),
     ("gm_jax/data/pipeline.py", "from gm_jax.ops import binarization", "data may import no other room"),
-    ("gm_jax/evaluation/report.py", "from gm_jax import models", "evaluation may import ops, types"),
+    ("gm_jax/evaluation/report.py", "from gm_jax import models", "evaluation may import networks, ops, types"),
     ("gm_jax/runner/train.py", "from experiments import vae", "nobody imports experiments"),
     ("gm_jax/models/vae.py", "import experiments.vae", "nobody imports experiments"),
     ("gm_jax/training/loop.py", "import jax\njax.pmap(f)", "where a step runs"),

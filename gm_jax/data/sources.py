@@ -1,4 +1,4 @@
-"""Named sources of data, each whole in memory: `digits`, `toy:*`, `wave:*`, and every image set of TensorFlow Datasets.
+"""Named sources of data, each whole in memory: digits, `toy:*`, `wave:*`, and every image set of TensorFlow Datasets.
 
 `x` is what the literature's number is about: uint8 levels [N, H, W, C] for images and [N, T] for waveforms, float32
 points [N, 2] for toys.
@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gm_jax.data import pipeline, tfds_sources, toy, waveform
+from gm_jax.data import binary_digits, pipeline, tfds_sources, toy, waveform
 from gm_jax.data.array_cache import Splits, array_digest
 from gm_jax.errors import UserError
 
 # They need no file and no network.
 EMBEDDED = (
     "digits",
+    *binary_digits.NAMES,
     *(toy.PREFIX + name for name in toy.TOYS),
     *(waveform.PREFIX + name for name in waveform.NAMES),
 )
@@ -67,6 +68,7 @@ def load(name: str, data_dir: str | None = None) -> Source:
 
     * "digits": scikit-learn's 1,797 8x8 digits, uint8 levels 0..16, 10 classes; 1,437 train, 180 validation and
       180 test by one fixed permutation.
+    * "binarized_digits": the same, black and white; "digits4x4": the exact small world. See `binary_digits`.
     * "toy:two_moons", "toy:eight_gaussians", "toy:checkerboard", "toy:pinwheel": see `toy`.
     * "wave:tones": see `waveform`.
     * any other name is an image set of TensorFlow Datasets, prepared as array_record: see `tfds_sources`.
@@ -81,6 +83,10 @@ def load(name: str, data_dir: str | None = None) -> Source:
     """
     if name == "digits":
         splits, levels, num_classes = _digits(), 17, 10
+    elif name == binary_digits.BINARIZED:
+        splits, levels, num_classes = binary_digits.binarized_splits(_digits()), 2, 10
+    elif name == binary_digits.SMALL_WORLD:
+        splits, levels, num_classes = binary_digits.small_world_splits(), 2, 10
     elif name.startswith(toy.PREFIX):
         splits, levels = toy.toy_splits(name), None
         num_classes = toy.TOYS[name.removeprefix(toy.PREFIX)].num_modes

@@ -15,7 +15,7 @@ _KIND_OF_NLL = {"exact": "exact", "lower_bound": "upper bound", "estimate": "est
 _NOTE = "<=: log p is bounded from below (kind lower_bound in the file), so -log p from above."
 
 # What comes out beside the number, in its settings; all other settings are what the number is of.
-_OUTCOMES = {"standard_error"}
+_OUTCOMES = {"standard_error", "standard_deviation"}
 
 
 class Record(NamedTuple):
@@ -25,7 +25,8 @@ class Record(NamedTuple):
         name: what was measured, e.g. "nll".
         value: the number; None where it is not finite, so that the file stays JSON.
         unit: "nats", "bits/dim", ...
-        kind: of what is said of log p: "exact", "lower_bound" (-log p is at most this), "estimate".
+        kind: of what is said of log p: "exact", "lower_bound" (-log p is at most this), "estimate"; "score" of what is
+            said of samples and not of log p.
         data: name of the data set.
         measure: what a probability is a probability of: "binary", "256 levels", "continuous".
         split: "train", "validation" or "test"; "samples" where samples of the model were counted.
@@ -101,7 +102,8 @@ def read(path: Path) -> list[Record]:
 def merge(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
     """`old` with `new` put over it: what was measured again is replaced, and all that differs in anything stays.
 
-    A record is of its name, unit, data, split, examples and settings (K, step, seed, ...), but for the standard error.
+    A record is of its name, unit, data, split, examples and settings (K, step, seed, ...), but for standard errors and
+    deviations.
     """
 
     def identity(record: Record) -> str:
@@ -143,4 +145,6 @@ def _finite(value: float) -> float | None:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, str) and len(value) == 64:  # a SHA-256; the file has it whole
+        return value[:8]
     return f"{value:.2g}" if isinstance(value, float) else str(value)

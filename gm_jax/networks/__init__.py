@@ -18,5 +18,7 @@ gan_mlp.py        fully connected generator and discriminator, and the contract 
 dcgan.py          convolutional generator and discriminator
 normalization.py  batch, virtual batch and spectral normalisation, and what they keep
 minibatch_discrimination.py   how close the others of a batch lie
+inception.py      Inception v3 as the FID knows it, for evaluation
+digit_classifier.py   the small classifier of digits, for evaluation
 conditioning.py   what a class label adds
 """

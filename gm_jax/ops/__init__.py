@@ -25,6 +25,9 @@ dequantization (levels -> the unit interval -> the real line, with log-determina
     uniform_dequantize, quantize                   (level + noise) / levels, and the way back
     logit, logit_inverse                           log-odds of alpha + (1 - 2 alpha) y
 
+resize
+    bilinear_tf1           images of another size as TensorFlow 1 made them: the FID's
+
 bijectors (z = f(x) and log |det df/dx| [B]; each has its `*_inverse`)
     additive_coupling      z = x + t, of one part given the other
     affine_coupling        z = x exp(log s) + t, the log-scale bounded

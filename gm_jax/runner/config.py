@@ -57,8 +57,8 @@ class DataConfig:
     """Which data."""
 
     name: str = "digits"
-    """digits, toy:two_moons, toy:eight_gaussians, toy:checkerboard, toy:pinwheel, wave:tones, or a TensorFlow Datasets
-    name."""
+    """digits, binarized_digits, digits4x4, toy:two_moons, toy:eight_gaussians, toy:checkerboard, toy:pinwheel,
+    wave:tones, or a TensorFlow Datasets name."""
     dir: Annotated[str | None, Neutral] = None
     """Where TensorFlow Datasets are prepared; by default TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
 
