@@ -155,7 +155,7 @@ def _diffusion(network, space, *, shape):
         space,
         schedule,
         shape=shape,
-        parameterization=parameterization.data(),
+        parameterization=parameterization.noise(),
         sampler=diffusion.ancestral(schedule, 5, variance_fn=variance_fn),
         variance_fn=variance_fn,
     ).model
