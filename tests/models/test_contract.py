@@ -203,7 +203,12 @@ MODELS = {
     # Of two players' losses either may rise; the generator comes to match the features.
     "gan[points]": Row(_gan_of_points, (2,), None, loss="generator/loss"),
 }
-each_model = pytest.mark.parametrize("row", MODELS.values(), ids=MODELS.keys())
+# These compile for half a minute and more; each has a cheaper relative that is always tested.
+SLOW = {"vae[conv, discretized_logistic]", "pixelrnn", "ddpm"}
+each_model = pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, id=name, marks=[pytest.mark.slow] * (name in SLOW)) for name, row in MODELS.items()],
+)
 
 
 def data(row, count=BATCH):

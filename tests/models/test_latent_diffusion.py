@@ -87,6 +87,7 @@ def test_the_vae_trains_first_and_rests_while_the_diffusion_model_trains():
     assert not any(moved(middle.model_state, end.model_state))
 
 
+@pytest.mark.slow
 def test_a_run_restored_in_either_stage_is_bit_for_bit_the_whole_run(tmp_path):
     model = composed(vae_steps=3)
     history = trained(model, 6)

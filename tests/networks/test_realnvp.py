@@ -15,7 +15,7 @@ def test_log_determinants_of_points_are_those_of_autodiff_and_both_ways_are_inve
     assert np.ptp(check_flow(RealNVP((dim,), (6,), 2), (dim,)).log_det) > 1e-3
 
 
-@pytest.mark.parametrize(("shape", "scales"), [((4, 8, 3), 3), ((3, 3, 1), 1)])
+@pytest.mark.parametrize(("shape", "scales"), [pytest.param((4, 8, 3), 3, marks=pytest.mark.slow), ((3, 3, 1), 1)])
 def test_log_determinants_of_images_are_those_of_autodiff_and_both_ways_are_inverse(check_flow, shape, scales):
     found = check_flow(ImageRealNVP(shape, scales, features=3, blocks=1), shape, scale=0.1)
     assert found.z.shape == (3, np.prod(shape))

@@ -6,7 +6,8 @@ import pytest
 from gm_jax.networks.spline_flow import SplineFlow
 
 
-@pytest.mark.parametrize("dim", [2, 5])  # without and with linear maps between the blocks
+# Without and with linear maps between the blocks.
+@pytest.mark.parametrize("dim", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_log_determinants_are_those_of_autodiff_and_both_ways_are_inverse(check_flow, dim):
     found = check_flow(SplineFlow((dim,), (6,), 2, num_bins=5), (dim,))
     assert ("fixed" in found.variables) == (dim > 2)
@@ -36,7 +37,7 @@ def test_at_first_it_standardises_its_batch():
     x = 5.0 * jax.random.normal(jax.random.key(0), (64, 3)) + jnp.array([[1.0, -20.0, 300.0]])
     module = SplineFlow((3,), (6,), 3, num_bins=5)
     variables = jax.jit(lambda x: module.init(jax.random.key(1), x, method="forward"))(x)
-    z, _ = module.apply(variables, x, method="forward")
+    z, _ = jax.jit(lambda x: module.apply(variables, x, method="forward"))(x)
     # The couplings are the identity at first; the last linear map is a rotation, which keeps the total variance.
     np.testing.assert_allclose(jnp.mean(z, axis=0), np.zeros(3), atol=1e-4)
     np.testing.assert_allclose(jnp.sum(jnp.var(z, axis=0)), 3.0, rtol=1e-3)

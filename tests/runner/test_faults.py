@@ -54,7 +54,7 @@ def test_a_run_killed_five_times_ends_bit_for_bit_as_one_that_was_not(whole, pro
     assert same_end(folder, whole, state_hash)
 
 
-@pytest.mark.parametrize(("fault", "step"), [("term", 14), ("int", 30)])
+@pytest.mark.parametrize(("fault", "step"), [("term", 14), pytest.param("int", 30, marks=pytest.mark.slow)])
 def test_a_stopped_run_saves_leaves_with_0_and_goes_on_to_the_same_end(
     fault, step, whole, process, command, tiny, tmp_path, state_hash
 ):
@@ -135,7 +135,7 @@ def test_where_all_checkpoints_are_damaged_nothing_is_started_over(finished, com
     }
 
 
-@pytest.mark.parametrize(("value", "named"), [(np.nan, "nan"), (1e30, "inf")])
+@pytest.mark.parametrize(("value", "named"), [pytest.param(np.nan, "nan", marks=pytest.mark.slow), (1e30, "inf")])
 def test_a_loss_that_is_no_number_stops_the_run_and_the_last_good_checkpoint_stays(
     value, named, command, tiny, tmp_path, monkeypatch, state_hash
 ):

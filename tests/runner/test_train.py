@@ -229,6 +229,7 @@ def stop_at(step: int, monkeypatch) -> None:
     monkeypatch.setattr(train._Recorder, "tick", tick_and_stop)
 
 
+@pytest.mark.slow
 def test_a_run_without_patience_left_stops_and_keeps_its_best(command, tiny, tmp_path, monkeypatch, state_hash):
     # So fast that it soon gets worse.
     impatient = [*tiny, "--train.patience", "2", "--train.steps", "400", "--optimizer.learning-rate", "0.1"]
