@@ -1,7 +1,7 @@
 """Latent diffusion (Rombach et al., CVPR 2022, arXiv:2112.10752): a VAE, then a diffusion model of its latents.
 
     python -m experiments.latent_diffusion                                   # digits, both stages
-    python -m experiments.latent_diffusion --autoencoder.beta 0.1            # latents that keep more of the data
+    python -m experiments.latent_diffusion --autoencoder.beta 1              # a VAE whose prior is learned afterwards
 Measured: not yet.
 """
 
@@ -22,21 +22,20 @@ class AutoencoderConfig:
     optimizer: runner.OptimizerConfig = runner.OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100)
     network: Literal["mlp", "conv"] = "mlp"
     """Fully connected, or convolutional (images whose sides are multiples of 4)."""
-    hidden: runner.Widths | None = None
-    """Widths of the fully connected hidden layers, by default 500 500; or channels of the convolutional stages."""
+    hidden: runner.Widths | None = (256, 256)
+    """Widths of the fully connected hidden layers, or channels of the convolutional stages."""
     activation: Literal["silu", "relu", "tanh"] = "silu"
     """After each hidden layer."""
     latent_dim: runner.Count = 16
     """Dimensions of z."""
-    decoder: Literal["bernoulli", "normal", "discretized_logistic"] | None = None
-    """p(x|z); by default bernoulli for images of one channel, discretized_logistic for other data with levels, normal
-    for points."""
+    decoder: Literal["bernoulli", "normal", "discretized_logistic"] | None = "normal"
+    """p(x|z)."""
     binarization: Literal["static", "dynamic", "threshold"] | None = None
-    """For bernoulli: static as shipped, dynamic resampled at each step, threshold at half. By default static where the
-    data are binary and dynamic where they are not."""
-    log_var: float | None = None
-    """For normal: a fixed log-variance; by default it is learned."""
-    beta: runner.RateOrZero = 0.5
+    """For bernoulli."""
+    log_var: float | None = -4.0
+    """For normal: a fixed log-variance, of pixels over [0, 1]; --autoencoder.log-var None learns it, and where data are
+    few overfits them."""
+    beta: runner.RateOrZero = 0.3
     """Weight of the KL; less than 1 leaves more for the diffusion model to say."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the networks' computation."""
@@ -47,12 +46,16 @@ class Config(ddpm.Config):
     """Of the fields of ddpm those of the perceptron hold; the U-Net is that of the pixels, to compare times with."""
 
     train: runner.TrainConfig = runner.TrainConfig(
-        steps=14_000, batch_size=64, checkpoint_every=2_000, steps_per_call=20, ema_decay=0.999
+        steps=12_000, batch_size=64, checkpoint_every=2_000, steps_per_call=20, ema_decay=0.999
     )
     prediction: Literal["noise", "data", "velocity"] = "velocity"
     """What the network predicts; velocity begins as the standard normal prior of the VAE."""
     dropout: runner.RateOrZero = 0.1
     """Rate, in training."""
+    beta_min: runner.Rate | None = 1.0
+    """Of the linear schedule, T beta_1; latents are drawn with noise of their own, which needs no finer steps."""
+    validation_terms: runner.Count = 100
+    """Of the bound's denoising terms, while training."""
     hidden: runner.Count = 256
     """Perceptron: width."""
     depth: runner.Count = 3

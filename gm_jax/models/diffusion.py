@@ -210,7 +210,7 @@ def variational_bound(
         key: noise, and the times where not all are summed over.
         x: [B, ...] as the data set ships it.
         variance_fn: (log abar_s, log abar_t) -> var_ts.
-        num_terms: K, how many of the T - 1 denoising terms are drawn, with replacement; None for all of them.
+        num_terms: K, how many of the T - 1 denoising terms are drawn, evenly; None for all of them.
     """
     time_key, key = jax.random.split(key)
     x_0, num_steps = space.prepare(x), schedule.num_steps
@@ -229,7 +229,9 @@ def variational_bound(
 
     times = jnp.arange(2, num_steps + 1)
     if num_terms is not None:
-        times = jax.random.choice(time_key, times, (num_terms,))
+        # One in each K-th of them, from one draw: each time is as likely as any other.
+        places = (jnp.arange(num_terms) + jax.random.uniform(time_key)) * ((num_steps - 1) / num_terms)
+        times = times[jnp.minimum(places.astype(jnp.int32), num_steps - 2)]
     decoder_log_var = jax.nn.log1mexp(-schedule.at(1))
     return losses.variational_bound(
         losses.prior_kl(x_0, schedule.at(num_steps)),
