@@ -29,10 +29,10 @@ import tyro
 
 from benchmarks import timing
 from gm_jax.errors import UserError
+from gm_jax.runner import cpu_flags
 
 LEARNING_RATE = 1e-3
 TOLERANCE = 1e-4
-TUNED_FLAGS = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
 SHAPE, BATCH, NUM_STEPS, VISITED = (28, 28, 1), 64, 1_000, 50
 
 
@@ -44,7 +44,7 @@ class Args:
     """Clean rounds wanted of each comparison; at most twice as many are run."""
     seconds: float = 1.0
     """Length of one sample, where a unit of work is not longer."""
-    tuned_flags: str = TUNED_FLAGS
+    tuned_flags: str = cpu_flags.FLAG
     """Ours is timed with and without; empty to leave it. XLA ends a process whose flags it does not know."""
     json: Path | None = None
     """Where to write the results and every sample."""
