@@ -24,20 +24,25 @@ class Config:
         learning_rate=1e-3, schedule="cosine", warmup_steps=100, clip_norm=1.0
     )
     diffusion_steps: runner.Count = 1_000
-    """T."""
+    """T, how many steps lead from the data to noise."""
     schedule: Literal["linear", "cosine"] = "linear"
-    """Of the noise."""
+    """Of the noise: linear is DDPM's, cosine (Nichol & Dhariwal 2021) leaves more signal in the middle."""
     beta_min: runner.Rate | None = None
-    """Of the linear schedule, T beta_1. By default 0.1, as in the paper, or what makes the first noise a quarter of a
-    level wide, if that is more, but at most 1."""
+    """Of the linear schedule, T beta_1, less than 20. By default 0.1, as in the paper, or what makes the first noise a
+    quarter of a level wide, if that is more, but at most 1: of the 17 levels of the digits 0.98."""
     prediction: Literal["noise", "data", "velocity"] = "noise"
     """What the network predicts: eps, x_0 or v."""
-    variance: Literal["transition", "posterior"] = "posterior"
-    """Of the reverse process: that of q(x_t | x_s), beta_t, or that of q(x_s | x_t, x_0)."""
-    sampler: Literal["ancestral", "ddim"] = "ancestral"
-    """How samples are drawn."""
-    sampling_steps: runner.Count = 100
+    variance: Annotated[Literal["transition", "posterior"], runner.Measuring] = "transition"
+    """Of the reverse process whose bound is measured: that of q(x_t | x_s), beta_t, best for data that are spread out,
+    or that of q(x_s | x_t, x_0), best for data at a point."""
+    sampler: Annotated[Literal["ancestral", "ddim"], runner.Sampling] = "ancestral"
+    """How samples are drawn: by DDPM's random steps, or by DDIM's."""
+    sampling_steps: Annotated[runner.Count, runner.Sampling] = 100
     """How many of the T times samples visit; all of them in the paper."""
+    sampling_variance: Annotated[Literal["transition", "posterior"], runner.Sampling] = "posterior"
+    """The same as --variance, of ancestral steps; with fewer steps than T the smaller one, posterior, is better."""
+    eta: Annotated[runner.RateOrZero, runner.Sampling] = 0.0
+    """How much noise steps of ddim draw: from 0, none, to 1, as much as the posterior has."""
     bound_terms: Annotated[runner.CountOrZero, runner.Measuring] = 0
     """How many of the bound's T - 1 denoising terms the evaluation draws, for each example anew; 0 for all of them."""
     validation_terms: runner.Count = 20
@@ -74,6 +79,7 @@ def experiment(config: Config, spec, *, num_classes: int | None = None, **settin
         optimizers={"diffusion": runner.make_optimizer(config.optimizer, config.train)},
         validation=validated.model.log_prob,
         pictures=diffusion_chains.grids(model),
+        settings={"variance": config.variance},
     )
 
 

@@ -1,12 +1,14 @@
 """Classifier-free guidance (Ho & Salimans, arXiv:2207.12598): a diffusion model of each class, and of no class.
 
     python -m experiments.ddpm_conditional                                   # digits, about two minutes
-    python -m experiments.ddpm_conditional --guidance 0                      # samples of each class without guidance
+    python -m experiments.ddpm_conditional evaluate --guidance 0             # its pictures anew, without guidance
+    python -m experiments.ddpm_conditional sample --label 3 --guidance 4     # threes
 Measured: test NLL <= 2.27 bits/dim (100.8 nats, lower bound on log p, all 999 denoising terms) of the model of no class
 on the 180 test digits of 17 levels, by the first command; two CPU cores beside other work.
 """
 
 import dataclasses
+from typing import Annotated
 
 from experiments import ddpm
 from gm_jax import runner
@@ -15,9 +17,9 @@ from gm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Config(ddpm.Config):
-    """DDPM with labels. What is measured is the model of no class, p(x)."""
+    """DDPM with labels. What is measured, and what is drawn without a label, is the model of no class, p(x)."""
 
-    guidance: float = 1.0
+    guidance: Annotated[float, runner.Sampling] = 1.0
     """w, with which samples by label are guided: 0 for the conditional model as it is, -1 for that of no class. What
     other libraries call the guidance scale is 1 + w."""
     drop_label: runner.RateOrZero = 0.1

@@ -28,13 +28,12 @@ class AutoencoderConfig:
     """After each hidden layer."""
     latent_dim: runner.Count = 16
     """Dimensions of z."""
-    decoder: Literal["bernoulli", "normal", "discretized_logistic"] | None = "normal"
-    """p(x|z)."""
+    decoder: Literal["bernoulli", "normal", "discretized_logistic"] | None = None
+    """p(x|z); by default bernoulli for binary data, and normal for others."""
     binarization: Literal["static", "dynamic", "threshold"] | None = None
-    """For bernoulli."""
-    log_var: float | None = -4.0
-    """For normal: a fixed log-variance, of pixels over [0, 1]; --autoencoder.log-var None learns it, and where data are
-    few overfits them."""
+    """For bernoulli: static as shipped, dynamic resampled at each step, threshold at half."""
+    log_var: float = -4.0
+    """For normal: its log-variance, of pixels over [0, 1]; one that is learned overfits data that are few."""
     beta: runner.RateOrZero = 0.3
     """Weight of the KL; less than 1 leaves more for the diffusion model to say."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -43,7 +42,11 @@ class AutoencoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config(ddpm.Config):
-    """Of the fields of ddpm those of the perceptron hold; the U-Net is that of the pixels, to compare times with."""
+    """Both stages; the latents' network is a perceptron.
+
+    The fields of a U-Net (features, blocks, attention, head_dim) are those of a model of the pixels, which is not
+    trained, but whose time per sample is measured beside this one's.
+    """
 
     train: runner.TrainConfig = runner.TrainConfig(
         steps=12_000, batch_size=64, checkpoint_every=2_000, steps_per_call=20, ema_decay=0.999
@@ -53,7 +56,10 @@ class Config(ddpm.Config):
     dropout: runner.RateOrZero = 0.1
     """Rate, in training."""
     beta_min: runner.Rate | None = 1.0
-    """Of the linear schedule, T beta_1; latents are drawn with noise of their own, which needs no finer steps."""
+    """Of the linear schedule, T beta_1, less than 20, and 0.1 in the paper; latents are drawn with noise of their own,
+    which needs no finer steps."""
+    blocks: runner.Count = 1
+    """Residual blocks of each level of the pixels' U-Net."""
     validation_terms: runner.Count = 100
     """Of the bound's denoising terms, while training."""
     hidden: runner.Count = 256
@@ -73,7 +79,9 @@ def build(config: Config, spec) -> runner.Experiment:
     first = config.autoencoder
     if first.steps >= config.train.steps:
         raise UserError(f"--autoencoder.steps {first.steps} leave none of --train.steps {config.train.steps}.")
-    observation, binarization = likelihoods.of_decoder(first, spec)
+    decoder = first.decoder or ("bernoulli" if spec.levels == 2 else "normal")
+    of_pixels = dataclasses.replace(first, decoder=decoder, log_var=first.log_var if decoder == "normal" else None)
+    observation, binarization = likelihoods.of_decoder(of_pixels, spec)
     autoencoder = vae_model.vae(
         *vae.networks(first, spec, observation.outputs_per_dim),
         observation,
@@ -99,7 +107,7 @@ def build(config: Config, spec) -> runner.Experiment:
             "diffusion": runner.make_optimizer(config.optimizer, of_second),
         },
         validation=make(config.validation_terms).model.log_prob,
-        settings={"measure": observation.measure, **named},
+        settings={"measure": observation.measure, "variance": config.variance, **named},
         rivals={"pixel diffusion": diffusions.model(config, spec, num_classes=None, num_terms=0).model},
     )
 

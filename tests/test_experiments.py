@@ -9,6 +9,7 @@ import pytest
 
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
+from gm_jax.runner.config import TrainConfig
 from gm_jax.runner.run import abstract_batch
 
 DIGITS = Spec("digits", (8, 8, 1), 17, 10, "")
@@ -36,6 +37,16 @@ CHOICES = [
     ("improved_gan", {"features": 4}, DIGITS),
     ("improved_gan", {"network": "mlp", "virtual_batch_norm": False, "feature_matching": False}, DIGITS),
     ("wgan_gp", {"features": 4}, DIGITS),
+    ("ddpm", {"features": (8, 8), "head_dim": 4, "schedule": "cosine", "prediction": "velocity"}, DIGITS),
+    ("ddpm", {"sampler": "ddim", "eta": 0.5, "variance": "posterior", "beta_min": 0.3}, POINTS),
+    (
+        "ddpm_conditional",
+        {"features": (8,), "attention": (), "guidance": 3.0, "sampling_variance": "transition"},
+        DIGITS,
+    ),
+    ("latent_diffusion", {}, BINARY),
+    ("latent_diffusion", {"diffusion_steps": 50, "sampling_steps": 10}, COLOURS),
+    ("latent_diffusion", {}, POINTS),
 ]
 
 MISTAKES = [
@@ -56,6 +67,18 @@ MISTAKES = [
     ("glow", {}, POINTS, "images"),
     ("gan", {"network": "conv"}, POINTS, "images"),
     ("improved_gan", {"label_smoothing": 1.0}, DIGITS, "less than 1"),
+    ("ddpm", {"attention": (2,)}, DIGITS, "--attention 2"),
+    ("ddpm", {"attention": (-1,)}, DIGITS, "numbered from 0"),
+    ("ddpm", {"eta": 0.5}, DIGITS, "--sampler ddim"),
+    ("ddpm", {"eta": 1.5, "sampler": "ddim"}, DIGITS, "from 0 to 1"),
+    ("ddpm", {"beta_min": 25.0}, DIGITS, "less than 20"),
+    ("ddpm", {"beta_min": 1.0, "schedule": "cosine"}, DIGITS, "--schedule linear"),
+    ("ddpm", {"diffusion_steps": 20, "sampling_steps": 20}, DIGITS, "more than 20 steps"),
+    ("ddpm", {"diffusion_steps": 1, "sampling_steps": 1, "schedule": "cosine"}, DIGITS, "at least 2"),
+    ("ddpm", {"sampling_steps": 2_000}, DIGITS, "--sampling-steps 2000"),
+    ("ddpm_conditional", {}, BINARY, "no labels"),
+    ("ddpm_conditional", {"drop_label": 1.0}, DIGITS, "--drop-label 1"),
+    ("latent_diffusion", {"train": TrainConfig(steps=4_000)}, DIGITS, "leave none"),
 ]
 
 
@@ -81,3 +104,12 @@ def test_what_the_flags_ask_for_is_built_and_takes_the_data(name, choices, spec)
 def test_a_choice_that_cannot_be_is_said_in_a_line(name, choices, spec, message):
     with pytest.raises(UserError, match=message):
         built(name, choices, spec)
+
+
+def test_the_bound_of_latent_diffusion_says_how_many_latents_and_terms_it_took():
+    experiment = built("latent_diffusion", {"diffusion_steps": 30, "sampling_steps": 5, "elbo_samples": 3}, DIGITS)
+    batch = abstract_batch(DIGITS, 4)
+    state = jax.eval_shape(experiment.model.init, jax.random.key(0), batch)
+    likelihood = jax.eval_shape(experiment.model.log_prob, *state, jax.random.key(0), batch["x"])
+    assert dict(likelihood.settings) == {"L": 3, "T": 30, "bound_terms": 29}
+    assert experiment.settings["variance"] == "transition"

@@ -70,8 +70,10 @@ def latent_diffusion(autoencoder: VAE, prior: Diffusion, *, levels: int | None, 
 
     def latents(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
         prepare_key, noise_key = jax.random.split(key)
-        mean, log_var = autoencoder.encode(params, prepare_key, x)
-        eps = jax.random.normal(noise_key, mean.shape, mean.dtype)
+        return drawn(model_state, noise_key, *autoencoder.encode(params, prepare_key, x))
+
+    def drawn(model_state: ModelState, key: Key, mean: Array, log_var: Array) -> Array:
+        eps = jax.random.normal(key, mean.shape, mean.dtype)
         return scale(model_state) * losses.reparameterize(mean, log_var, eps)
 
     def vae_loss(params: Params, model_state: ModelState, key: Key, batch: Batch):
@@ -88,14 +90,14 @@ def latent_diffusion(autoencoder: VAE, prior: Diffusion, *, levels: int | None, 
 
     def log_prob(params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         vae_key, latent_key, key = jax.random.split(key, 3)
-        # E_q log p(x|z) is what the VAE's own bound is without its own prior.
+        # E_q log p(x|z) is what the VAE's own bound is without its own prior. One key, and so one preparation of x.
         mean, log_var = autoencoder.encode(params, vae_key, x)
-        elbo = autoencoder.elbo(params, {}, vae_key, x).log_prob
-        reconstruction = elbo + losses.normal_kl_to_standard(mean, log_var)
+        elbo = autoencoder.elbo(params, {}, vae_key, x)
+        reconstruction = elbo.log_prob + losses.normal_kl_to_standard(mean, log_var)
         entropy = -jnp.sum(_negative_entropy(log_var), axis=-1)
-        of_latents = prior.model.log_prob(params, {}, key, latents(params, model_state, latent_key, x))
+        of_latents = prior.model.log_prob(params, {}, key, drawn(model_state, latent_key, mean, log_var))
         log_p_z = of_latents.log_prob + mean.shape[-1] * jnp.log(scale(model_state))
-        return Likelihood(reconstruction + log_p_z + entropy, "lower_bound", of_latents.settings)
+        return Likelihood(reconstruction + log_p_z + entropy, "lower_bound", (*elbo.settings, *of_latents.settings))
 
     def sample(params: Params, model_state: ModelState, key: Key, n: int, *, label: Array | None = None) -> Array:
         if label is not None:

@@ -2,7 +2,8 @@
 
     e(t) = (sin(t w_0), ..., sin(t w_(D/2-1)), cos(t w_0), ..., cos(t w_(D/2-1))),    w_i = 10000^(-2 i / D)   (1)
 
-the positional encoding of Vaswani et al. (NeurIPS 2017, arXiv:1706.03762), which DDPM uses for its times.
+the positional encoding of Vaswani et al. (NeurIPS 2017, arXiv:1706.03762), with all sines first; DDPM tells its times
+by one of this kind.
 """
 
 import flax.linen as nn

@@ -10,7 +10,8 @@ where e is the time's embedding, with the label's added to it. Self-attention fo
 last convolution of a block, the last product of an attention and the last layer of all begin at zero.
 
 Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239, appendix B, whose
-    U-Net this is but for heads (one there) and the channels of e; Ronneberger, Fischer & Brox, "U-Net", MICCAI 2015,
+    U-Net this is but for the number of heads (one there) and of groups, and where the sides are halved zeros on all
+    four; Ronneberger, Fischer & Brox, "U-Net", MICCAI 2015,
     arXiv:1505.04597.
 """
 
@@ -104,7 +105,13 @@ class UNet(nn.Module):
                 f"both sides must be divisible by {multiple}."
             )
         if any(channels % self.groups for channels in self.features):
-            raise UserError(f"{self.groups} groups do not divide each of the channels {self.features}.")
+            raise UserError(
+                f"channels {self.features} of a U-Net do not make {self.groups} groups for its normalisations: "
+                f"multiples of {self.groups}."
+            )
+        attended = {self.features[-1], *(self.features[level] for level in self.attention)}
+        if self.head_dim is not None and any(channels % self.head_dim for channels in attended):
+            raise UserError(f"heads of {self.head_dim} channels do not divide those of attention, {sorted(attended)}.")
 
 
 class ResidualBlock(nn.Module):

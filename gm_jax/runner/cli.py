@@ -137,7 +137,7 @@ def _dispatch(config_type: type, build: Callable, argv: list[str]) -> None:
 
         train.run(module, args.config, build, args.workdir, args.cluster)
     elif verb == "evaluate":
-        args_type = _evaluate_args(config_type)
+        args_type = _with_fields(EvaluateArgs, config_type, config_lib.measuring_fields(config_type))
         args = tyro.cli(args_type, prog=prog, args=argv, default=args_type(workdir=workdir))
         config_lib.check(args)
         from gm_jax.runner import evaluate
@@ -152,7 +152,8 @@ def _dispatch(config_type: type, build: Callable, argv: list[str]) -> None:
 
         plan.run(module, args.config, build, args.plan)
     else:
-        args = tyro.cli(SampleArgs, prog=prog, args=argv, default=SampleArgs(workdir=workdir))
+        args_type = _with_fields(SampleArgs, config_type, config_lib.sampling_fields(config_type))
+        args = tyro.cli(args_type, prog=prog, args=argv, default=args_type(workdir=workdir))
         config_lib.check(args)
         from gm_jax.runner import sample
 
@@ -173,14 +174,14 @@ def _train_args(config_type: type, default_workdir: Path, description: str) -> t
     return TrainArgs
 
 
-def _evaluate_args(config_type: type) -> type:
-    """EvaluateArgs, and a flag for every field of the experiment that is marked `Measuring`."""
+def _with_fields(verb_args: type, config_type: type, marked: dict[str, Any]) -> type:
+    """A verb's own arguments, and a flag for every field of the experiment that is marked for it."""
     fields = []
-    for name, hint in config_lib.measuring_fields(config_type).items():
+    for name, hint in marked.items():
         help_text = f"{_text_under(config_type, name)} By default the run's own."
         fields.append((name, Annotated[hint | None, tyro.conf.arg(help=help_text)], None))
-    described = {"__doc__": EvaluateArgs.__doc__}
-    return dataclasses.make_dataclass("Args", fields, bases=(EvaluateArgs,), namespace=described, frozen=True)
+    described = {"__doc__": verb_args.__doc__}
+    return dataclasses.make_dataclass("Args", fields, bases=(verb_args,), namespace=described, frozen=True)
 
 
 def _text_under(config_type: type, name: str) -> str:

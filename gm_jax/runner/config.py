@@ -11,7 +11,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -33,6 +33,10 @@ class Measuring:
 
     The evaluation that training ends with goes by it; the verb `evaluate` takes it as a flag, for another.
     """
+
+
+class Sampling:
+    """Marks, as `Measuring` does, a field that changes how samples are drawn: the verb `sample` takes it too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,8 +197,18 @@ def load(path: Path) -> Saved:
 
 def measuring_fields(config_type: type) -> dict[str, Any]:
     """The fields that an evaluation may set anew: name -> type."""
-    hints = typing.get_type_hints(config_type, include_extras=True)
-    return {name: hint for name, hint in hints.items() if Measuring in typing.get_args(hint)}
+    return _marked(config_type, {Measuring, Sampling})
+
+
+def sampling_fields(config_type: type) -> dict[str, Any]:
+    """Those of them that decide how samples are drawn: name -> type."""
+    return _marked(config_type, {Sampling})
+
+
+def given(args: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that arguments have for fields, where they have any."""
+    values = {name: getattr(args, name) for name in fields}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def differences(config: Any, saved: Any) -> list[str]:
@@ -226,6 +240,11 @@ def steps_are_independent_of_their_number(config: Any) -> bool:
     """Whether the first steps of a run are the same however many there are: whether every learning rate is constant."""
     optimizers = [value for value in vars(config).values() if isinstance(value, OptimizerConfig)]
     return bool(optimizers) and all(optimizer.schedule == "constant" for optimizer in optimizers)
+
+
+def _marked(config_type: type, marks: set[type]) -> dict[str, Any]:
+    hints = typing.get_type_hints(config_type, include_extras=True)
+    return {name: hint for name, hint in hints.items() if any(mark in typing.get_args(hint) for mark in marks)}
 
 
 def _out_of_bounds(config: Any) -> Iterator[str]:

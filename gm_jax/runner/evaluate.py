@@ -28,8 +28,7 @@ _CALIBRATION = 1_000  # examples of the validation split, at most
 
 def run(module: str, config_type: type, build: Callable, args: "EvaluateArgs") -> None:
     """Evaluate a split with a checkpoint of the run in a folder; `args` may set anew the fields that only measure."""
-    anew = {name: getattr(args, name) for name in config_lib.measuring_fields(config_type)}
-    anew = {name: value for name, value in anew.items() if value is not None}
+    anew = config_lib.given(args, config_lib.measuring_fields(config_type))
     opened = reopen(module, config_type, build, args.workdir, data_dir=args.data_dir, anew=anew)
     state, step = restore(opened, args.checkpoint)
     records = measure(opened, state, step, split=args.split, seed=args.seed, batch_size=args.batch_size)

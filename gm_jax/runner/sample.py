@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gm_jax.errors import UserError
+from gm_jax.runner import config as config_lib
 from gm_jax.runner import evaluate, pictures
 from gm_jax.runner.run import Run, reopen, restore
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 def run(module: str, config_type: type, build: Callable, args: "SampleArgs") -> None:
     """Write samples as a PNG and as an array."""
-    opened = reopen(module, config_type, build, args.workdir, with_data=False)
+    anew = config_lib.given(args, config_lib.sampling_fields(config_type))
+    opened = reopen(module, config_type, build, args.workdir, with_data=False, anew=anew)
     png = _with_suffix(args.output or opened.folder.root / f"samples-seed{args.seed}.png")
     state, step = restore(opened, args.checkpoint)
     samples = evaluate.draw_samples(opened, state, args.num, seed=args.seed, **_settings(opened, args))

@@ -1,12 +1,15 @@
 """How long a sample takes, beside a sample of other models: measured where the run is, for its table and its file."""
 
+import dataclasses
 import statistics
 import time
 
 import jax
 import jax.numpy as jnp
 
+from gm_jax.errors import UserError
 from gm_jax.evaluation.report import Record
+from gm_jax.runner import config as config_lib
 from gm_jax.runner.run import Run, abstract_batch
 from gm_jax.training import parallel
 from gm_jax.training.state import TrainState
@@ -19,7 +22,8 @@ _REPEATS = 5
 def records(run: Run, state: TrainState) -> list[Record]:
     """The time per sample of the run's model and of its rivals, and how many times as long theirs is.
 
-    None where the experiment has no rivals. They have parameters of zero: a sampler takes the same time with any.
+    None where the experiment has no rivals; one that does not take the data is passed over. They have parameters of
+    zero: a sampler takes the same time with any.
     """
     if not run.experiment.rivals:
         return []
@@ -28,7 +32,11 @@ def records(run: Run, state: TrainState) -> list[Record]:
     found = [_record(run, "time per sample", 1e3 * own, "ms")]
     for name, rival in run.experiment.rivals.items():
         batch = abstract_batch(run.spec, 1)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(rival.init, _key(), batch))
+        try:
+            shapes = jax.eval_shape(rival.init, _key(), batch)
+        except UserError:  # not for data of this shape: no reason to lose what else has been measured
+            continue
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         theirs = seconds_per_sample(rival, *zeros)
         found += [
             _record(run, f"time per sample, {name}", 1e3 * theirs, "ms"),
@@ -54,6 +62,12 @@ def _key() -> jax.Array:
 
 
 def _record(run: Run, name: str, value: float, unit: str) -> Record:
-    settings = {"device": jax.local_devices()[0].device_kind, "samples_at_once": NUM_SAMPLES}
+    usual = {field.name: field.default for field in dataclasses.fields(run.config)}
+    chosen = {name: getattr(run.config, name) for name in config_lib.sampling_fields(type(run.config))}
+    settings = {
+        "device": jax.local_devices()[0].device_kind,
+        "samples_at_once": NUM_SAMPLES,
+        **{name: value for name, value in chosen.items() if value != usual[name]},
+    }
     spec = run.spec
     return Record(name, value, unit, "measured", spec.name, spec.measure, "none", NUM_SAMPLES * _REPEATS, settings)

@@ -232,7 +232,7 @@ def _effects(
 
     def save(step: int, state: TrainState, validation: float | None) -> None:
         member.enter("saving", step)
-        checkpointer.save(step, parallel.everywhere(state), metric=validation)
+        checkpointer.save(step, parallel.everywhere(state), metric=validation if recorder.is_whole(step) else None)
 
     return loop.Effects(
         log=recorder.log,
@@ -295,6 +295,10 @@ class _Follower:
             raise NonFiniteError(step, "validation log_prob", validation)
         return validation
 
+    def is_whole(self, step: int) -> bool:
+        """Whether every player has begun to move: a model of which a part is yet to train is never the best."""
+        return step > max(objective.since for objective in self._run.experiment.model.objectives)
+
     def out_of_patience(self) -> bool:
         return False  # process 0, which has the log, decides
 
@@ -354,7 +358,7 @@ class _Recorder(_Follower):
 
     def out_of_patience(self) -> bool:
         patience = self._run.config.train.patience
-        values = [value for _, value in self._log.column("validation", "log_prob")]
+        values = [value for step, value in self._log.column("validation", "log_prob") if self.is_whole(step)]
         return bool(patience) and len(values) > patience and max(values[-patience:]) <= max(values[:-patience])
 
     def tick(self, step: int) -> None:

@@ -91,6 +91,23 @@ def test_all_times_are_trained_equally_and_none_else():
     np.testing.assert_allclose(shares, [0.0, 1 / T, 1 / T, 1 / T, 0.0], atol=4 * np.sqrt(1 / T / 30_000))
 
 
+def test_the_network_is_told_that_it_trains_and_gets_noise_of_its_own_for_it():
+    told = []
+
+    class Asked(Fixed):
+        def apply(self, variables, x_t, t, label, train=False, rngs=None):
+            told.append((train, rngs))
+            return self.fn(x_t, t, label)
+
+    model = of_points(Asked(lambda x_t, t, label: jnp.zeros_like(x_t)))
+    loss_of(model, jnp.ones((4, 2)))
+    log_probs(model, jnp.ones((4, 2)))
+    (trains, rngs), *measured = told
+    assert (trains, list(rngs)) == (True, ["dropout"])
+    assert measured
+    assert all((train, rngs) == (False, None) for train, rngs in measured)
+
+
 # The bound.
 
 
@@ -218,3 +235,19 @@ def test_labels_are_refused_where_there_are_none():
         of_points(best_noise(0.0, 1.0)).model.sample({"diffusion": {}}, {}, KEY, 2, label=jnp.zeros(2, jnp.int32))
     with pytest.raises(UserError, match="data have none"):
         of_labels().model.objectives[0].loss({"diffusion": {}}, {}, KEY, {"x": jnp.zeros((2, 2))})
+
+
+def test_what_is_predicted_of_images_is_cut_to_their_range():
+    everywhere_50 = Fixed(lambda x_t, t, label: jnp.full_like(x_t, 50.0))
+    for space, largest in ((diffusion_space.pixels(levels=17), 1.0), (diffusion_space.points(), 50.0)):
+        model = diffusion.diffusion(
+            everywhere_50,
+            space,
+            SCHEDULE,
+            shape=(2, 2, 1),
+            parameterization=parameterization.data(),
+            sampler=diffusion.ddim(SCHEDULE, 5),
+            variance_fn=diffusion_process.transition_variance,
+        )
+        chain = jax.jit(model.trajectory, static_argnums=3)({"diffusion": {}}, {}, KEY, 3)
+        np.testing.assert_allclose(chain.x0_hat, np.full((5, 3, 2, 2, 1), largest), rtol=1e-6)

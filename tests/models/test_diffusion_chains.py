@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gm_jax.models import diffusion, diffusion_chains, diffusion_space, parameterization
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
@@ -76,6 +77,27 @@ def test_pictures_show_what_they_say():
     np.testing.assert_array_equal(drawn["reverse_chain"][::2, -1], samples)
     np.testing.assert_array_equal(drawn["reverse_chain"][1::2, -1], samples)
     assert np.all(np.asarray(drawn["reverse_chain"][:, 0] != drawn["reverse_chain"][:, -1]).any(axis=(1, 2, 3)))
+
+
+@pytest.mark.slow
+def test_rows_of_pictures_are_the_samples_that_they_are_called():
+    x = images()
+    params, pictures = random_params(MODEL, x), diffusion_chains.grids(MODEL)
+    names = ("classes", "samples_by_steps", "guidance")
+    drawn = {name: jax.jit(pictures[name])(params, {}, KEY, x) for name in names}
+
+    def draw(n, **settings):
+        return jax.jit(lambda params: MODEL.sample(params, {}, KEY, n, **settings))(params)
+
+    classes = draw(30, label=jnp.repeat(jnp.arange(3), 10))
+    np.testing.assert_array_equal(drawn["classes"], classes.reshape(3, 10, 2, 2, 1))
+    for row, num_steps in zip(drawn["samples_by_steps"], (10, 20, 50, T), strict=True):
+        np.testing.assert_array_equal(row, draw(10, sampler=diffusion.ddim(SCHEDULE, num_steps)))
+    for row, weight in zip(drawn["guidance"], diffusion_chains.WEIGHTS, strict=True):
+        by_weight = draw(3, label=jnp.arange(3), guidance=weight)
+        # One level more or less where two ways of compiling round apart.
+        assert np.abs(by_weight.astype(np.int32) - row.astype(np.int32)).max() <= 1
+    assert all(len(np.unique(drawn[name], axis=0)) > 1 for name in names)
 
 
 def test_points_have_no_grids():

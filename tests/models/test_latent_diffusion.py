@@ -132,7 +132,7 @@ def test_a_diffusion_model_of_the_standard_normal_makes_the_bound_the_vaes_own()
     np.testing.assert_allclose(found.mean(), reconstruction - kl, atol=4 * found.std() / np.sqrt(num))
     assert found.std() / np.sqrt(num) < 0.04
     assert likelihood.kind == "lower_bound"
-    assert dict(likelihood.settings) == {"T": 40, "bound_terms": 39}
+    assert dict(likelihood.settings) == {"L": 1, "T": 40, "bound_terms": 39}
 
 
 def test_the_scale_counts_in_the_bound():

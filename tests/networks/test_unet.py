@@ -24,7 +24,8 @@ def applied(module):
 
 def test_the_first_prediction_is_zero():
     module = unet.UNet((4,), groups=2)
-    np.testing.assert_array_equal(module.init_with_output(jax.random.key(0), *inputs()[:2])[0], np.zeros((2, 4, 4, 1)))
+    outputs, _ = jax.jit(module.init_with_output)(jax.random.key(0), *inputs()[:2])
+    np.testing.assert_array_equal(outputs, np.zeros((2, 4, 4, 1)))
 
 
 def test_every_pixel_time_and_label_reach_every_pixel_of_their_own_example(randomized):
@@ -42,6 +43,79 @@ def test_every_pixel_time_and_label_reach_every_pixel_of_their_own_example(rando
         difference = np.abs(applied(module)(params, *moved) - whole)
         assert (difference[0] > 0).all()
         assert difference[1].max() < 1e-6
+
+
+def by_hand(params, x_t, t, label):
+    """Equations (1) to (4) in float64, for SMALL; the order of what is done is read off the paper's figure."""
+
+    def dense(name, h, of=params):
+        return h @ of[name]["kernel"] + of[name].get("bias", 0.0)
+
+    def silu(h):
+        return h / (1.0 + np.exp(-h))
+
+    def conv(of, h, stride=1):
+        kernel, bias = of["kernel"], of["bias"]
+        reach = kernel.shape[0] // 2
+        padded = np.pad(h, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+        out = np.zeros((*h.shape[:3], kernel.shape[3]))
+        for i, j in np.ndindex(kernel.shape[:2]):
+            out += padded[:, i : i + h.shape[1], j : j + h.shape[2]] @ kernel[i, j]
+        return out[:, ::stride, ::stride] + bias
+
+    def norm(of, h, groups=2):
+        parts = h.reshape(len(h), -1, groups, h.shape[-1] // groups)
+        mean, var = parts.mean(axis=(1, 3), keepdims=True), parts.var(axis=(1, 3), keepdims=True)
+        return ((parts - mean) / np.sqrt(var + 1e-5)).reshape(h.shape) * of["scale"] + of["bias"]
+
+    def block(name, x):
+        of = params[name]
+        h = conv(of["conv_0"], silu(norm(of["norm_0"], x)))
+        h = h + dense("time", silu(e), of)[:, None, None]
+        h = conv(of["conv_1"], silu(norm(of["norm_1"], h)))
+        return h + (conv(of["shortcut"], x) if "shortcut" in of else x)
+
+    def attend(name, x, head_dim=4):
+        of, places = params[name], (len(x), -1, x.shape[-1] // head_dim, head_dim)
+        h = norm(of["GroupNorm_0"], x)
+        q, k, v = (dense(which, h, of).reshape(places) for which in ("query", "key", "value"))
+        weights = np.exp(np.einsum("bnhd,bmhd->bhnm", q, k) / np.sqrt(head_dim))
+        y = np.einsum("bhnm,bmhd->bnhd", weights / weights.sum(axis=-1, keepdims=True), v)
+        return x + dense("out", y.reshape(x.shape), of)
+
+    angles = t[:, None] * 10_000.0 ** (-np.arange(2) / 2)
+    time = params["time"]
+    e = dense("Dense_1", silu(dense("Dense_0", np.concatenate([np.sin(angles), np.cos(angles)], axis=1), time)), time)
+    e = e + label_bias(time, label)
+    first = conv(params["first"], x_t)
+    above = block("down_0_0", first)
+    halved = conv(params["halve_0"], above, stride=2)
+    below = attend("down_attention_1_0", block("down_1_0", halved))
+    h = block("middle_1", attend("middle_attention", block("middle_0", below)))
+    for i, left_behind in enumerate((below, halved)):
+        h = block(f"up_1_{i}", np.concatenate([h, left_behind], axis=-1))
+        h = attend(f"up_attention_1_{i}", h)
+    h = conv(params["double_1"], h.repeat(2, axis=1).repeat(2, axis=2))
+    for i, left_behind in enumerate((above, first)):
+        h = block(f"up_0_{i}", np.concatenate([h, left_behind], axis=-1))
+    return conv(params["last"], silu(norm(params["norm"], h)))
+
+
+def label_bias(time, label):
+    (of,) = (value for name, value in time.items() if name.startswith("LabelBias"))
+    (table,) = jax.tree.leaves(of)
+    return table[label]
+
+
+def test_it_is_the_network_of_the_paper(randomized):
+    module = unet.UNet(**SMALL, num_classes=3)
+    x_t, t, label = inputs()
+    params = randomized(module, x_t, t, label)
+    in_float64 = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
+    expected = by_hand(in_float64, *(np.asarray(array) for array in (x_t.astype(jnp.float32), t, label)))
+    assert expected.std() > 1e-2
+    found = applied(module)(params, x_t, t, label)
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4 * expected.std())
 
 
 def test_dropout_is_for_training(randomized):
@@ -78,6 +152,7 @@ def test_sides_double_by_repeating_each_place():
         ((2,), {}, "images"),
         ((6, 7, 1), {}, "divisible by 2"),
         ((4, 4, 1), {"groups": 8}, "8 groups"),
+        ((4, 4, 1), {"head_dim": 3}, "heads of 3"),
     ],
 )
 def test_what_does_not_fit_is_refused(shape, settings, message):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import jax.numpy as jnp
@@ -142,11 +143,18 @@ def test_fields_that_are_gone_or_new_are_differences():
 @dataclasses.dataclass(frozen=True)
 class Measured(Config):
     samples: Annotated[Count, config_lib.Measuring] = 5
+    sampler: Annotated[str, config_lib.Sampling] = "ancestral"
 
 
 def test_a_field_that_measures_is_known_with_its_range_and_is_part_of_the_run():
     assert config_lib.measuring_fields(Config) == {}
-    assert config_lib.measuring_fields(Measured) == {"samples": Annotated[Count, config_lib.Measuring]}
+    fields = config_lib.measuring_fields(Measured)
+    assert fields == {
+        "samples": Annotated[Count, config_lib.Measuring],
+        "sampler": Annotated[str, config_lib.Sampling],
+    }
+    assert list(config_lib.sampling_fields(Measured)) == ["sampler"]
+    assert config_lib.given(SimpleNamespace(samples=None, sampler="ddim", seed=3), fields) == {"sampler": "ddim"}
     with pytest.raises(UserError, match="samples must be at least 1, got 0"):
         config_lib.check(Measured(samples=0))
     assert config_lib.differences(Measured(samples=6), config_lib.to_dict(Measured())) == ["samples: 5 (saved) != 6"]

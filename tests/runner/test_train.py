@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from experiments import vae
+from experiments import latent_diffusion, vae
 from gm_jax.runner import pictures, train
 from gm_jax.training import metrics
 from gm_jax.training.checkpoint import Checkpointer
@@ -282,3 +282,25 @@ def test_a_run_killed_before_its_first_file_was_whole_begins_anew(command, tiny,
     ended = command("--workdir", tmp_path, *tiny, "--train.steps", "2")
     assert ended.code == 0, ended.err
     assert not (tmp_path / "config.json.tmp").exists()
+
+
+@pytest.mark.slow
+def test_a_model_of_which_a_part_is_yet_to_train_is_never_the_best(command, tmp_path):
+    # The second stage learns so fast that it soon is worse than what it began with.
+    folder = tmp_path / "run"
+    arguments = (
+        *("--train.steps", "60", "--train.checkpoint-every", "10", "--train.batch-size", "32"),
+        *("--autoencoder.steps", "30", "--autoencoder.hidden", "8", "--autoencoder.latent-dim", "2"),
+        *("--train.patience", "2", "--train.ema-decay", "0", "--optimizer.learning-rate", "3", "--hidden", "8"),
+        *("--diffusion-steps", "50", "--sampling-steps", "3", "--validation-terms", "5", "--features", "8", "8"),
+    )
+    ended = command("--workdir", folder, *arguments, experiment=latent_diffusion)
+    assert ended.code == 0, ended.err
+    lines = metrics.read(folder / "metrics.jsonl")
+    values = {line.step: line.values["log_prob"] for line in lines if line.split == "validation"}
+    assert list(values) == [10, 20, 30, 40, 50, 60]  # and patience is not lost on the first stage
+    assert max(values, key=values.get) <= 30
+    best = max((step for step in values if step > 30), key=values.get)
+    assert {record["settings"].get("step", best) for record in json.loads((folder / "results.json").read_text())} == {
+        best
+    }
