@@ -1,0 +1,106 @@
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import gan_training, timing
+
+DEFAULT = "gm_jax, jaxlib's default flags"
+
+
+def results():
+    seconds = {"gm_jax": 0.2, DEFAULT: 0.4, gan_training.THEIRS: 0.5, gan_training.TUTORIAL: 0.1}
+    return {
+        "rounds": [{name: timing.Sample(value, 0.0) for name, value in seconds.items()}] * timing.FEWEST_CLEAN,
+        "compile_seconds": {"gm_jax": 5.0, DEFAULT: 4.0},
+        "parity": {"parameters": {"generator": 3_000, "discriminator": 40}, "losses": 1e-8, "gradients": 2e-7},
+        "experiment_flags": "--flag",
+        "machine": "a machine",
+        "versions": {"jax": "0"},
+    }
+
+
+def test_the_report_has_a_row_for_each_of_ours_and_theirs_and_the_time_of_a_step():
+    report = gan_training.report(results())
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in report.splitlines() if line.startswith("|")]
+    assert [row[:4] + row[5:] for row in rows[2:]] == [
+        ["gm_jax", "PyTorch", "20", "50", "at least 1: met", "5/5"],
+        ["gm_jax", "PyTorch, the tutorial's loop", "20", "10", "at least 1: missed", "5/5"],
+        [DEFAULT, "PyTorch", "40", "50", "-", "5/5"],
+        [DEFAULT, "PyTorch, the tutorial's loop", "40", "10", "-", "5/5"],
+    ]
+    assert [row[4].split()[0] for row in rows[2:]] == ["2.50", "0.50", "1.25", "0.25"]
+    assert "XLA_FLAGS=--flag" in report
+    assert "generator 3,000, discriminator 40. Losses differ by 1e-08, an array's gradient by 2e-07" in report
+
+
+# No test needs PyTorch: what it does with the converted arrays is written out here, with XLA's convolution in PyTorch's
+# layout. That PyTorch itself agrees is checked by the benchmark before it times anything.
+def convolved(x, weight, *, stride=2, padding=1, spread=1):
+    layout = ("NCHW", "OIHW", "NCHW")
+    y = jax.lax.conv_general_dilated(
+        x, weight.copy(), (stride,) * 2, [(padding,) * 2] * 2, lhs_dilation=(spread,) * 2, dimension_numbers=layout
+    )
+    return np.asarray(y)
+
+
+def transposed(x, weight):
+    """ConvTranspose2d of kernel 4, stride 2, padding 1, and weight [C, F, 4, 4]."""
+    flipped = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    return convolved(x, flipped, stride=1, padding=2, spread=2)
+
+
+def normalized(x, scale, bias):
+    mean, var = x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True)
+    return (x - mean) / np.sqrt(var + 1e-5) * scale.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def both():
+    """Our variables and PyTorch's parameters."""
+    params = gan_training.random_params()
+    _, state = jax.eval_shape(gan_training.model().init, jax.random.key(0), {"x": gan_training.data()[:2]})
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)  # running statistics, not read here
+    ours = {player: {"params": params[player], **zeros[player]} for player in params}
+    return ours, gan_training.arrays(params, 28)
+
+
+def test_the_converted_generator_is_ours(both):
+    from gm_jax.networks.dcgan import DCGANGenerator
+
+    variables, arrays = both
+    dense, *first, inner = arrays["generator"][:4]
+    *second, outer, bias = arrays["generator"][4:]
+    z = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
+    h = np.maximum(normalized((z @ dense.T).reshape(3, 128, 7, 7), *first), 0)
+    h = np.maximum(normalized(transposed(h, inner), *second), 0)
+    theirs = np.tanh(transposed(h, outer) + bias)
+    network = DCGANGenerator((28, 28, 1), (128, 64))
+    ours, _ = network.apply(variables["generator"], z, train=True, mutable="batch_stats")
+    np.testing.assert_allclose(theirs.transpose(0, 2, 3, 1), ours, atol=2e-5)
+    assert np.std(ours) > 0.1
+
+
+def test_the_converted_discriminator_is_ours(both):
+    from gm_jax.networks.dcgan import DCGANDiscriminator
+
+    variables, arrays = both
+    first, bias, second, *norm, dense, offset = arrays["discriminator"]
+    x = np.random.default_rng(0).normal(size=(3, 28, 28, 1)).astype(np.float32)
+
+    def leaky(h):
+        return np.where(h > 0, h, 0.2 * h)
+
+    h = leaky(convolved(x.transpose(0, 3, 1, 2), first) + bias.reshape(1, -1, 1, 1))
+    h = leaky(normalized(convolved(h, second), *norm))
+    theirs = (h.reshape(3, -1) @ dense.T + offset)[:, 0]
+    network = DCGANDiscriminator((64, 128))
+    (ours, _), _ = network.apply(variables["discriminator"], x, train=True, mutable="batch_stats")
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_our_step_runs_on_batches_from_the_host(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(gan_training, "BATCH", 4)
+    monkeypatch.setattr(gan_training, "STEPS", 2)
+    gan_training.make_steps(gan_training.random_params(), "")(1)
