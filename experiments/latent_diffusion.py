@@ -2,7 +2,9 @@
 
     python -m experiments.latent_diffusion                                   # digits, both stages
     python -m experiments.latent_diffusion --autoencoder.beta 1              # a VAE whose prior is learned afterwards
-Measured: not yet.
+Measured: test NLL <= 144.0 nats (lower bound on log p, all 999 denoising terms) of the 180 test digits as points of
+[0, 1]^64; a sample takes 0.9 ms and one of pixel diffusion, in as many steps, 27.5: 31 times as long. 1.2 minutes on
+two CPU cores, both stages and the measuring, beside other work.
 """
 
 import dataclasses
