@@ -56,7 +56,7 @@ def data() -> np.ndarray:
 
 
 def model():
-    """The model that experiments/ddpm.py builds of this size."""
+    """DDPM with the U-Net of the peer: eight channels a head, and samples by DDIM."""
     from gm_jax.models import diffusion, diffusion_space, parameterization
     from gm_jax.networks.unet import UNet
     from gm_jax.ops import diffusion_process
