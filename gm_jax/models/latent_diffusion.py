@@ -61,7 +61,7 @@ def latent_diffusion(autoencoder: VAE, prior: Diffusion, *, levels: int | None, 
         params = autoencoder.model.init(vae_key, batch)[0]
         params |= prior.model.init(prior_key, {"x": jnp.zeros((1, *prior.shape))})[0]
         zero = jnp.zeros(())
-        return params, {"latents": {"mean": zero, "mean_square": zero, "count": jnp.zeros((), jnp.int32)}}
+        return params, {"latents": {"mean": zero, "mean_square": zero, "count": zero}}
 
     def scale(model_state: ModelState) -> Array:
         moments = model_state["latents"]
@@ -114,7 +114,7 @@ def latent_diffusion(autoencoder: VAE, prior: Diffusion, *, levels: int | None, 
 
 def _averaged(moments: dict[str, Array], mean: Array, log_var: Array) -> dict[str, Array]:
     """The moments of z over all entries, a batch of q's later: a mean at first, then an average that forgets."""
-    count = moments["count"] + 1
+    count = moments["count"] + 1.0
     weight = jnp.maximum(1.0 / count, 1.0 - _MOST_WEIGHT_ON_THE_PAST)
     now = {"mean": jnp.mean(mean), "mean_square": jnp.mean(jnp.square(mean) + jnp.exp(log_var))}
     return {name: moments[name] + weight * (value - moments[name]) for name, value in now.items()} | {"count": count}

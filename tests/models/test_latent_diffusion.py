@@ -57,7 +57,7 @@ def points(num, seed=0):
 
 
 def moments(mean, mean_square, count=1):
-    return {"latents": {"mean": jnp.float32(mean), "mean_square": jnp.float32(mean_square), "count": jnp.int32(count)}}
+    return {"latents": {"mean": jnp.float32(mean), "mean_square": jnp.float32(mean_square), "count": jnp.float32(count)}}
 
 
 def trained(model, num_steps, start=None):
