@@ -57,7 +57,8 @@ def points(num, seed=0):
 
 
 def moments(mean, mean_square, count=1):
-    return {"latents": {"mean": jnp.float32(mean), "mean_square": jnp.float32(mean_square), "count": jnp.float32(count)}}
+    values = {"mean": mean, "mean_square": mean_square, "count": count}
+    return {"latents": {name: jnp.float32(value) for name, value in values.items()}}
 
 
 def trained(model, num_steps, start=None):
