@@ -24,9 +24,7 @@ class PlayersConfig:
     """What every adversarial experiment shares: all but the game."""
 
     data: runner.DataConfig = runner.DataConfig()
-    train: runner.TrainConfig = runner.TrainConfig(
-        steps=6_000, batch_size=128, steps_per_call=10, checkpoint_every=1_000, ema_decay=0.995
-    )
+    train: runner.TrainConfig = runner.TrainConfig(steps=6_000, batch_size=128, checkpoint_every=1_000, ema_decay=0.995)
     generator: AdamConfig = AdamConfig(schedule="cosine")
     discriminator: AdamConfig = AdamConfig(schedule="cosine")
     network: Literal["conv", "mlp"] | None = None

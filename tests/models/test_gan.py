@@ -3,6 +3,7 @@
 import itertools
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from gm_jax.models import games, gan
 from gm_jax.networks.gan_mlp import MLPDiscriminator, MLPGenerator
 from gm_jax.networks.minibatch_discrimination import MinibatchDiscrimination
 from gm_jax.networks.normalization import BatchNorm, WithReferenceBatch
-from gm_jax.training import state, step
+from gm_jax.training import parallel, state, step
 
 BATCH, LATENT = 16, 3
 KERNELS = gan.Kernels(
@@ -131,6 +132,22 @@ def test_feature_matching_is_the_distance_of_mean_features_and_sees_the_data():
     np.testing.assert_array_equal(loss(other, now.model_state, key)[0], value)
 
 
+def test_no_gradient_of_feature_matching_reaches_the_discriminator():
+    matching, deceiving = make(feature_matching=True), make()
+    now = begin(matching)
+    after, other = (advance(model, now, 1)[0][0] for model in (matching, deceiving))
+    # Whatever the generator's loss is made of, the discriminator moves by its own alone.
+    jax.tree.map(np.testing.assert_array_equal, after.params["discriminator"], other.params["discriminator"])
+    jax.tree.map(np.testing.assert_array_equal, after.opt_state["discriminator"], other.opt_state["discriminator"])
+    moved = [
+        np.any(np.asarray(one) != np.asarray(same))
+        for one, same in zip(
+            jax.tree.leaves(after.params["generator"]), jax.tree.leaves(other.params["generator"]), strict=True
+        )
+    ]
+    assert all(moved)
+
+
 def test_historical_means_are_the_explicit_means_of_all_parameters_that_were_penalised():
     model = make(historical_averaging=0.1)
     now = begin(model)
@@ -241,3 +258,48 @@ def test_feature_matching_over_an_axis_takes_the_means_of_the_whole_batch():
         for x in (points(), fake)
     )
     np.testing.assert_allclose(found, np.full(2, np.sum((real_mean - fake_mean) ** 2)), rtol=1e-5)
+
+
+class SameLatents(nn.Module):
+    """A generator of the same latents in every step and on every device: strategies draw others."""
+
+    generator: nn.Module
+
+    @nn.compact
+    def __call__(self, z, *, train):
+        few = jax.random.normal(jax.random.key(8), (BATCH // 2, z.shape[1]))
+        return self.generator(few[np.arange(len(z)) % len(few)], train=train)
+
+
+# With feature matching the generator's loss does not see the similarities, without it not the mean features.
+@pytest.mark.slow
+@pytest.mark.parametrize("feature_matching", [True, False])
+def test_both_players_move_as_one_batch_would_have_them_whether_mapped_or_not(feature_matching):
+    def two_players(axis_name):
+        return make(
+            generator=SameLatents(WithReferenceBatch(partial(MLPGenerator, (8,), (2,)))),
+            discriminator=MLPDiscriminator(
+                (8,), minibatch_discrimination=MinibatchDiscrimination(3, 2, axis_name=axis_name)
+            ),
+            feature_matching=feature_matching,
+            historical_averaging=0.1,
+            axis_name=axis_name,
+        )
+
+    # Plain descent: what Adam divides by would make noise of a vanishing gradient.
+    descent = {player: optax.sgd(0.1) for player in optimizers()}
+    fresh = state.create(two_players(None).model, descent, jax.random.key(0), {"x": points()})
+    ends = {}
+    for name, strategy in {"jit": parallel.jit(), "pmap": parallel.pmap(), "vmap": parallel.vmap(2)}.items():
+        model = two_players(strategy.axis_name).model
+        compiled = strategy.compile(step.make_train_step(model, descent, seed=0, axis_name=strategy.axis_name))
+        current = strategy.place(jax.tree.map(jnp.copy, fresh))
+        for index in range(3):
+            current, metrics = compiled(current, strategy.place_batches({"x": points(index)[None]}))
+        ends[name] = jax.device_get((current, metrics))
+    for name in ("pmap", "vmap"):
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-6), ends[name][0], ends["jit"][0])
+        # The norm that is told under a map is of the averaged gradient too.
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), ends[name][1], ends["jit"][1])
+    moved = jax.tree.map(lambda old, new: np.abs(old - new).max(), jax.device_get(fresh.params), ends["jit"][0].params)
+    assert all(distance > 1e-4 for distance in jax.tree.leaves(moved)), moved

@@ -1,12 +1,15 @@
-"""A run of two players: what is fitted to validation and counted on samples is told; a longer run goes on exactly."""
+"""A run of two players: what is fitted to validation and counted on samples is told; it goes on after kills."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
 
 from experiments import improved_gan
 from gm_jax import runner
+from gm_jax.runner.run import reopen
+from gm_jax.training.checkpoint import Checkpointer
 
 FLAGS = (
     *("--data.name", "toy:eight_gaussians", "--hidden", "8", "--centres", "40", "--train.batch-size", "16"),
@@ -49,3 +52,23 @@ def test_bandwidth_modes_and_a_bit_for_bit_longer_run(tmp_path):
     command("evaluate", "--workdir", whole, "--centres", 400)
     again = [record for record in json.loads((whole / "results.json").read_text()) if record["name"] == "nll"]
     assert [record["settings"]["centres"] for record in again] == [40, 400]
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_bit_for_bit_with_its_historical_means_and_its_reference_batch(process, tmp_path, state_hash):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    flags = (*FLAGS, "--train.steps", "20", "--feature-matching")
+    assert process(*flags, "--workdir", whole, experiment="improved_gan").code == 0
+    ended = process(*flags, "--workdir", killed, experiment="improved_gan", fault="tick@15")
+    assert ended.code == -signal.SIGKILL, ended.err
+    ended = process(*flags, "--workdir", killed, experiment="improved_gan")
+    assert "going on from step 10 of 20" in ended.out, ended.err
+    assert state_hash(killed, improved_gan) == state_hash(whole, improved_gan)
+    for name in ("metrics.jsonl", "results.json"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    # What is compared holds both: the mean of 20 parameters of each player, and the latents that `init` was given.
+    run = reopen(improved_gan.__name__, improved_gan.Config, improved_gan.build, killed)
+    with Checkpointer(killed / "checkpoints", read_only=True) as checkpointer:
+        model_state = checkpointer.restore_step(run.abstract_state(), 20).state.model_state
+    assert [int(past["count"]) for past in model_state["history"].values()] == [20, 20]
+    assert np.std(model_state["generator"]["reference_batch"]["x"]) > 0.5
