@@ -16,6 +16,9 @@ REPO = Path(__file__).resolve().parents[1]
 # Declared for another: what tfds.data_source imports without declaring it.
 FOR_TFDS = {"importlib-resources", "pillow"}
 
+# Of an extra: experiments/convert_inception.py reads a checkpoint with it, and says so where it is not there.
+OPTIONAL = {"torch"}
+
 
 def requirements(text: str) -> dict[str, Requirement]:
     """The requirements in `text`, one a line, by normalised name."""
@@ -102,7 +105,7 @@ def test_the_ranges_admit_the_next_jax():
 
 
 def test_whatever_the_package_imports_is_declared():
-    assert imported_distributions("gm_jax", "experiments") - set(ranges()) == set()
+    assert imported_distributions("gm_jax", "experiments") - set(ranges()) - OPTIONAL == set()
 
 
 def test_whatever_is_declared_is_imported():

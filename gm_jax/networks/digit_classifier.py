@@ -8,7 +8,8 @@ import flax.linen as nn
 
 from gm_jax.types import Array
 
-_SMALLEST = 4  # sides are halved while they are larger
+_SMALLEST = 4  # sides are halved while they are larger,
+_LARGEST = 16  # and once before the second convolution where they are larger than this
 
 
 class DigitClassifier(nn.Module):
@@ -27,9 +28,15 @@ class DigitClassifier(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
         x = nn.relu(nn.Conv(self.channels[0], (3, 3))(x))
+        if min(x.shape[1:3]) > _LARGEST:
+            x = _halve(x)
         while min(x.shape[1:3]) > _SMALLEST:
             x = nn.relu(nn.Conv(self.channels[1], (3, 3))(x))
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = _halve(x)
         x = nn.relu(nn.Conv(self.channels[1], (3, 3))(x))
         features = nn.relu(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
         return features, nn.Dense(self.num_classes)(features)
+
+
+def _halve(x: Array) -> Array:
+    return nn.max_pool(x, (2, 2), strides=(2, 2))

@@ -16,11 +16,15 @@ train.py  evaluate.py  sample.py  plan.py    the verbs
 pictures.py    arrays to PNG
 densities.py   densities in the plane to PNG
 speed.py       time per sample, beside other models
+sample_quality.py   samples held against data by their features
+timed.py       training for a time
+comparison.py  one family trained for a time and measured as every other
+page.py        all of them on one page
 
 This package imports nothing heavy until a verb runs, so that --help answers at once.
 """
 
-from gm_jax.runner.cli import main
+from gm_jax.runner.cli import main, program
 from gm_jax.runner.config import (
     Count,
     CountOrZero,
@@ -54,4 +58,5 @@ __all__ = [
     "Widths",
     "main",
     "make_optimizer",
+    "program",
 ]

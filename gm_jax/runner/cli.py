@@ -51,6 +51,15 @@ class EvaluateArgs:
     """Seed of the evaluation's own randomness."""
     batch_size: Count = 100
     """Examples at a time; a matter of memory."""
+    features: Literal["digits-cnn", "mnist-cnn", "inception"] | None = None
+    """Measure samples too, by this extractor's features: Frechet and kernel distance, precision, recall, Inception
+    Score."""
+    weights: Path | None = None
+    """The extractor's weights: the file that experiments/convert_inception.py makes, for inception."""
+    num_generated: Count | None = None
+    """How many samples are measured; by default as many as there are real images."""
+    real_split: Literal["train", "validation", "test"] = "train"
+    """The split that samples are held against."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +107,34 @@ def main(config_type: type, build: Callable[[Any, Any], Any], argv: Sequence[str
         build: (config, data spec) -> Experiment, pure and cheap.
         argv: the arguments; the program's own by default.
     """
+    _run(lambda: _dispatch(config_type, build, list(sys.argv[1:] if argv is None else argv)))
+
+
+def program(config_type: type, run: Callable[[Any], Any], argv: Sequence[str] | None = None) -> None:
+    """Run a module that is a command but no experiment: flags, messages and exit codes as theirs; never returns.
+
+    Args:
+        config_type: its frozen dataclass of flags.
+        run: (config) -> what is printed at the end, None for nothing.
+        argv: the arguments; the program's own by default.
+    """
+    module, description = _identity(config_type)
+
+    def parse_and_run() -> None:
+        config = tyro.cli(config_type, prog=f"python -m {module}", args=argv, description=description)
+        config_lib.check(config)
+        said = run(config)
+        if said is not None:
+            print(said)
+
+    _run(parse_and_run)
+
+
+def _run(command: Callable[[], None]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     cpu_flags.set_flags(os.environ)
     try:
-        _dispatch(config_type, build, list(sys.argv[1:] if argv is None else argv))
+        command()
     except (UserError, OSError, KeyboardInterrupt) as error:
         code = report(error)
         if code is None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from gm_jax.data import pipeline
 from gm_jax.errors import UserError
-from gm_jax.evaluation import likelihood, report
+from gm_jax.evaluation import features, likelihood, report
 from gm_jax.runner import config as config_lib
-from gm_jax.runner import densities, pictures, speed
+from gm_jax.runner import densities, pictures, sample_quality, speed
 from gm_jax.runner.run import EVAL_BATCH, Run, reopen, restore
 from gm_jax.training import metrics, parallel
 from gm_jax.training.state import TrainState
@@ -31,8 +31,30 @@ def run(module: str, config_type: type, build: Callable, args: "EvaluateArgs") -
     anew = config_lib.given(args, config_lib.measuring_fields(config_type))
     opened = reopen(module, config_type, build, args.workdir, data_dir=args.data_dir, anew=anew)
     state, step = restore(opened, args.checkpoint)
-    records = measure(opened, state, step, split=args.split, seed=args.seed, batch_size=args.batch_size)
+    # First, for it may refuse its weights or the data at once.
+    samples = [] if args.features is None else _measure_samples(opened, state, step, args)
+    records = measure(opened, state, step, split=args.split, seed=args.seed, batch_size=args.batch_size) + samples
     finish(opened, records + speed.records(opened, state), draw(opened, state, seed=args.seed))
+
+
+def _measure_samples(run: Run, state: TrainState, step: int, args: "EvaluateArgs") -> list[report.Record]:
+    """What the extractor that was asked for says of samples.
+
+    Raises:
+        UserError: its weights cannot be had, or the data are not for it.
+    """
+    extractor = features.load(args.features, args.weights)
+    if run.spec.levels is None or len(run.spec.shape) != 3:
+        raise UserError(f"{run.spec.name} is not made of images: their features cannot be measured.")
+    sampler = sample_quality.Sampler(run, state, seed=args.seed)
+    return sample_quality.measure(
+        run,
+        extractor,
+        sampler,
+        num_generated=args.num_generated,
+        real_split=args.real_split,
+        settings={"step": step, "seed": args.seed},
+    )
 
 
 def evaluator(

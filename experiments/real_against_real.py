@@ -1,0 +1,53 @@
+"""What real data score against real data: one half of a training split against the other, the floor of every distance.
+
+    python -m experiments.real_against_real                                                # digits by digits-cnn
+    python -m experiments.real_against_real --data.name mnist --data.dir ../shared/tfds --features mnist-cnn
+    python -m experiments.real_against_real --data.name cifar10 --features inception --weights inception.safetensors
+
+A Frechet distance is of its number of samples: --num takes fewer of each half.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from gm_jax import runner
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Which data, by which features."""
+
+    data: runner.DataConfig = runner.DataConfig()
+    features: Literal["digits-cnn", "mnist-cnn", "inception"] = "digits-cnn"
+    """The extractor."""
+    weights: Path | None = None
+    """Its weights, for inception: the file that experiments/convert_inception.py makes."""
+    num: runner.Count | None = None
+    """Images of each half; by default all."""
+
+
+def measure(config: Config) -> str:
+    """The table of distances and scores."""
+    from gm_jax.data import sources
+    from gm_jax.evaluation import features, fidelity, report
+
+    extractor = features.load(config.features, config.weights)
+    spec, splits = sources.load(config.data.name, config.data.dir)
+    halves = [splits["train"]["x"][start::2][: config.num] for start in (0, 1)]
+    gathered = [
+        fidelity.gather(extractor, features.as_images(half, extractor, levels=spec.levels or 0)) for half in halves
+    ]
+    records = fidelity.records(
+        extractor,
+        *gathered,
+        data=spec.name,
+        measure=spec.measure,
+        real_split="train",
+        settings={"generated": "the other half"},
+    )
+    return report.table(records)
+
+
+if __name__ == "__main__":
+    runner.program(Config, measure)
