@@ -92,6 +92,7 @@ def test_a_classifier_of_other_data_needs_a_file_of_its_own(capsys):
     assert "name a file, --output" in refused(digits_cnn.Config, digits_cnn.make, capsys, "--data.name", "kmnist")
 
 
+@pytest.mark.slow
 def test_the_committed_classifier_is_made_by_its_command(tmp_path, capsys):
     path = tmp_path / "short.safetensors"
     short = ("--train.steps", "30", "--train.batch-size", "32", "--optimizer.warmup-steps", "5", "--output", path)

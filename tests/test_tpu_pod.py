@@ -92,6 +92,7 @@ def test_all_workers_get_the_command_and_worker_0_is_watched_to_its_end(workers)
     assert workers.file(1, "log").read_text() == ended.stdout
 
 
+@pytest.mark.slow
 def test_a_run_outlives_whoever_started_it_and_stops_when_told(workers):
     watching = workers.start("start", "pod", "here", "vae")
     assert watching.stdout.readline() == "<-m>\n"

@@ -299,6 +299,7 @@ def test_log_prob_is_one_finite_number_an_example_and_says_its_kind(row):
     assert np.isfinite(likelihood.log_prob).all()
 
 
+@pytest.mark.slow
 @each_model
 def test_pmap_is_its_vmap_oracle(row):
     mapped, mapped_history = trained(row, "pmap", calls=2)

@@ -119,6 +119,7 @@ def test_the_bound_is_tight_where_the_reverse_process_is_exact(x_0):
     assert standard_error(found) < 0.02
 
 
+@pytest.mark.slow
 def test_the_bound_is_below_log_p_and_near_it_with_many_steps():
     m, s = 0.7, 0.5
     x = jnp.asarray(m + s * np.random.default_rng(1).normal(size=(20_000, 2)), jnp.float32)

@@ -102,6 +102,7 @@ def test_each_player_moves_by_its_own_loss_and_the_discriminator_moves_first():
     assert abs(after - before) > 1e-4
 
 
+@pytest.mark.slow
 def test_the_generator_rests_where_the_critic_moves_more_often():
     model = make(games.wasserstein(), generator_every=3)
     states, _ = advance(model, begin(model), 4)
@@ -132,6 +133,7 @@ def test_feature_matching_is_the_distance_of_mean_features_and_sees_the_data():
     np.testing.assert_array_equal(loss(other, now.model_state, key)[0], value)
 
 
+@pytest.mark.slow
 def test_no_gradient_of_feature_matching_reaches_the_discriminator():
     matching, deceiving = make(feature_matching=True), make()
     now = begin(matching)
@@ -148,6 +150,7 @@ def test_no_gradient_of_feature_matching_reaches_the_discriminator():
     assert all(moved)
 
 
+@pytest.mark.slow
 def test_historical_means_are_the_explicit_means_of_all_parameters_that_were_penalised():
     model = make(historical_averaging=0.1)
     now = begin(model)
@@ -165,6 +168,7 @@ def test_historical_means_are_the_explicit_means_of_all_parameters_that_were_pen
         np.testing.assert_allclose(metrics[f"{player}/historical_averaging"], expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_historical_averaging_adds_twice_lambda_times_the_distance_to_the_gradient():
     with_history, without = make(historical_averaging=0.1), make()
     (*_, now), _ = advance(with_history, begin(with_history), 3)

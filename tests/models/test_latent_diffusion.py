@@ -100,6 +100,7 @@ def test_a_run_restored_in_either_stage_is_bit_for_bit_the_whole_run(tmp_path):
         assert not any(moved(history[6], trained(model, 6, start=restored)[-1]))
 
 
+@pytest.mark.slow
 def test_scaled_latents_of_the_training_data_have_unit_variance():
     model = composed(vae_steps=400)
     txs = {"vae": optax.sgd(0.0), "diffusion": optax.sgd(0.0)}
@@ -136,6 +137,7 @@ def test_a_diffusion_model_of_the_standard_normal_makes_the_bound_the_vaes_own()
     assert dict(likelihood.settings) == {"L": 1, "T": 40, "bound_terms": 39}
 
 
+@pytest.mark.slow
 def test_the_scale_counts_in_the_bound():
     # With c = 1/2 the same prior of c z is N(0, 4) of z: log p(z) by hand, all else as before.
     model, num = composed(num_elbo_samples=1), 20_000

@@ -13,6 +13,7 @@ def test_log_determinants_are_those_of_autodiff_and_both_ways_are_inverse(check_
     assert np.ptp(found.log_det) > 1e-3
 
 
+@pytest.mark.slow
 def test_in_float32_a_deep_chain_leads_back(check_deep_chain):
     check_deep_chain(Glow((8, 8, 1), scales=3, steps=8, features=8), (8, 8, 1), scale=0.05)
 

@@ -75,6 +75,7 @@ def test_the_gradient_is_finite_where_examples_are_identical_or_far_apart():
             assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_over_an_axis_every_device_s_examples_are_compared_with_the_gradient_of_the_whole_batch():
     features, weights = floats(B, F), floats(B, F + K)
     parts, part_weights = features.reshape(2, B // 2, F), weights.reshape(2, B // 2, F + K)

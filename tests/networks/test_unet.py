@@ -28,6 +28,7 @@ def test_the_first_prediction_is_zero():
     np.testing.assert_array_equal(outputs, np.zeros((2, 4, 4, 1)))
 
 
+@pytest.mark.slow
 def test_every_pixel_time_and_label_reach_every_pixel_of_their_own_example(randomized):
     module = unet.UNet(**SMALL, num_classes=3)
     x_t, t, label = inputs()

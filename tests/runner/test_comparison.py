@@ -45,6 +45,7 @@ def test_a_family_of_the_small_world_is_held_against_the_whole_of_it(tmp_path):
     assert outcome.curve
 
 
+@pytest.mark.slow
 def test_samples_of_images_are_held_against_the_training_split(tmp_path, monkeypatch):
     monkeypatch.setattr(fidelity, "_SUBSETS", 3)
     extractor = features.load("digits-cnn")
@@ -57,6 +58,7 @@ def test_samples_of_images_are_held_against_the_training_split(tmp_path, monkeyp
     assert found["frechet[digits-cnn]"].value > 2 * reference["frechet[digits-cnn]"].value
 
 
+@pytest.mark.slow
 def test_draws_of_a_likelihood_are_averaged_as_what_they_are():
     sigma, level = 0.5, -16 * np.log(2.0)
 

@@ -149,6 +149,7 @@ def test_what_does_not_change_the_result_may_differ_and_is_saved(finished, whole
     assert (finished / "results.json").read_bytes() == (whole / "results.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_to_what_it_would_have_been(finished, command, tiny, tmp_path, state_hash):
     longer = [*tiny, "--train.steps", "80"]
     before = json.loads((finished / "results.json").read_text())
