@@ -1,8 +1,9 @@
 """Improved techniques for training GANs (Salimans et al., 2016, arXiv:1606.03498): five, each a switch.
 
-    python -m experiments.improved_gan                                      # digits, all five
+    python -m experiments.improved_gan                                      # digits, all but feature matching
     python -m experiments.improved_gan --data.name toy:eight_gaussians      # points: fully connected
-    python -m experiments.improved_gan --no-feature-matching --no-virtual-batch-norm --historical-averaging 0
+    python -m experiments.improved_gan --feature-matching --no-virtual-batch-norm --historical-averaging 0
+    python -m experiments.gan_techniques                                    # each by itself, several seeds, a table
 Smoothing, minibatch discrimination and virtual batch norm belong to game and networks, the others to the loss.
 """
 
@@ -15,10 +16,11 @@ from gm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Config(players.PlayersConfig):
-    """The non-saturating game with all five; without any it is `experiments.gan`."""
+    """The non-saturating game; without any of the five it is `experiments.gan`."""
 
-    feature_matching: bool = True
-    """The generator matches the mean features of the data in place of deceiving the discriminator."""
+    feature_matching: bool = False
+    """The generator matches the mean features of the data in place of deceiving the discriminator: for classifying with
+    few labels, as the paper uses it. Its samples are worse."""
     minibatch_discrimination: bool = True
     """The discriminator sees how close the examples of a batch lie to one another."""
     historical_averaging: runner.RateOrZero = 1e-4

@@ -35,7 +35,7 @@ CHOICES = [
     ("gan", {"game": "hinge", "spectral_norm": True}, COLOURS),
     ("gan", {"r1": 1.0}, POINTS),
     ("improved_gan", {"features": 4}, DIGITS),
-    ("improved_gan", {"network": "mlp", "virtual_batch_norm": False, "feature_matching": False}, DIGITS),
+    ("improved_gan", {"network": "mlp", "virtual_batch_norm": False, "feature_matching": True}, DIGITS),
     ("wgan_gp", {"features": 4}, DIGITS),
     ("ddpm", {"features": (8, 8), "head_dim": 4, "schedule": "cosine", "prediction": "velocity"}, DIGITS),
     ("ddpm", {"sampler": "ddim", "eta": 0.5, "variance": "posterior", "beta_min": 0.3}, POINTS),

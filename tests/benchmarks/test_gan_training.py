@@ -23,10 +23,10 @@ def test_the_report_has_a_row_for_each_of_ours_and_theirs_and_the_time_of_a_step
     report = gan_training.report(results())
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in report.splitlines() if line.startswith("|")]
     assert [row[:4] + row[5:] for row in rows[2:]] == [
-        ["gm_jax", "PyTorch", "20", "50", "at least 1: met", "5/5"],
-        ["gm_jax", "PyTorch, the tutorial's loop", "20", "10", "at least 1: missed", "5/5"],
-        [DEFAULT, "PyTorch", "40", "50", "-", "5/5"],
-        [DEFAULT, "PyTorch, the tutorial's loop", "40", "10", "-", "5/5"],
+        ["gm_jax", "PyTorch", "200", "500", "at least 1: met", "5/5"],
+        ["gm_jax", "PyTorch, the tutorial's loop", "200", "100", "-", "5/5"],
+        [DEFAULT, "PyTorch", "400", "500", "-", "5/5"],
+        [DEFAULT, "PyTorch, the tutorial's loop", "400", "100", "-", "5/5"],
     ]
     assert [row[4].split()[0] for row in rows[2:]] == ["2.50", "0.50", "1.25", "0.25"]
     assert "XLA_FLAGS=--flag" in report

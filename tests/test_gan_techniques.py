@@ -1,0 +1,52 @@
+"""The table of techniques: each row is a run of `improved_gan` with the switches that it names."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import tyro
+
+from experiments import gan_techniques, improved_gan
+
+
+def chosen(row):
+    return gan_techniques.flags(gan_techniques.Config(workdir=Path("there")), row, 1)
+
+
+def techniques(row):
+    """What the flags of a row ask of `improved_gan`, switch by switch."""
+    config = tyro.cli(improved_gan.Config, args=[flag for flag in chosen(row) if not flag.startswith("--workdir")])
+    assert (config.train.steps, config.train.seed, config.data.name) == (6_000, 1, "toy:eight_gaussians")
+    fields = ("feature_matching", "minibatch_discrimination", "historical_averaging", "label_smoothing")
+    return tuple(bool(getattr(config, field)) for field in (*fields, "virtual_batch_norm"))
+
+
+def test_a_row_switches_on_what_it_names_and_nothing_else():
+    assert techniques("none") == (False,) * 5
+    assert techniques("all five") == (True,) * 5
+    assert techniques("all but feature matching") == (False, True, True, True, True)
+    for index, name in enumerate(gan_techniques.SWITCHES):
+        assert techniques(name) == tuple(other == index for other in range(5)), name
+
+
+def test_each_run_has_a_folder_of_its_own_and_its_results_are_those_of_its_seeds(monkeypatch, tmp_path, capsys):
+    values = {"none": (8.0, 7.0, 8.0), "feature matching": (5.0, 1.0, 3.0)}
+    ran = []
+
+    def train(command, **settings):
+        folder = Path(next(flag for flag in command if flag.startswith("--workdir=")).removeprefix("--workdir="))
+        folder.mkdir(parents=True)
+        ran.append(command[2])
+        value = values[folder.parent.name.replace("-", " ")][int(folder.name)]
+        records = [{"name": "modes_covered", "unit": "of 8", "value": value}]
+        (folder / "results.json").write_text(json.dumps(records))
+
+    monkeypatch.setattr(subprocess, "run", train)
+    gan_techniques.main(gan_techniques.Config(workdir=tmp_path, rows=tuple(values)))
+    assert ran == ["experiments.improved_gan"] * 6
+    assert capsys.readouterr().out.splitlines() == [
+        "| techniques | modes_covered, of 8 |",
+        "| --- | --- |",
+        "| none | 8 (7 to 8) |",
+        "| feature matching | 3 (1 to 5) |",
+    ]
