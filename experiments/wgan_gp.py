@@ -4,7 +4,7 @@
     python -m experiments.wgan_gp --data.name toy:eight_gaussians           # points: fully connected
 The critic's scores have no unit and no bias: they are logged as they are.
 Measured: test NLL ~ -12.1 nats on digits with --train.steps 3000 (estimate: a density in [0, 1]^64, 1,000 centres,
-bandwidth 0.19; `experiments.gan` has -18.0), 70 seconds on two CPU cores beside other work. On toy:eight_gaussians these
+bandwidth 0.19; `experiments.gan` has -18.0), 70 seconds beside other work. On toy:eight_gaussians these
 settings do not converge in 6,000 steps, 1,200 of the generator: 8, 8, 6 of 8 modes, 44, 31, 16 % at one, three seeds.
 """
 
