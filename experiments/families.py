@@ -20,11 +20,11 @@ def table():
     # Its first stage has a number of steps, the second what is left of the time.
     latent = {
         **ddpm,
-        "autoencoder": {"steps": 1_000, "latent_dim": 16},
+        "autoencoder": {"steps": 500, "latent_dim": 16},
         "hidden": 128,
         "train": {"batch_size": 64, "steps": 10**6},
     }
-    latent_points = {**latent, "autoencoder": {"steps": 1_000, "latent_dim": 2}}
+    latent_points = {**latent, "autoencoder": {"steps": 500, "latent_dim": 2}}
     return (
         Family("VAE", "experiments.vae", latents, log_prob_of_states=vae_log_prob_of_states),
         Family("IWAE", "experiments.iwae", latents, log_prob_of_states=vae_log_prob_of_states),
