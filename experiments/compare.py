@@ -1,6 +1,6 @@
 """Every family on the same data for the same time, on one page.
 
-    python -m experiments.compare                                    # runs/compare/report.html, under fifteen minutes
+    python -m experiments.compare                                    # runs/compare/report.html
     python -m experiments.compare --seconds 60 --families VAE MADE
     python -m experiments.compare --data toy:pinwheel digits4x4
 
@@ -22,7 +22,7 @@ from gm_jax.errors import UserError
 class Config:
     """What is compared, and for how long each is trained."""
 
-    seconds: runner.Rate = 6.0
+    seconds: runner.Rate = 4.0
     """Of training for each family on each data set; compiling and measuring come on top."""
     families: tuple[str, ...] = ()
     """Names of the families; by default all."""

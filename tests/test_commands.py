@@ -122,13 +122,14 @@ def test_halves_of_the_digits_are_near_each_other_by_a_table_that_says_what_it_i
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_every_family_on_all_data_is_on_the_page(tmp_path, capsys):
-    code, _, err = run(compare.Config, compare.compare, capsys, "--seconds", "0.2", "--workdir", tmp_path / "run")
+def test_every_family_of_the_small_world_is_on_the_page(tmp_path, capsys):
+    flags = ("--seconds", "0.1", "--data", "digits4x4", "--workdir", tmp_path / "run")
+    code, _, err = run(compare.Config, compare.compare, capsys, *flags)
     assert code == 0
     assert "Traceback" not in err
     page = (tmp_path / "run" / "report.html").read_text()
     for row in families.table():
-        assert page.count(f"<tr data-family='{row.name}'>") == 3
-    assert "failed" not in page
+        assert page.count(f"<tr data-family='{row.name}'>") == 1
+    assert "failed:" not in page
     named = {record.settings["family"] for record in report.read(tmp_path / "run" / "results.json")}
     assert named == {"the data", *(row.name for row in families.table())}

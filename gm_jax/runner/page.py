@@ -30,9 +30,9 @@ _NOTES = {
     "model can stay below but by the chance of the split.",
     "small_world": "16 binary pixels, 65,536 states, and the data's probability of each is known. The bound and the "
     "reported number are of draws; the true one is the expectation under the data, by enumeration of all states or by "
-    "quadrature over the latent plane (=), or by a mean over the noise that the model averages (≈). TV: total "
-    "variation of 10,000 samples; in brackets what exact draws would have. A sampler whose own is much larger does "
-    "not draw from its model.",
+    "quadrature over the latent plane (=), or by a mean over the noise that the model averages (≈; of bounds, "
+    "which it stays, ≤). TV: total variation of 10,000 samples; in brackets what exact draws would have. A sampler "
+    "whose own is much larger does not draw from its model.",
 }
 
 
@@ -257,7 +257,7 @@ p { max-width: 48rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
-thead th { vertical-align: bottom; }
+thead th { vertical-align: bottom; min-width: 5rem; }
 td, tbody th { white-space: nowrap; }
 th:first-child { text-align: left; position: sticky; left: 0; background: Canvas; }
 tbody tr:hover td { background: var(--soft); }
