@@ -13,7 +13,11 @@ def table():
     nice = {"hidden": (128, 128), **dense}
     glow = {"steps": 4, "features": 32, **conv}
     spline = {"bins": 8, "train": {"batch_size": 64, "steps_per_call": 5}}
-    adversarial = {"images": {"train": {"batch_size": 64}}, "points": {}, "small_world": {"network": "mlp"}}
+    adversarial = {
+        "images": {"network": "mlp", "train": {"batch_size": 64}},
+        "points": {},
+        "small_world": {"network": "mlp"},
+    }
     # Few steps, so that the bound can be summed over all of them: a draw of some is noisy where little is trained.
     ddpm = {"features": (16, 32), "diffusion_steps": 100, "sampling_steps": 50, **conv}
     tiny = {**ddpm, "features": (16,), "attention": (), "diffusion_steps": 50, "sampling_steps": 25}
