@@ -32,7 +32,7 @@ def table():
     return (
         Family("VAE", "experiments.vae", latents, log_prob_of_states=vae_log_prob_of_states),
         Family("IWAE", "experiments.iwae", latents, log_prob_of_states=vae_log_prob_of_states),
-        Family("GAN", "experiments.gan", adversarial),
+        Family("GAN", "experiments.gan", {**adversarial, "images": {**adversarial["images"], "spectral_norm": True}}),
         Family("improved GAN", "experiments.improved_gan", adversarial),
         Family("WGAN-GP", "experiments.wgan_gp", adversarial),
         Family("FVSBN", "experiments.fvsbn", {"images": dense, "small_world": dense}),
