@@ -15,7 +15,7 @@ from gm_jax.errors import UserError
 from gm_jax.runner import config as config_lib
 from gm_jax.runner.experiment import Experiment
 from gm_jax.runner.folder import Folder
-from gm_jax.training import parallel, state
+from gm_jax.training import parallel, state, step
 from gm_jax.training.checkpoint import Checkpointer
 
 EVAL_BATCH = 100
@@ -62,6 +62,17 @@ class Run(NamedTuple):
         # A key of its own, so that the initialisation shares no bits with the noise of the steps.
         key = jax.random.fold_in(jax.random.key(train.seed), np.uint32(0xFFFFFFFF))
         return state.create(self.experiment.model, self.experiment.optimizers, key, batch, ema=train.ema_decay > 0)
+
+    def train_step(self) -> step.TrainStep:
+        """The step that the configuration describes, of one device; nothing is compiled yet."""
+        train = self.config.train
+        return step.make_train_step(
+            self.experiment.model,
+            self.experiment.optimizers,
+            seed=train.seed,
+            ema_decay=train.ema_decay or None,
+            axis_name=self.strategy.axis_name,
+        )
 
     def fixed_examples(self) -> np.ndarray:
         """The validation examples that pictures show, the same at every step."""

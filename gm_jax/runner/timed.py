@@ -16,7 +16,6 @@ from gm_jax.runner import evaluate
 from gm_jax.runner.run import Run
 from gm_jax.training import loop
 from gm_jax.training.state import TrainState
-from gm_jax.training.step import make_train_step
 
 _MOST_STEPS = 10**9  # of a schedule that time ends
 
@@ -82,13 +81,7 @@ def train(run: Run, *, seconds: float, validations: int = 8) -> Trained:
         NonFiniteError: a metric was not finite.
     """
     config = run.config.train
-    step_fn = make_train_step(
-        run.experiment.model,
-        run.experiment.optimizers,
-        seed=config.seed,
-        ema_decay=config.ema_decay or None,
-        axis_name=run.strategy.axis_name,
-    )
+    step_fn = run.train_step()
     size = config.steps_per_call
 
     def batches(step: int):

@@ -26,7 +26,6 @@ from gm_jax.training import agreement, loop, parallel
 from gm_jax.training.checkpoint import Checkpointer
 from gm_jax.training.metrics import MetricsLog, NonFiniteError
 from gm_jax.training.state import TrainState
-from gm_jax.training.step import make_train_step
 
 _SAMPLES_OVER_TIME, _POINTS_OVER_TIME = 64, 1_000
 
@@ -169,13 +168,7 @@ def check_batch_size(run: Run) -> None:
 def train(run: Run, interrupted: Callable[[], bool], member: cluster.Member) -> int:
     """Train from the latest whole checkpoint, or from the start; returns the step reached."""
     config, several = run.config.train, jax.process_count() > 1
-    step_fn = make_train_step(
-        run.experiment.model,
-        run.experiment.optimizers,
-        seed=config.seed,
-        ema_decay=config.ema_decay or None,
-        axis_name=run.strategy.axis_name,
-    )
+    step_fn = run.train_step()
     schedule = loop.make_schedule(
         num_steps=config.steps,
         steps_per_call=config.steps_per_call,
