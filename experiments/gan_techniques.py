@@ -1,7 +1,7 @@
 """Plain GAN against each of the five techniques of Salimans et al. (2016): a run for each and each seed, one table.
 
     python -m experiments.gan_techniques                                    # the eight Gaussians: 24 runs of 40 seconds
-    python -m experiments.gan_techniques --data.name digits --steps 1500 --seeds 0
+    python -m experiments.gan_techniques --data.name digits --features digits-cnn --steps 3000
 It is no experiment of its own: every run is one of `experiments.improved_gan`, by the switches that its row names. Runs
 that are done are read, one that was stopped goes on. A cell is the median over the seeds and, in brackets, the range:
 how far seeds lie apart is how stable a game is.
@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 from experiments import improved_gan
 from gm_jax import runner
@@ -44,6 +45,8 @@ class Config:
     """Runs of each row."""
     rows: tuple[str, ...] = tuple(ROWS)
     """Which rows."""
+    features: Literal["digits-cnn", "mnist-cnn"] | None = None
+    """Of images, measure the samples too, by this extractor: the columns of the verb `evaluate`."""
     workdir: Path = Path("runs/gan_techniques")
     """Each run has a folder in there."""
 
@@ -61,11 +64,17 @@ def flags(config: Config, row: str, seed: int) -> tuple[str, ...]:
 
 def results(config: Config, row: str, seed: int) -> dict[str, float]:
     """Train, go on or read: what `results.json` says, by name and unit."""
-    chosen = flags(config, row, seed)
-    subprocess.run([sys.executable, "-m", "experiments.improved_gan", *chosen], check=True, stdout=sys.stderr)
-    folder = Path(chosen[0].removeprefix("--workdir="))
+    workdir, *others = flags(config, row, seed)
+    _improved_gan(workdir, *others)
+    if config.features is not None:
+        _improved_gan("evaluate", workdir, f"--features={config.features}")
+    folder = Path(workdir.removeprefix("--workdir="))
     records = json.loads((folder / "results.json").read_text())
     return {f"{record['name']}, {record['unit']}": record["value"] for record in records}
+
+
+def _improved_gan(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "experiments.improved_gan", *arguments], check=True, stdout=sys.stderr)
 
 
 def table(measured: dict[str, list[dict[str, float]]]) -> str:

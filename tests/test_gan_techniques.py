@@ -50,3 +50,21 @@ def test_each_run_has_a_folder_of_its_own_and_its_results_are_those_of_its_seeds
         "| none | 8 (7 to 8) |",
         "| feature matching | 3 (1 to 5) |",
     ]
+
+
+def test_images_are_measured_by_the_features_that_are_asked_for(monkeypatch, tmp_path, capsys):
+    def improved_gan_runs(command, **settings):
+        workdir = next(flag for flag in command if flag.startswith("--workdir="))
+        results = Path(workdir.removeprefix("--workdir=")) / "results.json"
+        if "evaluate" not in command:
+            results.parent.mkdir(parents=True)
+            results.write_text("[]")
+        else:
+            name = next(flag for flag in command if flag.startswith("--features=")).removeprefix("--features=")
+            record = {"name": f"classes_covered[{name}]", "unit": "of 10", "value": 9.0}
+            results.write_text(json.dumps([record]))
+
+    monkeypatch.setattr(subprocess, "run", improved_gan_runs)
+    config = gan_techniques.Config(workdir=tmp_path, rows=("none",), seeds=(0,), features="digits-cnn")
+    gan_techniques.main(config)
+    assert "classes_covered[digits-cnn], of 10" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gm_jax.evaluation import frechet, inception_score, kernel_distance, precision_recall
+from gm_jax.evaluation import frechet, inception_score, kernel_distance, mode_coverage, precision_recall
 from gm_jax.evaluation.features import Extractor, Features
 from gm_jax.evaluation.report import Record
 from gm_jax.types import Array, PyTree
@@ -70,7 +70,7 @@ def records(
     settings: Mapping[str, Any],
     seed: int = 0,
 ) -> list[Record]:
-    """Frechet and kernel distance, precision and recall, and the Inception Score of the generated set.
+    """Frechet and kernel distance, precision and recall, Inception Score and classes covered of the generated set.
 
     Args:
         extractor: of both sets' features.
@@ -100,6 +100,7 @@ def records(
     score = inception_score.inception_score(
         generated.log_probs, num_splits=min(_SPLITS, len(generated.log_probs) // 2), seed=seed
     )
+    coverage = mode_coverage.class_coverage(real.log_probs, generated.log_probs)
     subsets = {"standard_deviation": kernel.standard_deviation, "subsets": f"{_SUBSETS} of {kernel.subset_size}"}
     splits = {"standard_deviation": score.standard_deviation, "splits": score.num_splits}
     rows = [
@@ -108,6 +109,7 @@ def records(
         ("precision", shares.precision, "share", neighbours),
         ("recall", shares.recall, "share", neighbours),
         ("inception_score", score.mean, "classes", {"num_generated": score.num_examples, **splits}),
+        ("classes_covered", coverage.classes_covered, f"of {coverage.num_classes}", counts),
     ]
     return [
         Record(

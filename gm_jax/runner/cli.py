@@ -53,7 +53,7 @@ class EvaluateArgs:
     """Examples at a time; a matter of memory."""
     features: Literal["digits-cnn", "mnist-cnn", "inception"] | None = None
     """Measure samples too, by this extractor's features: Frechet and kernel distance, precision, recall, Inception
-    Score."""
+    Score, classes covered."""
     weights: Path | None = None
     """The extractor's weights: the file that experiments/convert_inception.py makes, for inception."""
     num_generated: Count | None = None

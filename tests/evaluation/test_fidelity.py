@@ -37,7 +37,7 @@ def test_a_ragged_last_batch_gathers_what_one_batch_does():
 
 def test_records_carry_extractor_hash_resize_rule_counts_and_split():
     made = records(gathered(SPLITS["train"]["x"][:120]), gathered(SPLITS["test"]["x"][:100]))
-    assert list(made) == ["frechet", "kernel_distance", "precision", "recall", "inception_score"]
+    assert list(made) == ["frechet", "kernel_distance", "precision", "recall", "inception_score", "classes_covered"]
     for name, record in made.items():
         assert record.name == f"{name}[digits-cnn]"
         assert (record.kind, record.data, record.split, record.examples) == ("score", "digits", "train", 100)
@@ -48,6 +48,7 @@ def test_records_carry_extractor_hash_resize_rule_counts_and_split():
         assert record.settings.get("num_real", 120) == 120
     assert 5.0 < made["inception_score"].value <= 10.0
     assert 0.5 < made["precision"].value <= 1.0
+    assert (made["classes_covered"].value, made["classes_covered"].unit) == (10.0, "of 10")
 
 
 def test_samples_that_drop_classes_are_worse_than_real_ones():
@@ -58,6 +59,7 @@ def test_samples_that_drop_classes_are_worse_than_real_ones():
     assert few["kernel_distance"].value > 3 * abs(whole["kernel_distance"].value)
     assert few["recall"].value < whole["recall"].value - 0.2
     assert few["inception_score"].value < 4.0
+    assert few["classes_covered"].value == 4.0
     assert whole["inception_score"].value > 6.5
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gm_jax.data import toy
-from gm_jax.evaluation.mode_coverage import mode_coverage
+from gm_jax.evaluation.mode_coverage import class_coverage, mode_coverage
 
 MODES = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
 
@@ -36,3 +36,31 @@ def test_wrong_shapes_are_refused():
     for samples in (np.zeros(2), np.zeros((4, 3)), np.zeros((0, 2))):
         with pytest.raises(ValueError, match="need samples"):
             mode_coverage(samples, MODES, 1.0)
+
+
+def log_probs(labels, num_classes, confidence=0.9):
+    """Rows of a classifier that names each label."""
+    rows = np.full((len(labels), num_classes), (1 - confidence) / (num_classes - 1))
+    rows[np.arange(len(labels)), labels] = confidence
+    return np.log(rows)
+
+
+def test_classes_are_counted_by_their_likeliest_label_against_the_data_s_own_shares():
+    real = log_probs(np.repeat([0, 1, 2, 3], [50, 30, 20, 0]), 4)
+    # A tenth of their share among the data: 0.05, 0.03 and 0.02; class 3 has no data, and does not count.
+    assert class_coverage(real, real) == (3, 3)
+    assert class_coverage(real, log_probs(np.repeat([0, 1, 2, 3], [95, 3, 2, 0]), 4)) == (3, 3)
+    assert class_coverage(real, log_probs(np.repeat([0, 1, 2, 3], [96, 3, 1, 0]), 4)) == (2, 3)
+    assert class_coverage(real, log_probs(np.repeat([0, 1, 2, 3], [4, 0, 0, 96]), 4)) == (0, 3)
+
+
+def test_a_number_of_samples_other_than_the_data_s_changes_no_share():
+    real = log_probs(np.repeat([0, 1], [990, 10]), 2)
+    assert class_coverage(real, log_probs(np.array([0, 0, 0, 1]), 2)) == (2, 2)
+    assert class_coverage(real, log_probs(np.zeros(7, int), 2)) == (1, 2)
+
+
+def test_log_probabilities_of_other_classes_are_refused():
+    for generated in (np.zeros((5, 3)), np.zeros(2), np.zeros((0, 2))):
+        with pytest.raises(ValueError, match="need log-probabilities"):
+            class_coverage(np.zeros((4, 2)), generated)
