@@ -11,43 +11,23 @@ compiled by `parallel.jit`, fed by `data.pipeline`. Theirs is `torch_diffusion`,
 timed both networks must give the same outputs and gradients, from random parameters of which none is zero.
 
 XLA's flags decide much where there are convolutions: jaxlib 0.10.2 gives a convolution one thread on a CPU by default.
-So ours is timed as it comes from jax, and once more with --tuned-flags in XLA_FLAGS, which the experiments set.
+So experiments run with another choice there (`gm_jax.runner.cpu_flags`), and so does the row "gm_jax", of which the
+goals are; one more row shows what code of one's own gets without it.
 """
 
-import dataclasses
-import importlib.util
 import itertools
-import json
-import os
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
-from benchmarks import timing
-from gm_jax.errors import UserError
-from gm_jax.runner import cpu_flags
+from benchmarks import command, comparison, timing, train_step
 
-LEARNING_RATE = 1e-3
 TOLERANCE = 1e-4
 SHAPE, BATCH, NUM_STEPS, VISITED = (28, 28, 1), 64, 1_000, 50
 
 
-@dataclasses.dataclass(frozen=True)
-class Args:
+class Args(command.FlaggedArgs):
     """Time the training and the sampling of a diffusion model in gm_jax and in diffusers."""
-
-    rounds: int = 9
-    """Clean rounds wanted of each comparison; at most twice as many are run."""
-    seconds: float = 1.0
-    """Length of one sample, where a unit of work is not longer."""
-    tuned_flags: str = cpu_flags.FLAG
-    """Ours is timed with and without; empty to leave it. XLA ends a process whose flags it does not know."""
-    json: Path | None = None
-    """Where to write the results and every sample."""
 
 
 def data() -> np.ndarray:
@@ -138,50 +118,17 @@ def check_parity() -> tuple[dict[str, Any], dict[str, float]]:
 def make_steps(params: dict[str, Any], xla_flags: str) -> timing.Run:
     """Our compiled step on new host batches; a unit of work is one step."""
     timing.add_xla_flags(xla_flags)
-    import jax
-
-    from gm_jax.data import pipeline
-    from gm_jax.training import parallel
-
-    strategy, split = parallel.jit(), {"x": data()}
-    train_state, train = _training(params, strategy, split)
-    steps = itertools.count()
-
-    def run(calls: int) -> None:
-        nonlocal train_state
-        for step in itertools.islice(steps, calls):
-            batches = pipeline.train_batches(split, BATCH, 0, step, 1)
-            train_state, _ = train(train_state, strategy.place_batches(batches))
-        jax.block_until_ready(train_state)
-
-    return run
+    return train_step.make_run(_training(params))
 
 
 def compile_seconds(params: dict[str, Any], xla_flags: str) -> float:
     """Wall time of tracing and compiling our step."""
     timing.add_xla_flags(xla_flags)
-    from gm_jax.data import pipeline
-    from gm_jax.training import parallel
-
-    strategy, split = parallel.jit(), {"x": data()}
-    train_state, train = _training(params, strategy, split)
-    batches = strategy.place_batches(pipeline.train_batches(split, BATCH, 0, 0, 1))
-    start = time.perf_counter()
-    train.lower(train_state, batches).compile()
-    return time.perf_counter() - start
+    return train_step.compile_seconds(_training(params))
 
 
-def _training(params: dict[str, Any], strategy, split: dict[str, np.ndarray]):
-    """State and compiled step, as runner/train.py makes them."""
-    import jax
-
-    from gm_jax.training import optimizers, state, step
-
-    record = model().model
-    adam = {"diffusion": optimizers.adam(optimizers.constant_schedule(LEARNING_RATE))}
-    initial = state.create(record, adam, jax.random.key(0), {"x": split["x"][:BATCH]})
-    initial = initial._replace(params={"diffusion": params})
-    return strategy.place(initial), strategy.compile(step.make_train_step(record, adam, seed=0))
+def _training(params: dict[str, Any]) -> train_step.Training:
+    return train_step.Training(model().model, {"x": data()}, BATCH, params={"diffusion": params})
 
 
 def make_samples(params: dict[str, Any], xla_flags: str) -> timing.Run:
@@ -199,43 +146,28 @@ def make_samples(params: dict[str, Any], xla_flags: str) -> timing.Run:
     return run
 
 
-def compare(title: str, ours: dict[str, timing.Case], theirs: timing.Case, args: Args, *, at_least: float) -> dict:
-    """All cases, timed in turns: rows of a table, one for each of ours."""
-    rounds = timing.alternate({**ours, "diffusers": theirs}, rounds=args.rounds, seconds=args.seconds, title=title)
-    medians = {name: timing.median_seconds(rounds, name) for name in (*ours, "diffusers")}
-    ratios = {name: timing.ratio(rounds, over="diffusers", under=name) for name in ours}
-    cells = [
-        [
-            *(title, name, timing.number(medians[name], ".4g"), timing.number(medians["diffusers"], ".4g"), str(ratio)),
-            timing.verdict(ratio, at_least=at_least),
-            ratio.cleanliness,
-        ]
-        for name, ratio in ratios.items()
-    ]
-    as_dicts = {name: ratio._asdict() for name, ratio in ratios.items()}
-    return {"title": title, "seconds": medians, "ratios": as_dicts, "cells": cells, "rounds": rounds}
-
-
 def measure(args: Args) -> dict[str, Any]:
     """Parity, compile time, training and sampling."""
     from benchmarks import torch_diffusion
 
     params, differences = check_parity()
-    flags = {"gm_jax": "", **({"gm_jax, tuned": args.tuned_flags} if args.tuned_flags else {})}
+    flags = comparison.flags_of_ours(args.experiment_flags)
     compiling = {name: timing.in_own_process(compile_seconds, params, flag) for name, flag in flags.items()}
     steps = {name: timing.Case(make_steps, params, flag) for name, flag in flags.items()}
-    theirs = timing.Case(torch_diffusion.make_steps, params, data(), NUM_STEPS, BATCH, LEARNING_RATE)
-    tables = [compare(f"a train step of {BATCH}", steps, theirs, args, at_least=0.85)]
+    settings = (params, data(), NUM_STEPS, BATCH, train_step.LEARNING_RATE)
+    theirs = {"diffusers": timing.Case(torch_diffusion.make_steps, *settings)}
+    tables = [comparison.compare(f"a train step of {BATCH}", steps, theirs, args, at_least=0.85)]
     samplers = {name: timing.Case(make_samples, params, flag) for name, flag in flags.items()}
     side, _, channels = SHAPE
-    theirs = timing.Case(torch_diffusion.make_samples, params, side, channels, NUM_STEPS, VISITED, BATCH)
-    tables.append(compare(f"{BATCH} samples in {VISITED} steps", samplers, theirs, args, at_least=1.0))
+    settings = (params, side, channels, NUM_STEPS, VISITED, BATCH)
+    theirs = {"diffusers": timing.Case(torch_diffusion.make_samples, *settings)}
+    title = f"{BATCH} samples in {VISITED} steps"
+    tables.append(comparison.compare(title, samplers, theirs, args, at_least=1.0))
     return {"parity": differences, "compile_seconds": compiling, "tables": tables}
 
 
 def report(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    header = ["what", "ours", "ours, s", "diffusers, s", "times", "goal", "clean"]
     compiling = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in results["compile_seconds"].items())
     parity = (
         "Same parameters and data: outputs differ by {outputs:.0e}, an array's gradient by {gradients:.0e} at most."
@@ -243,38 +175,12 @@ def report(results: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "U-Net (32, 64, 64), 28 x 28 x 1, float32; medians of clean rounds (range):",
-            timing.table(header, [cells for table in results["tables"] for cells in table["cells"]]),
-            f"Compiling our step, once: {compiling}. Tuned: with XLA_FLAGS={results['tuned_flags']}.",
+            comparison.table(results["tables"]),
+            f"Compiling our step, once: {compiling}.",
             parity.format(**results["parity"]),
-            f"{results['machine']}; {', '.join(' '.join(item) for item in results['versions'].items())}.",
         ]
     )
 
 
-def main(args: Args) -> None:
-    """Check that both sides agree, time them, print the tables.
-
-    Raises:
-        UserError: diffusers is missing, or the machine cannot tell clean samples.
-    """
-    timing.check_machine()
-    if importlib.util.find_spec("diffusers") is None:
-        raise UserError("diffusers, to compare with, is not installed: pip install -e '.[benchmarks]'")
-    results = {
-        "machine": timing.machine(),
-        "versions": timing.versions("jax", "jaxlib", "flax", "optax", "numpy", "torch", "diffusers"),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "tuned_flags": args.tuned_flags,
-        **measure(args),
-    }
-    print(report(results))
-    if args.json is not None:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Args, prog="python -m benchmarks.diffusion_training", description=Args.__doc__))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.main("benchmarks.diffusion_training", Args, measure, report, against="diffusers")

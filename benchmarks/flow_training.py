@@ -16,26 +16,14 @@ So experiments run with another choice there (`gm_jax.runner.cpu_flags`), and so
 goals are; one more row shows what code of one's own gets without it.
 """
 
-import dataclasses
-import importlib.util
 import itertools
-import json
-import os
-import sys
-import time
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import tyro
 
-from benchmarks import timing
-from gm_jax.errors import UserError
-from gm_jax.runner import cpu_flags
+from benchmarks import command, comparison, timing, train_step
 
-LEARNING_RATE = 1e-3
 TOLERANCE = 1e-4
-OURS = "gm_jax"  # as experiments run it
 NUM_SAMPLES = 1000
 
 
@@ -68,19 +56,8 @@ GLOW = Work("Glow 32x32x3, K = 8, L = 2, 64 channels", "glow", 32, 1, 0.9, 6.0, 
 REALNVP = Work("RealNVP of the plane, 64 couplings 1-4-2", "realnvp", 512, 10, 12.0, 4.0, convolutional=False)
 
 
-@dataclasses.dataclass(frozen=True)
-class Args:
+class Args(command.FlaggedArgs):
     """Time the training and the sampling of flows in gm_jax and in normflows."""
-
-    rounds: int = 9
-    """Clean rounds wanted of each comparison; at most twice as many are run."""
-    seconds: float = 1.0
-    """Length of one sample, where a unit of work is not longer."""
-    experiment_flags: str = cpu_flags.FLAG
-    """Added to XLA_FLAGS, as experiments do; Glow is timed without, too. Empty for a jaxlib that does not know them: it
-    would end the process."""
-    json: Path | None = None
-    """Where to write the results and every sample."""
 
 
 def data(work: Work) -> np.ndarray:
@@ -191,53 +168,24 @@ def check_parity(work: Work) -> tuple[dict[str, Any], dict[str, float]]:
 def make_steps(work: Work, both: dict[str, Any], xla_flags: str) -> timing.Run:
     """Our compiled step on new host batches; a unit of work is one call."""
     timing.add_xla_flags(xla_flags)
-    import jax
-
-    from gm_jax.data import pipeline
-    from gm_jax.training import parallel
-
-    strategy, split = parallel.jit(), {"x": data(work)}
-    train_state, train = _training(work, both, strategy, split)
-    first_steps = itertools.count(0, work.steps)
-
-    def run(calls: int) -> None:
-        nonlocal train_state
-        for first_step in itertools.islice(first_steps, calls):
-            batches = pipeline.train_batches(split, work.batch_size, 0, first_step, work.steps)
-            train_state, _ = train(train_state, strategy.place_batches(batches))
-        jax.block_until_ready(train_state)
-
-    return run
-
-
-def _training(work: Work, both: dict[str, Any], strategy, split: dict[str, np.ndarray]):
-    """State and compiled step, as runner/train.py makes them."""
-    import jax
-
-    from gm_jax.data import pipeline
-    from gm_jax.training import optimizers, state, step
-
-    flow_model = model(work).model
-    adam = {"flow": optimizers.adam(optimizers.constant_schedule(LEARNING_RATE))}
-    batch = pipeline.train_batch(split, work.batch_size, 0, 0)
-    initial = state.create(flow_model, adam, jax.random.key(0), batch)
-    model_state = {name: leaves for name, leaves in both.items() if name != "params"}
-    initial = initial._replace(params={"flow": both["params"]}, model_state=model_state)
-    return strategy.place(initial), strategy.compile(step.make_train_step(flow_model, adam, seed=0))
+    return train_step.make_run(_training(work, both))
 
 
 def compile_seconds(work: Work, both: dict[str, Any], xla_flags: str) -> float:
     """Wall time of tracing and compiling our step."""
     timing.add_xla_flags(xla_flags)
-    from gm_jax.data import pipeline
-    from gm_jax.training import parallel
+    return train_step.compile_seconds(_training(work, both))
 
-    strategy, split = parallel.jit(), {"x": data(work)}
-    train_state, train = _training(work, both, strategy, split)
-    batches = strategy.place_batches(pipeline.train_batches(split, work.batch_size, 0, 0, work.steps))
-    start = time.perf_counter()
-    train.lower(train_state, batches).compile()
-    return time.perf_counter() - start
+
+def _training(work: Work, both: dict[str, Any]) -> train_step.Training:
+    return train_step.Training(
+        model(work).model,
+        {"x": data(work)},
+        work.batch_size,
+        work.steps,
+        params={"flow": both["params"]},
+        model_state={name: leaves for name, leaves in both.items() if name != "params"},
+    )
 
 
 def make_samples(work: Work, both: dict[str, Any], xla_flags: str) -> timing.Run:
@@ -256,66 +204,41 @@ def make_samples(work: Work, both: dict[str, Any], xla_flags: str) -> timing.Run
     return run
 
 
-def compare(
-    title: str, ours: dict[str, timing.Case], theirs: timing.Case, args: Args, *, at_least: float | None, units: int
-) -> dict[str, Any]:
-    """All cases, timed in turns: rows of a table, one for each of ours; `units` pieces of work are in one of theirs."""
-    rounds = timing.alternate({**ours, "normflows": theirs}, rounds=args.rounds, seconds=args.seconds, title=title)
-    medians = {name: timing.median_seconds(rounds, name) for name in (*ours, "normflows")}
-    ratios = {name: timing.ratio(rounds, over="normflows", under=name) for name in ours}
-
-    def milliseconds(name: str) -> str:
-        return timing.number(medians[name] and 1e3 * medians[name] / units, ".4g")
-
-    return {
-        "title": title,
-        "seconds": {name: seconds and seconds / units for name, seconds in medians.items()},
-        "ratios": {name: ratio._asdict() for name, ratio in ratios.items()},
-        "cells": [
-            [
-                *(title, name, milliseconds(name), milliseconds("normflows"), str(ratio)),
-                "-" if at_least is None or name != OURS else timing.verdict(ratio, at_least=at_least),
-                ratio.cleanliness,
-            ]
-            for name, ratio in ratios.items()
-        ],
-        "rounds": rounds,
-    }
-
-
-def measure(work: Work, args: Args) -> dict[str, Any]:
+def measure_flow(work: Work, args: Args) -> dict[str, Any]:
     """Parity, compile time, training, and for Glow sampling."""
     from benchmarks import torch_flows
 
     both, differences = check_parity(work)
-    flags = {OURS: args.experiment_flags}
-    if work.convolutional and args.experiment_flags:
-        flags[f"{OURS}, jaxlib's default flags"] = ""
+    flags = comparison.flags_of_ours(args.experiment_flags, matter=work.convolutional)
     compiling = {name: timing.in_own_process(compile_seconds, work, both, flag) for name, flag in flags.items()}
     ours = {name: timing.Case(make_steps, work, both, flag) for name, flag in flags.items()}
+    rate = train_step.LEARNING_RATE
     if work.flow == "glow":
-        theirs = timing.Case(torch_flows.make_glow_steps, both, data(work), work.batch_size, LEARNING_RATE)
+        theirs = timing.Case(torch_flows.make_glow_steps, both, data(work), work.batch_size, rate)
     else:
-        settings = (data(work), work.batch_size, work.steps, LEARNING_RATE)
-        theirs = timing.Case(torch_flows.make_realnvp_steps, both, *settings)
-    tables = {"step": compare(str(work), ours, theirs, args, at_least=work.at_least, units=work.steps)}
+        theirs = timing.Case(torch_flows.make_realnvp_steps, both, data(work), work.batch_size, work.steps, rate)
+    peer = {"normflows": theirs}
+    tables = {"step": comparison.compare(str(work), ours, peer, args, at_least=work.at_least, units=work.steps)}
     if work.flow == "glow":
         samplers = {name: timing.Case(make_samples, work, both, flag) for name, flag in flags.items()}
-        theirs = timing.Case(torch_flows.make_glow_samples, both, 32, 3, NUM_SAMPLES)
-        title = f"{NUM_SAMPLES:,} samples of it"
-        tables["samples"] = compare(title, samplers, theirs, args, at_least=None, units=1)
+        peer = {"normflows": timing.Case(torch_flows.make_glow_samples, both, 32, 3, NUM_SAMPLES)}
+        tables["samples"] = comparison.compare(f"{NUM_SAMPLES:,} samples of it", samplers, peer, args)
     return {"work": work._asdict(), "parity": differences, "compile_seconds": compiling, **tables}
 
 
 def compile_verdict(name: str, seconds: float, work: dict[str, Any]) -> str:
     """The goal of compiling what experiments run, and whether it is met."""
     most = work["most_compile_seconds"]
-    return f"at most {most:g}: {'met' if seconds <= most else 'missed'}" if name == OURS else "-"
+    return f"at most {most:g}: {'met' if seconds <= most else 'missed'}" if name == comparison.OURS else "-"
+
+
+def measure(args: Args) -> dict[str, Any]:
+    """Both flows."""
+    return {"flows": [measure_flow(work, args) for work in (GLOW, REALNVP)]}
 
 
 def report(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    header = ["flow", "ours", "ours, ms", "normflows, ms", "times", "goal", "clean"]
     tables = [result[name] for result in results["flows"] for name in ("step", "samples") if name in result]
     compiling = [
         [result["work"]["title"], name, f"{seconds:.1f}", compile_verdict(name, seconds, result["work"])]
@@ -327,40 +250,13 @@ def report(results: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             "Forward, backward and Adam, float32, time of one step; medians of clean rounds (range):",
-            timing.table(header, [cells for table in tables for cells in table["cells"]]),
+            comparison.table(tables),
             "Compiling our step, seconds, once:",
             timing.table(["flow", "ours", "seconds", "goal"], compiling),
-            f"{OURS}: with XLA_FLAGS={results['experiment_flags']}, as experiments run.",
             parity.format(**worst),
-            f"{results['machine']}; {', '.join(' '.join(item) for item in results['versions'].items())}.",
         ]
     )
 
 
-def main(args: Args) -> None:
-    """Check that both sides agree, time them, print the tables.
-
-    Raises:
-        UserError: normflows is missing, or the machine cannot tell clean samples.
-    """
-    timing.check_machine()
-    if importlib.util.find_spec("normflows") is None:
-        raise UserError("normflows, to compare with, is not installed: pip install -e '.[benchmarks]'")
-    results = {
-        "machine": timing.machine(),
-        "versions": timing.versions("jax", "jaxlib", "flax", "optax", "numpy", "torch", "normflows"),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "experiment_flags": args.experiment_flags,
-        "flows": [measure(work, args) for work in (GLOW, REALNVP)],
-    }
-    print(report(results))
-    if args.json is not None:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Args, prog="python -m benchmarks.flow_training", description=Args.__doc__))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.main("benchmarks.flow_training", Args, measure, report, against="normflows")

@@ -17,43 +17,21 @@ So experiments run with another choice there (`gm_jax.runner.cpu_flags`), and so
 goal is; one more row shows what code of one's own gets without it.
 """
 
-import dataclasses
-import importlib.util
-import itertools
-import json
-import os
-import sys
-import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
-from benchmarks import timing
-from gm_jax.errors import UserError
-from gm_jax.runner import cpu_flags
+from benchmarks import command, comparison, timing, train_step
 
-LEARNING_RATE, B1 = 1e-3, 0.5
+B1 = 0.5
 TOLERANCE = 1e-4
-SHAPE, WIDTHS, LATENT_DIM, BATCH, STEPS = (28, 28, 1), (64, 128), 32, 128, 1
-OURS, THEIRS, TUTORIAL = "gm_jax", "PyTorch", "PyTorch, the tutorial's loop"
+SHAPE, WIDTHS, LATENT_DIM, BATCH = (28, 28, 1), (64, 128), 32, 128
+THEIRS, TUTORIAL = "PyTorch", "PyTorch, the tutorial's loop"
 
 
-@dataclasses.dataclass(frozen=True)
-class Args:
+class Args(command.FlaggedArgs):
     """Time the training of a DCGAN in gm_jax and in PyTorch."""
-
-    rounds: int = 9
-    """Clean rounds wanted of each comparison; at most twice as many are run."""
-    seconds: float = 2.0
-    """Length of one sample, where a unit of work is not longer."""
-    experiment_flags: str = cpu_flags.FLAG
-    """Added to XLA_FLAGS, as experiments do; ours is timed without, too. Empty for a jaxlib that does not know them: it
-    would end the process."""
-    json: Path | None = None
-    """Where to write the results and every sample."""
 
 
 def data() -> np.ndarray:
@@ -167,54 +145,19 @@ def check_parity() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def make_steps(params: dict[str, Any], xla_flags: str) -> timing.Run:
-    """Our compiled steps on new host batches; a unit of work is one call."""
+    """Our compiled step on new host batches; a unit of work is one step of both players."""
     timing.add_xla_flags(xla_flags)
-    import jax
-
-    from gm_jax.data import pipeline
-    from gm_jax.training import parallel
-
-    strategy, split = parallel.jit(), {"x": data()}
-    train_state, train = _training(params, strategy, split)
-    steps = itertools.count(step=STEPS)
-
-    def run(calls: int) -> None:
-        nonlocal train_state
-        for step in itertools.islice(steps, calls):
-            batches = pipeline.train_batches(split, BATCH, 0, step, STEPS)
-            train_state, _ = train(train_state, strategy.place_batches(batches))
-        jax.block_until_ready(train_state)
-
-    return run
+    return train_step.make_run(_training(params))
 
 
 def compile_seconds(params: dict[str, Any], xla_flags: str) -> float:
     """Wall time of tracing and compiling our step."""
     timing.add_xla_flags(xla_flags)
-    from gm_jax.data import pipeline
-    from gm_jax.training import parallel
-
-    strategy, split = parallel.jit(), {"x": data()}
-    train_state, train = _training(params, strategy, split)
-    batches = strategy.place_batches(pipeline.train_batches(split, BATCH, 0, 0, STEPS))
-    start = time.perf_counter()
-    train.lower(train_state, batches).compile()
-    return time.perf_counter() - start
+    return train_step.compile_seconds(_training(params))
 
 
-def _training(params: dict[str, Any], strategy, split: dict[str, np.ndarray]):
-    """State and compiled step, as runner/train.py makes them."""
-    import jax
-
-    from gm_jax.training import optimizers, state, step
-
-    record = model()
-    adams = {
-        objective.wrt: optimizers.adam(optimizers.constant_schedule(LEARNING_RATE), b1=B1)
-        for objective in record.objectives
-    }
-    initial = state.create(record, adams, jax.random.key(0), {"x": split["x"][:BATCH]})._replace(params=params)
-    return strategy.place(initial), strategy.compile(step.make_train_step(record, adams, seed=0))
+def _training(params: dict[str, Any]) -> train_step.Training:
+    return train_step.Training(model(), {"x": data()}, BATCH, params=params, b1=B1)
 
 
 def _leaves(tree: Any) -> list[np.ndarray]:
@@ -226,68 +169,33 @@ def measure(args: Args) -> dict[str, Any]:
     from benchmarks import torch_gan
 
     params, parity = check_parity()
-    flags = {OURS: args.experiment_flags}
-    if args.experiment_flags:
-        flags[f"{OURS}, jaxlib's default flags"] = ""
+    flags = comparison.flags_of_ours(args.experiment_flags)
     compiling = {name: timing.in_own_process(compile_seconds, params, flag) for name, flag in flags.items()}
-    cases = {name: timing.Case(make_steps, params, flag) for name, flag in flags.items()}
-    for name, anew in ((THEIRS, True), (TUTORIAL, False)):
-        settings = (params, data(), BATCH, STEPS, LEARNING_RATE, B1, anew)
-        cases[name] = timing.Case(torch_gan.make_steps, *settings)
-    rounds = timing.alternate(cases, rounds=args.rounds, seconds=args.seconds, title=f"{STEPS} steps of {BATCH}")
-    return {"parity": parity, "compile_seconds": compiling, "rounds": rounds}
+    ours = {name: timing.Case(make_steps, params, flag) for name, flag in flags.items()}
+    settings = (params, data(), BATCH, 1, train_step.LEARNING_RATE, B1)
+    theirs = {
+        name: timing.Case(torch_gan.make_steps, *settings, anew) for name, anew in ((THEIRS, True), (TUTORIAL, False))
+    }
+    title = f"DCGAN {SHAPE[0]}x{SHAPE[1]}, {WIDTHS} channels, batch {BATCH}"
+    step = comparison.compare(title, ours, theirs, args, at_least=1.0)
+    return {"parity": parity, "compile_seconds": compiling, "step": step}
 
 
 def report(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    rounds, rows = results["rounds"], []
-    milliseconds = {name: timing.median_seconds(rounds, name) for name in rounds[0]}
-    milliseconds = {name: None if s is None else 1e3 * s / STEPS for name, s in milliseconds.items()}
-    for name, over in itertools.product(results["compile_seconds"], (THEIRS, TUTORIAL)):
-        ratio = timing.ratio(rounds, over=over, under=name)
-        times = (timing.number(milliseconds[case], ".4g") for case in (name, over))
-        goal = timing.verdict(ratio, at_least=1.0) if (name, over) == (OURS, THEIRS) else "-"
-        rows.append([name, over, *times, str(ratio), goal, ratio.cleanliness])
     compiling = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in results["compile_seconds"].items())
     parity = results["parity"]
     players = ", ".join(f"{player} {count:,}" for player, count in parity["parameters"].items())
     return "\n\n".join(
         [
-            f"DCGAN {SHAPE[0]}x{SHAPE[1]}, {WIDTHS} channels, batch {BATCH}: a step of both players, float32; medians "
-            "of clean rounds (range):",
-            timing.table(["ours", "theirs", "ours, ms", "theirs, ms", "times", "goal", "clean"], rows),
-            f"Compiling our step, once: {compiling}. {OURS}: with XLA_FLAGS={results['experiment_flags']}.",
+            "A step of both players, float32; medians of clean rounds (range):",
+            comparison.table([results["step"]]),
+            f"Compiling our step, once: {compiling}.",
             f"Parameters on both sides: {players}. Losses differ by {parity['losses']:.0e}, an array's gradient by "
             f"{parity['gradients']:.0e} at most.",
-            f"{results['machine']}; {', '.join(' '.join(item) for item in results['versions'].items())}.",
         ]
     )
 
 
-def main(args: Args) -> None:
-    """Check that both sides agree, time them, print the table.
-
-    Raises:
-        UserError: PyTorch is missing, or the machine cannot tell clean samples.
-    """
-    timing.check_machine()
-    if importlib.util.find_spec("torch") is None:
-        raise UserError("PyTorch, to compare with, is not installed: pip install -e '.[benchmarks]'")
-    results = {
-        "machine": timing.machine(),
-        "versions": timing.versions("jax", "jaxlib", "flax", "optax", "numpy", "torch"),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "experiment_flags": args.experiment_flags,
-        **measure(args),
-    }
-    print(report(results))
-    if args.json is not None:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Args, prog="python -m benchmarks.gan_training", description=Args.__doc__))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.main("benchmarks.gan_training", Args, measure, report)

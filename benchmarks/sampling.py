@@ -20,21 +20,14 @@ of the side, the cached with the second.
 """
 
 import dataclasses
-import importlib.util
 import itertools
-import json
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import tyro
 
-from benchmarks import timing, torch_parity
+from benchmarks import command, timing, torch_parity
 from benchmarks.torch_parity import Pair
-from gm_jax.errors import UserError
-from gm_jax.runner import cpu_flags
 
 Rounds = Sequence[Mapping[str, timing.Sample]]
 
@@ -77,20 +70,13 @@ Name = Literal["gated_pixelcnn", "pixelcnn", "made", "nade", "wavenet", "wavenet
 
 
 @dataclasses.dataclass(frozen=True)
-class Args:
+class Args(command.FlaggedArgs):
     """Time sampling in gm_jax, cached and naive, and in PyTorch."""
 
-    only: tuple[Name, ...] = ()
-    """What to time; all by default."""
     rounds: int = 7
     """Clean rounds wanted of each comparison; at most twice as many are run."""
-    seconds: float = 1.0
-    """Length of one sample, where a unit of work is not longer."""
-    xla_flags: str = cpu_flags.FLAG
-    """For gm_jax, cached and naive alike, by default what experiments run with; empty for jaxlib's default. XLA ends a
-    process whose flags it does not know."""
-    json: Path | None = None
-    """Where to write the results and every sample."""
+    only: tuple[Name, ...] = ()
+    """What to time; all by default."""
 
 
 def make_cached(pair: Pair, n: int, xla_flags: str) -> timing.Run:
@@ -177,8 +163,8 @@ def against_naive_loops(work: Work, args: Args) -> dict[str, Any]:
     arrays = timing.in_own_process(torch_parity.initial_arrays, pair)
     theirs = (pair.name, dict(pair.sizes), arrays, work.n, total, total - work.torch_positions)
     cases = {
-        "cached": timing.Case(make_cached, pair, work.n, args.xla_flags),
-        "naive": timing.Case(make_naive, pair, work.n, total - work.naive_positions, args.xla_flags),
+        "cached": timing.Case(make_cached, pair, work.n, args.experiment_flags),
+        "naive": timing.Case(make_naive, pair, work.n, total - work.naive_positions, args.experiment_flags),
         "PyTorch": timing.Case(torch_autoregressive.make_sampler, *theirs),
     }
     rounds = timing.alternate(cases, rounds=args.rounds, seconds=args.seconds, title=f"{work.title}, {work.n} samples")
@@ -220,8 +206,8 @@ def growth(args: Args) -> list[dict[str, Any]]:
         # A pass costs in proportion to the pixels: of large images fewer are timed.
         positions = max(1, work.naive_positions * work.pair.num_dims // pair.num_dims)
         cases = {
-            "cached": timing.Case(make_cached, pair, work.n, args.xla_flags),
-            "naive": timing.Case(make_naive, pair, work.n, pair.num_dims - positions, args.xla_flags),
+            "cached": timing.Case(make_cached, pair, work.n, args.experiment_flags),
+            "naive": timing.Case(make_naive, pair, work.n, pair.num_dims - positions, args.experiment_flags),
         }
         title = f"{work.title}, side {side}"
         rounds = timing.alternate(cases, rounds=args.rounds, seconds=args.seconds, title=title)
@@ -270,6 +256,15 @@ def times(now: float | None, before: float | None) -> str:
     return "-" if now is None or before is None else f"x{now / before:.1f}"
 
 
+def measure(args: Args) -> dict[str, Any]:
+    """Of what was asked for: all three samplers of each network, and the growth."""
+    chosen = args.only or (*WORKS, "growth")
+    return {
+        "networks": [against_naive_loops(work, args) for name, work in WORKS.items() if name in chosen],
+        "growth": growth(args) if "growth" in chosen else [],
+    }
+
+
 def report(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     parts = []
@@ -298,36 +293,8 @@ def report(results: dict[str, Any]) -> str:
             f"{GATED_PIXELCNN.title}, {GATED_PIXELCNN.n} samples, by the image's side:",
             timing.table(header, [row["cells"] for row in results["growth"]]),
         ]
-    flags = results["xla_flags"] or "XLA's default flags"
-    versions = ", ".join(" ".join(item) for item in results["versions"].items())
-    return "\n\n".join([*parts, f"{results['machine']}; {flags}; {versions}."])
-
-
-def main(args: Args) -> None:
-    """Check that all samplers draw from the same model, time them, print the tables.
-
-    Raises:
-        UserError: PyTorch is missing, or the machine cannot tell clean samples.
-    """
-    timing.check_machine()
-    if importlib.util.find_spec("torch") is None:
-        raise UserError("PyTorch, to compare with, is not installed: pip install -e '.[benchmarks]'")
-    chosen = args.only or (*WORKS, "growth")
-    results = {
-        "machine": timing.machine(),
-        "versions": timing.versions("jax", "jaxlib", "flax", "numpy", "torch"),
-        "xla_flags": args.xla_flags,
-        "networks": [against_naive_loops(work, args) for name, work in WORKS.items() if name in chosen],
-        "growth": growth(args) if "growth" in chosen else [],
-    }
-    print(report(results))
-    if args.json is not None:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Args, prog="python -m benchmarks.sampling", description=Args.__doc__))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.main("benchmarks.sampling", Args, measure, report)

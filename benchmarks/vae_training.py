@@ -15,23 +15,17 @@ against the bare compiled step called over and over on one batch that is on the 
 
 import contextlib
 import dataclasses
-import importlib.util
 import itertools
-import json
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tyro
 
-from benchmarks import timing
-from gm_jax.errors import UserError
+from benchmarks import command, timing, train_step
 
 NUM_EXAMPLES = 50_000
-LEARNING_RATE = 1e-3
 STEPS_PER_CALL = 10
 LOG_EVERY = 100
 TOLERANCE = 1e-4
@@ -63,26 +57,12 @@ class Work(NamedTuple):
         return f"{self.size}, batch {self.batch_size}, {self.steps} steps a call"
 
 
-class Training(NamedTuple):
-    """What a run puts together before it trains."""
-
-    state: Any
-    train: Callable
-    batches: Callable[[int], Any]
-
-
 @dataclasses.dataclass(frozen=True)
-class Args:
+class Args(command.Args):
     """Time VAE training in gm_jax and in PyTorch, and the loop around gm_jax's step."""
 
-    rounds: int = 9
-    """Clean rounds wanted of each comparison; at most twice as many are run."""
-    seconds: float = 1.0
-    """Length of one sample."""
     compile: bool = False
     """Time torch.compile with PyTorch's fused Adam, too; it needs a C++ compiler."""
-    json: Path | None = None
-    """Where to write the results and every sample."""
 
 
 def images(size: Size) -> np.ndarray:
@@ -108,48 +88,25 @@ def model(size: Size, objective: Callable):
     ).model
 
 
-def training(work: Work) -> Training:
-    """State, compiled step and input pipeline, as runner/train.py makes them."""
-    import jax
-
-    from gm_jax.data import pipeline
+def training(work: Work) -> train_step.Training:
+    """What is trained, from the model's own parameters."""
     from gm_jax.models import vae
-    from gm_jax.training import optimizers, parallel, state, step
 
-    vae_model = model(work.size, vae.elbo_objective())
-    adam = {"vae": optimizers.adam(optimizers.constant_schedule(LEARNING_RATE))}
-    strategy = parallel.jit()
-    split = {"x": images(work.size)}
-
-    def batches(first_step: int):
-        return strategy.place_batches(pipeline.train_batches(split, work.batch_size, 0, first_step, work.steps))
-
-    initial = state.create(vae_model, adam, jax.random.key(0), pipeline.train_batch(split, work.batch_size, 0, 0))
-    train = strategy.compile(step.make_train_step(vae_model, adam, seed=0))
-    return Training(strategy.place(initial), train, batches)
+    return train_step.Training(
+        model(work.size, vae.elbo_objective()), {"x": images(work.size)}, work.batch_size, work.steps
+    )
 
 
 def make_steps(work: Work) -> timing.Run:
     """The compiled step on new host batches; a unit of work is one call."""
-    import jax
-
-    state, train, batches = training(work)
-    first_steps = itertools.count(0, work.steps)
-
-    def run(calls: int) -> None:
-        nonlocal state
-        for first_step in itertools.islice(first_steps, calls):
-            state, _ = train(state, batches(first_step))
-        jax.block_until_ready(state)
-
-    return run
+    return train_step.make_run(training(work))
 
 
 def make_bare_step(work: Work) -> timing.Run:
     """The compiled step alone, on one batch; a unit of work is one call."""
     import jax
 
-    state, train, batches = training(work)
+    state, train, batches = train_step.ready(training(work))
     batch = jax.block_until_ready(batches(0))
 
     def run(calls: int) -> None:
@@ -172,7 +129,7 @@ def make_fit(work: Work) -> timing.Run:
 
     from gm_jax.training import loop, metrics
 
-    state, train, batches = training(work)
+    state, train, batches = train_step.ready(training(work))
 
     def run(calls: int) -> None:
         nonlocal state
@@ -277,7 +234,7 @@ def against_torch(work: Work, layers: list, args: Args, *, at_least: float) -> d
     cases = {"gm_jax": timing.Case(make_steps, work)}
     for peer, compiled in {"PyTorch eager": False, "torch.compile": True}.items():
         if args.compile or not compiled:
-            theirs = (layers, flat, work.batch_size, work.steps, LEARNING_RATE, compiled)
+            theirs = (layers, flat, work.batch_size, work.steps, train_step.LEARNING_RATE, compiled)
             cases[peer] = timing.Case(torch_vae.make_steps, *theirs)
     rounds = timing.alternate(cases, rounds=args.rounds, seconds=args.seconds, title=str(work))
     ratios = {peer: timing.ratio(rounds, over=peer, under="gm_jax") for peer in cases if peer != "gm_jax"}
@@ -321,6 +278,23 @@ def against_bare_step(work: Work, args: Args, *, at_most: float | None = None) -
     }
 
 
+def measure(args: Args) -> dict[str, Any]:
+    """Parity, the step of both sides, and the loop around ours."""
+    ours = timing.in_own_process(evaluate, PAPER, 256)
+    return {
+        "parity": check_parity(ours),
+        "training": [
+            against_torch(Work(PAPER, 256, STEPS_PER_CALL), ours.layers, args, at_least=1.3),
+            against_torch(Work(PAPER, 32, STEPS_PER_CALL), ours.layers, args, at_least=1.7),
+        ],
+        "loop": [
+            against_bare_step(Work(PAPER, 256, STEPS_PER_CALL), args, at_most=1.1),
+            against_bare_step(Work(PAPER, 32, STEPS_PER_CALL), args, at_most=1.1),
+            *(against_bare_step(Work(TINY, 32, steps), args) for steps in (1, 10, 100)),
+        ],
+    }
+
+
 def report(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     peers = list(results["training"][0]["ratios"])
@@ -337,43 +311,9 @@ def report(results: dict[str, Any]) -> str:
                 ["model", "batch", "steps a call", *times, "goal", "clean"], [row["cells"] for row in results["loop"]]
             ),
             parity.format(**results["parity"]),
-            f"{results['machine']}; {', '.join(' '.join(item) for item in results['versions'].items())}.",
         ]
     )
 
 
-def main(args: Args) -> None:
-    """Check that both sides agree, time them, print the tables.
-
-    Raises:
-        UserError: PyTorch is missing, or the machine cannot tell clean samples.
-    """
-    timing.check_machine()
-    if importlib.util.find_spec("torch") is None:
-        raise UserError("PyTorch, to compare with, is not installed: pip install -e '.[benchmarks]'")
-    ours = timing.in_own_process(evaluate, PAPER, 256)
-    results = {
-        "machine": timing.machine(),
-        "versions": timing.versions("jax", "jaxlib", "flax", "optax", "numpy", "torch"),
-        "parity": check_parity(ours),
-        "training": [
-            against_torch(Work(PAPER, 256, STEPS_PER_CALL), ours.layers, args, at_least=1.3),
-            against_torch(Work(PAPER, 32, STEPS_PER_CALL), ours.layers, args, at_least=1.7),
-        ],
-        "loop": [
-            against_bare_step(Work(PAPER, 256, STEPS_PER_CALL), args, at_most=1.1),
-            against_bare_step(Work(PAPER, 32, STEPS_PER_CALL), args, at_most=1.1),
-            *(against_bare_step(Work(TINY, 32, steps), args) for steps in (1, 10, 100)),
-        ],
-    }
-    print(report(results))
-    if args.json is not None:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Args, prog="python -m benchmarks.vae_training", description=Args.__doc__))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.main("benchmarks.vae_training", Args, measure, report)

@@ -1,0 +1,97 @@
+"""Our train step as experiments run it: `make_train_step`, compiled by `parallel.jit`, on new batches from the host."""
+
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import timing
+
+if TYPE_CHECKING:
+    from gm_jax.types import Model
+
+LEARNING_RATE = 1e-3  # of Adam, on both sides of every benchmark
+
+
+class Training(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        model: whose objectives.
+        split: name -> [N, ...] data in host memory.
+        batch_size: examples a step.
+        steps: of one call of the compiled step.
+        params: those to start from; None for the model's own.
+        model_state: the same.
+        b1: of Adam, of every player.
+    """
+
+    model: "Model"
+    split: Mapping[str, np.ndarray]
+    batch_size: int
+    steps: int = 1
+    params: Any = None
+    model_state: Any = None
+    b1: float = 0.9
+
+
+class Ready(NamedTuple):
+    """What a run puts together before it trains.
+
+    Attributes:
+        state: the first.
+        step: (state, batches) -> (state, metrics), compiled at its first call.
+        batches: first step -> the batches of a call, on the device.
+    """
+
+    state: Any
+    step: Callable
+    batches: Callable[[int], Any]
+
+
+def ready(training: Training) -> Ready:
+    """State, step and input pipeline, as runner/train.py makes them."""
+    import jax
+
+    from gm_jax.data import pipeline
+    from gm_jax.training import optimizers, parallel, state, step
+
+    model, split, size = training.model, training.split, training.batch_size
+    schedule = optimizers.constant_schedule(LEARNING_RATE)
+    adams = {objective.wrt: optimizers.adam(schedule, b1=training.b1) for objective in model.objectives}
+    first = state.create(model, adams, jax.random.key(0), pipeline.train_batch(split, size, 0, 0))
+    given = {name: getattr(training, name) for name in ("params", "model_state")}
+    first = first._replace(**{name: tree for name, tree in given.items() if tree is not None})
+    strategy = parallel.jit()
+
+    def batches(first_step: int):
+        return strategy.place_batches(pipeline.train_batches(split, size, 0, first_step, training.steps))
+
+    return Ready(strategy.place(first), strategy.compile(step.make_train_step(model, adams, seed=0)), batches)
+
+
+def make_run(training: Training) -> timing.Run:
+    """A unit of work is one call, on new batches."""
+    import jax
+
+    state, step, batches = ready(training)
+    first_steps = itertools.count(0, training.steps)
+
+    def run(calls: int) -> None:
+        nonlocal state
+        for first_step in itertools.islice(first_steps, calls):
+            state, _ = step(state, batches(first_step))
+        jax.block_until_ready(state)
+
+    return run
+
+
+def compile_seconds(training: Training) -> float:
+    """Wall time of tracing and compiling the step."""
+    state, step, batches = ready(training)
+    batch = batches(0)
+    start = time.perf_counter()
+    step.lower(state, batch).compile()
+    return time.perf_counter() - start
