@@ -2,6 +2,7 @@
 
     python -m experiments.gan_techniques                                    # the eight Gaussians: 24 runs of 40 seconds
     python -m experiments.gan_techniques --data.name digits --features digits-cnn --steps 3000
+    python -m experiments.gan_techniques --data.name digits --features digits-cnn --network mlp
 It is no experiment of its own: every run is one of `experiments.improved_gan`, by the switches that its row names. Runs
 that are done are read, one that was stopped goes on. A cell is the median over the seeds and, in brackets, the range:
 how far seeds lie apart is how stable a game is.
@@ -45,6 +46,8 @@ class Config:
     """Runs of each row."""
     rows: tuple[str, ...] = tuple(ROWS)
     """Which rows."""
+    network: Literal["conv", "mlp"] | None = None
+    """conv for images, mlp for points or images as vectors; by default what the data are."""
     features: Literal["digits-cnn", "mnist-cnn"] | None = None
     """Of images, measure the samples too, by this extractor: the columns of the verb `evaluate`."""
     workdir: Path = Path("runs/gan_techniques")
@@ -53,10 +56,12 @@ class Config:
 
 def flags(config: Config, row: str, seed: int) -> tuple[str, ...]:
     """Of `experiments.improved_gan`."""
-    folder = config.workdir / config.data.name.replace(":", "-") / row.replace(" ", "-") / str(seed)
-    where = () if config.data.dir is None else (f"--data.dir={config.data.dir}",)
+    what = "-".join(filter(None, (config.data.name.replace(":", "-"), config.network)))
+    folder = config.workdir / what / row.replace(" ", "-") / str(seed)
+    chosen = {"data.dir": config.data.dir, "network": config.network}
     return (
-        *(f"--workdir={folder}", f"--data.name={config.data.name}", *where),
+        *(f"--workdir={folder}", f"--data.name={config.data.name}"),
+        *(f"--{name}={value}" for name, value in chosen.items() if value is not None),
         *(f"--train.steps={config.steps}", f"--train.seed={seed}"),
         *(switch[name in ROWS[row]] for name, switch in SWITCHES.items()),
     )

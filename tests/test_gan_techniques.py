@@ -29,6 +29,15 @@ def test_a_row_switches_on_what_it_names_and_nothing_else():
         assert techniques(name) == tuple(other == index for other in range(5)), name
 
 
+def test_data_and_networks_of_another_kind_have_folders_of_their_own():
+    from gm_jax import runner
+
+    config = gan_techniques.Config(data=runner.DataConfig("digits", "there"), network="mlp", workdir=Path("here"))
+    chosen = gan_techniques.flags(config, "none", 0)
+    assert chosen[0] == "--workdir=here/digits-mlp/none/0"
+    assert {"--data.name=digits", "--data.dir=there", "--network=mlp"} < set(chosen)
+
+
 def test_each_run_has_a_folder_of_its_own_and_its_results_are_those_of_its_seeds(monkeypatch, tmp_path, capsys):
     values = {"none": (8.0, 7.0, 8.0), "feature matching": (5.0, 1.0, 3.0)}
     ran = []
