@@ -73,20 +73,17 @@ class Args(command.FlaggedArgs):
     """What to time; all by default."""
 
 
-def make_steps(work: Work, xla_flags: str) -> timing.Run:
-    """Our compiled step on new host batches; a unit of work is one call."""
-    timing.add_xla_flags(xla_flags)
+def training(work: Work) -> train_step.Training:
+    """What is trained, from random parameters."""
     from gm_jax.models import autoregressive
 
     network, output = torch_parity.network(work.pair), torch_parity.output(work.pair)
-    return train_step.make_run(
-        train_step.Training(
-            autoregressive.autoregressive(network, output, shape=work.pair.shape).model,
-            {"x": vae_training.images(vae_training.PAPER)},
-            work.batch_size,
-            STEPS_PER_CALL,
-            params={"autoregressive": torch_parity.parameters(work.pair)},
-        )
+    return train_step.Training(
+        autoregressive.autoregressive(network, output, shape=work.pair.shape).model,
+        {"x": vae_training.images(vae_training.PAPER)},
+        work.batch_size,
+        STEPS_PER_CALL,
+        params={"autoregressive": torch_parity.parameters(work.pair)},
     )
 
 
@@ -98,7 +95,7 @@ def against_torch(work: Work, args: Args) -> dict[str, Any]:
     arrays = timing.in_own_process(torch_parity.initial_arrays, work.pair)
     images = vae_training.images(vae_training.PAPER).reshape(-1, work.pair.num_dims)
     flags = comparison.flags_of_ours(args.experiment_flags, matter=work.convolutional)
-    ours = {name: timing.Case(make_steps, work, flag) for name, flag in flags.items()}
+    ours = train_step.cases(training, (work,), flags)
     settings = (images, work.batch_size, STEPS_PER_CALL, train_step.LEARNING_RATE)
     theirs = {
         name: timing.Case(torch_autoregressive.make_steps, pair.name, dict(pair.sizes), arrays, *settings)

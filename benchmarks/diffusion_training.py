@@ -115,19 +115,8 @@ def check_parity() -> tuple[dict[str, Any], dict[str, float]]:
     return params, differences
 
 
-def make_steps(params: dict[str, Any], xla_flags: str) -> timing.Run:
-    """Our compiled step on new host batches; a unit of work is one step."""
-    timing.add_xla_flags(xla_flags)
-    return train_step.make_run(_training(params))
-
-
-def compile_seconds(params: dict[str, Any], xla_flags: str) -> float:
-    """Wall time of tracing and compiling our step."""
-    timing.add_xla_flags(xla_flags)
-    return train_step.compile_seconds(_training(params))
-
-
-def _training(params: dict[str, Any]) -> train_step.Training:
+def training(params: dict[str, Any]) -> train_step.Training:
+    """What is trained, from given parameters."""
     return train_step.Training(model().model, {"x": data()}, BATCH, params={"diffusion": params})
 
 
@@ -152,8 +141,8 @@ def measure(args: Args) -> dict[str, Any]:
 
     params, differences = check_parity()
     flags = comparison.flags_of_ours(args.experiment_flags)
-    compiling = {name: timing.in_own_process(compile_seconds, params, flag) for name, flag in flags.items()}
-    steps = {name: timing.Case(make_steps, params, flag) for name, flag in flags.items()}
+    compiling = train_step.compiling(training, (params,), flags)
+    steps = train_step.cases(training, (params,), flags)
     settings = (params, data(), NUM_STEPS, BATCH, train_step.LEARNING_RATE)
     theirs = {"diffusers": timing.Case(torch_diffusion.make_steps, *settings)}
     tables = [comparison.compare(f"a train step of {BATCH}", steps, theirs, args, at_least=0.85)]

@@ -165,19 +165,8 @@ def check_parity(work: Work) -> tuple[dict[str, Any], dict[str, float]]:
     return both, differences
 
 
-def make_steps(work: Work, both: dict[str, Any], xla_flags: str) -> timing.Run:
-    """Our compiled step on new host batches; a unit of work is one call."""
-    timing.add_xla_flags(xla_flags)
-    return train_step.make_run(_training(work, both))
-
-
-def compile_seconds(work: Work, both: dict[str, Any], xla_flags: str) -> float:
-    """Wall time of tracing and compiling our step."""
-    timing.add_xla_flags(xla_flags)
-    return train_step.compile_seconds(_training(work, both))
-
-
-def _training(work: Work, both: dict[str, Any]) -> train_step.Training:
+def training(work: Work, both: dict[str, Any]) -> train_step.Training:
+    """What is trained, from given parameters."""
     return train_step.Training(
         model(work).model,
         {"x": data(work)},
@@ -210,8 +199,8 @@ def measure_flow(work: Work, args: Args) -> dict[str, Any]:
 
     both, differences = check_parity(work)
     flags = comparison.flags_of_ours(args.experiment_flags, matter=work.convolutional)
-    compiling = {name: timing.in_own_process(compile_seconds, work, both, flag) for name, flag in flags.items()}
-    ours = {name: timing.Case(make_steps, work, both, flag) for name, flag in flags.items()}
+    compiling = train_step.compiling(training, (work, both), flags)
+    ours = train_step.cases(training, (work, both), flags)
     rate = train_step.LEARNING_RATE
     if work.flow == "glow":
         theirs = timing.Case(torch_flows.make_glow_steps, both, data(work), work.batch_size, rate)

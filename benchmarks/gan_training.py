@@ -144,19 +144,8 @@ def check_parity() -> tuple[dict[str, Any], dict[str, Any]]:
     return params, {"parameters": counts, "losses": of_losses, "gradients": worst}
 
 
-def make_steps(params: dict[str, Any], xla_flags: str) -> timing.Run:
-    """Our compiled step on new host batches; a unit of work is one step of both players."""
-    timing.add_xla_flags(xla_flags)
-    return train_step.make_run(_training(params))
-
-
-def compile_seconds(params: dict[str, Any], xla_flags: str) -> float:
-    """Wall time of tracing and compiling our step."""
-    timing.add_xla_flags(xla_flags)
-    return train_step.compile_seconds(_training(params))
-
-
-def _training(params: dict[str, Any]) -> train_step.Training:
+def training(params: dict[str, Any]) -> train_step.Training:
+    """What is trained, from given parameters."""
     return train_step.Training(model(), {"x": data()}, BATCH, params=params, b1=B1)
 
 
@@ -170,8 +159,8 @@ def measure(args: Args) -> dict[str, Any]:
 
     params, parity = check_parity()
     flags = comparison.flags_of_ours(args.experiment_flags)
-    compiling = {name: timing.in_own_process(compile_seconds, params, flag) for name, flag in flags.items()}
-    ours = {name: timing.Case(make_steps, params, flag) for name, flag in flags.items()}
+    compiling = train_step.compiling(training, (params,), flags)
+    ours = train_step.cases(training, (params,), flags)
     settings = (params, data(), BATCH, 1, train_step.LEARNING_RATE, B1)
     theirs = {
         name: timing.Case(torch_gan.make_steps, *settings, anew) for name, anew in ((THEIRS, True), (TUTORIAL, False))

@@ -176,7 +176,8 @@ def number(value: float | None, form: str) -> str:
 
 def add_xla_flags(flags: str) -> None:
     """For a worker, before it uses jax: flags beside those of the environment. XLA ends a process that names others."""
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    if flags:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 
 def check_machine() -> None:

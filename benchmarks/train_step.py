@@ -72,10 +72,12 @@ def ready(training: Training) -> Ready:
     return Ready(strategy.place(first), strategy.compile(step.make_train_step(model, adams, seed=0)), batches)
 
 
-def make_run(training: Training) -> timing.Run:
-    """A unit of work is one call, on new batches."""
+def make_run(make: Callable[..., Training], args: tuple, xla_flags: str = "") -> timing.Run:
+    """A unit of work is one call of the step of make(*args), on new batches; flags for XLA come first."""
+    timing.add_xla_flags(xla_flags)
     import jax
 
+    training = make(*args)
     state, step, batches = ready(training)
     first_steps = itertools.count(0, training.steps)
 
@@ -88,10 +90,21 @@ def make_run(training: Training) -> timing.Run:
     return run
 
 
-def compile_seconds(training: Training) -> float:
-    """Wall time of tracing and compiling the step."""
-    state, step, batches = ready(training)
+def compile_seconds(make: Callable[..., Training], args: tuple, xla_flags: str = "") -> float:
+    """Wall time of tracing and compiling the step of make(*args)."""
+    timing.add_xla_flags(xla_flags)
+    state, step, batches = ready(make(*args))
     batch = batches(0)
     start = time.perf_counter()
     step.lower(state, batch).compile()
     return time.perf_counter() - start
+
+
+def cases(make: Callable[..., Training], args: tuple, flags: Mapping[str, str]) -> dict[str, timing.Case]:
+    """The run of each choice of flags, to be timed."""
+    return {name: timing.Case(make_run, make, args, each) for name, each in flags.items()}
+
+
+def compiling(make: Callable[..., Training], args: tuple, flags: Mapping[str, str]) -> dict[str, float]:
+    """Compile seconds of each choice of flags, each in a process of its own."""
+    return {name: timing.in_own_process(compile_seconds, make, args, each) for name, each in flags.items()}

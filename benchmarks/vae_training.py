@@ -97,11 +97,6 @@ def training(work: Work) -> train_step.Training:
     )
 
 
-def make_steps(work: Work) -> timing.Run:
-    """The compiled step on new host batches; a unit of work is one call."""
-    return train_step.make_run(training(work))
-
-
 def make_bare_step(work: Work) -> timing.Run:
     """The compiled step alone, on one batch; a unit of work is one call."""
     import jax
@@ -231,7 +226,7 @@ def against_torch(work: Work, layers: list, args: Args, *, at_least: float) -> d
     from benchmarks import torch_vae
 
     flat = images(work.size).reshape(NUM_EXAMPLES, -1)
-    cases = {"gm_jax": timing.Case(make_steps, work)}
+    cases = {"gm_jax": timing.Case(train_step.make_run, training, (work,))}
     for peer, compiled in {"PyTorch eager": False, "torch.compile": True}.items():
         if args.compile or not compiled:
             theirs = (layers, flat, work.batch_size, work.steps, train_step.LEARNING_RATE, compiled)

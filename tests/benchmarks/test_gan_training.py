@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import comparison, gan_training, timing
+from benchmarks import comparison, gan_training, timing, train_step
 
 
 def test_the_report_has_both_ways_of_pytorch_and_how_alike_the_sides_are():
@@ -87,6 +87,5 @@ def test_the_converted_discriminator_is_ours(both):
 
 @pytest.mark.slow
 def test_our_step_runs_on_batches_from_the_host(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setattr(gan_training, "BATCH", 4)
-    gan_training.make_steps(gan_training.random_params(), "")(1)
+    train_step.make_run(gan_training.training, (gan_training.random_params(),))(1)

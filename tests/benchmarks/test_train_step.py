@@ -47,11 +47,11 @@ def test_a_run_goes_on_from_call_to_call(monkeypatch):
     prepared = train_step.ready(training())
     counted = prepared._replace(batches=lambda first: (asked.append(first), prepared.batches(first))[1])
     monkeypatch.setattr(train_step, "ready", lambda training: counted)
-    run = train_step.make_run(training())
+    run = train_step.make_run(training, ())
     run(2)
     run(1)
     assert asked == [0, 2, 4]
 
 
 def test_compiling_takes_time():
-    assert 0.0 < train_step.compile_seconds(training()) < 60.0
+    assert 0.0 < train_step.compile_seconds(training, ()) < 60.0
