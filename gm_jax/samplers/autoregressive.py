@@ -83,19 +83,21 @@ def sample(
     """
     num_given, given = _padded_prefix(prefix, n, num_positions)
 
-    def visit(carry: tuple[PyTree, Array], position: tuple[Array, Array]) -> tuple[tuple[PyTree, Array], Array]:
-        (cache, previous), (i, given_i) = carry, position
+    def visit(carry: tuple[PyTree, Array], position: tuple[Array, Key, Array]) -> tuple[tuple[PyTree, Array], Array]:
+        (cache, previous), (i, key_i, given_i) = carry, position
         cache, outputs = conditionals.step(cache, i, previous)
-        drawn = draw(jax.random.fold_in(key, i), outputs, temperature)
+        drawn = draw(key_i, outputs, temperature)
         x_i = jnp.where(i < num_given, given_i, drawn) if num_given else drawn
         return (cache, x_i), x_i
 
-    def visit_row(carry: tuple[PyTree, Array], row: tuple[Array, tuple[Array, Array]]):
+    def visit_row(carry: tuple[PyTree, Array], row: tuple[Array, tuple[Array, Key, Array]]):
         (cache, previous), (row_index, positions) = carry, row
         return jax.lax.scan(visit, (conditionals.begin_row(cache, row_index, previous), previous), positions)
 
     carry = (conditionals.init(n), jnp.zeros(n, jnp.int32))
-    positions = (jnp.arange(num_positions, dtype=jnp.int32), given.T)
+    indices = jnp.arange(num_positions, dtype=jnp.int32)
+    # All keys at once: a loop whose turn is microseconds is the shorter for every operation that it is spared.
+    positions = (indices, jax.vmap(lambda i: jax.random.fold_in(key, i))(indices), given.T)
     if conditionals.begin_row is None:
         _, x = jax.lax.scan(visit, carry, positions)
         return x.T
