@@ -112,9 +112,13 @@ def test_halves_of_the_digits_are_near_each_other_by_a_table_that_says_what_it_i
     code, out, _ = run(*command, "--num", "300")
     assert code == 0
     rows = {line.split("[")[0]: line for line in out.splitlines() if "[digits-cnn]" in line}
-    assert set(rows) == {"frechet", "kernel_distance", "precision", "recall", "inception_score"}
+    assert set(rows) == {"frechet", "kernel_distance", "precision", "recall", "inception_score", "classes_covered"}
     assert all("num_generated=300" in row for row in rows.values())
     assert "num_real=300" in rows["frechet"]
+    (by_kernels,) = (line.split() for line in out.splitlines() if line.startswith("nll"))
+    assert by_kernels[1] == "~"
+    assert -33 < float(by_kernels[2]) < -24
+    assert "centres=1000" in by_kernels
     assert "uint8" in refused(*command, "--data.name", "toy:pinwheel")
     assert "images of 28x28, got 8x8" in refused(*command, "--features", "mnist-cnn")
     assert "inception needs a file" in refused(*command, "--features", "inception")
