@@ -18,9 +18,8 @@ def test_samples_are_measured_where_an_extractor_is_named(finished, command, mon
     assert ended.code == 0, ended.err
     made = {record["name"]: record for record in records(finished)[len(before) :]}
     frechet = made["frechet[digits-cnn]"]
-    assert set(made) == {
-        f"{name}[digits-cnn]" for name in ("frechet", "kernel_distance", "precision", "recall", "inception_score")
-    }
+    names = ("frechet", "kernel_distance", "precision", "recall", "inception_score", "classes_covered")
+    assert set(made) == {f"{name}[digits-cnn]" for name in names}
     settings = frechet["settings"]
     assert (settings["num_real"], settings["num_generated"], frechet["split"]) == (1437, 130, "train")
     assert settings["weights"] == features.load("digits-cnn").weights
