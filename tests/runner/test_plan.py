@@ -12,23 +12,18 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import vae
+from experiments import fvsbn, vae
 from gm_jax.errors import UserError
 from gm_jax.runner import plan
 from gm_jax.runner.run import assemble
 from gm_jax.training import chips, hlo, planning
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
-MODULES = sorted(path.stem for path in (REPO / "experiments").glob("*.py"))
+EXPERIMENTS = sorted(
+    path.stem for path in (REPO / "experiments").glob("*.py") if "runner.main(Config, build)" in path.read_text()
+)
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
-
-
-def experiment(name):
-    module = importlib.import_module(f"experiments.{name}")
-    if not (hasattr(module, "Config") and hasattr(module, "build")):
-        pytest.skip(f"experiments/{name}.py is no experiment")
-    return module
 
 
 def planned(module, *, topology="v5e:2x2", batch_per_chip, parallel="pmap", **changes):
@@ -42,12 +37,12 @@ def planned(module, *, topology="v5e:2x2", batch_per_chip, parallel="pmap", **ch
 
 @pytest.mark.slow
 @needs_libtpu
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_sends_its_gradients_at_once_and_gives_its_state_away(name):
     # Two of the techniques are of the images of all chips: what they send for that is in README's table.
     techniques = {"minibatch_discrimination": False, "feature_matching": False}
     changes = techniques if name == "improved_gan" else {}
-    made, run = planned(experiment(name), batch_per_chip=32, **changes)
+    made, run = planned(importlib.import_module(f"experiments.{name}"), batch_per_chip=32, **changes)
     assert made.fits
     # One for each player that moves: each sees those before it already moved.
     assert set(made.cost.collectives) == {"all-reduce"}, "parameters are gathered, or more"
@@ -84,7 +79,7 @@ def test_the_matrix_products_of_the_vae_are_those_counted_by_hand(parallel, batc
 @needs_libtpu
 def test_the_readmes_table_is_the_commands(command, tmp_path):
     flags = ("--markdown", "--train.parallel", "pmap", "--batch-per-chip", "128", "--plot", tmp_path / "plan.png")
-    ended = command("plan", "--topology", "v5e:16x16", "v5p:8x8x8", *flags, experiment=experiment("fvsbn"))
+    ended = command("plan", "--topology", "v5e:16x16", "v5p:8x8x8", *flags, experiment=fvsbn)
     assert ended.code == 0, ended.err
     lines = (REPO / "README.md").read_text().splitlines()
     printed = ended.out.splitlines()
