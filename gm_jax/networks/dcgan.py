@@ -50,14 +50,13 @@ class FractionallyStridedConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         # Of the four taps on an axis an even output pixel meets the first and the third, an odd one the second and the
-        # fourth: a 2x2 convolution that gives the four outputs of a place as channels. On CPU, with its gradient, it is
-        # four to six times as fast as `nn.ConvTranspose` (jax 0.10.2).
-        taps = kernel.reshape(2, 2, 2, 2, channels, self.features).transpose(0, 2, 4, 1, 3, 5)
+        # fourth: a 2x2 convolution over the zero-padded map gives as channels two pixels of an axis, the odd one of a
+        # place and the even one of the next, and what lies outside is cut off. On CPU, with its gradient, it is many
+        # times as fast as `nn.ConvTranspose` (jax 0.10.2).
+        taps = kernel.reshape(2, 2, 2, 2, channels, self.features)[:, ::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5)
         h = conv(x, taps.reshape(2, 2, channels, 4 * self.features), padding=((1, 1), (1, 1)))
-        h = h.reshape(batch, height + 1, width + 1, 2, 2, self.features)
-        # Even outputs begin at the place before the first pixel, odd ones at the first.
-        rows = [jnp.stack([h[:, i : i + height, j : j + width, i, j] for j in (0, 1)], axis=3) for i in (0, 1)]
-        y = jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, self.features)
+        h = h.reshape(batch, height + 1, width + 1, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
+        y = h.reshape(batch, 2 * height + 2, 2 * width + 2, self.features)[:, 1:-1, 1:-1]
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
