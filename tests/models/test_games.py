@@ -26,6 +26,12 @@ GAMES = {
         log1p_exp(-FAKE),
         sigmoid(REAL),
     ),
+    "smoothed on both sides": (
+        games.non_saturating(real_target=0.9, fake_target=0.2),
+        0.9 * log1p_exp(-REAL) + 0.1 * log1p_exp(REAL) + 0.8 * log1p_exp(FAKE) + 0.2 * log1p_exp(-FAKE),
+        log1p_exp(-FAKE),
+        sigmoid(REAL),
+    ),
     "saturating": (games.saturating(), log1p_exp(-REAL) + log1p_exp(FAKE), -log1p_exp(FAKE), sigmoid(REAL)),
     "hinge": (games.hinge(), np.maximum(0, 1 - REAL) + np.maximum(0, 1 + FAKE), -FAKE, REAL),
     "least_squares": (games.least_squares(), ((REAL - 1) ** 2 + FAKE**2) / 2, (FAKE - 1) ** 2 / 2, REAL),

@@ -207,6 +207,33 @@ def test_reference_batches_stay_and_running_statistics_move_with_their_own_playe
         np.testing.assert_array_equal(before, left)
 
 
+def test_running_statistics_take_in_data_then_samples_in_their_player_s_own_step():
+    generator, discriminator = MLPGenerator((8,), (2,), norm=BatchNorm), MLPDiscriminator((8, 6), norm=BatchNorm)
+    model = make(generator=generator, discriminator=discriminator)
+    now = begin(model)
+    old, key = now.model_state, jax.random.key(4)
+
+    def play(network, player, state, x):
+        variables = {"params": now.params[player], **state}
+        return network.apply(variables, x, train=True, mutable=["batch_stats"])
+
+    def check(found, expected):
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), found, expected)
+
+    _, (judged, _) = loss_of(model, 0)(now.params, old, key)
+    latents = jax.random.normal(jax.random.split(key)[0], (BATCH, LATENT))
+    (fake, _) = play(generator, "generator", old["generator"], latents)
+    _, after_data = play(discriminator, "discriminator", old["discriminator"], points())
+    _, after_both = play(discriminator, "discriminator", after_data, fake)
+    check(judged["discriminator"], after_both)
+    check(judged["generator"], old["generator"])
+
+    _, (made, _) = loss_of(model, 1)(now.params, old, key)
+    _, after_latents = play(generator, "generator", old["generator"], jax.random.normal(key, (BATCH, LATENT)))
+    check(made["generator"], after_latents)
+    check(made["discriminator"], old["discriminator"])
+
+
 def test_images_go_to_the_unit_interval_and_back():
     space = gan.images(levels=17)
     x = jnp.arange(17, dtype=jnp.uint8).reshape(1, 17, 1, 1)

@@ -222,6 +222,15 @@ def test_the_power_iteration_finds_the_singular_value_and_its_gradient(x64):
     np.testing.assert_allclose(gradient, np.outer(left[:, 0], right[:, 0]), atol=1e-8)
 
 
+def test_no_gradient_flows_through_the_iteration_even_where_it_has_not_converged(x64):
+    matrix, start = jnp.asarray(RNG.normal(size=(5, 3))), jnp.array([0.6, 0.0, 0.8])
+    a = np.asarray(matrix @ start) / np.linalg.norm(matrix @ start)
+    b = np.asarray(a @ matrix) / np.linalg.norm(a @ matrix)
+    assert abs(a @ matrix @ b - np.linalg.svd(matrix, compute_uv=False)[0]) > 1e-3
+    gradient = jax.grad(lambda matrix: spectral_norm(matrix, start, num_iterations=1)[0])(matrix)
+    np.testing.assert_allclose(gradient, np.outer(a, b), atol=1e-12)
+
+
 def test_the_gradient_of_the_layer_flows_through_sigma(x64):
     # At the iteration's fixed point it is the gradient of x W / sigma_1(W) itself, differentiated through the SVD.
     x, kernel, weights = (jnp.asarray(RNG.normal(size=shape)) for shape in ((B, 5), (5, 3), (B, 3)))
