@@ -4,7 +4,7 @@
     python -m experiments.wgan_gp --data.name toy:eight_gaussians           # points: fully connected
 The critic's scores have no unit and no bias: they are logged as they are.
 Measured: test NLL ~ -12.1 nats on digits with --train.steps 3000 (estimate: a density in [0, 1]^64, 1,000 centres,
-bandwidth 0.19; `experiments.gan` has -17.2), 29 seconds on two CPU cores. toy:eight_gaussians: 8 of 8 modes and 87.0,
+bandwidth 0.19; `experiments.gan` has -17.5), 29 seconds on two CPU cores. toy:eight_gaussians: 8 of 8 modes and 87.0,
 89.5, 88.2 % of samples at one in three seeds, 40 seconds each, and 97.6 % with --train.steps 15000; by a penalty of 10,
 that of images, 44, 31 and 16 %.
 """
