@@ -51,8 +51,8 @@ class FractionallyStridedConv(nn.Module):
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         # Of the four taps on an axis an even output pixel meets the first and the third, an odd one the second and the
         # fourth: a 2x2 convolution over the zero-padded map gives as channels two pixels of an axis, the odd one of a
-        # place and the even one of the next, and what lies outside is cut off. On CPU, with its gradient, it is at least
-        # four times as fast as `nn.ConvTranspose` (jax 0.10.2).
+        # place and the even one of the next, and what lies outside is cut off. On CPU, with its gradient, it is at
+        # least four times as fast as `nn.ConvTranspose` (jax 0.10.2).
         taps = kernel.reshape(2, 2, 2, 2, channels, self.features)[:, ::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5)
         h = conv(x, taps.reshape(2, 2, channels, 4 * self.features), padding=((1, 1), (1, 1)))
         h = h.reshape(batch, height + 1, width + 1, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
