@@ -3,7 +3,7 @@
     python -m experiments.gan_techniques                                    # the eight Gaussians: 24 runs of 40 seconds
     python -m experiments.gan_techniques --data.name digits --features digits-cnn --steps 3000
     python -m experiments.gan_techniques --data.name digits --features digits-cnn --network mlp
-Measured: the README's three tables; of digits in 27 and 15 minutes on two CPU cores beside other work.
+Measured: the README's three tables; of digits in some 18 and 15 minutes on two CPU cores.
 It is no experiment of its own: every run is one of `experiments.improved_gan`, by the switches that its row names. Runs
 that are done are read, one that was stopped goes on. A cell is the median over the seeds and, in brackets, the range:
 how far seeds lie apart is how stable a game is.
