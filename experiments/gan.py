@@ -34,12 +34,12 @@ def build(config: Config, spec) -> runner.Experiment:
     from gm_jax.models import games
 
     penalties = {"r1": games.r1_penalty(weight=config.r1)} if config.r1 else {}
-    # A penalty on an example's gradient wants scores of one example each.
-    critic = {"norm": None} if config.r1 or config.spectral_norm else {}
-    generator, discriminator = players.players(config, spec)
-    discriminator = discriminator(spectral_norm=config.spectral_norm, **critic)
+    # A penalty on an example's gradient wants scores of one example each; spectral normalisation is instead of another.
+    without_norm = {"norm": None} if config.r1 or config.spectral_norm else {}
+    make_generator, make_discriminator = players.players(config, spec)
+    discriminator = make_discriminator(spectral_norm=config.spectral_norm, **without_norm)
     game = getattr(games, config.game)()
-    return players.experiment(config, spec, generator(), discriminator, game, penalties=penalties)
+    return players.experiment(config, spec, make_generator(), discriminator, game, penalties=penalties)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
     python -m experiments.improved_gan --feature-matching --no-virtual-batch-norm --historical-averaging 0
     python -m experiments.gan_techniques                                    # each by itself, several seeds, a table
 Smoothing, minibatch discrimination and virtual batch norm belong to game and networks, the others to the loss.
-Measured: the README's table of each by itself on toy:eight_gaussians, in three seeds, 8 of 8 modes in all of them.
+Measured: the README's tables of each by itself, in three seeds. They help a game that loses part of the data, as a
+fully connected one of digits; the DCGAN of digits, the default, does not, and is better without (`experiments.gan`).
 """
 
 import dataclasses
@@ -20,10 +21,10 @@ class Config(players.PlayersConfig):
     """The non-saturating game; without any of the five it is `experiments.gan`."""
 
     feature_matching: bool = False
-    """The generator matches the mean features of the data in place of deceiving the discriminator: for classifying with
-    few labels, as the paper uses it. Its samples are worse."""
+    """The generator matches the mean features of the data in place of deceiving the discriminator: where a game loses
+    part of the data, and without the four others; where it does not, its samples are worse."""
     minibatch_discrimination: bool = True
-    """The discriminator sees how close the examples of a batch lie to one another."""
+    """The discriminator sees how close the examples of a batch lie to one another; where no mode is lost, it harms."""
     historical_averaging: runner.RateOrZero = 1e-4
     """Weight of the squared distance of the parameters from their mean over the past; 0 for none."""
     label_smoothing: runner.RateOrZero = 0.1
@@ -47,13 +48,13 @@ def build(config: Config, spec) -> runner.Experiment:
         raise UserError(f"--label-smoothing {config.label_smoothing} leaves no target for data: less than 1.")
     # Under pmap a device sees its part of the batch; the techniques that compare batches want the whole.
     axis_name = AXIS if config.train.parallel == "pmap" else None
-    generator, discriminator = players.players(config, spec)
+    make_generator, make_discriminator = players.players(config, spec)
     similarities = MinibatchDiscrimination(config.kernels, config.kernel_dim, axis_name=axis_name)
     return players.experiment(
         config,
         spec,
-        WithReferenceBatch(generator) if config.virtual_batch_norm else generator(),
-        discriminator(minibatch_discrimination=similarities if config.minibatch_discrimination else None),
+        WithReferenceBatch(make_generator) if config.virtual_batch_norm else make_generator(),
+        make_discriminator(minibatch_discrimination=similarities if config.minibatch_discrimination else None),
         games.non_saturating(real_target=1.0 - config.label_smoothing),
         feature_matching=config.feature_matching,
         historical_averaging=config.historical_averaging,

@@ -1,6 +1,7 @@
 """Two players: networks, optimisers and measures that adversarial experiments share. It is no experiment of its own."""
 
 import dataclasses
+import math
 from functools import partial
 from typing import Annotated, Literal
 
@@ -72,7 +73,7 @@ def experiment(config: PlayersConfig, spec, generator, discriminator, game, *, g
     kernels = gan.Kernels(
         kde.likelihood, lambda x, centres: kde.choose_bandwidth(x, centres, bandwidths).bandwidth, config.centres
     )
-    space = gan.points() if spec.levels is None else gan.images(levels=spec.levels)
+    space, side = (gan.points(), "R") if spec.levels is None else (gan.images(levels=spec.levels), "[0,1]")
     model = gan.gan(
         generator,
         discriminator,
@@ -99,17 +100,18 @@ def experiment(config: PlayersConfig, spec, generator, discriminator, game, *, g
         },
         calibrate=calibrate,
         statistics=_mode_statistics() if spec.name == "toy:eight_gaussians" else {},
-        settings={"measure": "continuous"},
+        settings={"measure": "continuous", "space": f"{side}^{math.prod(spec.shape)}"},
     )
 
 
 def _mode_statistics() -> dict[str, runner.Statistic]:
-    """Of the eight Gaussians: modes covered, and the share of samples within three standard deviations of one."""
+    """Of the eight Gaussians: how many modes samples cover, and which shares of samples lie how near to one."""
     from gm_jax.data import toy
     from gm_jax.evaluation.mode_coverage import mode_coverage
 
     modes, std = toy.eight_gaussians_modes()
-    units = {"modes_covered": "of 8", "share_at_modes": "of 1", "share_of_rarest": "of 1/8"}
+    shares = dict.fromkeys(("share_at_modes", "share_within_std", "share_of_rarest"), "of samples")
+    units = {"modes_covered": "of 8", **shares}
 
     def statistic(name: str) -> runner.Statistic:
         return runner.Statistic(lambda samples: getattr(mode_coverage(samples, modes, std), name), units[name])

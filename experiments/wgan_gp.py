@@ -24,20 +24,20 @@ class Config(players.PlayersConfig):
     penalty: runner.Rate | None = None
     """Weight of the gradient penalty; by default 10, as in the paper, and 0.1 for points."""
     critic_steps: runner.Count = 5
-    """Steps of the critic for one of the generator."""
+    """Steps of the critic for one of the generator; --train.steps counts the critic's."""
 
 
 def build(config: Config, spec) -> runner.Experiment:
     """A critic held to slope 1 between data and what is generated."""
     from gm_jax.models import games
 
-    generator, critic = players.players(config, spec)
+    make_generator, make_critic = players.players(config, spec)
     penalty = config.penalty or (0.1 if len(spec.shape) == 1 else 10.0)
     return players.experiment(
         config,
         spec,
-        generator(),
-        critic(norm=None, output_bias=False),
+        make_generator(),
+        make_critic(norm=None, output_bias=False),
         games.wasserstein(),
         penalties={"gradient_penalty": games.gradient_penalty(weight=penalty)},
         generator_every=config.critic_steps,

@@ -72,7 +72,7 @@ class Objective(NamedTuple):
     Attributes:
         wrt: top-level key of params, e.g. "generator".
         loss: (params, model_state, key, batch) -> (scalar, (model_state, metrics)).
-        every: the player is updated when step % every == 0.
+        every: the player is updated at the last of every so many steps, where (step + 1) % every == 0.
         since: the first step at which it may be.
         until: the step from which on it rests, as it is then; None for never.
     """

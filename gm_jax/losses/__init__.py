@@ -2,8 +2,9 @@
 
 Each is a deterministic function of arrays (and, where a formula differentiates in x, of an array -> array callable
 whose name ends in `_fn`): no network, no parameters, no random key. Noise and times are arguments. Arrays in are
-[B, ...]; event axes are summed and [B] nats come out; the caller reduces over the batch. `*_nll`, `*_kl`, `*_loss`
-and `*_penalty` are minimised; `*_log_prob`, `*_bound` and `elbo` are maximised.
+[B, ...]; event axes are summed and [B] come out, in nats but where a docstring names another unit; the caller reduces
+over the batch. A scalar comes out only of what is defined on a batch or on parameters. `*_nll`, `*_kl`, `*_loss` and
+`*_penalty` are minimised; `*_log_prob`, `*_bound` and `elbo` are maximised.
 
     from gm_jax.losses import combine, vae
 

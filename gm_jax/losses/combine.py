@@ -1,6 +1,6 @@
 """Losses put together: a dictionary of named terms, and their weighted sum.
 
-Notation: L_i named terms of one shape ([B] nats, or scalars), lambda_i their weights.
+Notation: L_i named terms of one shape ([B], or scalars) and unit, lambda_i their weights.
 
     L = sum_i lambda_i L_i,    lambda_i = 1 unless it is named                                             (1)
 
@@ -21,7 +21,7 @@ def weighted_sum(terms: Mapping[str, Array], **weights: float | Array) -> Array:
     """Weighted sum of named loss terms, eq. (1).
 
     Args:
-        terms: name -> [B] loss, nats, to be minimised; any shape, but one shape for all.
+        terms: name -> [B] loss, to be minimised; any shape and unit, but one shape for all.
         **weights: name of a term -> its weight, a number or a scalar array (an annealed one); others weigh 1.
     Returns:
         The sum, in the shape of a term; smaller is better.

@@ -23,7 +23,8 @@ Everything is computed from logits. A probability that went through a sigmoid lo
 gradient of (4) at logit -20 is -0.17 in place of -1. A discriminator's loss pairs the examples of two equal batches.
 
 No function stops a gradient between the players: the train step differentiates each `Objective` in the parameters of
-its own player alone, so that the generator's moves no discriminator. Who takes gradients otherwise must do the same.
+its own player alone, so that the generator's moves no discriminator. In a loop of your own, differentiate each loss in
+its player's parameters only (`jax.grad(loss, argnums=...)`), or stop the other's gradient.
 
 Weights belong at the call site (scalars, as (13) and (14) are, join after the mean):
 
@@ -340,8 +341,8 @@ def historical_averaging_penalty(params: PyTree, mean: PyTree) -> Array:
         params: theta_t, a pytree of floating arrays.
         mean: mean_t, the same pytree, from `update_historical_mean`; a constant, no gradient passes through it.
     Returns:
-        Scalar, summed over all parameters; smaller is better. It is a term of the player's loss, times lambda: in a
-            step of its own Adam would normalise lambda away.
+        Scalar, summed over all parameters; smaller is better. Add it, times lambda, to the player's loss: an update
+            of its own by Adam, which divides by the gradient's size, would not depend on lambda.
     Raises:
         AssertionError: the trees differ or hold an array that is not floating (at trace time).
     Source: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016, arXiv:1606.03498.

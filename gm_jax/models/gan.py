@@ -12,7 +12,12 @@ and three belong to what is given: one-sided label smoothing to the game, miniba
 normalisation to the networks.
 
 The discriminator moves first. Data and generated examples go through it in two calls, so that what depends on a batch
-sees one kind at a time. `model_state` holds what the networks carry besides parameters, by player, and under "history"
+sees one kind at a time. Each keeps of `model_state` what its own move has changed: a batch that one player made to play
+against the other leaves the other's running statistics alone. Logged are a player's whole loss, penalties included and
+each of them by its name, weight included, and D_real and D_fake, the discriminator's mean answers: probabilities, or
+scores where the game is of scores, so that of Wasserstein's the estimated distance is D_real - D_fake.
+
+`model_state` holds what the networks carry besides parameters, by player, and under "history"
 the means of historical averaging and how many parameters they are means of.
 
 The model has no density. `log_prob` is that of kernels on its samples, an estimate, told in the unit of the
@@ -88,8 +93,8 @@ class GAN(NamedTuple):
     Attributes:
         model: init, the two objectives, sample, and `log_prob` where there are kernels.
         generate: (params, model_state, z [B, Z]) -> x~ [B, ...], as the data set ships it.
-        calibrate: (params, model_state, x) -> model_state with the bandwidth that suits x best; x must have trained
-            nothing, and not be what is told of later. None where there are no kernels.
+        calibrate: (params, model_state, x) -> model_state with the bandwidth that suits x best; x must be
+            held out: of training, and of what is evaluated later. None where there are no kernels.
     """
 
     model: Model

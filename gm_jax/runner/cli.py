@@ -159,6 +159,8 @@ def report(error: BaseException) -> int | None:
 
 def _dispatch(config_type: type, build: Callable, argv: list[str]) -> None:
     module, description = _identity(config_type)
+    if argv and argv[0] not in VERBS and not argv[0].startswith("-"):
+        raise UserError(f"no verb {argv[0]!r}: there are {', '.join(VERBS)}.")
     verb = argv.pop(0) if argv and argv[0] in VERBS else "train"
     workdir = Path("runs") / module.rpartition(".")[2]
     prog = f"python -m {module} {verb}"

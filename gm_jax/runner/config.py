@@ -308,7 +308,7 @@ def make_optimizer(
     """
     from gm_jax.training import optimizers
 
-    num_updates = max(1, -(-train.steps // every) // optimizer.accumulate_steps)
+    num_updates = max(1, train.steps // every // optimizer.accumulate_steps)
     if optimizer.schedule == "cosine":
         if optimizer.warmup_steps >= num_updates:
             raise UserError(f"the warm-up takes {optimizer.warmup_steps} of {num_updates} updates: it must leave some.")

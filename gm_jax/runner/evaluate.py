@@ -22,7 +22,7 @@ from gm_jax.types import LogProbFn
 if TYPE_CHECKING:
     from gm_jax.runner.cli import EvaluateArgs
 
-NUM_SAMPLES = 100
+_DRAWN, _POINTS_DRAWN = 100, 1_000
 _CALIBRATION = 1_000  # examples of the validation split, at most
 
 
@@ -150,14 +150,15 @@ def counted(run: Run, state: TrainState, *, seed: int) -> dict[str, float]:
 def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
     """Write the pictures of a state; returns their paths."""
     spec, key, state = run.spec, jax.random.key(seed), parallel.local(state)
-    grids = {"samples": pictures.as_grid(draw_samples(run, state, NUM_SAMPLES, seed=seed))}
+    num, behind = _POINTS_DRAWN if spec.shape == (2,) else _DRAWN, behind_points(run)
+    grids = {"samples": pictures.as_grid(draw_samples(run, state, num, seed=seed))}
     examples = run.fixed_examples()
     for name, picture in run.experiment.pictures.items():
         grids[name] = np.asarray(jax.jit(picture)(state.eval_params, state.model_state, key, examples))
     paths = []
     for name, grid in grids.items():
         paths.append(run.folder.root / f"{name}.png")
-        pictures.draw(paths[-1], grid, spec)
+        pictures.draw(paths[-1], grid, spec, behind=behind)
     if run.experiment.plane is not None:
         paths.append(run.folder.root / "density.png")
         data = run.splits["validation"]["x"]
@@ -165,12 +166,18 @@ def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
     over_time = sorted(run.folder.samples.glob("step-*.png"))
     if over_time:
         paths.append(run.folder.root / "over_time.png")
-        pictures.tile(paths[-1], over_time)
+        steps = {f"step {int(path.stem.removeprefix('step-')):,}": path for path in over_time}
+        pictures.tile(paths[-1], steps)
     lines = metrics.read(run.folder.metrics)
     if lines:
         paths.append(run.folder.root / "curves.png")
         pictures.draw_curves(paths[-1], lines)
     return paths
+
+
+def behind_points(run: Run) -> np.ndarray | None:
+    """[N, 2] points of the data, to draw others upon; None where the data are no points."""
+    return run.splits["validation"]["x"][:_POINTS_DRAWN] if run.spec.shape == (2,) else None
 
 
 def draw_samples(run: Run, state: TrainState, num: int, *, seed: int, **settings: Any) -> np.ndarray:

@@ -1,16 +1,17 @@
 """Arrays to PNG: grids of images, scatters of 2-D points, waveforms, curves. matplotlib is imported where it draws."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from gm_jax.data.sources import Spec
 from gm_jax.training.metrics import Line
 
 _GRID_WIDTH = 640  # pixels that a grid should at least be wide: 8x8 digits are drawn large enough to see
 _COLUMNS_AT_MOST = 10
-_TILES, _TILES_A_ROW, _TILE_WIDTH = 8, 4, 320
+_TILES, _TILES_A_ROW, _TILE_WIDTH, _CAPTION = 8, 4, 320, 24
 
 
 def to_uint8(examples: np.ndarray, spec: Spec) -> np.ndarray:
@@ -38,30 +39,36 @@ def grid_image(grid: np.ndarray, spec: Spec) -> np.ndarray:
     return sheet.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def draw(path: Path, grid: np.ndarray, spec: Spec) -> None:
-    """Write a PNG of [rows, columns, ...] examples: a grid of images, a scatter of 2-D points, or waveforms."""
+def draw(path: Path, grid: np.ndarray, spec: Spec, *, behind: np.ndarray | None = None) -> None:
+    """Write a PNG of [rows, columns, ...] examples: a grid of images, a scatter of 2-D points, or waveforms.
+
+    `behind` are [N, 2] points of the data, in grey; of other data there is no room for them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if len(spec.shape) == 3:
         Image.fromarray(grid_image(grid, spec)).save(path)
     elif spec.shape == (2,):
-        _scatter(path, np.asarray(grid).reshape(-1, 2))
+        _scatter(path, np.asarray(grid).reshape(-1, 2), behind)
     elif len(spec.shape) == 1 and spec.levels is not None:
         _waveforms(path, np.asarray(grid), spec)
     else:
         raise ValueError(f"cannot draw examples of shape {spec.shape}")
 
 
-def tile(path: Path, drawn: list[Path]) -> None:
-    """Write a PNG of PNGs of one size: eight at most, evenly chosen, the first and the last among them."""
+def tile(path: Path, drawn: Mapping[str, Path]) -> None:
+    """Write a PNG of PNGs of one size, each under its caption: eight at most, the first and the last among them."""
     count = min(_TILES, len(drawn))
-    chosen = [drawn[round(index)] for index in np.linspace(0, len(drawn) - 1, count)]
-    tiles = [Image.open(one).convert("RGB") for one in chosen]
+    captions = [list(drawn)[round(index)] for index in np.linspace(0, len(drawn) - 1, count)]
+    tiles = [Image.open(drawn[caption]).convert("RGB") for caption in captions]
     width, height = _TILE_WIDTH, round(tiles[0].height * _TILE_WIDTH / tiles[0].width)
     rows, columns = -(-count // _TILES_A_ROW), min(count, _TILES_A_ROW)
-    sheet = Image.new("RGB", (columns * (width + 4), rows * (height + 4)), "white")
-    for index, image in enumerate(tiles):
+    sheet = Image.new("RGB", (columns * (width + 4), rows * (_CAPTION + height + 4)), "white")
+    text, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=0.7 * _CAPTION)
+    for index, (caption, image) in enumerate(zip(captions, tiles, strict=True)):
         row, column = divmod(index, _TILES_A_ROW)
-        sheet.paste(image.resize((width, height)), (column * (width + 4), row * (height + 4)))
+        left, top = column * (width + 4), row * (_CAPTION + height + 4)
+        text.text((left + width // 2, top + _CAPTION // 2), caption, fill="black", font=font, anchor="mm")
+        sheet.paste(image.resize((width, height)), (left, top + _CAPTION))
     sheet.save(path)
 
 
@@ -71,25 +78,33 @@ def read(path: Path) -> np.ndarray:
 
 
 def draw_curves(path: Path, lines: list[Line]) -> None:
-    """Write a PNG of the training loss, of every player, and of the validation's -log p over steps."""
-    figure, axes = _figure()
-    curves = []
+    """Write a PNG of the training loss, of every player, and of the validation's -log p over steps.
+
+    The losses of several players are no -log p: it has a panel of its own below theirs.
+    """
     names = sorted({name for line in lines if line.split == "train" for name in line.values})
     players = [name.removesuffix("/loss") for name in names if name.endswith("/loss")]
-    for split, name, sign, label in (
+    losses = [
         ("train", "loss", 1.0, "training loss"),
         *(("train", f"{player}/loss", 1.0, f"training loss of the {player}") for player in players),
-        ("validation", "log_prob", -1.0, "validation -log p, nats"),
-    ):
-        points = [
-            (line.step, sign * line.values[name]) for line in lines if line.split == split and name in line.values
-        ]
-        if points:
-            curves.append(np.array(points))
-            axes.plot(*curves[-1].T, marker="o" if split == "validation" else "", ms=3, label=label)
-    if curves:
-        axes.set_ylim(_limits(curves))
-        axes.legend()
+    ]
+    validation = ("validation", "log_prob", -1.0, "validation -log p, nats")
+    apart = players and any(line.split == "validation" for line in lines)
+    panels = [losses, [validation]] if apart else [[*losses, validation]]
+    figure, _ = _figure()
+    figure.clear()
+    for axes, panel in zip(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True):
+        curves = []
+        for split, name, sign, label in panel:
+            points = [
+                (line.step, sign * line.values[name]) for line in lines if line.split == split and name in line.values
+            ]
+            if points:
+                curves.append(np.array(points))
+                axes.plot(*curves[-1].T, marker="o" if split == "validation" else "", ms=3, label=label)
+        if curves:
+            axes.set_ylim(_limits(curves))
+            axes.legend()
     axes.set_xlabel("step")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
@@ -108,8 +123,10 @@ def _limits(curves: list[np.ndarray]) -> tuple[float | None, float | None]:
     return (low - margin, high + margin) if margin > 0 else (None, None)
 
 
-def _scatter(path: Path, points: np.ndarray) -> None:
+def _scatter(path: Path, points: np.ndarray, behind: np.ndarray | None) -> None:
     figure, axes = _figure(square=True)
+    if behind is not None:
+        axes.scatter(*behind.T, s=2, linewidths=0, color="lightgrey")
     axes.scatter(points[:, 0], points[:, 1], s=2, linewidths=0, alpha=0.6)
     axes.set_aspect("equal")
     axes.set_xlim(-4.5, 4.5)

@@ -55,8 +55,8 @@ def make_train_step(
     """The step (state, batch) -> (state, metrics) of one device.
 
     Players move in the order of `model.objectives`; each sees those before it already moved. Metrics are scalars:
-    what the losses report, and each player's `loss` and `grad_norm` (before clipping); with several players their
-    names begin with `player/`.
+    what the losses report, and each player's `loss` and `grad_norm` (before clipping; 0 at a step at which the player
+    rests); with several players their names begin with `player/`.
 
     Args:
         model: the family; `state.create` made the state from the same one.
@@ -172,7 +172,7 @@ def _update(objective: Objective, optimizer, params, mine, key, batch, *, step, 
 
 def _is_up(objective: Objective, step: Array) -> Array:
     """Whether the player moves at this step."""
-    up = jnp.logical_and(step % objective.every == 0, step >= objective.since)
+    up = jnp.logical_and((step + 1) % objective.every == 0, step >= objective.since)
     return up if objective.until is None else jnp.logical_and(up, step < objective.until)
 
 

@@ -11,9 +11,9 @@ MODES = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
 
 def test_samples_are_counted_at_the_nearest_mode_within_three_deviations():
     samples = np.array([[0.0, 0.0], [0.0, 2.9], [0.0, 3.1], [10.0, -2.0], [4.9, 0.0]])
-    assert mode_coverage(samples, MODES, 1.0) == (2, 3 / 5, 0.0)
-    assert mode_coverage(samples, MODES, 2.0) == (2, 1.0, 0.0)
-    assert mode_coverage(np.concatenate([samples, [[1.0, 10.0]]]), MODES, 1.0) == (3, 4 / 6, 1 / 6)
+    assert mode_coverage(samples, MODES, 1.0) == (2, 3 / 5, 0.0, 1 / 5)
+    assert mode_coverage(samples, MODES, 2.0) == (2, 1.0, 0.0, 2 / 5)
+    assert mode_coverage(np.concatenate([samples, [[1.0, 10.0]]]), MODES, 1.0) == (3, 4 / 6, 1 / 6, 2 / 6)
 
 
 def test_the_data_cover_their_own_modes_as_often_as_the_normal_says():
@@ -23,13 +23,24 @@ def test_the_data_cover_their_own_modes_as_often_as_the_normal_says():
     # 10,000 samples: five standard errors.
     assert abs(found.share_at_modes - (1 - np.exp(-4.5))) < 5 * 0.00105
     assert abs(found.share_of_rarest - 1 / 8) < 5 * 0.0033
+    assert abs(found.share_within_std - (1 - np.exp(-0.5))) < 5 * 0.0049
+
+
+def test_a_ring_without_modes_is_at_them_nearly_as_often_but_not_in_their_middle():
+    means, std = toy.eight_gaussians_modes()
+    rng = np.random.default_rng(0)
+    angles, radii = rng.uniform(0, 2 * np.pi, 40_000), np.linalg.norm(means[0]) + std * rng.standard_normal(40_000)
+    found = mode_coverage(radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1), means, std)
+    assert found.modes_covered == 8
+    assert abs(found.share_at_modes - 0.905) < 0.008
+    assert abs(found.share_within_std - 0.176) < 0.01
 
 
 def test_one_mode_missing_is_one_less():
     means, std = toy.eight_gaussians_modes()
     split = toy.toy_splits("toy:eight_gaussians")["test"]
     assert mode_coverage(split["x"][split["label"] != 3], means, std).modes_covered == 7
-    assert mode_coverage(means[:1], means, std) == (1, 1.0, 0.0)
+    assert mode_coverage(means[:1], means, std) == (1, 1.0, 0.0, 1.0)
 
 
 def test_wrong_shapes_are_refused():

@@ -36,10 +36,10 @@ def test_bandwidth_modes_and_a_bit_for_bit_longer_run(tmp_path):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
     records = {record["name"]: record for record in json.loads((whole / "results.json").read_text())}
-    assert set(records) == {"nll", "modes_covered", "share_at_modes", "share_of_rarest"}
+    assert set(records) == {"nll", "modes_covered", "share_at_modes", "share_of_rarest", "share_within_std"}
     nll, modes = records["nll"], records["modes_covered"]
     assert (nll["kind"], nll["measure"], nll["split"], nll["unit"]) == ("estimate", "continuous", "test", "nats")
-    assert nll["settings"]["centres"] == 40
+    assert (nll["settings"]["centres"], nll["settings"]["space"]) == (40, "R^2")
     assert 0.01 < nll["settings"]["bandwidth"] < 10.0
     assert (modes["split"], modes["examples"], modes["unit"]) == ("samples", 10_000, "of 8")
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]

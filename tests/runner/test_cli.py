@@ -268,6 +268,12 @@ def test_a_defect_keeps_its_traceback(monkeypatch, tmp_path):
         cli.main(vae.Config, vae.build, ["--workdir", str(tmp_path)])
 
 
+def test_a_verb_that_there_is_not_is_named(command):
+    ended = command("evalute")
+    assert ended.code == 2
+    assert "no verb 'evalute': there are train, evaluate, sample, plan" in ended.err
+
+
 def test_the_verb_train_may_be_named_or_not(command, monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(train, "run", lambda *args: seen.append((*args[:2], args[3])))

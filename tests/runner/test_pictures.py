@@ -58,6 +58,19 @@ def test_points_become_a_scatter(tmp_path):
     assert pictures.read(tmp_path / "points.png").std() > pictures.read(tmp_path / "none.png").std()
 
 
+def test_points_lie_upon_those_of_the_data(tmp_path):
+    points, data = np.full((1, 1, 2), 2.0), np.full((1, 2), -2.0)
+    for name, behind in (("alone", None), ("upon", data)):
+        pictures.draw(tmp_path / f"{name}.png", points, spec((2,), None), behind=behind)
+    alone, upon = (pictures.read(tmp_path / f"{name}.png") for name in ("alone", "upon"))
+    rows, columns = np.nonzero((alone != upon).any(axis=-1))
+    # One grey dot, below and left of the middle.
+    assert 0 < len(rows) < 30
+    assert rows.min() > 300
+    assert columns.max() < 300
+    assert np.ptp(upon[rows, columns].astype(int), axis=-1).max() <= 1
+
+
 def test_other_shapes_cannot_be_drawn(tmp_path):
     with pytest.raises(ValueError, match=r"cannot draw examples of shape \(3,\)"):
         pictures.draw(tmp_path / "x.png", np.zeros((1, 1, 3)), spec((3,), None))
@@ -69,6 +82,7 @@ def test_other_shapes_cannot_be_drawn(tmp_path):
         [Line(step, "train", {"loss": 5.0 / step}) for step in range(1, 9)] + [Line(4, "validation", {"log_prob": -3})],
         [Line(step, "train", {"loss": -float(step)}) for step in range(1, 9)],  # a density's loss may be negative
         [Line(step, "train", {"one/loss": 1.0 / step, "two/loss": 0.1 * step}) for step in range(1, 9)],
+        [Line(2, "train", {"one/loss": 1.0, "two/loss": 0.1}), Line(4, "validation", {"log_prob": -30.0})],
         [Line(1, "train", {"loss": 1.0})],
         [Line(1, "train", {"other": 1.0})],
         [],
@@ -112,15 +126,18 @@ def test_waveforms_are_drawn_one_below_the_other(tmp_path, grid):
     assert (pictures.read(path) < 128).any()
 
 
-@pytest.mark.parametrize(("count", "shape"), [(1, (324, 324, 3)), (5, (648, 1296, 3)), (30, (648, 1296, 3))])
+@pytest.mark.parametrize(("count", "shape"), [(1, (348, 324, 3)), (5, (696, 1296, 3)), (30, (696, 1296, 3))])
 def test_pictures_over_time_are_tiled_from_the_first_to_the_last(tmp_path, count, shape):
-    drawn = [tmp_path / f"step-{index:02d}.png" for index in range(count)]
-    for index, path in enumerate(drawn):
+    drawn = {f"step {index}": tmp_path / f"{index}.png" for index in range(count)}
+    for index, path in enumerate(drawn.values()):
         Image.fromarray(np.full((50, 50, 3), 5 * index, np.uint8)).save(path)
     pictures.tile(tmp_path / "tiled.png", drawn)
     sheet = pictures.read(tmp_path / "tiled.png")
     assert sheet.shape == shape
     last = min(count, 8) - 1
     row, column = divmod(last, 4)
-    assert sheet[0, 0].tolist() == [0, 0, 0]
-    assert sheet[324 * row, 324 * column].tolist() == [5 * (count - 1)] * 3
+    assert sheet[24, 0].tolist() == [0, 0, 0]
+    assert sheet[348 * row + 24, 324 * column].tolist() == [5 * (count - 1)] * 3
+    # Black on white, each caption above its tile.
+    assert sheet[:2, :320].min() == 255
+    assert sheet[348 * row : 348 * row + 24, 324 * column : 324 * column + 320].min() < 64
