@@ -37,6 +37,24 @@ def test_the_training_example_trains_and_samples(ranks_may_differ):
     assert 10.0 < float(np.mean(names["metrics"]["loss"])) < 20.0
 
 
+def test_the_example_of_a_gan_has_two_players_that_move(ranks_may_differ):
+    import jax
+    import optax
+
+    from gm_jax.training import state, step
+
+    names = {"jax": jax, "optax": optax}
+    exec(EXAMPLES[2], names)
+    model, optimizers = names["family"].model, names["optimizers"]
+    batch = {"x": np.random.default_rng(0).integers(0, 17, (4, 8, 8, 1)).astype(np.uint8)}
+    first = state.create(model, optimizers, jax.random.key(0), batch)
+    second, metrics = jax.jit(step.make_train_step(model, optimizers, seed=0))(first, batch)
+    for player in ("discriminator", "generator"):
+        moved = jax.tree.map(lambda a, b: bool((a != b).any()), first.params[player], second.params[player])
+        assert all(jax.tree.leaves(moved)), player
+        assert float(metrics[f"{player}/grad_norm"]) > 0.0
+
+
 def test_every_path_in_the_index_exists():
     for path in set(
         re.findall(
