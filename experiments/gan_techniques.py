@@ -1,6 +1,6 @@
 """Plain GAN against each of the five techniques of Salimans et al. (2016): a run for each and each seed, one table.
 
-    python -m experiments.gan_techniques                                    # the eight Gaussians: 24 runs, some 8 minutes
+    python -m experiments.gan_techniques                                # the eight Gaussians, 8 minutes
     python -m experiments.gan_techniques --data.name digits --features digits-cnn --steps 3000
     python -m experiments.gan_techniques --data.name digits --features digits-cnn --network mlp
 Measured: the README's three tables; of digits in some 18 and 15 minutes on two CPU cores.
