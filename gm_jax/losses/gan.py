@@ -229,7 +229,7 @@ def gradient_penalty(critic_fn: ScoreFn, real: Array, fake: Array, epsilon: Arra
     """
     chex.assert_equal_shape([real, fake])
     chex.assert_type([real, fake, epsilon], float)
-    chex.assert_shape(epsilon, (real.shape[0],))
+    chex.assert_shape(epsilon, (real.shape[0],), custom_message="epsilon, one number an example, [B]")
     epsilon = epsilon.reshape(-1, *[1] * (real.ndim - 1))
     squared = _squared_gradient_norm(critic_fn, epsilon * real + (1.0 - epsilon) * fake)
     # The root's derivative is infinite at 0; the inner `where` keeps it out of the branch that is not taken.
@@ -387,7 +387,7 @@ def _kl_to_mixture(log_p: Array, log_q: Array) -> Array:
 def _squared_gradient_norm(score_fn: ScoreFn, x: Array) -> Array:
     """|grad f(x_b)|^2 of each example, [B]."""
     scores, pullback = jax.vjp(score_fn, x)
-    chex.assert_shape(scores, (x.shape[0],))
+    chex.assert_shape(scores, (x.shape[0],), custom_message="the scores, one an example, [B]")
     # The scores of a batch are independent, so the gradient of their sum holds each one's own.
     (gradient,) = pullback(jnp.ones_like(scores))
     return reductions.sum_except_batch(jnp.square(gradient))
