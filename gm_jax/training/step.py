@@ -152,9 +152,10 @@ def _update(objective: Objective, optimizer, params, mine, key, batch, *, step, 
         return objective.loss({**params, objective.wrt: player_params}, mine[2], key, batch)
 
     def move(mine):
-        player_params, opt_state, _ = mine
-        (loss, (model_state, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(player_params)
-        loss, model_state, metrics, grads = _pmean((loss, model_state, metrics, grads), axis_name)
+        player_params, opt_state, model_state = mine
+        (loss, (new_model_state, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(player_params)
+        loss, metrics, grads = _pmean((loss, metrics, grads), axis_name)
+        model_state = _pmean_of_changed(model_state, new_model_state, axis_name)
         updates, opt_state = optimizer.update(grads, opt_state, player_params)
         metrics = {**metrics, "loss": loss, "grad_norm": optax.tree.norm(grads)}
         return (optax.apply_updates(player_params, updates), opt_state, model_state), metrics
@@ -186,6 +187,15 @@ def _pmean(tree: PyTree, axis_name: str | None) -> PyTree:
         return jax.lax.pmean(leaf, axis_name) if floating else jax.lax.pmax(leaf, axis_name)
 
     return jax.tree.map(mean, tree)
+
+
+def _pmean_of_changed(old: PyTree, new: PyTree, axis_name: str | None) -> PyTree:
+    """The mean over the mapped axis of the leaves that are not the very ones of `old`.
+
+    Those are equal on all devices, and their mean would be a message for nothing, and off in the last bit where the
+    number of devices is no power of two: what is fixed, such as a reference batch, would not stay as it is.
+    """
+    return jax.tree.map(lambda before, after: after if after is before else _pmean(after, axis_name), old, new)
 
 
 def _has_moved(opt_state: PyTree, old: PyTree, new: PyTree) -> Array:

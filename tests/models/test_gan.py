@@ -207,6 +207,20 @@ def test_reference_batches_stay_and_running_statistics_move_with_their_own_playe
         np.testing.assert_array_equal(before, left)
 
 
+def test_a_reference_batch_stays_bit_for_bit_where_the_mean_of_equal_devices_would_round():
+    model, devices = make(generator=WithReferenceBatch(partial(MLPGenerator, (8,), (2,)))), 7
+    now = begin(model)
+    reference = np.array(now.model_state["generator"]["reference_batch"]["x"])
+    copies = jax.tree.map(lambda leaf: jnp.stack([leaf] * devices), now)
+    mean = jax.vmap(lambda leaf: jax.lax.pmean(leaf, "devices"), axis_name="devices")
+    assert np.any(np.asarray(mean(jnp.stack([reference] * devices))) != reference)
+    train_step = step.make_train_step(model.model, optimizers(), seed=0, axis_name="devices")
+    batch = {"x": points(count=2 * devices).reshape(devices, 2, 2)}
+    later, _ = jax.jit(jax.vmap(train_step, axis_name="devices"))(copies, batch)
+    for on_device in later.model_state["generator"]["reference_batch"]["x"]:
+        np.testing.assert_array_equal(on_device, reference)
+
+
 def test_running_statistics_take_in_data_then_samples_in_their_player_s_own_step():
     generator, discriminator = MLPGenerator((8,), (2,), norm=BatchNorm), MLPDiscriminator((8, 6), norm=BatchNorm)
     model = make(generator=generator, discriminator=discriminator)
