@@ -74,20 +74,14 @@ def experiment(config: PlayersConfig, spec, generator, discriminator, game, *, g
         kde.likelihood, lambda x, centres: kde.choose_bandwidth(x, centres, bandwidths).bandwidth, config.centres
     )
     space, side = (gan.points(), "R") if spec.levels is None else (gan.images(levels=spec.levels), "[0,1]")
-    model = gan.gan(
-        generator,
-        discriminator,
-        game,
-        space,
-        latent_dim=config.latent_dim,
-        generator_every=generator_every,
-        kernels=kernels,
-        **settings,
-    )
+    settings |= {"latent_dim": config.latent_dim, "generator_every": generator_every, "kernels": kernels}
+    model = gan.gan(generator, discriminator, game, space, **settings)
 
     def calibrate(params, model_state, x):
         model_state = model.calibrate(params, model_state, x)
-        return model_state, {"bandwidth": model_state["bandwidth"]}
+        bandwidth = model_state["bandwidth"]
+        at_edge = jnp.any(bandwidth == bandwidths[jnp.array([0, -1])])  # a better one may lie beyond
+        return model_state, {"bandwidth": bandwidth, "bandwidth_at_edge_of_grid": at_edge}
 
     def adam(player: AdamConfig, every: int):
         return runner.make_optimizer(player, config.train, every=every, b1=player.b1, b2=player.b2)

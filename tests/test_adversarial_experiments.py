@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import players
+from experiments import gan, players
 from gm_jax.data.sources import Spec
 from gm_jax.networks.minibatch_discrimination import MinibatchDiscrimination
 from gm_jax.networks.normalization import WithReferenceBatch
+from gm_jax.runner import evaluate
+from gm_jax.runner.run import Run
+from gm_jax.training import parallel, state
 
 DIGITS, POINTS = Spec("digits", (8, 8, 1), 17, 10, ""), Spec("toy:two_moons", (2,), None, None, "")
 REAL, FAKE = jnp.array([0.5, -2.0, 3.0]), jnp.array([-0.3, 1.5, 0.7])
@@ -37,8 +40,8 @@ def asked(monkeypatch):
         monkeypatch.setattr(players, "experiment", experiment)
         module = importlib.import_module(f"experiments.{name}")
         config = module.Config()
-        parallel = flags.pop("parallel", "jit")
-        config = dataclasses.replace(config, train=dataclasses.replace(config.train, parallel=parallel), **flags)
+        strategy = flags.pop("parallel", "jit")
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, parallel=strategy), **flags)
         module.build(config, spec)
         return handed
 
@@ -75,8 +78,8 @@ def test_each_of_the_five_techniques_is_a_switch_of_its_own(asked):
 
 
 def test_techniques_that_compare_a_batch_reach_over_all_devices_under_pmap(asked):
-    for parallel, axis in (("jit", None), ("pmap", "batch")):
-        handed = asked("improved_gan", parallel=parallel)
+    for strategy, axis in (("jit", None), ("pmap", "batch")):
+        handed = asked("improved_gan", parallel=strategy)
         assert handed["axis_name"] == axis
         assert handed["discriminator"].minibatch_discrimination.axis_name == axis
 
@@ -117,3 +120,18 @@ def test_a_penalty_on_single_scores_and_spectral_norm_take_the_place_of_batch_no
     assert penalised["discriminator"].norm is None
     paid = penalised["penalties"]["r1"](None, lambda x: 3.0 * x[:, 0], REAL[:, None], FAKE[:, None])
     np.testing.assert_allclose(paid, np.full(3, 2.0 * 9.0 / 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "told"), [(1.0, {}), (1e4, {"bandwidth_at_edge_of_grid": True})])
+def test_a_result_whose_bandwidth_is_the_last_of_the_grid_says_so(scale, told):
+    config = gan.Config(hidden=(4,), centres=10)
+    experiment, x = gan.build(config, POINTS), np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    now = state.create(experiment.model, experiment.optimizers, jax.random.key(0), {"x": x})
+    run = Run(config, POINTS, {"validation": {"x": scale * x}}, experiment, parallel.jit(), None)
+    _, found = evaluate.calibrated(run, now)
+    bandwidth = found.pop("bandwidth")
+    assert found == told
+    if told:
+        np.testing.assert_allclose(bandwidth, 10.0, rtol=1e-5)
+    else:
+        assert 0.1 < bandwidth < 5.0

@@ -130,13 +130,15 @@ def measure(
     return records
 
 
-def calibrated(run: Run, state: TrainState) -> tuple[TrainState, dict[str, float]]:
+def calibrated(run: Run, state: TrainState) -> tuple[TrainState, dict[str, float | bool]]:
     """The state to evaluate, fitted to the validation split where the experiment asks for it; and what was found."""
     if run.experiment.calibrate is None:
         return state, {}
     here, x = parallel.local(state), run.splits["validation"]["x"][:_CALIBRATION]
     model_state, found = jax.jit(run.experiment.calibrate)(here.eval_params, here.model_state, x)
-    return state._replace(model_state=run.strategy.place(model_state)), {k: float(v) for k, v in found.items()}
+    told = {k: bool(v) if v.dtype == bool else float(v) for k, v in found.items()}
+    state = state._replace(model_state=run.strategy.place(model_state))
+    return state, {name: value for name, value in told.items() if value is not False}
 
 
 def counted(run: Run, state: TrainState, *, seed: int) -> dict[str, float]:

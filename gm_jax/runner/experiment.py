@@ -49,7 +49,8 @@ class Experiment(NamedTuple):
         evaluations: further log-probabilities to report, by name.
         statistics: numbers that are counted on samples, by name.
         calibrate: (params, model_state, x) -> (model_state to evaluate with, {name: scalar} that every result must
-            carry), from x of the validation split; None where an evaluation needs nothing but the trained state.
+            carry), from x of the validation split; a bool is carried where it is true. None where an evaluation needs
+            nothing but the trained state.
         pictures: name -> (params, model_state, key, x) -> [rows, columns, ...] examples in data space; x is a fixed
             batch of the validation split. The runner draws them as a grid; samples are drawn without being asked.
         plane: the learned density of 2-D points, drawn beside the data; None for no such picture.
