@@ -127,6 +127,8 @@ def gan(
         penalties: what is added to the discriminator's loss, by name. They see the discriminator as it is evaluated,
             each example's score its own; with batch normalisation that is not the discriminator that is trained.
         feature_matching: the generator matches mean features in place of its own loss in the game.
+            With batch norm the discriminator normalises data and what is generated apart, and a channel's own mean and
+            scale are hardly among what is matched; with spectral norm, or none, they are.
         historical_averaging: lambda; 0 for none.
         generator_every: steps of the discriminator for one of the generator.
         kernels: for `log_prob`; None for a model without.

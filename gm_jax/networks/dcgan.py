@@ -104,7 +104,7 @@ class DCGANDiscriminator(nn.Module):
     Attributes:
         features: channels of each stage from the image inwards; F is the last times the size of the smallest map.
         norm: factory of the normalisation of each stage but the first; None for none, as a critic must have it.
-        spectral_norm: whether every kernel is divided by its largest singular value.
+        spectral_norm: whether every kernel but minibatch discrimination's is divided by its largest singular value.
         minibatch_discrimination: a module [B, F] -> [B, F'] that compares the examples of a batch; None for none.
         output_bias: whether the logit has one; in a Wasserstein critic it cancels.
         dtype: precision of the computation.

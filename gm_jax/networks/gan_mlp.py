@@ -64,7 +64,7 @@ class MLPDiscriminator(nn.Module):
     Attributes:
         hidden: width of each hidden layer; the last is F.
         norm: factory of the normalisation of each hidden layer but the first; None for none.
-        spectral_norm: whether every kernel is divided by its largest singular value.
+        spectral_norm: whether every kernel but minibatch discrimination's is divided by its largest singular value.
         minibatch_discrimination: a module [B, F] -> [B, F'] that compares the examples of a batch; None for none.
         output_bias: whether the logit has one; in a Wasserstein critic it cancels.
         activation: elementwise function after each hidden layer.

@@ -129,6 +129,9 @@ class WithReferenceBatch(nn.Module):
     discriminator. It is kept in the state and goes through the network in front of every batch, which makes a call as
     dear as one of R + B examples.
 
+    Not around a discriminator with minibatch discrimination: the reference examples would be among those that it
+    compares.
+
     Attributes:
         make_network: (*, norm) -> the network, e.g. `partial(DCGANGenerator, event_shape, features)`.
     """
