@@ -1,7 +1,7 @@
 """One update of every player, written once, per device.
 
 `make_train_step` knows objectives and optimisers, and neither a family nor where it runs: with `axis_name` it
-averages gradients, metrics and model state over that axis, and `parallel.py` binds the axis.
+averages gradients, metrics and what has changed of the model state over that axis, and `parallel.py` binds the axis.
 
 Randomness is a function of where you are,
 
