@@ -70,18 +70,18 @@ def experiment(config: PlayersConfig, spec, generator, discriminator, game, *, g
     from gm_jax.models import gan
 
     bandwidths = jnp.geomspace(0.01, 10.0, 60)
-    kernels = gan.Kernels(
-        kde.likelihood, lambda x, centres: kde.choose_bandwidth(x, centres, bandwidths).bandwidth, config.centres
-    )
+    kernels = gan.Kernels(kde.likelihood, partial(kde.choose_bandwidth, grid=bandwidths), config.centres)
     space, side = (gan.points(), "R") if spec.levels is None else (gan.images(levels=spec.levels), "[0,1]")
-    settings |= {"latent_dim": config.latent_dim, "generator_every": generator_every, "kernels": kernels}
-    model = gan.gan(generator, discriminator, game, space, **settings)
-
-    def calibrate(params, model_state, x):
-        model_state = model.calibrate(params, model_state, x)
-        bandwidth = model_state["bandwidth"]
-        at_edge = jnp.any(bandwidth == bandwidths[jnp.array([0, -1])])  # a better one may lie beyond
-        return model_state, {"bandwidth": bandwidth, "bandwidth_at_edge_of_grid": at_edge}
+    model = gan.gan(
+        generator,
+        discriminator,
+        game,
+        space,
+        latent_dim=config.latent_dim,
+        generator_every=generator_every,
+        kernels=kernels,
+        **settings,
+    )
 
     def adam(player: AdamConfig, every: int):
         return runner.make_optimizer(player, config.train, every=every, b1=player.b1, b2=player.b2)
@@ -92,7 +92,7 @@ def experiment(config: PlayersConfig, spec, generator, discriminator, game, *, g
             "generator": adam(config.generator, generator_every),
             "discriminator": adam(config.discriminator, 1),
         },
-        calibrate=calibrate,
+        calibrate=model.calibrate,
         statistics=_mode_statistics() if spec.name == "toy:eight_gaussians" else {},
         settings={"measure": "continuous", "space": f"{side}^{math.prod(spec.shape)}"},
     )

@@ -78,12 +78,13 @@ class Kernels(NamedTuple):
 
     Attributes:
         likelihood: (points [N, D], centres [M, D], bandwidth) -> Likelihood of [N] nats.
-        choose_bandwidth: (points [N, D], centres [M, D]) -> scalar.
+        choose_bandwidth: (points [N, D], centres [M, D]) -> a record, such as `kde.Bandwidth`, of the scalars
+            `bandwidth` and `bracketed`, which is False where a better one may lie beyond those tried.
         num_centres: M, samples of the model; the same at every call.
     """
 
     likelihood: Callable[[Array, Array, Array], Likelihood]
-    choose_bandwidth: Callable[[Array, Array], Array]
+    choose_bandwidth: Callable[[Array, Array], Any]
     num_centres: int
 
 
@@ -93,13 +94,13 @@ class GAN(NamedTuple):
     Attributes:
         model: init, the two objectives, sample, and `log_prob` where there are kernels.
         generate: (params, model_state, z [B, Z]) -> x~ [B, ...], as the data set ships it.
-        calibrate: (params, model_state, x) -> model_state with the bandwidth that suits x best; x must be
-            held out: of training, and of what is evaluated later. None where there are no kernels.
+        calibrate: (params, model_state, x) -> (model_state with the bandwidth that suits x best, what to tell of it by
+            name); x must be held out: of training, and of what is evaluated later. None where there are no kernels.
     """
 
     model: Model
     generate: Callable[[Params, ModelState, Array], Array]
-    calibrate: Callable[[Params, ModelState, Array], ModelState] | None
+    calibrate: Callable[[Params, ModelState, Array], tuple[ModelState, dict[str, Array]]] | None
 
 
 def gan(
@@ -218,9 +219,10 @@ def gan(
     def log_prob(params: Params, state: ModelState, key: Key, x: Array) -> Likelihood:
         return kernels.likelihood(space.to_unit(space.prepare(x)), centres(params, state), state["bandwidth"])
 
-    def calibrate(params: Params, state: ModelState, x: Array) -> ModelState:
-        bandwidth = kernels.choose_bandwidth(space.to_unit(space.prepare(x)), centres(params, state))
-        return {**state, "bandwidth": bandwidth}
+    def calibrate(params: Params, state: ModelState, x: Array) -> tuple[ModelState, dict[str, Array]]:
+        chosen = kernels.choose_bandwidth(space.to_unit(space.prepare(x)), centres(params, state))
+        told = {"bandwidth": chosen.bandwidth, "bandwidth_at_edge_of_grid": ~chosen.bracketed}
+        return {**state, "bandwidth": chosen.bandwidth}, told
 
     objectives = (
         Objective(DISCRIMINATOR, discriminator_loss),

@@ -170,7 +170,7 @@ def _ddpm_of_points():
 
 
 def _gan_of_points():
-    kernels = gan.Kernels(kde.likelihood, lambda x, centres: jnp.ones(()), num_centres=8)
+    kernels = gan.Kernels(kde.likelihood, functools.partial(kde.choose_bandwidth, grid=jnp.ones(3)), num_centres=8)
     return gan.gan(
         WithReferenceBatch(functools.partial(MLPGenerator, (12,), (2,))),
         MLPDiscriminator((12,)),

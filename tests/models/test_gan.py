@@ -20,9 +20,7 @@ from gm_jax.networks.normalization import BatchNorm, WithReferenceBatch
 from gm_jax.training import parallel, state, step
 
 BATCH, LATENT = 16, 3
-KERNELS = gan.Kernels(
-    kde.likelihood, lambda x, centres: kde.choose_bandwidth(x, centres, jnp.geomspace(0.01, 10.0, 30)).bandwidth, 50
-)
+KERNELS = gan.Kernels(kde.likelihood, partial(kde.choose_bandwidth, grid=jnp.geomspace(0.01, 10.0, 30)), 50)
 
 
 def points(seed=0, count=BATCH):
@@ -261,7 +259,7 @@ def test_images_go_to_the_unit_interval_and_back():
 def test_log_prob_is_the_mixture_of_kernels_on_samples_and_calibration_chooses_its_bandwidth():
     model = make(kernels=KERNELS)
     now, x = begin(model), points(9, 200)
-    found = model.calibrate(now.params, now.model_state, x)
+    found, told = model.calibrate(now.params, now.model_state, x)
     likelihood = model.model.log_prob(now.params, found, jax.random.key(4), jnp.asarray(x[:20]))
     assert (likelihood.kind, likelihood.settings) == ("estimate", (("centres", 50),))
     z = jax.random.normal(jax.random.key(0), (50, LATENT))
@@ -275,6 +273,7 @@ def test_log_prob_is_the_mixture_of_kernels_on_samples_and_calibration_chooses_i
     grid = np.geomspace(0.01, 10.0, 30)
     best = grid[np.argmax([mixture(x, h).mean() for h in grid])]
     np.testing.assert_allclose(found["bandwidth"], best, rtol=1e-5)
+    assert told == {"bandwidth": found["bandwidth"], "bandwidth_at_edge_of_grid": False}
 
 
 def test_a_label_is_refused_and_without_kernels_there_is_no_density():
