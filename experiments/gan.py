@@ -6,7 +6,7 @@
 Measured: 8 of 8 modes and 96.9, 98.2, 98.2 % of samples within three standard deviations of one on toy:eight_gaussians
 in three seeds, by the third command; 13 seconds on two CPU cores. Test NLL ~ -17.5 nats on digits with
 --train.steps 3000 (estimate: a density in [0, 1]^64, 1,000 centres, bandwidth 0.17), and -39.4 on MNIST by the
-second command, in four minutes. A step takes 8.5 ms on digits; on MNIST with --features 64 118 ms, in PyTorch 110
+second command, in four minutes. A step takes 8.5 ms on digits; on MNIST with --features 64 102 ms, in PyTorch 106
 (`benchmarks/gan_training.py`).
 """
 
