@@ -41,13 +41,13 @@ def data() -> np.ndarray:
 
 def model():
     """The model that experiments/gan.py builds of this size."""
-    from gm_jax.models import games, gan
+    from gm_jax.models import adversarial_objectives, gan
     from gm_jax.networks import dcgan
 
     return gan.gan(
         dcgan.DCGANGenerator(SHAPE, WIDTHS[::-1]),
         dcgan.DCGANDiscriminator(WIDTHS),
-        games.non_saturating(),
+        adversarial_objectives.non_saturating(),
         gan.images(levels=256),
         latent_dim=LATENT_DIM,
     ).model

@@ -75,14 +75,14 @@ def images(size: Size) -> np.ndarray:
 
 def model(size: Size, objective: Callable):
     """The VAE that experiments/vae.py builds of this size."""
-    from gm_jax.models import observations, vae
+    from gm_jax.models import decoder_likelihoods, vae
     from gm_jax.networks import mlp
     from gm_jax.ops import binarization
 
     return vae.vae(
         mlp.MLPEncoder(size.hidden, size.latent_dim, dtype="float32"),
         mlp.MLPDecoder(size.hidden[::-1], (size.side, size.side, 1), dtype="float32"),
-        observations.bernoulli(lambda key, x: binarization.static(x), levels=2),
+        decoder_likelihoods.bernoulli(lambda key, x: binarization.static(x), levels=2),
         latent_dim=size.latent_dim,
         objective=objective,
     ).model

@@ -71,7 +71,7 @@ def build(config: Config, spec) -> runner.Experiment:
 
 def experiment(config: Config, spec, *, num_classes: int | None = None, **settings) -> runner.Experiment:
     """What the experiments of diffusion in data space share."""
-    from gm_jax.models import diffusion_chains
+    from gm_jax.plotting import diffusion as plotting
 
     model = diffusions.model(config, spec, num_classes=num_classes, num_terms=config.bound_terms, **settings)
     validated = diffusions.model(config, spec, num_classes=num_classes, num_terms=config.validation_terms, **settings)
@@ -79,7 +79,7 @@ def experiment(config: Config, spec, *, num_classes: int | None = None, **settin
         model.model,
         optimizers={"diffusion": runner.make_optimizer(config.optimizer, config.train)},
         validation=validated.model.log_prob,
-        pictures=diffusion_chains.grids(model),
+        pictures=plotting.grids(model),
         settings={"variance": config.variance},
     )
 

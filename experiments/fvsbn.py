@@ -61,7 +61,7 @@ def experiment(config: Config, spec, network: "Network") -> runner.Experiment:
         model.model,
         optimizers={"autoregressive": runner.make_optimizer(config.optimizer, config.train)},
         pictures=autoregressive.grids(model, spec.shape),
-        settings={"measure": output.measure, "binarization": binarization},
+        settings={"binarization": binarization},
     )
 
 

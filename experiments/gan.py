@@ -31,14 +31,14 @@ class Config(players.PlayersConfig):
 
 def build(config: Config, spec) -> runner.Experiment:
     """Generator and discriminator, batch-normalised where they are convolutional."""
-    from gm_jax.models import games
+    from gm_jax.models import adversarial_objectives
 
-    penalties = {"r1": games.r1_penalty(weight=config.r1)} if config.r1 else {}
+    penalties = {"r1": adversarial_objectives.r1_penalty(weight=config.r1)} if config.r1 else {}
     # A penalty on an example's gradient wants scores of one example each; spectral normalisation is instead of another.
     without_norm = {"norm": None} if config.r1 or config.spectral_norm else {}
     make_generator, make_discriminator = players.players(config, spec)
     discriminator = make_discriminator(spectral_norm=config.spectral_norm, **without_norm)
-    game = getattr(games, config.game)()
+    game = getattr(adversarial_objectives, config.game)()
     return players.experiment(config, spec, make_generator(), discriminator, game, penalties=penalties)
 
 

@@ -3,7 +3,7 @@
     python -m experiments.improved_gan                                      # digits, all but feature matching
     python -m experiments.improved_gan --data.name toy:eight_gaussians      # points: fully connected
     python -m experiments.improved_gan --feature-matching --no-virtual-batch-norm --historical-averaging 0
-    python -m experiments.gan_techniques                                    # each by itself, several seeds, a table
+    python -m tools.gan_ablation                                    # each by itself, several seeds, a table
 Smoothing, minibatch discrimination and virtual batch norm belong to game and networks, the others to the loss.
 Measured: the README's tables of each by itself, in three seeds. They help a game that loses part of the data, as a
 fully connected one of digits; the DCGAN of digits, the default, does not, and is better without (`experiments.gan`).
@@ -39,7 +39,7 @@ class Config(players.PlayersConfig):
 
 def build(config: Config, spec) -> runner.Experiment:
     """The techniques that are switched on, each where it belongs: network, game or loss."""
-    from gm_jax.models import games
+    from gm_jax.models import adversarial_objectives
     from gm_jax.networks.minibatch_discrimination import MinibatchDiscrimination
     from gm_jax.networks.normalization import WithReferenceBatch
     from gm_jax.training.parallel import AXIS
@@ -55,7 +55,7 @@ def build(config: Config, spec) -> runner.Experiment:
         spec,
         WithReferenceBatch(make_generator) if config.virtual_batch_norm else make_generator(),
         make_discriminator(minibatch_discrimination=similarities if config.minibatch_discrimination else None),
-        games.non_saturating(real_target=1.0 - config.label_smoothing),
+        adversarial_objectives.non_saturating(real_target=1.0 - config.label_smoothing),
         feature_matching=config.feature_matching,
         historical_averaging=config.historical_averaging,
         axis_name=axis_name,

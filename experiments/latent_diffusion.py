@@ -109,7 +109,7 @@ def build(config: Config, spec) -> runner.Experiment:
             "diffusion": runner.make_optimizer(config.optimizer, of_second),
         },
         validation=make(config.validation_terms).model.log_prob,
-        settings={"measure": observation.measure, "variance": config.variance, **named},
+        settings={"variance": config.variance, **named},
         rivals={"pixel diffusion": diffusions.model(config, spec, num_classes=None, num_terms=0).model},
     )
 

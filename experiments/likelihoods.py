@@ -6,7 +6,7 @@ from gm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from gm_jax.models.conditionals import Output
-    from gm_jax.models.observations import ObservationModel
+    from gm_jax.models.decoder_likelihoods import ObservationModel
 
 
 def of_decoder(config, spec) -> "tuple[ObservationModel, str | None]":
@@ -16,7 +16,7 @@ def of_decoder(config, spec) -> "tuple[ObservationModel, str | None]":
         config: with the fields decoder, binarization and log_var; where decoder is None the data's own is taken.
         spec: of the data.
     """
-    from gm_jax.models import observations
+    from gm_jax.models import decoder_likelihoods
 
     decoder = config.decoder or _usual_decoder(spec)
     for flag, value, owner in (
@@ -26,11 +26,11 @@ def of_decoder(config, spec) -> "tuple[ObservationModel, str | None]":
         if value is not None and decoder != owner:
             raise UserError(f"--{flag} is for a {owner} decoder, and that of {spec.name} is {decoder}.")
     if decoder == "normal":
-        return observations.normal(levels=spec.levels, log_var=config.log_var), None
+        return decoder_likelihoods.normal(levels=spec.levels, log_var=config.log_var), None
     if spec.levels is None:
         raise UserError(f"a {decoder} decoder is for images with levels, not for {spec.name}: --decoder normal")
     if decoder == "discretized_logistic":
-        return observations.discretized_logistic(levels=spec.levels), None
+        return decoder_likelihoods.discretized_logistic(levels=spec.levels), None
     return binary(config.binarization, spec)
 
 
@@ -46,12 +46,12 @@ def of_conditionals(config, spec) -> "tuple[Output, dict]":
     if config.output == "bernoulli":
         observation, binarization = binary(config.binarization, spec)
         distribution = conditionals.bernoulli(observation.prepare, levels=spec.levels)
-        return distribution, {"measure": distribution.measure, "binarization": binarization}
+        return distribution, {"binarization": binarization}
     if config.binarization is not None:
         raise UserError(f"--binarization is for --output bernoulli, and this is {config.output}.")
     mixture = config.output == "logistic_mixture"
     make = conditionals.discretized_logistic_mixture if mixture else conditionals.categorical
-    return make(levels=spec.levels), {"measure": f"{spec.levels} levels"}
+    return make(levels=spec.levels), {}
 
 
 def binary(binarization: str | None, spec) -> "tuple[ObservationModel, str]":
@@ -63,7 +63,7 @@ def binary(binarization: str | None, spec) -> "tuple[ObservationModel, str]":
     """
     import jax
 
-    from gm_jax.models import observations
+    from gm_jax.models import decoder_likelihoods
     from gm_jax.ops import binarization as ops
 
     name = binarization or ("static" if spec.levels == 2 else "dynamic")
@@ -74,7 +74,7 @@ def binary(binarization: str | None, spec) -> "tuple[ObservationModel, str]":
         "dynamic": lambda key, x: ops.dynamic(x, jax.random.uniform(key, x.shape), levels=spec.levels),
         "threshold": lambda key, x: ops.threshold(x, levels=spec.levels),
     }
-    return observations.bernoulli(ways[name], levels=spec.levels), name
+    return decoder_likelihoods.bernoulli(ways[name], levels=spec.levels), name
 
 
 def _usual_decoder(spec) -> str:

@@ -94,7 +94,7 @@ def experiment(config: PlayersConfig, spec, generator, discriminator, game, *, g
         },
         calibrate=model.calibrate,
         statistics=_mode_statistics() if spec.name == "toy:eight_gaussians" else {},
-        settings={"measure": "continuous", "space": f"{side}^{math.prod(spec.shape)}"},
+        settings={"space": f"{side}^{math.prod(spec.shape)}"},
     )
 
 

@@ -68,7 +68,8 @@ def build(config: Config, spec) -> runner.Experiment:
 
 def vae_experiment(config: NetworksConfig, spec, objective) -> runner.Experiment:
     """What every VAE experiment shares: all but the objective."""
-    from gm_jax.models import latent_space, vae
+    from gm_jax.models import vae
+    from gm_jax.plotting import vae as plotting
 
     observation, binarization = likelihoods.of_decoder(config, spec)
     encoder, decoder = networks(config, spec, observation.outputs_per_dim)
@@ -82,8 +83,8 @@ def vae_experiment(config: NetworksConfig, spec, objective) -> runner.Experiment
         optimizers={"vae": runner.make_optimizer(config.optimizer, config.train)},
         validation=make(num_importance_samples=config.validation_samples).model.log_prob,
         evaluations={"negative_elbo": model.elbo},
-        pictures=latent_space.grids(model, spec.shape),
-        settings={"measure": observation.measure, **named},
+        pictures=plotting.grids(model, spec.shape),
+        settings=named,
     )
 
 

@@ -29,7 +29,7 @@ class Config(players.PlayersConfig):
 
 def build(config: Config, spec) -> runner.Experiment:
     """A critic held to slope 1 between data and what is generated."""
-    from gm_jax.models import games
+    from gm_jax.models import adversarial_objectives
 
     make_generator, make_critic = players.players(config, spec)
     penalty = config.penalty or (0.1 if len(spec.shape) == 1 else 10.0)
@@ -38,8 +38,8 @@ def build(config: Config, spec) -> runner.Experiment:
         spec,
         make_generator(),
         make_critic(norm=None, output_bias=False),
-        games.wasserstein(),
-        penalties={"gradient_penalty": games.gradient_penalty(weight=penalty)},
+        adversarial_objectives.wasserstein(),
+        penalties={"gradient_penalty": adversarial_objectives.gradient_penalty(weight=penalty)},
         generator_every=config.critic_steps,
     )
 

@@ -17,24 +17,26 @@ ModelState = dict[str, PyTree]  # what a network carries besides parameters; emp
 Batch = Mapping[str, Array]  # "x" [B, ...]; "label" [B] int32 where the data have labels
 Metrics = dict[str, Array]  # scalars
 
-LikelihoodKind = Literal["exact", "lower_bound", "estimate"]
+LikelihoodKind = Literal["exact", "lower_bound", "upper_bound", "estimate"]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Likelihood:
-    """What a model says of log p(x), and what kind of statement that is.
+    """A model's statement on log p(x), what kind of statement it is, and with respect to which measure.
 
-    The kind and the settings are static: they pass through `jit` and `vmap` beside the array.
+    The kind, the measure and the settings are static: they pass through `jit` and `vmap` beside the array.
 
     Attributes:
         log_prob: [B] nats; larger is better.
-        kind: "exact", "lower_bound" or "estimate".
+        kind: "exact", "lower_bound", "upper_bound" (annealed importance sampling flatters) or "estimate".
+        measure: the base measure of the probability: "binary", "<n> levels" or "continuous" (a density).
         settings: what else the number needs to be understood, as (name, value) pairs, e.g. (("K", 500),).
     """
 
     log_prob: Array
     kind: LikelihoodKind = dataclasses.field(metadata={"static": True})
+    measure: str = dataclasses.field(metadata={"static": True})
     settings: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), metadata={"static": True})
 
 
@@ -53,10 +55,20 @@ class LossFn(Protocol):
 
 
 class SampleFn(Protocol):
-    """(params, model_state, key, n, *, label) -> [n, ...] in data space."""
+    """(params, model_state, key, n, *, label, temperature) -> [n, ...] in data space.
+
+    A model without labels, or without a temperature, raises a UserError if one is given: `errors.refuse_options`.
+    """
 
     def __call__(
-        self, params: Params, model_state: ModelState, key: Key, n: int, *, label: Array | None = None
+        self,
+        params: Params,
+        model_state: ModelState,
+        key: Key,
+        n: int,
+        *,
+        label: Array | None = None,
+        temperature: float | Array | None = None,
     ) -> Array: ...
 
 
@@ -90,7 +102,7 @@ class Model(NamedTuple):
     Attributes:
         init: (key, batch) -> (params, model_state); params is a dict keyed by player.
         objectives: one for a VAE, an autoregressive model, a flow or a diffusion model; two for a GAN.
-        sample: (params, model_state, key, n, *, label=None) -> [n, ...] in data space.
+        sample: (params, model_state, key, n, *, label=None, temperature=None) -> [n, ...] in data space.
         log_prob: (params, model_state, key, x) -> Likelihood; None where the family has none.
     """
 

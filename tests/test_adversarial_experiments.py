@@ -10,6 +10,7 @@ import pytest
 
 from experiments import gan, players
 from gm_jax.data.sources import Spec
+from gm_jax.models import adversarial_objectives
 from gm_jax.networks.minibatch_discrimination import MinibatchDiscrimination
 from gm_jax.networks.normalization import WithReferenceBatch
 from gm_jax.runner import evaluate
@@ -103,10 +104,9 @@ def test_the_critic_moves_more_often_and_pays_the_penalty_of_its_data(asked):
 
 @pytest.mark.parametrize("game", ["saturating", "hinge", "least_squares"])
 def test_the_game_is_the_one_of_its_name(asked, game):
-    from gm_jax.models import games
 
     handed = asked("gan", game=game)["game"]
-    for ours, theirs in zip(handed[:2], getattr(games, game)()[:2], strict=True):
+    for ours, theirs in zip(handed[:2], getattr(adversarial_objectives, game)()[:2], strict=True):
         arguments = (REAL, FAKE) if ours is handed.discriminator else (FAKE,)
         np.testing.assert_array_equal(ours(*arguments), theirs(*arguments))
 

@@ -16,7 +16,7 @@ REPO = Path(__file__).resolve().parents[1]
 # Declared for another: what tfds.data_source imports without declaring it.
 FOR_TFDS = {"importlib-resources", "pillow"}
 
-# Of an extra: experiments/convert_inception.py reads a checkpoint with it, and says so where it is not there.
+# Of an extra: tools/convert_inception.py reads a checkpoint with it, and says so where it is not there.
 OPTIONAL = {"torch"}
 
 

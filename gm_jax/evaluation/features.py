@@ -35,7 +35,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 INCEPTION_CHECKPOINT = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 _SMALL = {"digits-cnn": 8, "mnist-cnn": 28}  # sides of their images
-_HOW_TO_CONVERT = "python -m experiments.convert_inception makes it of the public checkpoint"
+_HOW_TO_CONVERT = "python -m tools.convert_inception makes it of the public checkpoint"
 
 
 class Features(NamedTuple):
@@ -130,7 +130,7 @@ def inception(path: Path, *, any_weights: bool = False) -> Extractor:
     """Inception v3 as the FID knows it, `networks.inception`.
 
     Args:
-        path: a file that `experiments/convert_inception.py` made.
+        path: a file that `tools/convert_inception.py` made.
         any_weights: take it even where it was made of another checkpoint than the public one.
     Raises:
         UserError: it is missing, damaged, no Inception's, or of another checkpoint.

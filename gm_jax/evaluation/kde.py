@@ -91,7 +91,9 @@ def likelihood(points: Array, centres: Array, bandwidth: Array | float) -> Likel
     Returns:
         Likelihood of [N] nats, kind "estimate", settings (("centres", M),).
     """
-    return Likelihood(log_density(points, centres, bandwidth), "estimate", (("centres", centres.shape[0]),))
+    return Likelihood(
+        log_density(points, centres, bandwidth), "estimate", "continuous", (("centres", centres.shape[0]),)
+    )
 
 
 @jax.jit

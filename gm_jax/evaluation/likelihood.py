@@ -16,7 +16,8 @@ class LikelihoodSummary(NamedTuple):
         mean: nats an example; larger is better.
         standard_error: of the mean over examples, nats: the split's spread, not the estimator's.
         num_examples: how many were counted.
-        kind: "exact", "lower_bound" or "estimate".
+        kind: of `types.Likelihood`.
+        measure: of `types.Likelihood`.
         settings: what else the number needs, e.g. (("K", 500),).
     """
 
@@ -24,6 +25,7 @@ class LikelihoodSummary(NamedTuple):
     standard_error: float
     num_examples: int
     kind: LikelihoodKind
+    measure: str
     settings: tuple[tuple[str, Any], ...]
 
 
@@ -37,7 +39,7 @@ def evaluate(
         batches: (batch, mask [B]) pairs; examples whose mask is False are padding.
 
     Raises:
-        ValueError: there is no example, the kind changes from batch to batch, or log_prob is not [B].
+        ValueError: there is no example, the kind or the measure changes from batch to batch, or log_prob is not [B].
     """
     values, kinds = [], set()
     for index, (batch, mask) in enumerate(batches):
@@ -46,13 +48,13 @@ def evaluate(
         if log_probs.shape != mask.shape:
             raise ValueError(f"need one log-probability an example, {mask.shape}, got {log_probs.shape}")
         values.append(log_probs[mask])
-        kinds.add((likelihood.kind, likelihood.settings))
+        kinds.add((likelihood.kind, likelihood.measure, likelihood.settings))
     all_values = np.concatenate(values) if values else np.zeros(0)
     if not all_values.size or len(kinds) != 1:
         raise ValueError(f"cannot summarise {all_values.size} examples of kinds {sorted(kinds, key=repr)}")
-    ((kind, settings),) = kinds
+    ((kind, measure, settings),) = kinds
     # An infinite log-probability is a finding, not a reason to warn: it makes the mean infinite and the error NaN.
     with np.errstate(invalid="ignore"):
         mean = float(np.mean(all_values))
         error = float(np.std(all_values, ddof=1)) / math.sqrt(all_values.size) if all_values.size > 1 else math.nan
-    return LikelihoodSummary(mean, error, all_values.size, kind, settings)
+    return LikelihoodSummary(mean, error, all_values.size, kind, measure, settings)

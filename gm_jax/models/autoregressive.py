@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gm_jax.errors import UserError
+from gm_jax.errors import UserError, refuse_options
 from gm_jax.models.conditionals import Network, Output
 from gm_jax.ops import reductions
 from gm_jax.samplers import autoregressive as samplers
@@ -31,7 +31,7 @@ class Autoregressive(NamedTuple):
 
     Attributes:
         model: init, the one objective, sample, and log_prob: (2).
-        sample: (params, model_state, key, n, *, label=None, temperature=1.0) -> [n, ...]: `model.sample` with a
+        sample: (params, model_state, key, n, *, label=None, temperature=None) -> [n, ...]: `model.sample` with a
             temperature.
         sample_naive: the same draws, by a pass through the whole network for each dimension.
         complete: (params, key, x [B, ...], num_kept, *, label=None, temperature=1.0) -> [B, ...]: keeps the first
@@ -100,7 +100,9 @@ def autoregressive(
             log_p = log_p.reshape(-1, x.shape[0])
         counts = (("orderings", num_orders), ("labels", num_classes or 1))
         settings = tuple((name, count) for name, count in counts if count > 1)
-        return Likelihood(reductions.log_mean_exp(log_p, axis=0), kind="exact", settings=settings)
+        return Likelihood(
+            reductions.log_mean_exp(log_p, axis=0), kind="exact", measure=output.measure, settings=settings
+        )
 
     def generate(params: Params, key: Key, n: int, label, k, prefix, temperature, *, naive: bool) -> Array:
         """Levels [n, D] in the order of the data; the prefix is in the order of generation."""
@@ -117,10 +119,11 @@ def autoregressive(
             x = samplers.sample(network.conditionals(params, label, k), output.draw, key, n, num_dims, **settings)
         return x[:, inverse]
 
-    def sample(params, model_state, key, n, *, label=None, temperature=1.0, naive=False) -> Array:
+    def sample(params, model_state, key, n, *, label=None, temperature=None, naive=False) -> Array:
         label_key, order_key, key = jax.random.split(key, 3)
-        if label is not None and num_classes is None:
-            raise UserError("this model has no labels to sample by: leave the label out")
+        if num_classes is None:
+            refuse_options(label=label)
+        temperature = 1.0 if temperature is None else temperature
         if label is None and num_classes is not None:
             label = jax.random.randint(label_key, (n,), 0, num_classes)
         draw = partial(generate, params, prefix=None, temperature=temperature, naive=naive)

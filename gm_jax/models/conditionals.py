@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gm_jax.losses import autoregressive as losses
-from gm_jax.models.observations import MIN_LOG_SCALE
+from gm_jax.models.decoder_likelihoods import MIN_LOG_SCALE
+from gm_jax.ops.levels import measure
 from gm_jax.samplers import autoregressive as samplers
 from gm_jax.types import Array, Key, PyTree
 
@@ -85,7 +86,7 @@ def categorical(*, levels: int) -> Output:
         to_data=lambda x: x.astype(jnp.uint8),
         nll=losses.categorical_nll,
         draw=samplers.draw_categorical,
-        measure=f"{levels} levels",
+        measure=measure(levels),
     )
 
 
@@ -112,7 +113,7 @@ def discretized_logistic_mixture(*, levels: int) -> Output:
         to_data=lambda x: x.astype(jnp.uint8),
         nll=lambda x, outputs: losses.discretized_logistic_mixture_nll(x, *bounded(outputs), levels=levels),
         draw=draw,
-        measure=f"{levels} levels",
+        measure=measure(levels),
     )
 
 

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gm_jax.errors import UserError
+from gm_jax.errors import UserError, refuse_options
 from gm_jax.losses import diffusion as losses
 from gm_jax.models.diffusion_space import DataSpace
 from gm_jax.models.parameterization import Parameterization
@@ -173,17 +173,18 @@ def diffusion(
             num_terms=num_bound_terms,
         )
         settings = (("T", num_steps), ("bound_terms", num_bound_terms or num_steps - 1))
-        return Likelihood(bound, kind="lower_bound", settings=settings)
+        return Likelihood(bound, kind="lower_bound", measure=space.measure, settings=settings)
 
     def draw(run, params, model_state, key, n, *, label=None, guidance=guidance, sampler=sampler):
-        if label is not None and num_classes is None:
-            raise UserError("this model has no labels to sample by: leave the label out")
+        if num_classes is None:
+            refuse_options(label=label)
         noise_key, key = jax.random.split(key)
         x_T = jax.random.normal(noise_key, (n, *shape))
         predict = predict_fn(params, model_state, label, guidance)
         return run(sampler.step_fn, predict, schedule, key, x_T, sampler.times, clip=space.clip)
 
-    def sample(params: Params, model_state: ModelState, key: Key, n: int, **settings) -> Array:
+    def sample(params: Params, model_state: ModelState, key: Key, n: int, *, temperature=None, **settings) -> Array:
+        refuse_options(temperature=temperature)
         return space.to_data(draw(samplers.sample, params, model_state, key, n, **settings))
 
     model = Model(init, (Objective("diffusion", loss),), sample, log_prob)

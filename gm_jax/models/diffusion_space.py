@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from gm_jax.losses import diffusion as losses
+from gm_jax.ops.levels import measure
 from gm_jax.types import Array
 
 
@@ -17,12 +18,14 @@ class DataSpace(NamedTuple):
         to_data: x_0 -> x, as the data set ships it.
         decoder_nll: (x, x0_hat, log-variance, a scalar) -> -log p(x | x_1) [B] nats, in the measure of x.
         clip: the range of x_0, to which predictions are cut; None where it has none.
+        measure: of `types.Likelihood`.
     """
 
     prepare: Callable[[Array], Array]
     to_data: Callable[[Array], Array]
     decoder_nll: Callable[[Array, Array, Array], Array]
     clip: tuple[float, float] | None
+    measure: str
 
 
 def pixels(*, levels: int) -> DataSpace:
@@ -38,6 +41,7 @@ def pixels(*, levels: int) -> DataSpace:
             x.astype(jnp.int32), x0_hat, log_var=log_var, levels=levels
         ),
         clip=(-1.0, 1.0),
+        measure=measure(levels),
     )
 
 
@@ -48,4 +52,5 @@ def points() -> DataSpace:
         to_data=lambda x_0: x_0,
         decoder_nll=lambda x, x0_hat, log_var: losses.normal_nll(x, x0_hat, log_var=log_var),
         clip=None,
+        measure="continuous",
     )

@@ -22,9 +22,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gm_jax.errors import UserError
+from gm_jax.errors import refuse_options
 from gm_jax.losses import flow as losses
 from gm_jax.ops import dequantization
+from gm_jax.ops.levels import measure
 from gm_jax.types import Array, Batch, Key, Likelihood, LikelihoodKind, Model, ModelState, Objective, Params
 
 TEMPERATURES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the picture
@@ -59,12 +60,14 @@ class DataSpace(NamedTuple):
         prepare: (key, x [B, ...]) -> (h [B, ...] real, log |det dh/dx| [B]).
         to_data: h -> x, as the data set ships it.
         kind: what (1) says of log p(x).
+        measure: of `types.Likelihood`.
         settings: what else must be said with the number.
     """
 
     prepare: Callable[[Key, Array], tuple[Array, Array]]
     to_data: Callable[[Array], Array]
     kind: LikelihoodKind
+    measure: str
     settings: tuple[tuple[str, Any], ...] = ()
 
 
@@ -74,6 +77,7 @@ def points() -> DataSpace:
         prepare=lambda key, x: (x, jnp.zeros(x.shape[0], x.dtype)),
         to_data=lambda h: h,
         kind="exact",
+        measure="continuous",
     )
 
 
@@ -97,7 +101,7 @@ def dequantized(*, levels: int, alpha: float | None = None) -> DataSpace:
         y = h + 0.5 if alpha is None else dequantization.logit_inverse(h, alpha=alpha)[0]
         return dequantization.quantize(y, levels=levels).astype(jnp.uint8)
 
-    return DataSpace(prepare, to_data, "lower_bound", (("dequantization", "uniform"),))
+    return DataSpace(prepare, to_data, "lower_bound", measure(levels), (("dequantization", "uniform"),))
 
 
 class Flow(NamedTuple):
@@ -105,7 +109,7 @@ class Flow(NamedTuple):
 
     Attributes:
         model: init, the one objective, sample, and log_prob: (1).
-        sample: (params, model_state, key, n, *, label=None, temperature=1.0) -> [n, ...]: `model.sample` with the
+        sample: (params, model_state, key, n, *, label=None, temperature=None) -> [n, ...]: `model.sample` with the
             latent scaled by a temperature.
         encode: (params, model_state, key, x) -> z [B, D].
         decode: (params, model_state, z [B, D]) -> x [B, ...], as the data set ships it.
@@ -154,11 +158,11 @@ def flow(network: nn.Module, prior: Prior, space: DataSpace) -> Flow:
 
     def log_prob(params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         value, _ = nll(params, model_state, *space.prepare(key, x))
-        return Likelihood(-value, kind=space.kind, settings=space.settings)
+        return Likelihood(-value, kind=space.kind, measure=space.measure, settings=space.settings)
 
-    def sample(params, model_state, key, n, *, label=None, temperature=1.0) -> Array:
-        if label is not None:
-            raise UserError("this model has no labels to sample by: leave the label out")
+    def sample(params, model_state, key, n, *, label=None, temperature=None) -> Array:
+        refuse_options(label=label)
+        temperature = 1.0 if temperature is None else temperature
         return decode(params, model_state, temperature * prior.sample(key, (n, dim)))
 
     def encode(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:

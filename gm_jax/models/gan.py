@@ -33,9 +33,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gm_jax.errors import UserError
+from gm_jax.errors import refuse_options
 from gm_jax.losses import gan as losses
-from gm_jax.models.games import Game, PenaltyFn
+from gm_jax.models.adversarial_objectives import Game, PenaltyFn
 from gm_jax.types import Array, Batch, Key, Likelihood, Model, ModelState, Objective, Params
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
@@ -208,9 +208,10 @@ def gan(
             loss = jnp.mean(game.generator(fake_logits))
         return finish(GENERATOR, loss, metrics, params, state)
 
-    def sample(params: Params, state: ModelState, key: Key, n: int, *, label: Array | None = None) -> Array:
-        if label is not None:
-            raise UserError("this model has no labels to sample by: leave the label out")
+    def sample(
+        params: Params, state: ModelState, key: Key, n: int, *, label: Array | None = None, temperature=None
+    ) -> Array:
+        refuse_options(label=label, temperature=temperature)
         return space.to_data(generate(params, state, latents(key, n)))
 
     def centres(params: Params, state: ModelState) -> Array:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gm_jax.errors import UserError
+from gm_jax.errors import refuse_options
 from gm_jax.losses import vae as losses
 from gm_jax.models.diffusion import Diffusion
 from gm_jax.models.vae import VAE
@@ -97,11 +97,13 @@ def latent_diffusion(autoencoder: VAE, prior: Diffusion, *, levels: int | None, 
         entropy = -jnp.sum(_negative_entropy(log_var), axis=-1)
         of_latents = prior.model.log_prob(params, {}, key, drawn(model_state, latent_key, mean, log_var))
         log_p_z = of_latents.log_prob + mean.shape[-1] * jnp.log(scale(model_state))
-        return Likelihood(reconstruction + log_p_z + entropy, "lower_bound", (*elbo.settings, *of_latents.settings))
+        settings = (*elbo.settings, *of_latents.settings)
+        return Likelihood(reconstruction + log_p_z + entropy, "lower_bound", elbo.measure, settings)
 
-    def sample(params: Params, model_state: ModelState, key: Key, n: int, *, label: Array | None = None) -> Array:
-        if label is not None:
-            raise UserError("this model has no labels to sample by: leave the label out")
+    def sample(
+        params: Params, model_state: ModelState, key: Key, n: int, *, label: Array | None = None, temperature=None
+    ) -> Array:
+        refuse_options(label=label, temperature=temperature)
         x = autoencoder.decode(params, prior.model.sample(params, {}, key, n) / scale(model_state))
         return x if levels is None else jnp.clip(jnp.round(x), 0, levels - 1).astype(jnp.uint8)
 

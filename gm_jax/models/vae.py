@@ -23,10 +23,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gm_jax.errors import UserError
+from gm_jax.errors import refuse_options
 from gm_jax.losses import combine
 from gm_jax.losses import vae as losses
-from gm_jax.models.observations import ObservationModel
+from gm_jax.models.decoder_likelihoods import ObservationModel
 from gm_jax.types import Array, Batch, Key, Likelihood, LogProbFn, Metrics, Model, ModelState, Objective, Params, PyTree
 
 NllFn = Callable[[Array], Array]  # z [K, B, Z] -> -log p(x|z) [K, B] of the batch at hand
@@ -186,7 +186,9 @@ def vae(
         keys = jax.random.split(key, num_importance_samples)
         log_w = jax.lax.map(log_weight, keys, batch_size=chunk_size)
         settings = (("K", num_importance_samples),)
-        return Likelihood(losses.importance_weighted_bound(log_w), kind="lower_bound", settings=settings)
+        return Likelihood(
+            losses.importance_weighted_bound(log_w), kind="lower_bound", measure=observation.measure, settings=settings
+        )
 
     def elbo(params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         key, mean, log_var, nll_fn = posterior(params, key, x)
@@ -197,15 +199,17 @@ def vae(
         keys = jax.random.split(key, num_elbo_samples)
         mean_nll = jnp.mean(jax.lax.map(one_nll, keys, batch_size=chunk_size), axis=0)
         bound = losses.elbo(mean_nll, losses.normal_kl_to_standard(mean, log_var))
-        return Likelihood(bound, kind="lower_bound", settings=(("L", num_elbo_samples),))
+        settings = (("L", num_elbo_samples),)
+        return Likelihood(bound, kind="lower_bound", measure=observation.measure, settings=settings)
 
     def prior_outputs(params: Params, key: Key, n: int) -> tuple[Key, Array]:
         z_key, x_key = jax.random.split(key)
         return x_key, decode_outputs(params, jax.random.normal(z_key, (n, latent_dim)))
 
-    def sample(params: Params, model_state: ModelState, key: Key, n: int, *, label: Array | None = None) -> Array:
-        if label is not None:
-            raise UserError("this model has no labels to sample by: leave the label out")
+    def sample(
+        params: Params, model_state: ModelState, key: Key, n: int, *, label: Array | None = None, temperature=None
+    ) -> Array:
+        refuse_options(label=label, temperature=temperature)
         return observation.sample(*prior_outputs(params, key, n))
 
     def sample_mean(params: Params, model_state: ModelState, key: Key, n: int) -> Array:

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gm_jax.networks.conditioning import LabelBias, add_bias, halves
+from gm_jax.networks.label_bias import LabelBias, add_bias, halves
 from gm_jax.networks.masked_conv import (
     Colors,
     MaskedConv,

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from gm_jax.networks.conditioning import LabelBias, add_bias, halves
+from gm_jax.networks.label_bias import LabelBias, add_bias, halves
 from gm_jax.networks.masked_conv import (
     MaskedConv,
     MaskedConvCache,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from gm_jax.networks.conditioning import LabelBias
+from gm_jax.networks.label_bias import LabelBias
 from gm_jax.types import Array
 
 

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gm_jax.networks.conditioning import LabelBias, add_bias
+from gm_jax.networks.label_bias import LabelBias, add_bias
 from gm_jax.networks.masked_conv import at_column, set_column
 from gm_jax.ops.convolution import causal_conv
 from gm_jax.types import Array

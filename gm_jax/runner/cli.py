@@ -24,10 +24,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from gm_jax.cluster.config import ClusterConfig
 from gm_jax.errors import UserError
 from gm_jax.runner import config as config_lib
 from gm_jax.runner import cpu_flags
-from gm_jax.runner.config import ClusterConfig, Count, CountOrZero, Rate, Seed
+from gm_jax.runner.config import Count, CountOrZero, Rate, Seed
 
 VERBS = ("train", "evaluate", "sample", "plan")
 
@@ -55,7 +56,7 @@ class EvaluateArgs:
     """Measure samples too, by this extractor's features: Frechet and kernel distance, precision, recall, Inception
     Score, classes covered."""
     weights: Path | None = None
-    """The extractor's weights: the file that experiments/convert_inception.py makes, for inception."""
+    """The extractor's weights: the file that tools/convert_inception.py makes, for inception."""
     num_generated: Count | None = None
     """How many samples are measured; by default as many as there are real images."""
     real_split: Literal["train", "validation", "test"] = "train"
@@ -183,7 +184,7 @@ def _dispatch(config_type: type, build: Callable, argv: list[str]) -> None:
         args = tyro.cli(_plan_args(config_type, plot), prog=prog, args=argv)
         config_lib.check(args.config)
         config_lib.check(args.plan)
-        from gm_jax.runner import plan
+        from gm_jax.planning import plan
 
         plan.run(module, args.config, build, args.plan)
     else:

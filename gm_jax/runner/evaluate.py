@@ -10,9 +10,10 @@ import numpy as np
 
 from gm_jax.data import pipeline
 from gm_jax.errors import UserError
-from gm_jax.evaluation import features, likelihood, report
+from gm_jax.evaluation import features, likelihood, results
+from gm_jax.plotting import densities, images
 from gm_jax.runner import config as config_lib
-from gm_jax.runner import densities, pictures, sample_quality, speed
+from gm_jax.runner import sample_quality, speed
 from gm_jax.runner.run import EVAL_BATCH, Run, reopen, restore
 from gm_jax.training import metrics, parallel
 from gm_jax.training.state import TrainState
@@ -37,7 +38,7 @@ def run(module: str, config_type: type, build: Callable, args: "EvaluateArgs") -
     finish(opened, records + speed.records(opened, state), draw(opened, state, seed=args.seed))
 
 
-def _measure_samples(run: Run, state: TrainState, step: int, args: "EvaluateArgs") -> list[report.Record]:
+def _measure_samples(run: Run, state: TrainState, step: int, args: "EvaluateArgs") -> list[results.Record]:
     """What the extractor that was asked for says of samples.
 
     Raises:
@@ -92,7 +93,7 @@ def measure(
     seed: int,
     batch_size: int = EVAL_BATCH,
     before_batch: Callable[[str], None] = lambda name: None,
-) -> list[report.Record]:
+) -> list[results.Record]:
     """The records of every log-probability that the experiment names; "nll" is the model's own.
 
     `before_batch` is called before each batch with the name of what is measured.
@@ -106,15 +107,14 @@ def measure(
     for name, log_prob in named.items():
         before = functools.partial(before_batch, name)
         summary = evaluator(run, log_prob, seed=seed, batch_size=batch_size, before_batch=before)(state, split)
-        records += report.likelihood_records(
+        records += results.likelihood_records(
             name,
             summary,
             data=spec.name,
-            measure=run.experiment.settings.get("measure", spec.measure),
             split=split,
             num_dims=int(np.prod(spec.shape)),
             settings={
-                **{key: value for key, value in run.experiment.settings.items() if key != "measure"},
+                **run.experiment.settings,
                 **found,
                 "step": step,
                 "seed": seed,
@@ -126,7 +126,7 @@ def measure(
         statistic = run.experiment.statistics[name]
         settings = {"step": step, "seed": seed}
         where = (spec.name, spec.measure, "samples", statistic.num_samples)
-        records.append(report.Record(name, value, statistic.unit, "estimate", *where, settings))
+        records.append(results.Record(name, value, statistic.unit, "estimate", *where, settings))
     return records
 
 
@@ -153,14 +153,14 @@ def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
     """Write the pictures of a state; returns their paths."""
     spec, key, state = run.spec, jax.random.key(seed), parallel.local(state)
     num, behind = _POINTS_DRAWN if spec.shape == (2,) else _DRAWN, behind_points(run)
-    grids = {"samples": pictures.as_grid(draw_samples(run, state, num, seed=seed))}
+    grids = {"samples": images.as_grid(draw_samples(run, state, num, seed=seed))}
     examples = run.fixed_examples()
     for name, picture in run.experiment.pictures.items():
         grids[name] = np.asarray(jax.jit(picture)(state.eval_params, state.model_state, key, examples))
     paths = []
     for name, grid in grids.items():
         paths.append(run.folder.root / f"{name}.png")
-        pictures.draw(paths[-1], grid, spec, behind=behind)
+        images.draw(paths[-1], grid, spec, behind=behind)
     if run.experiment.plane is not None:
         paths.append(run.folder.root / "density.png")
         data = run.splits["validation"]["x"]
@@ -169,11 +169,11 @@ def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
     if over_time:
         paths.append(run.folder.root / "over_time.png")
         steps = {f"step {int(path.stem.removeprefix('step-')):,}": path for path in over_time}
-        pictures.tile(paths[-1], steps)
+        images.tile(paths[-1], steps)
     lines = metrics.read(run.folder.metrics)
     if lines:
         paths.append(run.folder.root / "curves.png")
-        pictures.draw_curves(paths[-1], lines)
+        images.draw_curves(paths[-1], lines)
     return paths
 
 
@@ -192,16 +192,16 @@ def draw_samples(run: Run, state: TrainState, num: int, *, seed: int, **settings
     return np.asarray(sample(state.eval_params, state.model_state, jax.random.key(seed), num, **settings))
 
 
-def finish(run: Run, records: list[report.Record], paths: list[Path]) -> None:
+def finish(run: Run, records: list[results.Record], paths: list[Path]) -> None:
     """Print the table and where the pictures are, and add the records to results.json.
 
     Raises:
         UserError: the results.json that is there is damaged.
     """
-    print(report.table(records))
+    print(results.table(records))
     try:
-        earlier = report.read(run.folder.results)
+        earlier = results.read(run.folder.results)
     except (ValueError, TypeError):
         raise UserError(f"{run.folder.results} is damaged: move it away and give the same command again.") from None
-    report.write(run.folder.results, report.merge(earlier, records))
+    results.write(run.folder.results, results.merge(earlier, records))
     print(f"\n{run.folder.root}: {', '.join(path.name for path in paths)}, {run.folder.results.name}")

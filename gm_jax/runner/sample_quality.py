@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from gm_jax.evaluation import features, fidelity
-from gm_jax.evaluation.report import Record
+from gm_jax.evaluation import features, sample_metrics
+from gm_jax.evaluation.results import Record
 from gm_jax.runner.run import Run
 from gm_jax.training import parallel
 from gm_jax.training.state import TrainState
@@ -50,7 +50,7 @@ def measure(
     real_split: str = "train",
     settings: Mapping[str, Any],
 ) -> list[Record]:
-    """Distances and scores of samples against a split, `evaluation.fidelity.records`.
+    """Distances and scores of samples against a split, `evaluation.sample_metrics.records`.
 
     Args:
         run: with data of images.
@@ -68,7 +68,7 @@ def measure(
     compiled = run.strategy.compile_eval(lambda params, _, index, images: extractor.apply(params, images))
     shards = run.strategy.num_shards
     gathered = [
-        fidelity.gather(
+        sample_metrics.gather(
             extractor,
             images,
             batch_size=-(-_FEATURE_BATCH // shards) * shards,
@@ -76,6 +76,6 @@ def measure(
         )
         for images in (real, generated)
     ]
-    return fidelity.records(
+    return sample_metrics.records(
         extractor, *gathered, data=run.spec.name, measure=run.spec.measure, real_split=real_split, settings=settings
     )

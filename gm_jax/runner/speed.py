@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gm_jax.errors import UserError
-from gm_jax.evaluation.report import Record
+from gm_jax.evaluation.results import Record
 from gm_jax.runner import config as config_lib
 from gm_jax.runner.run import Run, abstract_batch
 from gm_jax.training import parallel

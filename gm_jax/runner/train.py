@@ -15,14 +15,16 @@ import numpy as np
 import tensorboardX
 from tqdm import tqdm
 
+from gm_jax.cluster import detached_output, processes
+from gm_jax.cluster.config import ClusterConfig
 from gm_jax.data import pipeline
 from gm_jax.errors import UserError
-from gm_jax.runner import cluster, evaluate, output, pictures, speed
+from gm_jax.plotting import images
 from gm_jax.runner import config as config_lib
-from gm_jax.runner.config import ClusterConfig
+from gm_jax.runner import evaluate, speed
 from gm_jax.runner.folder import Folder, record_versions
 from gm_jax.runner.run import Run, assemble, check_data, restore
-from gm_jax.training import agreement, loop, parallel
+from gm_jax.training import loop, multihost, parallel
 from gm_jax.training.checkpoint import Checkpointer
 from gm_jax.training.metrics import MetricsLog, NonFiniteError
 from gm_jax.training.state import TrainState
@@ -33,7 +35,7 @@ _SAMPLES_OVER_TIME, _POINTS_OVER_TIME = 64, 1_000
 def run(module: str, config: Any, build: Callable, workdir: Path, cluster_config: ClusterConfig | None = None) -> None:
     """Train the run in `workdir` to its end, evaluate it and draw its pictures."""
     cluster_config = cluster_config or ClusterConfig()
-    with output.lasting(), cluster.joined(cluster_config) as member, contextlib.ExitStack() as stack:
+    with detached_output.lasting(), processes.joined(cluster_config) as member, contextlib.ExitStack() as stack:
         assembled = _prepare(module, _with_data_dir(config), build, Folder(workdir), stack)
         member.watch(assembled.folder)
         with loop.stop_signals() as interrupted:
@@ -42,14 +44,14 @@ def run(module: str, config: Any, build: Callable, workdir: Path, cluster_config
             except NonFiniteError as error:
                 print(f"error: {error}. The checkpoints before it are kept in {workdir.absolute()}.", file=sys.stderr)
                 sys.exit(1)
-            stopped = any(agreement.gather(interrupted()))
+            stopped = any(multihost.gather(interrupted()))
         if stopped:
             _say(f"stopped at step {step} and saved; the same command goes on from there")
             return
         _conclude(assembled, member, step)
 
 
-def _conclude(run: Run, member: cluster.Member, last: int) -> None:
+def _conclude(run: Run, member: processes.Member, last: int) -> None:
     """Evaluate the best checkpoint with all processes and draw with the first; nobody leaves before both are done.
 
     A signal ends it in good order: alone at once, with others all at the same batch, by votes as in training.
@@ -69,7 +71,7 @@ def _conclude(run: Run, member: cluster.Member, last: int) -> None:
         def before_batch(name: str) -> None:
             # A phase for each batch, and a name for each evaluation, whose first batch compiles.
             member.enter(f"evaluation of {name}", last)
-            if several and any(agreement.gather(interrupted())):
+            if several and any(multihost.gather(interrupted())):
                 raise KeyboardInterrupt
 
         try:
@@ -80,7 +82,7 @@ def _conclude(run: Run, member: cluster.Member, last: int) -> None:
             _say(enough)
             return
         member.enter("drawing", last)
-        agreement.together(draw_and_write if agreement.is_primary() else lambda: None)
+        multihost.together(draw_and_write if multihost.is_primary() else lambda: None)
 
 
 def _prepare(module: str, config: Any, build: Callable, folder: Folder, stack: contextlib.ExitStack) -> Run:
@@ -93,9 +95,9 @@ def _prepare(module: str, config: Any, build: Callable, folder: Folder, stack: c
         assembled.abstract_state()  # a network that cannot take these data says so before anything is written
         return assembled
 
-    assembled = agreement.together(put_together)
+    assembled = multihost.together(put_together)
     spec = assembled.spec
-    cluster.check_same(config, module, data=spec.fingerprint)
+    processes.check_same(config, module, data=spec.fingerprint)
 
     def claim() -> None:
         folder.create()
@@ -107,8 +109,8 @@ def _prepare(module: str, config: Any, build: Callable, folder: Folder, stack: c
         facts = {"devices": devices, "processes": jax.process_count(), "data": spec.fingerprint}
         record_versions(folder.versions, facts)
 
-    agreement.together(claim if agreement.is_primary() else lambda: None)
-    cluster.share(folder)
+    multihost.together(claim if multihost.is_primary() else lambda: None)
+    processes.share(folder)
     return assembled
 
 
@@ -165,7 +167,7 @@ def check_batch_size(run: Run) -> None:
     parallel.check_batch_size(batch_size, run.strategy)
 
 
-def train(run: Run, interrupted: Callable[[], bool], member: cluster.Member) -> int:
+def train(run: Run, interrupted: Callable[[], bool], member: processes.Member) -> int:
     """Train from the latest whole checkpoint, or from the start; returns the step reached."""
     config, several = run.config.train, jax.process_count() > 1
     step_fn = run.train_step()
@@ -201,7 +203,7 @@ def train(run: Run, interrupted: Callable[[], bool], member: cluster.Member) -> 
         first = int(state.step)
         if restored is not None and first < config.steps:
             _say(f"going on from step {first} of {config.steps}")
-        recorder_type = _Recorder if agreement.is_primary() else _Follower
+        recorder_type = _Recorder if multihost.is_primary() else _Follower
         with recorder_type(run, first) as recorder:
             state = loop.fit(
                 state,
@@ -214,14 +216,14 @@ def train(run: Run, interrupted: Callable[[], bool], member: cluster.Member) -> 
 
 
 def _effects(
-    checkpointer: Checkpointer, recorder: "_Follower", member: cluster.Member, interrupted: Callable[[], bool]
+    checkpointer: Checkpointer, recorder: "_Follower", member: processes.Member, interrupted: Callable[[], bool]
 ) -> loop.Effects:
     """What the loop does: what a recorder records, and a checkpointer saves, under the eyes of the others."""
 
     def validate(step: int, state: TrainState) -> float | None:
         member.enter("validation", step)
         # Not before process 0 has also drawn its samples: the others must not wait for that in a train step.
-        return agreement.from_primary(recorder.validate(step, parallel.everywhere(state)))
+        return multihost.from_primary(recorder.validate(step, parallel.everywhere(state)))
 
     def save(step: int, state: TrainState, validation: float | None) -> None:
         member.enter("saving", step)
@@ -231,14 +233,14 @@ def _effects(
         log=recorder.log,
         validate=validate,
         save=save,
-        finished=lambda: agreement.from_primary(recorder.out_of_patience()),
+        finished=lambda: multihost.from_primary(recorder.out_of_patience()),
         interrupted=interrupted,
         tick=recorder.tick,
     )
 
 
 def _say(line: str) -> None:
-    if agreement.is_primary():
+    if multihost.is_primary():
         print(line)
 
 
@@ -331,10 +333,10 @@ class _Recorder(_Follower):
 
     def validate(self, step: int, state: TrainState) -> float | None:
         num = _POINTS_OVER_TIME if self._run.spec.shape == (2,) else _SAMPLES_OVER_TIME
-        samples = pictures.as_grid(evaluate.draw_samples(self._run, state, num, seed=0))
+        samples = images.as_grid(evaluate.draw_samples(self._run, state, num, seed=0))
         path = self._run.folder.samples / f"step-{step:07d}.png"
-        pictures.draw(path, samples, self._run.spec, behind=evaluate.behind_points(self._run))
-        self._events.add_image("samples", pictures.read(path), step, dataformats="HWC")
+        images.draw(path, samples, self._run.spec, behind=evaluate.behind_points(self._run))
+        self._events.add_image("samples", images.read(path), step, dataformats="HWC")
         statistics = evaluate.counted(self._run, state, seed=0)
         if statistics:
             self._log.write(step, "samples", statistics)

@@ -34,7 +34,7 @@ import tensorstore as ts
 from orbax.checkpoint import checkpoint_managers as policies
 
 from gm_jax.errors import UserError
-from gm_jax.training import agreement, manifest
+from gm_jax.training import manifest, multihost
 from gm_jax.training.manifest import DamageError
 from gm_jax.types import PyTree
 
@@ -129,7 +129,7 @@ class Checkpointer:
                 raise TypeError(f"state{path} is a {type(leaf).__name__}, not a jax.Array")
         metric = float(metric) if metric is not None and math.isfinite(metric) else None
         document = {}  # process 0's is the one that Orbax writes
-        if agreement.is_primary():
+        if multihost.is_primary():
             document = manifest.seal(step, metric, self._fingerprint, jax.device_get(leaves))
         # Two items of one checkpoint: one folder, one rename, so that neither is ever without the other.
         items = ocp.args.Composite(**{_STATE: ocp.args.PyTreeSave(leaves), _MANIFEST: ocp.args.JsonSave(document)})
@@ -152,7 +152,7 @@ class Checkpointer:
             return
         try:
             self._manager.wait_until_finished()
-            if agreement.is_primary() and not (self._directory / str(self._pending)).is_dir():
+            if multihost.is_primary() and not (self._directory / str(self._pending)).is_dir():
                 raise OSError("it is not in its place")
         # What Orbax and TensorStore raise for a full disk is of many types. The arrays were taken before `save`
         # returned, so that a failure here is one of writing.
@@ -228,8 +228,8 @@ class Checkpointer:
     def _restore_chosen(self, choose: Callable[[], Restored | None], like: PyTree) -> Restored | None:
         """What process 0 chooses; the others might choose another, since they may see other damage."""
         self.wait()
-        restored = agreement.together(choose if agreement.is_primary() else lambda: None)
-        step = agreement.from_primary(restored and restored.step)
+        restored = multihost.together(choose if multihost.is_primary() else lambda: None)
+        step = multihost.from_primary(restored and restored.step)
         return self.restore_step(like, step) if restored is None and step is not None else restored
 
     def _restore_first_good(self, candidates: Iterable[int], like: PyTree) -> Restored | None:

@@ -48,6 +48,6 @@ def test_the_probabilities_count_scikit_learns_digits():
 
 
 def test_neither_changes():
-    # Whoever changes these changes the data behind every number of experiments/compare.py.
+    # Whoever changes these changes the data behind every number of tools/compare.py.
     fingerprints = [sources.load(name).spec.fingerprint[:16] for name in binary_digits.NAMES]
     assert fingerprints == ["5bd395110eb39730", "812a78eda1b1c06f"]

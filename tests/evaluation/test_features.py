@@ -38,7 +38,7 @@ def test_committed_weights_are_small_and_say_how_they_were_made(name):
     path = features.WEIGHTS / f"{name}.safetensors"
     assert path.stat().st_size < 500_000
     _, metadata = features.read_weights(path)
-    assert metadata["command"].startswith("python -m experiments.digits_cnn")
+    assert metadata["command"].startswith("python -m tools.train_digit_classifier")
     assert float(metadata["test_accuracy"]) > 0.95
 
 

@@ -13,9 +13,9 @@ from gm_jax.types import Likelihood
 VALUES = np.random.default_rng(0).normal(loc=-500.0, scale=30.0, size=23).astype(np.float32)
 
 
-def read_off(kind="exact", settings=()):
+def read_off(kind="exact", measure="binary", settings=()):
     """A log_prob that reads each example's value off the example."""
-    return lambda index, x: Likelihood(jnp.asarray(x[:, 0]), kind, settings)
+    return lambda index, x: Likelihood(jnp.asarray(x[:, 0]), kind, measure, settings)
 
 
 def batches(values=VALUES, batch_size=5):
@@ -34,7 +34,7 @@ def test_every_example_counts_once_whatever_the_batch(batch_size):
 def test_padding_does_not_count_even_where_it_is_not_a_number():
     x = np.array([[1.0], [3.0], [np.nan], [-np.inf]], np.float32)
     summary = likelihood.evaluate(read_off(), [({"x": x}, np.array([True, True, False, False]))])
-    assert summary == (2.0, 1.0, 2, "exact", ())
+    assert summary == (2.0, 1.0, 2, "exact", "binary", ())
 
 
 def test_masked_examples_may_lie_anywhere():
@@ -55,7 +55,7 @@ def test_batches_are_numbered_in_their_order_and_log_prob_gets_x_as_it_is():
 
     def log_prob(index, x):
         seen.append((index, x.dtype, x.shape))
-        return Likelihood(np.zeros(len(x), np.float32), "exact")
+        return Likelihood(np.zeros(len(x), np.float32), "exact", "binary")
 
     split = {"x": np.zeros((7, 2, 2, 1), np.uint8), "label": np.zeros(7, np.int32)}
     likelihood.evaluate(log_prob, pipeline.eval_batches(split, 3))
@@ -72,21 +72,22 @@ def test_standard_error_by_hand_and_of_one_example():
     assert math.isnan(alone.standard_error)
 
 
-@pytest.mark.parametrize("kind", ["exact", "lower_bound", "estimate"])
-def test_the_kind_and_the_settings_travel_with_the_number(kind):
-    summary = likelihood.evaluate(read_off(kind, (("K", 500),)), batches())
-    assert (summary.kind, summary.settings) == (kind, (("K", 500),))
+@pytest.mark.parametrize("kind", ["exact", "lower_bound", "upper_bound", "estimate"])
+def test_the_kind_the_measure_and_the_settings_travel_with_the_number(kind):
+    summary = likelihood.evaluate(read_off(kind, "17 levels", (("K", 500),)), batches())
+    assert (summary.kind, summary.measure, summary.settings) == (kind, "17 levels", (("K", 500),))
 
 
 @pytest.mark.parametrize(
     "kinds",
     [
-        [("exact", ()), ("lower_bound", ())],
-        [("lower_bound", (("K", 5),)), ("lower_bound", (("K", 50),))],
-        [("lower_bound", (("K", 5),)), ("lower_bound", (("K", "five"),))],
+        [("exact", "binary", ()), ("lower_bound", "binary", ())],
+        [("exact", "binary", ()), ("exact", "continuous", ())],
+        [("lower_bound", "binary", (("K", 5),)), ("lower_bound", "binary", (("K", 50),))],
+        [("lower_bound", "binary", (("K", 5),)), ("lower_bound", "binary", (("K", "five"),))],
     ],
 )
-def test_a_kind_that_changes_from_batch_to_batch_is_refused(kinds):
+def test_a_kind_or_a_measure_that_changes_from_batch_to_batch_is_refused(kinds):
     def log_prob(index, x):
         return Likelihood(np.zeros(len(x), np.float32), *kinds[index == 3])
 
@@ -105,7 +106,7 @@ def test_no_example_is_refused():
 def test_anything_but_one_value_an_example_is_refused(shape):
     # [B, D] would count each example D times.
     with pytest.raises(ValueError, match="one log-probability an example"):
-        likelihood.evaluate(lambda index, x: Likelihood(np.zeros(shape, np.float32), "exact"), batches())
+        likelihood.evaluate(lambda index, x: Likelihood(np.zeros(shape, np.float32), "exact", "binary"), batches())
 
 
 @pytest.mark.parametrize("bad", [-math.inf, math.nan])

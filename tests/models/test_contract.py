@@ -15,14 +15,14 @@ import pytest
 
 from gm_jax.evaluation import kde
 from gm_jax.models import (
+    adversarial_objectives,
     autoregressive,
     conditionals,
+    decoder_likelihoods,
     diffusion,
     diffusion_space,
     flow,
-    games,
     gan,
-    observations,
     parameterization,
     raster,
     vae,
@@ -63,7 +63,7 @@ class Row(NamedTuple):
 
 
 def _bernoulli_vae():
-    observation = observations.bernoulli(
+    observation = decoder_likelihoods.bernoulli(
         lambda key, x: binarization.dynamic(x, jax.random.uniform(key, x.shape), levels=17), levels=17
     )
     networks = MLPEncoder((12,), 3), MLPDecoder((12,), (4, 4, 1))
@@ -71,14 +71,14 @@ def _bernoulli_vae():
 
 
 def _iwae_of_points():
-    observation = observations.normal(levels=None)
+    observation = decoder_likelihoods.normal(levels=None)
     networks = MLPEncoder((12,), 2), MLPDecoder((12,), (2,), observation.outputs_per_dim)
     objective = vae.iwae_objective(num_samples=3)
     return vae.vae(*networks, observation, latent_dim=2, objective=objective, num_importance_samples=4).model
 
 
 def _convolutional_vae():
-    observation = observations.discretized_logistic(levels=17)
+    observation = decoder_likelihoods.discretized_logistic(levels=17)
     networks = ConvEncoder((4,), 3, hidden=8), ConvDecoder((4,), (4, 4, 1), observation.outputs_per_dim, hidden=8)
     objective = vae.resampled_iwae_objective(num_samples=3)
     return vae.vae(*networks, observation, latent_dim=3, objective=objective, num_importance_samples=4).model
@@ -174,7 +174,7 @@ def _gan_of_points():
     return gan.gan(
         WithReferenceBatch(functools.partial(MLPGenerator, (12,), (2,))),
         MLPDiscriminator((12,)),
-        games.non_saturating(),
+        adversarial_objectives.non_saturating(),
         gan.points(),
         latent_dim=2,
         feature_matching=True,

@@ -13,7 +13,7 @@ from scipy import stats
 
 from gm_jax.errors import UserError
 from gm_jax.evaluation import kde
-from gm_jax.models import games, gan
+from gm_jax.models import adversarial_objectives, gan
 from gm_jax.networks.gan_mlp import MLPDiscriminator, MLPGenerator
 from gm_jax.networks.minibatch_discrimination import MinibatchDiscrimination
 from gm_jax.networks.normalization import BatchNorm, WithReferenceBatch
@@ -31,7 +31,12 @@ def make(game=None, *, generator=None, discriminator=None, **settings):
     generator = generator or MLPGenerator((8,), (2,))
     discriminator = discriminator or MLPDiscriminator((8,))
     return gan.gan(
-        generator, discriminator, game or games.non_saturating(), gan.points(), latent_dim=LATENT, **settings
+        generator,
+        discriminator,
+        game or adversarial_objectives.non_saturating(),
+        gan.points(),
+        latent_dim=LATENT,
+        **settings,
     )
 
 
@@ -59,7 +64,9 @@ def advance(model, current, count):
 
 
 def test_the_losses_are_the_games_of_the_networks_own_logits():
-    model = make(games.least_squares(), penalties={"r1": games.r1_penalty(weight=3.0)})
+    model = make(
+        adversarial_objectives.least_squares(), penalties={"r1": adversarial_objectives.r1_penalty(weight=3.0)}
+    )
     now, key = begin(model), jax.random.key(5)
     loss, (_, metrics) = loss_of(model, 0)(now.params, now.model_state, key)
     z_key, _ = jax.random.split(key)
@@ -84,7 +91,7 @@ def test_the_losses_are_the_games_of_the_networks_own_logits():
 
 
 def test_each_player_moves_by_its_own_loss_and_the_discriminator_moves_first():
-    model = make(games.hinge())
+    model = make(adversarial_objectives.hinge())
     now = begin(model)
     states, metrics = advance(model, now, 1)
     assert set(metrics) == {
@@ -102,7 +109,7 @@ def test_each_player_moves_by_its_own_loss_and_the_discriminator_moves_first():
 
 @pytest.mark.slow
 def test_the_generator_rests_where_the_critic_moves_more_often():
-    model = make(games.wasserstein(), generator_every=3)
+    model = make(adversarial_objectives.wasserstein(), generator_every=3)
     states, _ = advance(model, begin(model), 4)
     kernels = {
         player: [np.asarray(s.params[player]["Dense_0"]["kernel"]) for s in states]

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from gm_jax.errors import UserError
-from gm_jax.models import diffusion, diffusion_space, latent_diffusion, observations, parameterization, vae
+from gm_jax.models import decoder_likelihoods, diffusion, diffusion_space, latent_diffusion, parameterization, vae
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
 from gm_jax.ops import diffusion_process
 from gm_jax.training import state, step
@@ -44,7 +44,7 @@ def composed(prior_network=None, *, vae_steps=3, levels=None, **settings):
     autoencoder = vae.vae(
         Encoder(),
         Decoder(),
-        observations.normal(levels=None, log_var=-1.0),
+        decoder_likelihoods.normal(levels=None, log_var=-1.0),
         latent_dim=2,
         objective=vae.elbo_objective(),
         **settings,

@@ -9,16 +9,16 @@ import pytest
 from scipy import stats
 
 from gm_jax.errors import UserError
-from gm_jax.models import observations, vae
+from gm_jax.models import decoder_likelihoods, vae
 from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
 from gm_jax.ops import binarization
 
-BERNOULLI = observations.bernoulli(lambda key, x: binarization.threshold(x, levels=17), levels=17)
+BERNOULLI = decoder_likelihoods.bernoulli(lambda key, x: binarization.threshold(x, levels=17), levels=17)
 OBSERVATIONS = {
     "bernoulli": BERNOULLI,
-    "normal_fixed": observations.normal(levels=17, log_var=-2.0),
-    "normal_learned": observations.normal(levels=17),
-    "discretized_logistic": observations.discretized_logistic(levels=17),
+    "normal_fixed": decoder_likelihoods.normal(levels=17, log_var=-2.0),
+    "normal_learned": decoder_likelihoods.normal(levels=17),
+    "discretized_logistic": decoder_likelihoods.discretized_logistic(levels=17),
 }
 each_observation = pytest.mark.parametrize("observation", OBSERVATIONS.values(), ids=OBSERVATIONS.keys())
 
@@ -99,7 +99,7 @@ def linear_vae(oracle, num_samples, **settings):
     return vae.vae(
         LinearEncoder(2),
         nn.Dense(5),
-        observations.normal(levels=None, log_var=oracle.log_noise_var),
+        decoder_likelihoods.normal(levels=None, log_var=oracle.log_noise_var),
         latent_dim=2,
         objective=vae.elbo_objective(),
         num_importance_samples=num_samples,
@@ -319,8 +319,8 @@ def test_likelihoods_say_through_jit_what_they_are():
 @pytest.mark.parametrize(
     ("observation", "levels", "shape"),
     [
-        (observations.bernoulli(lambda key, x: binarization.static(x), levels=2), 2, (2, 2, 1)),
-        (observations.discretized_logistic(levels=3), 3, (1, 3, 1)),
+        (decoder_likelihoods.bernoulli(lambda key, x: binarization.static(x), levels=2), 2, (2, 2, 1)),
+        (decoder_likelihoods.discretized_logistic(levels=3), 3, (1, 3, 1)),
     ],
     ids=["bernoulli", "discretized_logistic"],
 )
@@ -346,7 +346,7 @@ def test_dynamic_binarization_follows_the_key_alike_in_both_bounds():
         seen.append(binarization.dynamic(x, jax.random.uniform(key, x.shape), levels=17))
         return seen[-1]
 
-    bound = mlp_vae(observations.bernoulli(binarize, levels=17), num_importance_samples=2)
+    bound = mlp_vae(decoder_likelihoods.bernoulli(binarize, levels=17), num_importance_samples=2)
     params = random_params(bound, images())
     seen.clear()
     for likelihood_fn, seed in ((bound.model.log_prob, 1), (bound.elbo, 1), (bound.elbo, 2)):
@@ -372,7 +372,7 @@ def test_samples_are_data_and_their_means_lie_on_the_same_scale(observation):
 
 
 def test_points_are_modelled_as_they_are():
-    observation = observations.normal(levels=None)
+    observation = decoder_likelihoods.normal(levels=None)
     bound = mlp_vae(observation, shape=(2,))
     x = jax.random.normal(jax.random.key(0), (4, 2))
     params = random_params(bound, x)
@@ -387,7 +387,7 @@ def test_points_are_modelled_as_they_are():
 
 
 def test_a_draw_and_its_mean_come_from_the_same_latents():
-    bound = mlp_vae(observations.normal(levels=None, log_var=-20.0), shape=(2,))
+    bound = mlp_vae(decoder_likelihoods.normal(levels=None, log_var=-20.0), shape=(2,))
     params = random_params(bound, jnp.zeros((1, 2)))
     draws = bound.model.sample(params, {}, jax.random.key(1), 50)
     np.testing.assert_allclose(draws, bound.sample_mean(params, {}, jax.random.key(1), 50), atol=1e-3)
@@ -409,7 +409,7 @@ def test_networks_that_do_not_fit_are_refused_at_init():
     too_few = vae.vae(
         MLPEncoder((4,), 3),
         MLPDecoder((4,), (8, 8, 1)),
-        observations.discretized_logistic(levels=17),
+        decoder_likelihoods.discretized_logistic(levels=17),
         latent_dim=3,
         objective=vae.elbo_objective(),
     )

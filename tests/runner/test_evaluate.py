@@ -14,7 +14,8 @@ import pytest
 
 from experiments import vae
 from gm_jax.data import pipeline, sources
-from gm_jax.runner import evaluate, pictures
+from gm_jax.plotting import images
+from gm_jax.runner import evaluate
 from gm_jax.runner.run import abstract_batch, reopen, restore
 from gm_jax.types import Likelihood
 
@@ -102,7 +103,9 @@ def test_the_number_is_the_mean_over_every_example_once(whole):
     weights = jnp.arange(1, 65).reshape(8, 8, 1)
 
     def log_prob(params, model_state, key, x):
-        return Likelihood(-jnp.sum(x * weights[None], axis=(1, 2, 3)).astype(jnp.float32), kind="exact")
+        return Likelihood(
+            -jnp.sum(x * weights[None], axis=(1, 2, 3)).astype(jnp.float32), kind="exact", measure="binary"
+        )
 
     summary = evaluate.evaluator(run, log_prob, seed=0, batch_size=70)(state, "test")
     by_hand = -(run.splits["test"]["x"].astype(np.int64) * np.asarray(weights)).sum((1, 2, 3))
@@ -152,7 +155,7 @@ def test_sample_draws_as_many_as_asked_for_and_the_same_for_a_seed(finished, com
     samples = np.load(finished / "samples-seed3.npy")
     assert (samples.shape, samples.dtype) == ((6, 8, 8, 1), np.uint8)
     assert set(np.unique(samples)) <= {0, 16}
-    assert pictures.read(finished / "samples-seed3.png").std() > 0
+    assert images.read(finished / "samples-seed3.png").std() > 0
     for output, written in (("a/b.png", "a/b"), ("v1.5", "v1.5")):
         same = command("sample", "--workdir", finished, "--num", "6", "--seed", "3", "--output", tmp_path / output)
         assert same.code == 0

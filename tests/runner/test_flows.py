@@ -10,7 +10,7 @@ import pytest
 
 from experiments import glow, nice, realnvp, spline_flow
 from gm_jax.data import toy
-from gm_jax.runner import pictures
+from gm_jax.plotting import images
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 TINY = (
@@ -42,7 +42,7 @@ def test_of_points_the_density_is_drawn(command, tmp_path):
     ended = command("--workdir", folder, *arguments, experiment=spline_flow)
     assert ended.code == 0, ended.err
     assert "density.png" in ended.out
-    assert pictures.read(folder / "density.png").std() > 0
+    assert images.read(folder / "density.png").std() > 0
     (record,) = json.loads((folder / "results.json").read_text())
     assert (record["name"], record["unit"], record["kind"]) == ("nll", "nats", "exact")
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gm_jax.errors import UserError
+from gm_jax.errors import UserError, refuse_options
 from gm_jax.runner import cli, sample
 
 
@@ -35,12 +35,19 @@ def test_a_label_is_that_of_every_sample_and_a_temperature_is_handed_on():
     assert found["label"].dtype == np.int32
 
 
+def test_a_model_without_labels_or_a_temperature_says_so():
+    refuse_options(label=None, temperature=None)
+    with pytest.raises(UserError, match="cannot be sampled at a temperature"):
+        refuse_options(label=None, temperature=0.5)
+    with pytest.raises(UserError, match="no labels"):
+        refuse_options(label=np.zeros(3))
+
+
 @pytest.mark.parametrize(
     ("run", "flags", "message"),
     [
         (opened(at_one), {"label": 10}, "digits has 10 classes"),
         (opened(at_one, num_classes=None), {"label": 0}, "digits has 0 classes"),
-        (opened(at_one), {"temperature": 0.5}, "no other temperature"),
     ],
 )
 def test_what_there_is_not_is_the_users_mistake(run, flags, message):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gm_jax.evaluation import features, fidelity
+from gm_jax.evaluation import features, sample_metrics
 
 
 def records(folder):
@@ -12,7 +12,7 @@ def records(folder):
 
 
 def test_samples_are_measured_where_an_extractor_is_named(finished, command, monkeypatch):
-    monkeypatch.setattr(fidelity, "_SUBSETS", 3)
+    monkeypatch.setattr(sample_metrics, "_SUBSETS", 3)
     before = records(finished)
     ended = command("evaluate", "--workdir", finished, "--features", "digits-cnn", "--num-generated", 130)
     assert ended.code == 0, ended.err

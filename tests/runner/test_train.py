@@ -14,7 +14,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from experiments import latent_diffusion, vae
-from gm_jax.runner import pictures, train
+from gm_jax.plotting import images
+from gm_jax.runner import train
 from gm_jax.training import metrics
 from gm_jax.training.checkpoint import Checkpointer
 
@@ -49,7 +50,7 @@ def test_a_run_leaves_everything_that_it_should(whole):
         f"step-{step:07d}.png" for step in range(EVERY, STEPS + 1, EVERY)
     ]
     for path in whole.rglob("*.png"):
-        assert pictures.read(path).std() > 0
+        assert images.read(path).std() > 0
 
 
 def test_every_number_carries_what_it_needs_to_be_understood(whole):
@@ -273,7 +274,7 @@ def test_points_are_trained_on_and_drawn_as_a_scatter(command, tiny, tmp_path):
     assert ended.code == 0, ended.err
     shown = ("samples", "sample_means", "curves", "over_time")
     assert {path.name for path in folder.glob("*.png")} == {f"{name}.png" for name in shown}
-    assert pictures.read(folder / "samples.png").std() > 0
+    assert images.read(folder / "samples.png").std() > 0
     records = json.loads((folder / "results.json").read_text())
     assert {(record["unit"], record["measure"]) for record in records} == {("nats", "continuous")}
 

@@ -241,7 +241,9 @@ def test_no_two_leaves_of_a_fresh_state_share_a_buffer():
 
 def noisy_log_prob(params, model_state, key, x):
     noise = jax.random.normal(key, (x.shape[0],))
-    return Likelihood(params["scale"] * jnp.sum(x, axis=1) + noise, kind="lower_bound", settings=(("K", 3),))
+    return Likelihood(
+        params["scale"] * jnp.sum(x, axis=1) + noise, kind="lower_bound", measure="continuous", settings=(("K", 3),)
+    )
 
 
 def test_evaluation_draws_by_the_place_of_an_example_whatever_the_size_of_the_batches():
@@ -265,7 +267,7 @@ def test_evaluation_draws_by_the_place_of_an_example_whatever_the_size_of_the_ba
 
 def test_evaluation_shares_no_key_with_training_of_the_same_seed():
     def key_as_log_prob(params, model_state, key, x):
-        return Likelihood(jax.random.key_data(key)[None], kind="exact")
+        return Likelihood(jax.random.key_data(key)[None], kind="exact", measure="binary")
 
     data = step.make_eval_step(key_as_log_prob, seed=0)({}, {}, 0, jnp.zeros((1, 2))).log_prob
     evaluation = jax.random.wrap_key_data(data[0])

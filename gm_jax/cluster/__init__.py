@@ -1,0 +1,7 @@
+"""Several processes that train one run: how they find each other, compare what they run, and stop together.
+
+config.py           the flags
+processes.py        joining, comparing, leaving
+watchdog.py         heartbeats, and who is named when a process fails
+detached_output.py  output that outlives its terminal
+"""

@@ -1,0 +1,72 @@
+"""Integer levels and the ranges that models see them on: [0, 1] and [-1, 1].
+
+Notation: x [...] integer levels 0 ... L-1, as a data set ships them; u = x / (L - 1) in [0, 1]; s = 2 u - 1 in [-1, 1].
+"""
+
+import jax.numpy as jnp
+
+from gm_jax.types import Array
+
+
+def to_unit(x: Array, *, levels: int) -> Array:
+    """Scales levels to [0, 1].
+
+    Args:
+        x: [...] levels 0 ... levels - 1, of any dtype.
+        levels: L, at least 2.
+    Returns:
+        [...] float32 u; both ends are exact.
+    """
+    return x.astype(jnp.float32) / (levels - 1)
+
+
+def to_symmetric(x: Array, *, levels: int) -> Array:
+    """Scales levels to [-1, 1].
+
+    Args:
+        x: [...] levels 0 ... levels - 1, of any dtype.
+        levels: L, at least 2.
+    Returns:
+        [...] float32 s; both ends are exact.
+    """
+    return 2.0 * x.astype(jnp.float32) / (levels - 1) - 1.0
+
+
+def symmetric_to_unit(s: Array) -> Array:
+    """Moves [-1, 1] to [0, 1]: u = (s + 1) / 2."""
+    return 0.5 * (s + 1.0)
+
+
+def from_symmetric(s: Array, *, levels: int) -> Array:
+    """Rounds values on [-1, 1] to the nearest level, the inverse of `to_symmetric`.
+
+    Args:
+        s: [...] floating; values outside of [-1, 1] become the first or the last level.
+        levels: L, from 2 to 256.
+    Returns:
+        [...] uint8 levels.
+    """
+    return nearest_level(symmetric_to_unit(s) * (levels - 1), levels=levels)
+
+
+def nearest_level(x: Array, *, levels: int) -> Array:
+    """Rounds values on the scale of the levels, 0 ... L-1, to the nearest level.
+
+    Args:
+        x: [...] floating; values outside of the range become the first or the last level.
+        levels: L, from 2 to 256.
+    Returns:
+        [...] uint8 levels.
+    """
+    return jnp.clip(jnp.round(x), 0, levels - 1).astype(jnp.uint8)
+
+
+def measure(levels: int | None) -> str:
+    """The base measure of a probability of data with so many levels: what `types.Likelihood.measure` says.
+
+    >>> measure(2), measure(256), measure(None)
+    ('binary', '256 levels', 'continuous')
+    """
+    if levels is None:
+        return "continuous"
+    return "binary" if levels == 2 else f"{levels} levels"

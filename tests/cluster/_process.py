@@ -1,0 +1,77 @@
+"""Runs a command of experiments.vae as one of several processes, with two virtual devices and perhaps a fault.
+
+FAULT=<what>@<step> python _process.py ARGUMENTS
+
+    kill         SIGKILL, in the call after the step
+    stop         SIGSTOP, there
+    sleep        the main thread stalls there, while the process is alive
+    raise        a ValueError there
+    term         SIGTERM there
+    code         another version of the code
+    measure      SIGTERM before the evaluation at the end
+    draw         SIGTERM while its pictures are drawn
+    slow         drawing takes so many seconds, not steps
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={os.environ.get('DEVICES', '2')}"
+
+from experiments import vae
+from gm_jax import runner
+from gm_jax.cluster import processes
+from gm_jax.data import pipeline
+from gm_jax.runner import evaluate
+
+
+def inject(fault: str) -> None:
+    what, _, number = fault.partition("@")
+    if what == "code":
+        code = processes._code
+        processes._code = lambda module: {**code(module), "jax": "0.0.0"}
+        return
+    if what in ("measure", "draw"):
+        before(what, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        return
+    if what == "slow":
+        before("draw", lambda: time.sleep(float(number)))
+        return
+    train_batches = pipeline.train_batches
+
+    def faulty(split, batch_size, seed, first_step, *rest):
+        if first_step == int(number):
+            act(what)
+        return train_batches(split, batch_size, seed, first_step, *rest)
+
+    pipeline.train_batches = faulty
+
+
+def before(name: str, act: Callable[[], None]) -> None:
+    function = getattr(evaluate, name)
+
+    def wrapped(*args, **kwargs):
+        act()
+        return function(*args, **kwargs)
+
+    setattr(evaluate, name, wrapped)
+
+
+def act(what: str) -> None:
+    if what == "raise":
+        raise ValueError("the data are gone")
+    if what == "sleep":
+        time.sleep(1000)
+    else:
+        numbers = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "term": signal.SIGTERM}
+        os.kill(os.getpid(), numbers[what])
+
+
+if __name__ == "__main__":
+    if os.environ.get("FAULT"):
+        inject(os.environ["FAULT"])
+    runner.main(vae.Config, vae.build, sys.argv[1:])

@@ -1,0 +1,171 @@
+"""One row of the page: what is measured of a family on each kind of data, and what becomes of one that fails."""
+
+import dataclasses
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import fvsbn, gan, latent_diffusion, nice
+from gm_jax.comparison import measure
+from gm_jax.comparison.measure import Family
+from gm_jax.data import binary_digits
+from gm_jax.errors import UserError
+from gm_jax.evaluation import enumeration, features, sample_metrics
+from gm_jax.runner import Experiment
+from gm_jax.types import Likelihood, Model, Objective
+
+FVSBN = Family("FVSBN", "experiments.fvsbn", {"images": {"train": {"batch_size": 50}}, "small_world": {}})
+
+
+def by_name(outcome):
+    assert outcome.error is None, outcome.error
+    return {record.name: record for record in outcome.records if record.unit != "bits/dim"}
+
+
+def test_a_family_of_the_small_world_is_held_against_the_whole_of_it(tmp_path):
+    outcome = measure.outcome(FVSBN, "digits4x4", seconds=1.0, seed=0, folder=tmp_path)
+    found = by_name(outcome)
+    p = binary_digits.small_world_probabilities()
+    truth, kl = found["nll_of_world"], found["kl_to_world"]
+    assert (truth.kind, truth.settings["by"], truth.settings["family"]) == ("exact", "enumeration", "FVSBN")
+    np.testing.assert_allclose(truth.value - kl.value, enumeration.entropy(p), atol=1e-6)
+    # The test split's mean is a draw of the truth.
+    reported = found["nll"]
+    assert abs(reported.value - truth.value) < 5 * reported.settings["standard_error"]
+    own = found["tv_samples_to_model"]
+    np.testing.assert_allclose(own.settings["sum_of_q"], 1.0, atol=1e-4)
+    assert abs(own.value - own.settings["of_exact_draws"]) < 6 * own.settings["of_exact_draws_sd"]
+    assert 0.1 < found["tv_samples_to_data"].value < 0.9
+    assert outcome.pictures["samples"].stat().st_size > 100
+    assert outcome.num_params == 16 * 16 + 16  # a masked matrix and a bias
+    assert outcome.samples_per_second > 0
+    assert outcome.curve
+
+
+@pytest.mark.slow
+def test_samples_of_images_are_held_against_the_training_split(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample_metrics, "_SUBSETS", 3)
+    extractor = features.load("digits-cnn")
+    outcome = measure.outcome(FVSBN, "binarized_digits", seconds=0.01, seed=0, folder=tmp_path, extractor=extractor)
+    found = by_name(outcome)
+    settings = found["frechet[digits-cnn]"].settings
+    assert (settings["num_real"], settings["num_generated"]) == (1437, 1437)
+    reference = {r.name: r for r in measure.reference("binarized_digits", extractor).records}
+    # A hundredth of a second of FVSBN is no digit: held-out ones are much nearer, few as they are.
+    assert found["frechet[digits-cnn]"].value > 2 * reference["frechet[digits-cnn]"].value
+
+
+@pytest.mark.slow
+def test_draws_of_a_likelihood_are_averaged_as_what_they_are():
+    sigma, level, measure_of_states = 0.5, -16 * np.log(2.0), "binary"
+
+    def log_prob(params, model_state, key, x):
+        noise = sigma * jax.random.normal(key, x.shape[:1])
+        return Likelihood(level - 0.5 * sigma**2 + noise, "lower_bound", measure_of_states)
+
+    def found(family, **settings):
+        model = Model(init=None, objectives=(), sample=None, log_prob=log_prob)
+        run = types.SimpleNamespace(
+            experiment=Experiment(model, {}, **settings), spec=types.SimpleNamespace(shape=(4, 4, 1))
+        )
+        state = types.SimpleNamespace(eval_params={}, model_state={})
+        return measure.log_probs_of_states(family, run, state, p)
+
+    p = binary_digits.small_world_probabilities()
+    log_q, kind, way = found(Family("unbiased", "", {}))
+    assert (kind, way) == ("estimate", "mean over 256 draws of the noise")
+    np.testing.assert_array_equal(np.isfinite(log_q), p > 0)
+    np.testing.assert_allclose(np.nanmean(log_q), level, atol=0.01)
+    log_q, kind, way = found(Family("bound", "", {}, averages_bounds=True))
+    assert (kind, way) == ("lower_bound", "mean over 4 draws of the noise")
+    np.testing.assert_allclose(np.nanmean(log_q), level - 0.5 * sigma**2, atol=0.03)
+    # What is a density is no probability of states.
+    measure_of_states = "continuous"
+    assert found(Family("kernels", "", {})) == (None, "", "")
+
+
+def test_optimisers_have_constant_rates_in_every_part_of_a_configuration():
+    rows = {name: Family(name, f"experiments.{name}", {"images": {}}) for name in ("gan", "latent_diffusion")}
+    configs = {name: measure.configured(row, "digits", seed=0)[0] for name, row in rows.items()}
+    assert gan.Config().generator.schedule == latent_diffusion.Config().autoencoder.optimizer.schedule == "cosine"
+    assert configs["gan"].generator == dataclasses.replace(gan.Config().generator, schedule="constant")
+    assert configs["gan"].discriminator.schedule == "constant"
+    assert configs["latent_diffusion"].optimizer.schedule == "constant"
+    assert configs["latent_diffusion"].autoencoder.optimizer.schedule == "constant"
+
+
+def test_a_configuration_is_the_experiments_own_but_for_the_row_and_a_constant_rate():
+    config, build = measure.configured(
+        Family("NICE", "experiments.nice", {"small_world": {"hidden": (16,)}}), "digits4x4", seed=3
+    )
+    assert (config.data.name, config.train.seed, config.hidden) == ("digits4x4", 3, (16,))
+    assert config.optimizer.schedule == "constant"
+    assert build is nice.build
+
+
+def test_a_family_without_a_likelihood_has_one_of_its_samples_kernels(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "implicit", implicit_normal())
+    family = Family("implicit", "implicit", {"points": {}})
+    monkeypatch.setattr(measure, "_HELD_OUT", 200)
+    outcome = measure.outcome(family, "toy:two_moons", seconds=0.1, seed=0, folder=tmp_path)
+    record = by_name(outcome)["nll"]
+    assert record.kind == "estimate"
+    assert record.settings["kernel density, centres"] == 400
+    # N(0, 4 I) on data of variance about 3.7 and 1.1: its cross-entropy, but for the kernels.
+    expected = np.log(2 * np.pi * 4) + (3.7 + 1.1) / 8
+    np.testing.assert_allclose(record.value, expected, atol=0.4)
+    assert outcome.pictures["density"].exists()
+
+
+def implicit_normal():
+    """An experiment whose model can only draw N(0, 4 I)."""
+
+    def build(config, spec):
+        import optax
+
+        def loss(params, model_state, key, batch):
+            return jnp.square(params["one"]["w"]), (model_state, {})
+
+        def sample(params, model_state, key, n, *, label=None):
+            return 2.0 * jax.random.normal(key, (n, 2))
+
+        init = lambda key, batch: ({"one": {"w": jnp.ones(())}}, {})  # noqa: E731
+        return Experiment(Model(init, (Objective("one", loss),), sample), {"one": optax.sgd(0.1)})
+
+    return types.SimpleNamespace(Config=fvsbn.Config, build=build)
+
+
+def test_a_family_that_fails_is_told_with_its_error_and_one_for_other_data_as_such(tmp_path, monkeypatch, capsys):
+    def build(config, spec):
+        raise ValueError("the couplings do not fit\nat all")
+
+    monkeypatch.setitem(sys.modules, "broken", types.SimpleNamespace(Config=fvsbn.Config, build=build))
+    for family, said in (
+        (Family("broken", "broken", {"small_world": {}}), "failed: ValueError: the couplings do not fit"),
+        (Family("absent", "experiments.none_such", {"small_world": {}}), "failed: ModuleNotFoundError"),
+        (Family("typo", "experiments.fvsbn", {"small_world": {"hiden": 3}}), "failed: UserError: experiments.fvsbn"),
+        (Family("other", "experiments.fvsbn", {"images": {}}), "not for small world"),
+    ):
+        outcome = measure.outcome(family, "digits4x4", seconds=0.1, seed=0, folder=tmp_path)
+        assert outcome.error.startswith(said)
+        assert outcome.records == ()
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_settings_reach_nested_fields_and_unknown_ones_are_refused():
+    config = measure.with_settings(fvsbn.Config(), {"train": {"batch_size": 7}, "orderings": 2})
+    assert (config.train.batch_size, config.orderings) == (7, 2)
+    assert config.train.steps == fvsbn.Config().train.steps
+    with pytest.raises(UserError, match="no setting sizes"):
+        measure.with_settings(config, {"sizes": 3})
+
+
+def test_the_data_are_a_row_of_their_own():
+    (entropy,) = measure.reference("toy:two_moons").records
+    np.testing.assert_allclose(entropy.value, 2.394, atol=1e-3)
+    world = {record.name: record.value for record in measure.reference("digits4x4").records}
+    assert world["kl_to_world"] == 0.0

@@ -1,0 +1,131 @@
+"""The page of a comparison: every row, every picture, in text and in a browser."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gm_jax.comparison import report
+from gm_jax.comparison.measure import Outcome
+from gm_jax.comparison.train_for_time import Moment
+from gm_jax.evaluation import results
+from gm_jax.evaluation.results import Record
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FAMILIES = ("VAE", "MADE & <friends>", "broken", "a family with a rather long name")
+
+
+def record(name, value, unit="nats", kind="exact", data="digits4x4", **settings):
+    return Record(name, value, unit, kind, data, "binary", "test", 100, settings)
+
+
+def measured(data, folder):
+    png = folder / f"{data.replace(':', '-')}-samples.png"
+    Image.fromarray(np.full((650, 650, 3), 90, np.uint8)).save(png)
+    score = {"kind": "score", "extractor": "digits-cnn", "num_real": 1437, "num_generated": 1437, "data": data}
+    records = (
+        record("nll", 12.3456, kind="lower_bound", data=data, K=100),
+        record("nll", 0.2783, unit="bits/dim", kind="lower_bound", data=data, K=100),
+        record("frechet[digits-cnn]", 3.25, unit="squared feature distance", **score),
+        record("inception_score[digits-cnn]", 7.5, unit="classes", standard_deviation=0.25, **score),
+        record("nll_of_world", 6.543, data=data, by="enumeration"),
+        record("kl_to_world", None, data=data),
+        record("tv_samples_to_model", 0.1234, unit="total variation", kind="score", data=data, of_exact_draws=0.1201),
+    )
+    curve = tuple(Moment(float(t), 10 * t, 20.0 - t) for t in range(1, 9))
+    row = Outcome(FAMILIES[0], data, None, records, {"samples": png}, curve, 1234567, 890, 8.04, 12345.0)
+    return [
+        Outcome("the data", data, records=(record("kl_to_world", 0.0, data=data),)),
+        row,
+        row._replace(family=FAMILIES[1], pictures={}, curve=()),
+        Outcome(FAMILIES[2], data, error="failed: ValueError: shapes (3, 4) | <b>do not fit</b>"),
+        row._replace(family=FAMILIES[3]),
+    ]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    outcomes = [row for data in ("binarized_digits", "toy:two_moons", "digits4x4") for row in measured(data, folder)]
+    assert report.write(folder, outcomes, {"training": "8 s each"}) == folder / "report.html"
+    return folder
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_every_family_has_its_row_for_every_data_set(written, name):
+    text = html.unescape((written / name).read_text())
+    for family in ("the data", *FAMILIES):
+        rows = re.findall(rf"(?m)^\| {re.escape(family)} \||<tr data-family='{re.escape(family)}'>", text)
+        assert len(rows) == 3, family
+
+
+def test_numbers_carry_sign_kind_extractor_and_counts(written):
+    text = (written / "report.md").read_text()
+    assert "≤ 12.35 (bound, K = 100)" in text
+    assert "= 6.543 (enumeration)" in text
+    assert "0.123 ([0.120])" in text
+    assert "7.50 (± 0.25)" in text
+    assert "Fréchet distance (digits-cnn, 1,437 real)" in text
+    assert "not finite" in text
+    assert "1,234,567" in text
+    assert "3.25 (1,437 samples)" in text
+    assert "12,300" in text
+    assert "8.0 s (890 steps)" in text
+    assert "FID " not in text.replace("no FIDs", "")
+
+
+def test_a_density_among_probabilities_says_so(tmp_path):
+    density = record("nll", -18.0, kind="estimate", data="binarized_digits")._replace(measure="continuous")
+    rows = [Outcome("GAN", "binarized_digits", records=(density,))]
+    assert report.table(rows).rows[0][1][0] == ("≈ -18.00", "estimate, a density")
+    points = [row._replace(data="toy:two_moons", records=(density._replace(data="toy:two_moons"),)) for row in rows]
+    assert report.table(points).rows[0][1][0] == ("≈ -18.000", "estimate")
+
+
+def test_a_family_that_failed_shows_its_error_and_cannot_break_the_page(written):
+    markdown, source = ((written / name).read_text() for name in ("report.md", "report.html"))
+    assert "failed: ValueError: shapes (3, 4) \\| <b>do not fit</b>" in markdown
+    assert "&lt;b&gt;do not fit" in source
+    assert "<friends>" not in source
+    # Each row of the Markdown has as many cells as its head.
+    for table in re.findall(r"(?m)(?:^\|.*\n)+", markdown):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def test_the_page_needs_nothing_but_itself(written):
+    source = (written / "report.html").read_text()
+    assert set(re.findall(r"src='([^,]*),", source)) == {"data:image/png;base64"}
+    assert not re.findall(r"https?://|<script|<link", source)
+
+
+def test_results_are_all_records(written):
+    records = results.read(written / "results.json")
+    assert len(records) == 3 * (1 + 3 * 7)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+@pytest.mark.parametrize("size", ["1366,768", "500,850"])
+def test_a_browser_loads_every_picture_shows_every_row_and_scrolls_no_page_sideways(written, tmp_path, size):
+    ask = """<script>addEventListener("load", () => {
+        document.body.dataset.found = JSON.stringify({
+            images: [...document.images].map(i => i.complete && i.naturalWidth > 0 && i.clientWidth > 100),
+            rows: [...document.querySelectorAll("tr[data-family]")].map(r => r.dataset.family),
+            wide: document.documentElement.scrollWidth - innerWidth, width: innerWidth})})</script>"""
+    copy = tmp_path / "asked.html"
+    copy.write_text((written / "report.html").read_text().replace("</body>", ask + "</body>"))
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
+    quiet = ("--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'user'}")
+    done = subprocess.run(
+        [CHROMIUM, *flags, *quiet, f"--window-size={size}", "--dump-dom", copy.as_uri()],
+        **{"capture_output": True, "text": True, "check": True, "timeout": 120},
+    )
+    found = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', done.stdout)[1]))
+    assert len(found["images"]) == 3 * (2 + 1)
+    assert all(found["images"])
+    assert found["rows"] == ["the data", *FAMILIES] * 3
+    assert found["wide"] <= 0, found

@@ -1,0 +1,72 @@
+"""Training for a time, on a run that is all but nothing."""
+
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gm_jax.comparison import train_for_time
+from gm_jax.data import sources
+from gm_jax.runner import config
+from gm_jax.runner.experiment import Experiment
+from gm_jax.runner.run import Run
+from gm_jax.training import parallel
+from gm_jax.training.metrics import NonFiniteError
+from gm_jax.types import Likelihood, Model, Objective
+
+
+def run(*, log_prob=True, calibrate=None, loss=lambda w: jnp.square(w - 1.0)):
+    """One parameter, which gradient descent takes from 0 to 1; its log-probability is best at a half."""
+
+    def objective(params, model_state, key, batch):
+        return loss(params["one"]["w"]), (model_state, {})
+
+    def of_x(params, model_state, key, x):
+        return Likelihood(jnp.full(x.shape[0], -jnp.abs(params["one"]["w"] - 0.5)), "exact", "continuous")
+
+    model = Model(
+        init=lambda key, batch: ({"one": {"w": jnp.zeros(())}}, {}),
+        objectives=(Objective("one", objective),),
+        sample=None,
+        log_prob=of_x if log_prob else None,
+    )
+    train = config.TrainConfig(batch_size=4, steps_per_call=2)
+    spec = sources.Spec("nothing", (2,), None, None, "")
+    x = {"x": np.zeros((20, 2), np.float32)}
+    experiment = Experiment(model, {"one": optax.sgd(2e-4)}, calibrate=calibrate)
+    return Run(
+        types.SimpleNamespace(train=train),
+        spec,
+        {"train": x, "validation": x, "test": x},
+        experiment,
+        parallel.jit(),
+        None,
+    )
+
+
+def test_it_trains_for_its_time_and_keeps_the_best_on_validation():
+    trained = train_for_time.train(run(), seconds=1.0, validations=20)
+    assert 0.9 < trained.seconds < 2.5
+    assert trained.steps > 500
+    # On its way to 1 the parameter was at 1/2, where validation is best, and that state is kept.
+    assert trained.curve[-1].value > 0.1 + min(moment.value for moment in trained.curve)
+    assert trained.step < trained.steps
+    np.testing.assert_allclose(float(trained.state.params["one"]["w"]), 0.5, atol=0.1)
+    assert int(trained.state.step) == trained.step
+    seconds = [moment.seconds for moment in trained.curve]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] <= trained.seconds
+
+
+@pytest.mark.parametrize("settings", [{"log_prob": False}, {"calibrate": lambda params, state, x: (state, {})}])
+def test_without_a_likelihood_to_choose_by_the_last_state_is_kept(settings):
+    trained = train_for_time.train(run(**settings), seconds=0.3)
+    assert trained.curve == []
+    assert trained.step == trained.steps == int(trained.state.step)
+
+
+def test_a_loss_that_is_not_finite_is_an_error():
+    with pytest.raises(NonFiniteError):
+        train_for_time.train(run(loss=lambda w: jnp.log(w)), seconds=0.3)

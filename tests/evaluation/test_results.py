@@ -1,0 +1,196 @@
+"""results.json and the table: a number keeps its sign, unit, kind, measure and data, and the file stays JSON."""
+
+import json
+import math
+
+import pytest
+
+from gm_jax.evaluation import results
+from gm_jax.evaluation.likelihood import LikelihoodSummary
+
+
+def summary(mean=-100.0, error=0.5, kind="lower_bound", measure="256 levels", settings=(("K", 500),), examples=1000):
+    return LikelihoodSummary(mean, error, examples, kind, measure, settings)
+
+
+def records(made=None, *, name="nll", measure="256 levels", data="digits", split="test", num_dims=64, settings=None):
+    return results.likelihood_records(
+        name,
+        made or summary(measure=measure),
+        data=data,
+        split=split,
+        num_dims=num_dims,
+        settings=settings or {},
+    )
+
+
+def refuse_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_log_2_nats_a_dimension_are_one_bit():
+    nats, bits = records(summary(mean=-64 * math.log(2.0), error=32 * math.log(2.0)), num_dims=64)
+    assert (nats.unit, bits.unit) == ("nats", "bits/dim")
+    assert nats.value == pytest.approx(44.3614195558365, rel=1e-13)
+    assert bits.value == pytest.approx(1.0, rel=1e-13)
+    assert bits.settings["standard_error"] == pytest.approx(0.5, rel=1e-13)
+
+
+def test_eight_bits_are_the_uniform_distribution_over_256_levels():
+    num_dims = 32 * 32 * 3
+    _, bits = records(summary(mean=-num_dims * math.log(256.0)), num_dims=num_dims)
+    assert bits.value == pytest.approx(8.0, rel=1e-13)
+
+
+def test_the_negative_log_likelihood_is_positive_where_the_log_likelihood_is_negative():
+    assert next(record.value for record in records(summary(mean=-2.0))) == 2.0
+    assert next(record.value for record in records(summary(mean=2.0))) == -2.0
+
+
+@pytest.mark.parametrize(("measure", "units"), [("binary", 2), ("256 levels", 2), ("continuous", 1)])
+def test_a_density_has_no_bits_per_dimension(measure, units):
+    assert [record.unit for record in records(measure=measure)] == ["nats", "bits/dim"][:units]
+
+
+def test_a_record_says_what_the_number_is_of():
+    nats, bits = records(measure="binary", settings={"step": 300})
+    expected = {
+        "name": "nll",
+        "value": 100.0,
+        "unit": "nats",
+        "kind": "lower_bound",
+        "data": "digits",
+        "measure": "binary",
+        "split": "test",
+        "examples": 1000,
+        "settings": {"K": 500, "step": 300, "standard_error": 0.5},
+    }
+    assert nats._asdict() == expected
+    same = {key: value for key, value in bits._asdict().items() if key not in ("value", "unit", "settings")}
+    assert same == {key: expected[key] for key in same}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_null_in_valid_json_and_named_in_the_table(tmp_path, bad):
+    made = records(summary(mean=bad, error=math.nan))
+    results.write(tmp_path / "results.json", made)
+    entries = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse_constant)
+    assert [entry["value"] for entry in entries] == [None, None]
+    assert [entry["settings"]["standard_error"] for entry in entries] == [None, None]
+    assert results.read(tmp_path / "results.json") == made
+    assert results.table(made).count("not finite") == 2
+
+
+def test_a_number_that_json_cannot_say_leaves_the_old_file_as_it_was(tmp_path):
+    path = tmp_path / "results.json"
+    results.write(path, records())
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        results.write(path, records(settings={"bandwidth": math.nan}))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_records_come_back_from_the_file_exactly(tmp_path):
+    made = records(summary(mean=-100 / 3, error=0.1)) + records(measure="continuous", name="kde", settings={"s": "a"})
+    results.write(tmp_path / "results.json", made)
+    assert results.read(tmp_path / "results.json") == made
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    results.write(tmp_path / "results.json", made[:1])
+    assert results.read(tmp_path / "results.json") == made[:1]
+
+
+def test_no_file_has_no_records(tmp_path):
+    assert results.read(tmp_path / "results.json") == []
+
+
+def test_merging_replaces_what_was_measured_again_and_keeps_the_rest():
+    old = records() + records(split="validation") + records(name="iwae")
+    new = records(summary(mean=-90.0, kind="exact"))
+    merged = results.merge(old, new)
+    assert merged == old[2:] + new
+    assert results.merge(merged, new) == merged  # measuring again changes nothing
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        *({"name": "iwae"}, {"data": "mnist"}, {"split": "validation"}),
+        *({"settings": {"step": 2}}, {"settings": {"step": 1, "seed": 0}}, {"made": summary(settings=(("K", 5000),))}),
+        {"made": summary(examples=500)},
+    ],
+)
+def test_numbers_that_differ_in_what_they_are_of_stand_side_by_side(other):
+    old, new = records(settings={"step": 1}), records(**{"settings": {"step": 1}, **other})
+    assert results.merge(old, new) == old + new
+    assert results.merge(results.merge(old, new), new) == old + new
+
+
+def test_a_number_read_from_the_file_is_replaced_whatever_its_settings_are_made_of(tmp_path):
+    made = records(settings={"dilations": (1, 2), "temperature": 0.1})
+    results.write(tmp_path / "results.json", made)
+    assert results.merge(results.read(tmp_path / "results.json"), made) == made
+
+
+def test_another_standard_error_makes_no_other_number():
+    old, new = records(), records(summary(error=0.25))
+    assert old[0].settings != new[0].settings
+    assert results.merge(old, new) == new
+
+
+def test_a_unit_is_replaced_by_its_own_alone():
+    nats, bits = records()
+    (new,) = records(summary(mean=-90.0, measure="continuous"))
+    assert results.merge([nats, bits], [new]) == [bits, new]
+
+
+def test_merging_with_nothing_changes_nothing():
+    assert results.merge([], records()) == results.merge(records(), []) == records()
+
+
+@pytest.mark.parametrize(
+    ("kind", "sign", "shown"),
+    [
+        ("exact", "=", "exact"),
+        ("lower_bound", "<=", "upper bound"),
+        ("upper_bound", ">=", "lower bound"),
+        ("estimate", "~", "estimate"),
+    ],
+)
+def test_the_table_says_what_kind_of_statement_on_the_nll_each_number_is(kind, sign, shown):
+    # A lower bound on log p is an upper bound on the NLL, which is the number shown: the truth is at most this.
+    _, _, nats, bits, *note = results.table(records(summary(kind=kind))).splitlines()
+    for row in (nats, bits):
+        assert row.split()[:2] == ["nll", sign]
+        assert f" {shown}  " in row
+    side = {"lower_bound": "from below", "upper_bound": "from above"}.get(kind)
+    assert [f"log p is bounded {side}" in line for line in note] == [True] * (side is not None)
+
+
+def test_every_row_of_the_table_shows_unit_kind_data_measure_and_split():
+    made = (
+        records(summary(kind="exact", measure="continuous"), name="flow", data="toy:moons", split="validation")
+        + records(summary(kind="estimate", measure="binary"), name="kde", data="mnist")
+        + records(measure="256 levels")
+    )
+    head, rule, *rows, note = results.table(made).splitlines()
+    assert note.startswith("<=: ")
+    assert set(rule) == {"-"}
+    assert len(rule) == max(map(len, [head, *rows]))
+    columns = {name: head.index(name) for name in ("quantity", "value", "unit", "kind", "data", "measure", "split")}
+    ends = dict(zip(columns, [*list(columns.values())[1:], head.index("examples")], strict=True))
+    ends["quantity"] = head.index("value")
+    for row, record in zip(rows, made, strict=True):
+        cells = {name: row[start : ends[name]].strip() for name, start in columns.items()}
+        assert cells["value"] == f"{record.value:.4f}"
+        assert cells["quantity"].split()[0] == record.name
+        for name in ("unit", "data", "measure", "split"):
+            assert cells[name] == getattr(record, name)
+        assert cells["kind"] == {"lower_bound": "upper bound"}.get(record.kind, record.kind)
+        assert "1,000" in row
+        assert "K=500" in row
+        assert "standard_error=" in row
+
+
+def test_the_table_of_nothing_is_its_head():
+    assert len(results.table([]).splitlines()) == 2

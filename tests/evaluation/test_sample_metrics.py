@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from gm_jax.data import sources
+from gm_jax.errors import UserError
+from gm_jax.evaluation import features, frechet, sample_metrics
+
+
+@pytest.fixture(autouse=True)
+def few_subsets(monkeypatch):
+    monkeypatch.setattr(sample_metrics, "_SUBSETS", 5)
+
+
+DIGITS = features.load("digits-cnn")
+SPLITS = sources.load("digits").splits
+
+
+def gathered(x, **kwargs):
+    return sample_metrics.gather(DIGITS, features.as_images(x, DIGITS, levels=17), **kwargs)
+
+
+def records(real, generated):
+    made = sample_metrics.records(
+        DIGITS, real, generated, data="digits", measure="17 levels", real_split="train", settings={"step": 3}
+    )
+    return {record.name.split("[")[0]: record for record in made}
+
+
+def test_a_ragged_last_batch_gathers_what_one_batch_does():
+    x = SPLITS["test"]["x"][:23]
+    ragged, whole = gathered(x, batch_size=10), gathered(x, batch_size=23)
+    assert len(ragged.features) == len(ragged.log_probs) == int(ragged.moments.count) == 23
+    for one, other in zip(ragged, whole, strict=True):
+        for a, b in zip(one, other, strict=True) if isinstance(one, tuple) else [(one, other)]:
+            np.testing.assert_allclose(a, b, atol=2e-3, rtol=1e-4)
+
+
+def test_records_carry_extractor_hash_resize_rule_counts_and_split():
+    made = records(gathered(SPLITS["train"]["x"][:120]), gathered(SPLITS["test"]["x"][:100]))
+    assert list(made) == ["frechet", "kernel_distance", "precision", "recall", "inception_score", "classes_covered"]
+    for name, record in made.items():
+        assert record.name == f"{name}[digits-cnn]"
+        assert (record.kind, record.data, record.split, record.examples) == ("score", "digits", "train", 100)
+        assert record.settings["weights"] == DIGITS.weights
+        assert record.settings["resize"] == "none"
+        assert record.settings["step"] == 3
+        assert record.settings["num_generated"] == 100
+        assert record.settings.get("num_real", 120) == 120
+    assert 5.0 < made["inception_score"].value <= 10.0
+    assert 0.5 < made["precision"].value <= 1.0
+    assert (made["classes_covered"].value, made["classes_covered"].unit) == (10.0, "of 10")
+
+
+def test_samples_that_drop_classes_are_worse_than_real_ones():
+    real, test = gathered(SPLITS["train"]["x"][:400]), SPLITS["test"]
+    whole = records(real, gathered(test["x"]))
+    few = records(real, gathered(test["x"][test["label"] < 4]))
+    assert few["frechet"].value > 3 * whole["frechet"].value
+    assert few["kernel_distance"].value > 3 * abs(whole["kernel_distance"].value)
+    assert few["recall"].value < whole["recall"].value - 0.2
+    assert few["inception_score"].value < 4.0
+    assert few["classes_covered"].value == 4.0
+    assert whole["inception_score"].value > 6.5
+
+
+def test_a_set_against_itself_is_at_no_distance():
+    same = gathered(SPLITS["train"]["x"][:150])
+    made = records(same, same)
+    assert abs(made["frechet"].value) < 1e-6 * np.trace(np.asarray(same.moments.scatter))
+    assert made["precision"].value == made["recall"].value == 1.0
+
+
+def test_streamed_moments_are_those_of_the_features():
+    some = gathered(SPLITS["test"]["x"][:70], batch_size=32)
+    expected = frechet.add_batch(frechet.no_moments(DIGITS.num_features), some.features)
+    np.testing.assert_allclose(some.moments.scatter, expected.scatter, rtol=1e-9, atol=1e-9)
+
+
+def test_too_few_are_refused():
+    with pytest.raises(UserError), pytest.warns(UserWarning, match="too few"):
+        records(gathered(SPLITS["train"]["x"][:50]), gathered(SPLITS["test"]["x"][:2]))

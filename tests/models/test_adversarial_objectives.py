@@ -1,0 +1,82 @@
+"""Games and penalties against their formulas in numpy; every loss by itself is tested in tests/losses/test_gan.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gm_jax.models import adversarial_objectives
+
+REAL, FAKE = np.array([0.5, -2.0, 3.0], np.float32), np.array([-0.3, 1.5, 0.7], np.float32)
+
+
+def log1p_exp(x):
+    return np.log1p(np.exp(np.float64(x)))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.float64(x)))
+
+
+GAMES = {
+    "non_saturating": (
+        adversarial_objectives.non_saturating(),
+        log1p_exp(-REAL) + log1p_exp(FAKE),
+        log1p_exp(-FAKE),
+        sigmoid(REAL),
+    ),
+    "smoothed": (
+        adversarial_objectives.non_saturating(real_target=0.9),
+        0.9 * log1p_exp(-REAL) + 0.1 * log1p_exp(REAL) + log1p_exp(FAKE),
+        log1p_exp(-FAKE),
+        sigmoid(REAL),
+    ),
+    "smoothed on both sides": (
+        adversarial_objectives.non_saturating(real_target=0.9, fake_target=0.2),
+        0.9 * log1p_exp(-REAL) + 0.1 * log1p_exp(REAL) + 0.8 * log1p_exp(FAKE) + 0.2 * log1p_exp(-FAKE),
+        log1p_exp(-FAKE),
+        sigmoid(REAL),
+    ),
+    "saturating": (
+        adversarial_objectives.saturating(),
+        log1p_exp(-REAL) + log1p_exp(FAKE),
+        -log1p_exp(FAKE),
+        sigmoid(REAL),
+    ),
+    "hinge": (adversarial_objectives.hinge(), np.maximum(0, 1 - REAL) + np.maximum(0, 1 + FAKE), -FAKE, REAL),
+    "least_squares": (
+        adversarial_objectives.least_squares(),
+        ((REAL - 1) ** 2 + FAKE**2) / 2,
+        (FAKE - 1) ** 2 / 2,
+        REAL,
+    ),
+    "wasserstein": (adversarial_objectives.wasserstein(), FAKE - REAL, -FAKE, REAL),
+}
+
+
+@pytest.mark.parametrize(("game", "discriminator", "generator", "answer"), GAMES.values(), ids=GAMES.keys())
+def test_a_game_is_the_pair_of_its_name(game, discriminator, generator, answer):
+    np.testing.assert_allclose(game.discriminator(jnp.asarray(REAL), jnp.asarray(FAKE)), discriminator, rtol=1e-5)
+    np.testing.assert_allclose(game.generator(jnp.asarray(FAKE)), generator, rtol=1e-5)
+    np.testing.assert_allclose(game.answer(jnp.asarray(REAL)), answer, rtol=1e-6)
+
+
+def test_penalties_of_a_linear_score_are_known_and_weighted():
+    w = jnp.array([3.0, 4.0])
+    real, fake = jax.random.normal(jax.random.key(0), (2, 5, 2))
+    arguments = (jax.random.key(1), lambda x: x @ w, real, fake)
+    np.testing.assert_allclose(
+        adversarial_objectives.gradient_penalty(weight=2.0)(*arguments), np.full(5, 2.0 * 4.0**2), rtol=1e-5
+    )
+    np.testing.assert_allclose(adversarial_objectives.r1_penalty(weight=2.0)(*arguments), np.full(5, 25.0), rtol=1e-6)
+
+
+def test_the_gradient_penalty_is_taken_between_the_pairs_and_r1_at_the_data():
+    # |grad x^2| = 2 |x|: the penalty tells where it was taken.
+    real, fake = jnp.full((500, 1), 1.0), jnp.full((500, 1), 3.0)
+    arguments = (jax.random.key(1), lambda x: jnp.sum(jnp.square(x), axis=-1), real, fake)
+    places = (np.sqrt(np.asarray(adversarial_objectives.gradient_penalty(weight=1.0)(*arguments))) + 1) / 2
+    assert 1.0 <= places.min() < 1.02
+    assert 2.98 < places.max() <= 3.0
+    assert abs(places.mean() - 2.0) < 0.1
+    np.testing.assert_allclose(adversarial_objectives.r1_penalty(weight=1.0)(*arguments), np.full(500, 2.0), rtol=1e-6)

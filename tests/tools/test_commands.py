@@ -1,0 +1,142 @@
+"""The commands in experiments/ that are no experiment: compare, convert_inception, digits_cnn."""
+
+import hashlib
+import importlib.util
+import pickle
+
+import numpy as np
+import pytest
+
+from gm_jax import runner
+from gm_jax.comparison import families
+from gm_jax.evaluation import features, results, sample_metrics
+from tools import compare, convert_inception, reference_scores, train_digit_classifier
+
+
+def run(config_type, command, capsys, *argv):
+    with pytest.raises(SystemExit) as ended:
+        runner.program(config_type, command, list(map(str, argv)))
+    captured = capsys.readouterr()
+    return ended.value.code or 0, captured.out, captured.err
+
+
+def refused(*args):
+    code, _, err = run(*args)
+    assert code == 2
+    assert 1 <= len(err.strip().splitlines()) <= 3
+    assert err.startswith("error: ")
+    return err
+
+
+def test_a_checkpoint_that_is_missing_or_not_the_public_one_is_refused(tmp_path, capsys):
+    command = (convert_inception.Config, convert_inception.convert, capsys)
+    assert "there is no checkpoint" in refused(*command, "--checkpoint", tmp_path / "none.pth")
+    path = tmp_path / "other.pth"
+    path.write_bytes(b"other")
+    err = refused(*command, "--checkpoint", path, "--output", tmp_path / "x.safetensors")
+    assert hashlib.sha256(b"other").hexdigest() in err
+    assert features.INCEPTION_CHECKPOINT in err
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
+def test_without_pytorch_the_conversion_says_what_to_install(tmp_path, capsys):
+    path = tmp_path / "other.pth"
+    path.write_bytes(b"other")
+    command = (convert_inception.Config, convert_inception.convert, capsys)
+    assert "pip install torch" in refused(*command, "--checkpoint", path, "--any-checkpoint")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed (extra benchmarks)")
+def test_code_in_a_checkpoint_is_not_run_and_tensors_come_through(tmp_path, capsys, monkeypatch):
+    import torch
+
+    class Code:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "was-run"), "w"))
+
+    path = tmp_path / "code.pth"
+    path.write_bytes(pickle.dumps(Code()))
+    command = (convert_inception.Config, convert_inception.convert, capsys)
+    refused(*command, "--checkpoint", path, "--any-checkpoint")
+    assert not (tmp_path / "was-run").exists()
+
+    torch.save({"a.weight": torch.arange(4.0), "a.num_batches_tracked": torch.tensor(3)}, path)
+    (name,), (tensor,) = zip(*convert_inception.read_checkpoint(path).items(), strict=True)
+    assert name == "a.weight"
+    np.testing.assert_array_equal(tensor, [0, 1, 2, 3])
+    assert "is no Inception v3" in refused(*command, "--checkpoint", path, "--any-checkpoint")
+
+
+def test_a_family_that_there_is_not_is_refused_before_anything_is_trained(tmp_path, capsys):
+    err = refused(compare.Config, compare.compare, capsys, "--families", "GPT", "--workdir", tmp_path / "x")
+    assert "there is no family GPT" in err
+    assert not (tmp_path / "x").exists()
+    assert "seconds must be more than 0" in refused(compare.Config, compare.compare, capsys, "--seconds", "0")
+
+
+def test_every_family_is_a_row_with_settings_that_its_experiment_has():
+    from gm_jax.comparison import measure
+    from gm_jax.data import sources
+
+    names = {"images": "binarized_digits", "points": "toy:two_moons", "small_world": "digits4x4"}
+    rows = families.table()
+    assert len({row.name for row in rows}) == len(rows)
+    specs = {kind: sources.load(name).spec for kind, name in names.items()}
+    for row in rows:
+        for kind in row.settings:
+            config, build = measure.configured(row, names[kind], seed=0)
+            assert build(config, specs[kind]).model.objectives
+
+
+def test_a_classifier_of_other_data_needs_a_file_of_its_own(capsys):
+    assert "name a file, --output" in refused(
+        train_digit_classifier.Config, train_digit_classifier.make, capsys, "--data.name", "kmnist"
+    )
+
+
+@pytest.mark.slow
+def test_the_committed_classifier_is_made_by_its_command(tmp_path, capsys):
+    path = tmp_path / "short.safetensors"
+    short = ("--train.steps", "30", "--train.batch-size", "32", "--optimizer.warmup-steps", "5", "--output", path)
+    code, out, _ = run(train_digit_classifier.Config, train_digit_classifier.make, capsys, *short)
+    assert code == 0
+    assert "test accuracy" in out
+    made, _ = features.read_weights(path)
+    committed, _ = features.read_weights(features.WEIGHTS / "digits-cnn.safetensors")
+    assert {name: tensor.shape for name, tensor in made.items()} == {
+        name: tensor.shape for name, tensor in committed.items()
+    }
+
+
+def test_halves_of_the_digits_are_near_each_other_by_a_table_that_says_what_it_is_of(capsys, monkeypatch):
+    monkeypatch.setattr(sample_metrics, "_SUBSETS", 3)
+    command = (reference_scores.Config, reference_scores.measure, capsys)
+    code, out, _ = run(*command, "--num", "300")
+    assert code == 0
+    rows = {line.split("[")[0]: line for line in out.splitlines() if "[digits-cnn]" in line}
+    assert set(rows) == {"frechet", "kernel_distance", "precision", "recall", "inception_score", "classes_covered"}
+    assert all("num_generated=300" in row for row in rows.values())
+    assert "num_real=300" in rows["frechet"]
+    (by_kernels,) = (line.split() for line in out.splitlines() if line.startswith("nll"))
+    assert by_kernels[1] == "~"
+    assert -33 < float(by_kernels[2]) < -24
+    assert "centres=1000" in by_kernels
+    assert "uint8" in refused(*command, "--data.name", "toy:pinwheel")
+    assert "images of 28x28, got 8x8" in refused(*command, "--features", "mnist-cnn")
+    assert "inception needs a file" in refused(*command, "--features", "inception")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_every_family_of_the_small_world_is_on_the_page(tmp_path, capsys):
+    flags = ("--seconds", "0.1", "--data", "digits4x4", "--workdir", tmp_path / "run")
+    code, _, err = run(compare.Config, compare.compare, capsys, *flags)
+    assert code == 0
+    assert "Traceback" not in err
+    page = (tmp_path / "run" / "report.html").read_text()
+    for row in families.table():
+        assert page.count(f"<tr data-family='{row.name}'>") == 1
+    assert "failed:" not in page
+    named = {record.settings["family"] for record in results.read(tmp_path / "run" / "results.json")}
+    assert named == {"the data", *(row.name for row in families.table())}
