@@ -79,10 +79,10 @@ def model(size: Size, objective: Callable):
     from gm_jax.networks import mlp
     from gm_jax.ops import binarization
 
-    return vae.vae(
-        mlp.MLPEncoder(size.hidden, size.latent_dim, dtype="float32"),
-        mlp.MLPDecoder(size.hidden[::-1], (size.side, size.side, 1), dtype="float32"),
-        decoder_likelihoods.bernoulli(lambda key, x: binarization.static(x), levels=2),
+    return vae.VAE(
+        encoder=mlp.MLPEncoder(size.hidden, size.latent_dim, dtype="float32"),
+        decoder=mlp.MLPDecoder(size.hidden[::-1], (size.side, size.side, 1), dtype="float32"),
+        likelihood=decoder_likelihoods.bernoulli(lambda key, x: binarization.static(x), levels=2),
         latent_dim=size.latent_dim,
         objective=objective,
     ).model

@@ -84,9 +84,11 @@ def build(config: Config, spec) -> runner.Experiment:
     decoder = first.decoder or ("bernoulli" if spec.levels == 2 else "normal")
     of_pixels = dataclasses.replace(first, decoder=decoder, log_var=first.log_var if decoder == "normal" else None)
     observation, binarization = likelihoods.of_decoder(of_pixels, spec)
-    autoencoder = vae_model.vae(
-        *vae.networks(first, spec, observation.outputs_per_dim),
-        observation,
+    encoder_network, decoder_network = vae.networks(first, spec, observation.outputs_per_dim)
+    autoencoder = vae_model.VAE(
+        encoder=encoder_network,
+        decoder=decoder_network,
+        likelihood=observation,
         latent_dim=first.latent_dim,
         objective=vae_model.elbo_objective(beta=first.beta),
         num_elbo_samples=config.elbo_samples,

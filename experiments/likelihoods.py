@@ -6,10 +6,10 @@ from gm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from gm_jax.models.conditionals import Output
-    from gm_jax.models.decoder_likelihoods import ObservationModel
+    from gm_jax.models.decoder_likelihoods import DecoderLikelihood
 
 
-def of_decoder(config, spec) -> "tuple[ObservationModel, str | None]":
+def of_decoder(config, spec) -> "tuple[DecoderLikelihood, str | None]":
     """What a VAE's decoder says of the data, and the name of the binarisation where there is one.
 
     Args:
@@ -54,7 +54,7 @@ def of_conditionals(config, spec) -> "tuple[Output, dict]":
     return make(levels=spec.levels), {}
 
 
-def binary(binarization: str | None, spec) -> "tuple[ObservationModel, str]":
+def binary(binarization: str | None, spec) -> "tuple[DecoderLikelihood, str]":
     """Bernoulli pixels of images made binary, and the name of the way there.
 
     Args:

@@ -8,7 +8,6 @@ second command; 20,000 steps, 2.5 minutes on two CPU cores. <= 88.62 with --trai
 """
 
 import dataclasses
-import functools
 from typing import Annotated, Literal
 
 from experiments import likelihoods
@@ -73,15 +72,20 @@ def vae_experiment(config: NetworksConfig, spec, objective) -> runner.Experiment
 
     observation, binarization = likelihoods.of_decoder(config, spec)
     encoder, decoder = networks(config, spec, observation.outputs_per_dim)
-    make = functools.partial(
-        vae.vae, encoder, decoder, observation, latent_dim=config.latent_dim, objective=objective, num_elbo_samples=10
+    model = vae.VAE(
+        encoder=encoder,
+        decoder=decoder,
+        likelihood=observation,
+        latent_dim=config.latent_dim,
+        objective=objective,
+        num_importance_samples=config.importance_samples,
+        num_elbo_samples=10,
     )
-    model = make(num_importance_samples=config.importance_samples)
     named = {} if binarization is None else {"binarization": binarization}
     return runner.Experiment(
         model.model,
         optimizers={"vae": runner.make_optimizer(config.optimizer, config.train)},
-        validation=make(num_importance_samples=config.validation_samples).model.log_prob,
+        validation=dataclasses.replace(model, num_importance_samples=config.validation_samples).log_prob,
         evaluations={"negative_elbo": model.elbo},
         pictures=plotting.grids(model, spec.shape),
         settings=named,

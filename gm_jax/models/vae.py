@@ -4,19 +4,19 @@ Latents z ~ N(0, I), a decoder p(x|z) and an encoder q(z|x) = N(mean(x), exp(log
 on log p(x), in nats:
 
     L(x)   = E_q[log p(x|z)] - KL(q(z|x) || N(0, I))                                              (1)
-    L_K(x) = E log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x),    z_1 ... z_K ~ q(z|x) independent       (2)
+    L_K(x) = E log 1/K sum_k w_k,    w_k = p(x|z_k) p(z_k) / q(z_k|x),    z_1 ... z_K ~ q(z|x)     (2)
 
-`elbo_objective` trains (1), its KL weighted by beta (Higgins et al., ICLR 2017); `iwae_objective` and the cheaper
-`resampled_iwae_objective` train (2) (Burda, Grosse & Salakhutdinov, ICLR 2016, arXiv:1509.00519). `log_prob` is (2)
-whatever was trained.
+`elbo_objective` trains (1) with its KL weighted by beta (Higgins et al., ICLR 2017). `iwae_objective` and the cheaper
+`resampled_iwae_objective` train (2) (Burda, Grosse & Salakhutdinov, ICLR 2016, arXiv:1509.00519). `VAE.log_prob` is (2)
+for every objective.
 
-What p(x|z) is, an `observations.ObservationModel` says. Data come and samples go as the data set ships them (uint8
-levels, or float32 points); the way there and back is the observation model's.
+A `decoder_likelihoods.DecoderLikelihood` defines p(x|z). It also converts the data from the form in which the data set
+ships them (uint8 levels, or float32 points), and converts samples back to that form.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import chex
 import flax.linen as nn
@@ -26,18 +26,18 @@ import jax.numpy as jnp
 from gm_jax.errors import refuse_options
 from gm_jax.losses import combine
 from gm_jax.losses import vae as losses
-from gm_jax.models.decoder_likelihoods import ObservationModel
-from gm_jax.types import Array, Batch, Key, Likelihood, LogProbFn, Metrics, Model, ModelState, Objective, Params, PyTree
+from gm_jax.models.decoder_likelihoods import DecoderLikelihood
+from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params, PyTree
 
-NllFn = Callable[[Array], Array]  # z [K, B, Z] -> -log p(x|z) [K, B] of the batch at hand
+NllFn = Callable[[Array], Array]  # z [K, B, Z] -> -log p(x|z) [K, B] for the current batch
 # (key, mean [B, Z], log_var [B, Z], nll_fn) -> (scalar to minimise, metrics)
 ObjectiveFn = Callable[[Key, Array, Array, NllFn], tuple[Array, Metrics]]
 
 
 def elbo_objective(*, beta: float = 1.0, num_samples: int = 1) -> ObjectiveFn:
-    """The ELBO (1), its KL in closed form and weighted by beta.
+    """The ELBO (1), with its KL in closed form and weighted by beta.
 
-    Metrics: nll, kl and elbo, which beta does not enter: a weighted loss is no likelihood.
+    Metrics: nll, kl and elbo. The elbo is unweighted, because a weighted loss is not a likelihood.
 
     Args:
         beta: weight of the KL; 1 is the ELBO.
@@ -55,7 +55,7 @@ def elbo_objective(*, beta: float = 1.0, num_samples: int = 1) -> ObjectiveFn:
 
 
 def iwae_objective(*, num_samples: int) -> ObjectiveFn:
-    """The importance-weighted bound (2) of K = num_samples independent latents for each example.
+    """The importance-weighted bound (2) with K = num_samples independent latents for each example.
 
     Metrics: iw_bound, and elbo, the mean of the same log-weights.
 
@@ -73,15 +73,15 @@ def iwae_objective(*, num_samples: int) -> ObjectiveFn:
 
 
 def resampled_iwae_objective(*, num_samples: int, num_resampled: int = 1) -> ObjectiveFn:
-    """The bound (2), its gradient estimated from a few of the K latents drawn again by their weights.
+    """The bound (2), with its gradient estimated from a few of the K latents, resampled by their weights.
 
-    A step costs K passes forwards and `num_resampled` backwards, where `iwae_objective` costs K of both.
+    A step costs K forward passes and `num_resampled` backward passes; `iwae_objective` costs K of both.
 
     Metrics: iw_bound, and elbo, the mean of the same log-weights.
 
     Args:
         num_samples: K.
-        num_resampled: latents drawn again for each example.
+        num_resampled: latents resampled for each example.
     """
 
     def objective(key: Key, mean: Array, log_var: Array, nll_fn: NllFn) -> tuple[Array, Metrics]:
@@ -100,139 +100,137 @@ def resampled_iwae_objective(*, num_samples: int, num_resampled: int = 1) -> Obj
     return objective
 
 
-class VAE(NamedTuple):
-    """The family's record, and what a latent space adds to it.
-
-    Attributes:
-        model: init, the one objective, sample, and log_prob: the bound (2).
-        elbo: (params, model_state, key, x) -> Likelihood: the bound (1), averaged over L latents. Data that are
-            prepared at random are the same as in log_prob with the same key.
-        sample_mean: (params, model_state, key, n) -> means of the very distributions that `model.sample` draws from
-            with the same key, float32 [n, ...] on the data set's scale.
-        encode: (params, key, x) -> (mean [B, Z], log_var [B, Z]) of q(z|x).
-        decode: (params, z [B, Z]) -> mean of p(x|z), float32 [B, ...] on the data set's scale.
-    """
-
-    model: Model
-    elbo: LogProbFn
-    sample_mean: Callable[[Params, ModelState, Key, int], Array]
-    encode: Callable[[Params, Key, Array], tuple[Array, Array]]
-    decode: Callable[[Params, Array], Array]
-
-
-def vae(
-    encoder: nn.Module,
-    decoder: nn.Module,
-    observation: ObservationModel,
-    *,
-    latent_dim: int,
-    objective: ObjectiveFn,
-    num_importance_samples: int = 500,
-    num_elbo_samples: int = 1,
-    chunk_size: int = 50,
-) -> VAE:
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class VAE:
     """A variational autoencoder of any two networks that keep the contract.
 
-    Args:
+    Attributes:
         encoder: [B, ...] floats -> (mean [B, Z], log_var [B, Z]).
-        decoder: z [B, Z] -> outputs [B, ..., C * observation.outputs_per_dim].
-        observation: the likelihood p(x|z).
+        decoder: z [B, Z] -> outputs [B, ..., C * likelihood.outputs_per_dim].
+        likelihood: p(x|z), as functions of the decoder's outputs.
         latent_dim: Z.
-        objective: what training minimises, `elbo_objective(...)` or `iwae_objective(...)`.
+        objective: what training minimises, e.g. `elbo_objective(...)` or `iwae_objective(...)`.
         num_importance_samples: K of `log_prob`.
         num_elbo_samples: L of `elbo`.
-        chunk_size: evaluation decodes this many of the K latents of a batch at a time.
+        chunk_size: how many latents of each example evaluation decodes at a time.
     """
 
-    def encode_prepared(params: Params, x: Array) -> tuple[Array, Array]:
-        moments = encoder.apply({"params": params["vae"]["encoder"]}, observation.encoder_input(x))
-        return jax.tree.map(_at_least_float32, moments)
+    encoder: nn.Module
+    decoder: nn.Module
+    likelihood: DecoderLikelihood
+    latent_dim: int
+    objective: ObjectiveFn
+    num_importance_samples: int = 500
+    num_elbo_samples: int = 1
+    chunk_size: int = 50
 
-    def decode_outputs(params: Params, z: Array) -> Array:
-        return _at_least_float32(decoder.apply({"params": params["vae"]["decoder"]}, z))
+    @property
+    def model(self) -> Model:
+        """The record that the train step, evaluation and sampling use."""
+        return Model(self.init, (Objective("vae", self.loss),), self.sample, self.log_prob)
 
-    def nll(params: Params, x: Array, z: Array) -> Array:
-        """-log p(x|z) [K, B] of z [K, B, Z]; the decoder sees one flat batch of K * B."""
-        outputs = decode_outputs(params, z.reshape(-1, latent_dim))
-        return jax.vmap(observation.nll, in_axes=(None, 0))(x, outputs.reshape(*z.shape[:2], *outputs.shape[1:]))
-
-    def posterior(params: Params, key: Key, raw: Array) -> tuple[Key, Array, Array, NllFn]:
-        """A fresh key, q's mean and log-variance, and nll_fn: z [K, B, Z] -> [K, B]."""
-        prepare_key, latent_key = jax.random.split(key)
-        x = observation.prepare(prepare_key, raw)
-        return latent_key, *encode_prepared(params, x), partial(nll, params, x)
-
-    def init(key: Key, batch: Batch) -> tuple[Params, ModelState]:
+    def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
+        """Initialises both networks, and checks that their outputs have the right shapes."""
         encoder_key, decoder_key, prepare_key = jax.random.split(key, 3)
-        x = observation.prepare(prepare_key, batch["x"][:1])
-        (mean, log_var), encoder_variables = encoder.init_with_output(encoder_key, observation.encoder_input(x))
-        outputs, decoder_variables = decoder.init_with_output(decoder_key, jnp.zeros((1, latent_dim)))
-        chex.assert_shape((mean, log_var), (1, latent_dim))
-        chex.assert_shape(outputs, (*x.shape[:-1], x.shape[-1] * observation.outputs_per_dim))
+        x = self.likelihood.prepare(prepare_key, batch["x"][:1])
+        encoder_input = self.likelihood.encoder_input(x)
+        (mean, log_var), encoder_variables = self.encoder.init_with_output(encoder_key, encoder_input)
+        outputs, decoder_variables = self.decoder.init_with_output(decoder_key, jnp.zeros((1, self.latent_dim)))
+        chex.assert_shape((mean, log_var), (1, self.latent_dim))
+        chex.assert_shape(outputs, (*x.shape[:-1], x.shape[-1] * self.likelihood.outputs_per_dim))
         params = {"encoder": _only_params(encoder_variables), "decoder": _only_params(decoder_variables)}
         return {"vae": params}, {}
 
-    def loss(params: Params, model_state: ModelState, key: Key, batch: Batch):
-        value, metrics = objective(*posterior(params, key, batch["x"]))
+    def loss(
+        self, params: Params, model_state: ModelState, key: Key, batch: Batch
+    ) -> tuple[Array, tuple[ModelState, Metrics]]:
+        """Evaluates the objective on one batch."""
+        value, metrics = self.objective(*self.posterior(params, key, batch["x"]))
         return value, (model_state, metrics)
 
-    def log_prob(params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
-        key, mean, log_var, nll_fn = posterior(params, key, x)
+    def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
+        """Computes the importance-weighted bound (2) with K = num_importance_samples."""
+        key, mean, log_var, nll_fn = self.posterior(params, key, x)
 
         def log_weight(sample_key: Key) -> Array:
             z = _sample_posterior(sample_key, mean, log_var, 1)
             return _log_importance_weights(z, mean, log_var, nll_fn)[0]
 
-        keys = jax.random.split(key, num_importance_samples)
-        log_w = jax.lax.map(log_weight, keys, batch_size=chunk_size)
-        settings = (("K", num_importance_samples),)
-        return Likelihood(
-            losses.importance_weighted_bound(log_w), kind="lower_bound", measure=observation.measure, settings=settings
-        )
+        keys = jax.random.split(key, self.num_importance_samples)
+        log_w = jax.lax.map(log_weight, keys, batch_size=self.chunk_size)
+        bound = losses.importance_weighted_bound(log_w)
+        return Likelihood(bound, "lower_bound", self.likelihood.measure, (("K", self.num_importance_samples),))
 
-    def elbo(params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
-        key, mean, log_var, nll_fn = posterior(params, key, x)
+    def elbo(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
+        """Computes the bound (1), averaged over L = num_elbo_samples latents.
+
+        With one key, `elbo` and `log_prob` prepare the data alike.
+        """
+        key, mean, log_var, nll_fn = self.posterior(params, key, x)
 
         def one_nll(sample_key: Key) -> Array:
             return nll_fn(_sample_posterior(sample_key, mean, log_var, 1))[0]
 
-        keys = jax.random.split(key, num_elbo_samples)
-        mean_nll = jnp.mean(jax.lax.map(one_nll, keys, batch_size=chunk_size), axis=0)
+        keys = jax.random.split(key, self.num_elbo_samples)
+        mean_nll = jnp.mean(jax.lax.map(one_nll, keys, batch_size=self.chunk_size), axis=0)
         bound = losses.elbo(mean_nll, losses.normal_kl_to_standard(mean, log_var))
-        settings = (("L", num_elbo_samples),)
-        return Likelihood(bound, kind="lower_bound", measure=observation.measure, settings=settings)
-
-    def prior_outputs(params: Params, key: Key, n: int) -> tuple[Key, Array]:
-        z_key, x_key = jax.random.split(key)
-        return x_key, decode_outputs(params, jax.random.normal(z_key, (n, latent_dim)))
+        return Likelihood(bound, "lower_bound", self.likelihood.measure, (("L", self.num_elbo_samples),))
 
     def sample(
-        params: Params, model_state: ModelState, key: Key, n: int, *, label: Array | None = None, temperature=None
+        self,
+        params: Params,
+        model_state: ModelState,
+        key: Key,
+        n: int,
+        *,
+        label: Array | None = None,
+        temperature: float | Array | None = None,
     ) -> Array:
+        """Draws z from the prior, then x from p(x|z): [n, ...] as the data set ships it."""
         refuse_options(label=label, temperature=temperature)
-        return observation.sample(*prior_outputs(params, key, n))
+        return self.likelihood.sample(*self._prior_outputs(params, key, n))
 
-    def sample_mean(params: Params, model_state: ModelState, key: Key, n: int) -> Array:
-        return observation.mean(prior_outputs(params, key, n)[1])
+    def sample_mean(self, params: Params, model_state: ModelState, key: Key, n: int) -> Array:
+        """Means of the distributions p(x|z) that `sample` draws from with the same key: float32 [n, ...]."""
+        return self.likelihood.mean(self._prior_outputs(params, key, n)[1])
 
-    def encode(params: Params, key: Key, x: Array) -> tuple[Array, Array]:
-        return posterior(params, key, x)[1:3]
+    def encode(self, params: Params, key: Key, x: Array) -> tuple[Array, Array]:
+        """Computes the mean [B, Z] and the log-variance [B, Z] of q(z|x); the key prepares x."""
+        return self.posterior(params, key, x)[1:3]
 
-    def decode(params: Params, z: Array) -> Array:
-        return observation.mean(decode_outputs(params, z))
+    def decode(self, params: Params, z: Array) -> Array:
+        """Computes the mean of p(x|z) for z [B, Z]: float32 [B, ...] on the data set's scale."""
+        return self.likelihood.mean(self._decoder_outputs(params, z))
 
-    model = Model(init, (Objective("vae", loss),), sample, log_prob)
-    return VAE(model, elbo, sample_mean, encode, decode)
+    def posterior(self, params: Params, key: Key, x: Array) -> tuple[Key, Array, Array, NllFn]:
+        """Prepares x and encodes it: a fresh key, the mean and log-variance of q(z|x), and nll_fn."""
+        prepare_key, latent_key = jax.random.split(key)
+        x = self.likelihood.prepare(prepare_key, x)
+        moments = self.encoder.apply({"params": params["vae"]["encoder"]}, self.likelihood.encoder_input(x))
+        return latent_key, *jax.tree.map(_at_least_float32, moments), partial(self.nll, params, x)
+
+    def nll(self, params: Params, x: Array, z: Array) -> Array:
+        """Computes -log p(x|z) [K, B] of prepared x [B, ...] for z [K, B, Z]."""
+        outputs = self._decoder_outputs(params, z.reshape(-1, self.latent_dim))  # one flat batch of K * B
+        outputs = outputs.reshape(*z.shape[:2], *outputs.shape[1:])
+        return jax.vmap(self.likelihood.nll, in_axes=(None, 0))(x, outputs)
+
+    def _prior_outputs(self, params: Params, key: Key, n: int) -> tuple[Key, Array]:
+        z_key, x_key = jax.random.split(key)
+        return x_key, self._decoder_outputs(params, jax.random.normal(z_key, (n, self.latent_dim)))
+
+    def _decoder_outputs(self, params: Params, z: Array) -> Array:
+        return _at_least_float32(self.decoder.apply({"params": params["vae"]["decoder"]}, z))
 
 
 def _sample_posterior(key: Key, mean: Array, log_var: Array, num_samples: int) -> Array:
-    """Draws z [K, B, Z] of q(z|x), each from noise of its own."""
+    """Draws z [K, B, Z] from q(z|x), each with its own noise."""
     eps = jax.random.normal(key, (num_samples, *mean.shape), mean.dtype)
     return losses.reparameterize(mean, log_var, eps)
 
 
 def _log_importance_weights(z: Array, mean: Array, log_var: Array, nll_fn: NllFn) -> Array:
-    """Log p(x|z) p(z) / q(z|x), [K, B], of z [K, B, Z]."""
+    """Log p(x|z) p(z) / q(z|x), [K, B], for z [K, B, Z]."""
     log_q_z_given_x = losses.normal_log_prob(z, mean, log_var)
     return losses.log_importance_weights(-nll_fn(z), losses.standard_normal_log_prob(z), log_q_z_given_x)
 

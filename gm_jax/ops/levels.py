@@ -37,6 +37,11 @@ def symmetric_to_unit(s: Array) -> Array:
     return 0.5 * (s + 1.0)
 
 
+def unit_to_symmetric(u: Array) -> Array:
+    """Moves [0, 1] to [-1, 1]: s = 2 u - 1."""
+    return 2.0 * u - 1.0
+
+
 def from_symmetric(s: Array, *, levels: int) -> Array:
     """Rounds values on [-1, 1] to the nearest level, the inverse of `to_symmetric`.
 

@@ -62,26 +62,38 @@ class Row(NamedTuple):
     loss: str = "loss"
 
 
+def _vae(networks, likelihood, objective, *, latent_dim):
+    encoder, decoder = networks
+    return vae.VAE(
+        encoder=encoder,
+        decoder=decoder,
+        likelihood=likelihood,
+        latent_dim=latent_dim,
+        objective=objective,
+        num_importance_samples=4,
+    ).model
+
+
 def _bernoulli_vae():
-    observation = decoder_likelihoods.bernoulli(
+    likelihood = decoder_likelihoods.bernoulli(
         lambda key, x: binarization.dynamic(x, jax.random.uniform(key, x.shape), levels=17), levels=17
     )
     networks = MLPEncoder((12,), 3), MLPDecoder((12,), (4, 4, 1))
-    return vae.vae(*networks, observation, latent_dim=3, objective=vae.elbo_objective(), num_importance_samples=4).model
+    return _vae(networks, likelihood, vae.elbo_objective(), latent_dim=3)
 
 
 def _iwae_of_points():
-    observation = decoder_likelihoods.normal(levels=None)
-    networks = MLPEncoder((12,), 2), MLPDecoder((12,), (2,), observation.outputs_per_dim)
+    likelihood = decoder_likelihoods.normal(levels=None)
+    networks = MLPEncoder((12,), 2), MLPDecoder((12,), (2,), likelihood.outputs_per_dim)
     objective = vae.iwae_objective(num_samples=3)
-    return vae.vae(*networks, observation, latent_dim=2, objective=objective, num_importance_samples=4).model
+    return _vae(networks, likelihood, objective, latent_dim=2)
 
 
 def _convolutional_vae():
-    observation = decoder_likelihoods.discretized_logistic(levels=17)
-    networks = ConvEncoder((4,), 3, hidden=8), ConvDecoder((4,), (4, 4, 1), observation.outputs_per_dim, hidden=8)
+    likelihood = decoder_likelihoods.discretized_logistic(levels=17)
+    networks = ConvEncoder((4,), 3, hidden=8), ConvDecoder((4,), (4, 4, 1), likelihood.outputs_per_dim, hidden=8)
     objective = vae.resampled_iwae_objective(num_samples=3)
-    return vae.vae(*networks, observation, latent_dim=3, objective=objective, num_importance_samples=4).model
+    return _vae(networks, likelihood, objective, latent_dim=3)
 
 
 def _binary_pixels(network):

@@ -41,10 +41,10 @@ def composed(prior_network=None, *, vae_steps=3, levels=None, **settings):
         sampler=diffusion.ancestral(SCHEDULE, 40, variance_fn=diffusion_process.transition_variance),
         variance_fn=diffusion_process.transition_variance,
     )
-    autoencoder = vae.vae(
-        Encoder(),
-        Decoder(),
-        decoder_likelihoods.normal(levels=None, log_var=-1.0),
+    autoencoder = vae.VAE(
+        encoder=Encoder(),
+        decoder=Decoder(),
+        likelihood=decoder_likelihoods.normal(levels=None, log_var=-1.0),
         latent_dim=2,
         objective=vae.elbo_objective(),
         **settings,

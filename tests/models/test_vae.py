@@ -1,4 +1,6 @@
+import dataclasses
 import itertools
+import traceback
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -14,24 +16,24 @@ from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
 from gm_jax.ops import binarization
 
 BERNOULLI = decoder_likelihoods.bernoulli(lambda key, x: binarization.threshold(x, levels=17), levels=17)
-OBSERVATIONS = {
+LIKELIHOODS = {
     "bernoulli": BERNOULLI,
     "normal_fixed": decoder_likelihoods.normal(levels=17, log_var=-2.0),
     "normal_learned": decoder_likelihoods.normal(levels=17),
     "discretized_logistic": decoder_likelihoods.discretized_logistic(levels=17),
 }
-each_observation = pytest.mark.parametrize("observation", OBSERVATIONS.values(), ids=OBSERVATIONS.keys())
+each_likelihood = pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS.keys())
 
 
 def images(num=6, shape=(8, 8, 1), levels=17):
     return jnp.asarray(np.random.default_rng(3).integers(0, levels, (num, *shape)), jnp.uint8)
 
 
-def mlp_vae(observation=BERNOULLI, *, shape=(8, 8, 1), objective=None, **settings):
-    return vae.vae(
-        MLPEncoder((16,), 3),
-        MLPDecoder((16,), shape, observation.outputs_per_dim),
-        observation,
+def mlp_vae(likelihood=BERNOULLI, *, shape=(8, 8, 1), objective=None, **settings):
+    return vae.VAE(
+        encoder=MLPEncoder((16,), 3),
+        decoder=MLPDecoder((16,), shape, likelihood.outputs_per_dim),
+        likelihood=likelihood,
         latent_dim=3,
         objective=vae.elbo_objective() if objective is None else objective,
         **settings,
@@ -96,10 +98,10 @@ def linear_gaussian(num=64, data_dim=5, latent_dim=2, noise_var=0.3):
 
 
 def linear_vae(oracle, num_samples, **settings):
-    return vae.vae(
-        LinearEncoder(2),
-        nn.Dense(5),
-        decoder_likelihoods.normal(levels=None, log_var=oracle.log_noise_var),
+    return vae.VAE(
+        encoder=LinearEncoder(2),
+        decoder=nn.Dense(5),
+        likelihood=decoder_likelihoods.normal(levels=None, log_var=oracle.log_noise_var),
         latent_dim=2,
         objective=vae.elbo_objective(),
         num_importance_samples=num_samples,
@@ -117,11 +119,11 @@ def assert_every_weight_is_the_evidence(tolerance):
     np.testing.assert_allclose(several, oracle.log_p, rtol=tolerance, atol=tolerance)
 
 
-def test_with_the_exact_posterior_every_importance_weight_is_the_evidence():
+def test_with_the_exact_posterior_every_weight_is_the_evidence():
     assert_every_weight_is_the_evidence(1e-5)
 
 
-def test_with_the_exact_posterior_every_importance_weight_is_the_evidence_to_the_last_digits(x64):
+def test_with_the_exact_posterior_every_weight_is_the_evidence_in_float64(x64):
     assert_every_weight_is_the_evidence(1e-10)
 
 
@@ -174,7 +176,7 @@ def test_beta_one_is_the_negative_elbo_bit_for_bit():
     np.testing.assert_allclose(metrics["elbo"], -metrics["nll"] - metrics["kl"], rtol=1e-6)
 
 
-def test_beta_weighs_the_kl_and_leaves_the_reported_elbo_alone():
+def test_beta_weights_the_kl_and_not_the_reported_elbo():
     plain, weighted = mlp_vae(), mlp_vae(objective=vae.elbo_objective(beta=4.0))
     params, key = random_params(plain, images()), jax.random.key(5)
     loss, (_, metrics) = loss_of(plain, params, images(), key)
@@ -183,7 +185,7 @@ def test_beta_weighs_the_kl_and_leaves_the_reported_elbo_alone():
     np.testing.assert_allclose(weighted_metrics["elbo"], metrics["elbo"])
 
 
-def test_the_elbo_objective_averages_its_samples_nll():
+def test_the_elbo_objective_averages_the_nll_over_its_samples():
     mean, log_var = jnp.asarray([[0.5, -1.0]]), jnp.asarray([[0.2, -0.4]])
     loss, _ = vae.elbo_objective(num_samples=100_000)(jax.random.key(0), mean, log_var, lambda z: (z**2).sum(-1))
     second_moment = np.sum(np.exp(log_var) + mean**2)
@@ -199,7 +201,7 @@ def spy(drawn):
     return nll_fn
 
 
-def test_iwae_draws_each_of_its_samples_from_noise_of_its_own():
+def test_iwae_draws_each_sample_with_its_own_noise():
     drawn = []
     mean, log_var = jnp.zeros((3, 2)), jnp.zeros((3, 2))
     vae.iwae_objective(num_samples=4)(jax.random.key(0), mean, log_var, spy(drawn))
@@ -263,13 +265,13 @@ def test_resampled_iwae_estimates_the_gradient_of_iwae_without_bias():
 @pytest.mark.parametrize(
     ("name", "objective"),
     [
-        *((name, vae.elbo_objective(beta=2.0)) for name in OBSERVATIONS),
+        *((name, vae.elbo_objective(beta=2.0)) for name in LIKELIHOODS),
         ("bernoulli", vae.iwae_objective(num_samples=3)),
         ("bernoulli", vae.resampled_iwae_objective(num_samples=3, num_resampled=2)),
     ],
 )
 def test_every_parameter_gets_a_gradient(name, objective):
-    bound = mlp_vae(OBSERVATIONS[name], objective=objective)
+    bound = mlp_vae(LIKELIHOODS[name], objective=objective)
     params = random_params(bound, images())
     grads = jax.jit(jax.grad(lambda p: loss_of(bound, p, images(), jax.random.key(5))[0]))(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
@@ -280,7 +282,7 @@ def test_every_parameter_gets_a_gradient(name, objective):
 def test_bfloat16_networks_leave_the_loss_in_float32():
     encoder = MLPEncoder((16,), 3, dtype=jnp.bfloat16)
     decoder = MLPDecoder((16,), (8, 8, 1), dtype=jnp.bfloat16)
-    bound = vae.vae(encoder, decoder, BERNOULLI, latent_dim=3, objective=vae.elbo_objective())
+    bound = dataclasses.replace(mlp_vae(), encoder=encoder, decoder=decoder)
     params = random_params(bound, images())
     loss, _ = loss_of(bound, params, images(), jax.random.key(5))
     full, _ = loss_of(mlp_vae(), params, images(), jax.random.key(5))
@@ -306,7 +308,7 @@ def test_the_samples_of_log_prob_differ():
     assert (np.abs(one - two) > 1e-4).all()
 
 
-def test_likelihoods_say_through_jit_what_they_are():
+def test_the_kind_and_settings_of_a_likelihood_pass_through_jit():
     bound = mlp_vae(num_importance_samples=5, num_elbo_samples=3)
     params = random_params(bound, images())
     for function, settings in ((bound.model.log_prob, (("K", 5),)), (bound.elbo, (("L", 3),))):
@@ -317,18 +319,18 @@ def test_likelihoods_say_through_jit_what_they_are():
 
 
 @pytest.mark.parametrize(
-    ("observation", "levels", "shape"),
+    ("likelihood", "levels", "shape"),
     [
         (decoder_likelihoods.bernoulli(lambda key, x: binarization.static(x), levels=2), 2, (2, 2, 1)),
         (decoder_likelihoods.discretized_logistic(levels=3), 3, (1, 3, 1)),
     ],
     ids=["bernoulli", "discretized_logistic"],
 )
-def test_probabilities_of_all_images_sum_to_one(observation, levels, shape):
+def test_probabilities_of_all_images_sum_to_one(likelihood, levels, shape):
     # exp of the bound estimates p(x) without bias, so the sum estimates 1, from either side.
     size = int(np.prod(shape))
     x = np.asarray(list(itertools.product(range(levels), repeat=size)), np.uint8).reshape(-1, *shape)
-    bound = mlp_vae(observation, shape=shape, num_importance_samples=2000, chunk_size=500)
+    bound = mlp_vae(likelihood, shape=shape, num_importance_samples=2000, chunk_size=500)
     params = random_params(bound, jnp.asarray(x))
     # An encoder close to the prior: the weights stay near p(x|z), and their mean has a standard error to rely on.
     params["vae"]["encoder"] = jax.tree.map(lambda leaf: 0.1 * leaf, params["vae"]["encoder"])
@@ -339,7 +341,7 @@ def test_probabilities_of_all_images_sum_to_one(observation, levels, shape):
     assert abs(np.mean(totals) - 1.0) < 5 * error
 
 
-def test_dynamic_binarization_follows_the_key_alike_in_both_bounds():
+def test_with_one_key_both_bounds_binarize_the_data_alike():
     seen = []
 
     def binarize(key, x):
@@ -358,9 +360,9 @@ def test_dynamic_binarization_follows_the_key_alike_in_both_bounds():
 # --- Samples ---
 
 
-@each_observation
-def test_samples_are_data_and_their_means_lie_on_the_same_scale(observation):
-    bound = mlp_vae(observation)
+@each_likelihood
+def test_samples_and_their_means_lie_on_the_scale_of_the_data(likelihood):
+    bound = mlp_vae(likelihood)
     params = random_params(bound, images())
     draws = jax.jit(bound.model.sample, static_argnums=3)(params, {}, jax.random.key(1), 5)
     means = jax.jit(bound.sample_mean, static_argnums=3)(params, {}, jax.random.key(1), 5)
@@ -371,9 +373,9 @@ def test_samples_are_data_and_their_means_lie_on_the_same_scale(observation):
     assert draws.max() <= 16
 
 
-def test_points_are_modelled_as_they_are():
-    observation = decoder_likelihoods.normal(levels=None)
-    bound = mlp_vae(observation, shape=(2,))
+def test_points_are_modelled_unscaled():
+    likelihood = decoder_likelihoods.normal(levels=None)
+    bound = mlp_vae(likelihood, shape=(2,))
     x = jax.random.normal(jax.random.key(0), (4, 2))
     params = random_params(bound, x)
     draws = bound.model.sample(params, {}, jax.random.key(1), 7)
@@ -382,11 +384,11 @@ def test_points_are_modelled_as_they_are():
     outputs = jnp.asarray([[0.5, -0.3, 0.1, -0.2]])
     std = np.exp(0.5 * np.asarray([0.1, -0.2]))
     np.testing.assert_allclose(
-        observation.nll(x[:1], outputs), -stats.norm([0.5, -0.3], std).logpdf(x[0]).sum(), rtol=1e-3
+        likelihood.nll(x[:1], outputs), -stats.norm([0.5, -0.3], std).logpdf(x[0]).sum(), rtol=1e-3
     )
 
 
-def test_a_draw_and_its_mean_come_from_the_same_latents():
+def test_a_sample_and_its_mean_come_from_the_same_latents():
     bound = mlp_vae(decoder_likelihoods.normal(levels=None, log_var=-20.0), shape=(2,))
     params = random_params(bound, jnp.zeros((1, 2)))
     draws = bound.model.sample(params, {}, jax.random.key(1), 50)
@@ -404,20 +406,31 @@ def test_a_label_is_refused():
 # --- The contract with the networks ---
 
 
+def test_a_shape_error_names_the_method_of_the_family():
+    bound = mlp_vae()
+    params = random_params(bound, images())
+    with pytest.raises(Exception, match="shape") as error:
+        bound.model.objectives[0].loss(params, {}, jax.random.key(0), {"x": images(shape=(4, 4, 1))})
+    names = [frame.f_code.co_qualname for frame, _ in traceback.walk_tb(error.value.__traceback__)]
+    assert "VAE.loss" in names
+    assert not [name for name in names if name.startswith("vae.<locals>")]
+
+
+def test_replace_changes_an_evaluation_number_and_nothing_else():
+    bound = mlp_vae(num_importance_samples=7)
+    few = dataclasses.replace(bound, num_importance_samples=2)
+    params, key = random_params(bound, images()), jax.random.key(5)
+    assert few.log_prob(params, {}, key, images()).settings == (("K", 2),)
+    assert bound.log_prob(params, {}, key, images()).settings == (("K", 7),)
+    assert loss_of(few, params, images(), key)[0] == loss_of(bound, params, images(), key)[0]
+
+
 def test_networks_that_do_not_fit_are_refused_at_init():
     x = {"x": images()}
-    too_few = vae.vae(
-        MLPEncoder((4,), 3),
-        MLPDecoder((4,), (8, 8, 1)),
-        decoder_likelihoods.discretized_logistic(levels=17),
-        latent_dim=3,
-        objective=vae.elbo_objective(),
-    )
+    too_few = dataclasses.replace(mlp_vae(), likelihood=decoder_likelihoods.discretized_logistic(levels=17))
     with pytest.raises(AssertionError):
         jax.eval_shape(too_few.model.init, jax.random.key(0), x)
-    other_latents = vae.vae(
-        MLPEncoder((4,), 2), MLPDecoder((4,), (8, 8, 1)), BERNOULLI, latent_dim=3, objective=vae.elbo_objective()
-    )
+    other_latents = dataclasses.replace(mlp_vae(), encoder=MLPEncoder((4,), 2))
     with pytest.raises(AssertionError):
         jax.eval_shape(other_latents.model.init, jax.random.key(0), x)
 

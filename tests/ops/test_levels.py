@@ -12,6 +12,7 @@ def test_ranges_are_met_at_both_ends_and_every_level_comes_back(count):
     assert (unit[0], unit[-1], symmetric[0], symmetric[-1]) == (0.0, 1.0, -1.0, 1.0)
     np.testing.assert_allclose(unit, np.arange(count) / (count - 1), rtol=1e-6)
     np.testing.assert_allclose(levels.symmetric_to_unit(symmetric), unit, atol=1e-7)
+    np.testing.assert_array_equal(levels.unit_to_symmetric(unit), symmetric)
     back = levels.from_symmetric(symmetric, levels=count)
     assert back.dtype == jnp.uint8
     np.testing.assert_array_equal(back, x)

@@ -15,37 +15,37 @@ def images(num=6):
 
 
 def random_vae():
-    bound = vae.vae(
-        MLPEncoder((16,), 3),
-        MLPDecoder((16,), (8, 8, 1)),
-        decoder_likelihoods.bernoulli(lambda key, x: binarization.threshold(x, levels=17), levels=17),
+    model = vae.VAE(
+        encoder=MLPEncoder((16,), 3),
+        decoder=MLPDecoder((16,), (8, 8, 1)),
+        likelihood=decoder_likelihoods.bernoulli(lambda key, x: binarization.threshold(x, levels=17), levels=17),
         latent_dim=3,
         objective=vae.elbo_objective(),
     )
-    params, _ = jax.eval_shape(bound.model.init, jax.random.key(0), {"x": images()})
+    params, _ = jax.eval_shape(model.model.init, jax.random.key(0), {"x": images()})
     rng = np.random.default_rng(1)
-    return bound, jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), params)
+    return model, jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), params)
 
 
 def test_interpolation_begins_and_ends_at_the_reconstructions():
-    (bound, params), x = random_vae(), images()
-    path = plotting.interpolate(bound, params, jax.random.key(0), x[:3], x[3:], num=5)
-    whole = plotting.reconstruct(bound, params, jax.random.key(0), x)
+    (model, params), x = random_vae(), images()
+    path = plotting.interpolate(model, params, jax.random.key(0), x[:3], x[3:], num=5)
+    whole = plotting.reconstruct(model, params, jax.random.key(0), x)
     assert path.shape == (3, 5, 8, 8, 1)
     assert whole.shape == x.shape
     np.testing.assert_allclose(path[:, 0], whole[:3], atol=1e-4)
     np.testing.assert_allclose(path[:, -1], whole[3:], atol=1e-4)
-    z = bound.encode(params, jax.random.key(0), x)[0]
-    np.testing.assert_allclose(path[:, 2], bound.decode(params, 0.5 * (z[:3] + z[3:])), atol=1e-4)
+    z = model.encode(params, jax.random.key(0), x)[0]
+    np.testing.assert_allclose(path[:, 2], model.decode(params, 0.5 * (z[:3] + z[3:])), atol=1e-4)
 
 
 def test_traversal_moves_one_coordinate_at_a_time():
-    bound, params = random_vae()
+    model, params = random_vae()
     z, values = jnp.asarray([0.3, -0.2, 0.9]), jnp.asarray([-2.0, 0.9])
-    pictures = plotting.traverse(bound, params, z, dims=(2, 0), values=values)
+    pictures = plotting.traverse(model, params, z, dims=(2, 0), values=values)
     assert pictures.shape == (2, 2, 8, 8, 1)
-    np.testing.assert_allclose(pictures[0, 1], bound.decode(params, z[None])[0], atol=1e-4)
-    np.testing.assert_allclose(pictures[1, 0], bound.decode(params, jnp.asarray([[-2.0, -0.2, 0.9]]))[0], atol=1e-4)
+    np.testing.assert_allclose(pictures[0, 1], model.decode(params, z[None])[0], atol=1e-4)
+    np.testing.assert_allclose(pictures[1, 0], model.decode(params, jnp.asarray([[-2.0, -0.2, 0.9]]))[0], atol=1e-4)
 
 
 def test_units_whose_posterior_mean_never_moves_are_inactive():
@@ -54,8 +54,8 @@ def test_units_whose_posterior_mean_never_moves_are_inactive():
 
 
 def test_grids_are_rows_of_examples_on_the_data_sets_scale():
-    bound, params = random_vae()
-    for name, picture in plotting.grids(bound, (8, 8, 1)).items():
+    model, params = random_vae()
+    for name, picture in plotting.grids(model, (8, 8, 1)).items():
         grid = np.asarray(picture(params, {}, jax.random.key(0), images(60)))
         assert grid.shape[2:] == (8, 8, 1), name
         assert 0.0 <= grid.min() <= grid.max() <= 16.0, name
@@ -63,8 +63,8 @@ def test_grids_are_rows_of_examples_on_the_data_sets_scale():
 
 
 def test_a_grid_of_reconstructions_shows_each_row_above_its_own_reconstruction():
-    (bound, params), x = random_vae(), images(60)
-    grid = plotting.grids(bound, (8, 8, 1))["reconstructions"](params, {}, jax.random.key(0), x)
+    (model, params), x = random_vae(), images(60)
+    grid = plotting.grids(model, (8, 8, 1))["reconstructions"](params, {}, jax.random.key(0), x)
     np.testing.assert_array_equal(grid[2], x[10:20])
-    means = plotting.reconstruct(bound, params, jax.random.key(0), x[:50])
+    means = plotting.reconstruct(model, params, jax.random.key(0), x[:50])
     np.testing.assert_allclose(grid[3], means[10:20], rtol=1e-5)
