@@ -78,8 +78,10 @@ def model(work: Work):
 
     if work.flow == "glow":
         network = Glow((32, 32, 3), scales=2, steps=8, features=64)
-        return flow.flow(network, flow.standard_normal(), flow.dequantized(levels=256))
-    return flow.flow(RealNVP((2,), (4,), 32), flow.standard_normal(), flow.points())
+        dequantization = flow.uniform_dequantization(levels=256)
+    else:
+        network, dequantization = RealNVP((2,), (4,), 32), flow.no_dequantization()
+    return flow.Flow(network=network, prior=flow.standard_normal(), dequantization=dequantization)
 
 
 def variables(work: Work) -> dict[str, Any]:

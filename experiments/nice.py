@@ -61,16 +61,20 @@ def build(config: Config, spec) -> runner.Experiment:
 def experiment(config: FlowConfig, spec, network: "nn.Module", *, prior: str = "normal") -> runner.Experiment:
     """What the flows share: all but the network."""
     from gm_jax.models import flow
+    from gm_jax.plotting import flow as plotting
 
     if config.alpha >= 0.5:
         raise UserError(f"--alpha {config.alpha} leaves nothing between it and 1 - alpha: it must be less than 0.5.")
-    space = flow.points() if spec.levels is None else flow.dequantized(levels=spec.levels, alpha=config.alpha or None)
+    if spec.levels is None:
+        dequantization = flow.no_dequantization()
+    else:
+        dequantization = flow.uniform_dequantization(levels=spec.levels, alpha=config.alpha or None)
     priors = {"normal": flow.standard_normal, "logistic": flow.standard_logistic}
-    model = flow.flow(network, priors[prior](), space)
+    model = flow.Flow(network=network, prior=priors[prior](), dequantization=dequantization)
     return runner.Experiment(
         model.model,
         optimizers={"flow": runner.make_optimizer(config.optimizer, config.train)},
-        pictures=flow.grids(model, spec.shape),
+        pictures=plotting.grids(model, spec.shape),
         plane=runner.Plane(model.log_density, model.decode) if spec.shape == (2,) else None,
     )
 

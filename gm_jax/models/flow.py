@@ -1,23 +1,26 @@
-"""Normalizing flows: a change of variables from data to a simple latent, whatever the network.
+"""Normalizing flows: a change of variables from data to a simple latent, for any invertible network.
 
     h = prepare(x),  z = f(h),    log p(x) = log p_Z(f(h)) + log |det df/dh| + log |det dh/dx|            (1)
 
-Training minimises -(1), and sampling goes back: z ~ p_Z, h = f^-1(z). The network is f, a module of two methods,
+Training minimises -(1). Sampling inverts it: z ~ p_Z, h = f^-1(z). The network f is a module with two methods,
 
     forward(h [B, ...]) -> (z [B, D], log_det [B]),    inverse(z [B, D]) -> (h [B, ...], log_det [B]),
 
-and an `event_shape`, as `networks.{nice,realnvp,glow,spline_flow}` have. A `Prior` is p_Z, for training and sampling
-alike; a `DataSpace` is the way between what the data set ships and the real numbers h.
+and an `event_shape`, as in `networks.{nice,realnvp,glow,spline_flow}`. A `Prior` is p_Z, for training and sampling. A
+`Dequantization` maps the data set's own form to the real numbers h, and back.
 
-What (1) says depends on the data. Of points it is log p(x), exact. Levels are dequantised by uniform noise: (1) is then
-the exact log-density of the noisy data and, on average over the noise, a lower bound on log P of the levels. `log_prob`
-calls it that, with one draw for each example; the bits per dimension that papers give of flows are the same quantity.
+The meaning of (1) depends on the data. For points it is log p(x), exactly. Levels are dequantised by uniform noise, and
+(1) is then the exact log-density of the noisy data: its mean over the noise is a lower bound on log P of the levels.
+`Flow.log_prob` reports it as a lower bound, with one draw of noise for each example. The bits per dimension that papers
+report for flows are the same quantity.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,9 +29,7 @@ from gm_jax.errors import refuse_options
 from gm_jax.losses import flow as losses
 from gm_jax.ops import dequantization
 from gm_jax.ops.levels import measure
-from gm_jax.types import Array, Batch, Key, Likelihood, LikelihoodKind, Model, ModelState, Objective, Params
-
-TEMPERATURES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the picture
+from gm_jax.types import Array, Batch, Key, Likelihood, LikelihoodKind, Metrics, Model, ModelState, Objective, Params
 
 
 class Prior(NamedTuple):
@@ -49,19 +50,19 @@ def standard_normal() -> Prior:
 
 
 def standard_logistic() -> Prior:
-    """Independent standard logistics, NICE's choice for images."""
+    """Independent standard logistics, as NICE uses for images."""
     return Prior(jax.random.logistic, losses.standard_logistic_log_prob)
 
 
-class DataSpace(NamedTuple):
-    """The way from what the data set ships to real numbers, and back.
+class Dequantization(NamedTuple):
+    """The map from the data as the data set ships them to real numbers, and back.
 
     Attributes:
         prepare: (key, x [B, ...]) -> (h [B, ...] real, log |det dh/dx| [B]).
         to_data: h -> x, as the data set ships it.
-        kind: what (1) says of log p(x).
-        measure: of `types.Likelihood`.
-        settings: what else must be said with the number.
+        kind: how (1) relates to log p(x).
+        measure: the base measure of p(x), as in `types.Likelihood`.
+        settings: settings of `types.Likelihood`.
     """
 
     prepare: Callable[[Key, Array], tuple[Array, Array]]
@@ -71,9 +72,9 @@ class DataSpace(NamedTuple):
     settings: tuple[tuple[str, Any], ...] = ()
 
 
-def points() -> DataSpace:
-    """Real data, as they are."""
-    return DataSpace(
+def no_dequantization() -> Dequantization:
+    """For points, which are real already: the identity."""
+    return Dequantization(
         prepare=lambda key, x: (x, jnp.zeros(x.shape[0], x.dtype)),
         to_data=lambda h: h,
         kind="exact",
@@ -81,12 +82,12 @@ def points() -> DataSpace:
     )
 
 
-def dequantized(*, levels: int, alpha: float | None = None) -> DataSpace:
-    """Integer levels with uniform noise, on [-1/2, 1/2] or, by a logit, on the real line.
+def uniform_dequantization(*, levels: int, alpha: float | None = None) -> Dequantization:
+    """Integer levels plus uniform noise, scaled to [-1/2, 1/2] or mapped to the real line by a logit.
 
     Args:
-        levels: L, of the data.
-        alpha: how far the logit's argument stays from 0 and 1; None for no logit.
+        levels: L, the number of levels of the data.
+        alpha: distance that the logit's argument keeps from 0 and 1; None for no logit.
     """
 
     def prepare(key: Key, x: Array) -> tuple[Array, Array]:
@@ -94,134 +95,100 @@ def dequantized(*, levels: int, alpha: float | None = None) -> DataSpace:
         y, log_det = dequantization.uniform_dequantize(x.astype(jnp.int32), uniform, levels=levels)
         if alpha is None:
             return y - 0.5, log_det
-        h, more = dequantization.logit(y, alpha=alpha)
-        return h, log_det + more
+        h, logit_log_det = dequantization.logit(y, alpha=alpha)
+        return h, log_det + logit_log_det
 
     def to_data(h: Array) -> Array:
         y = h + 0.5 if alpha is None else dequantization.logit_inverse(h, alpha=alpha)[0]
         return dequantization.quantize(y, levels=levels).astype(jnp.uint8)
 
-    return DataSpace(prepare, to_data, "lower_bound", measure(levels), (("dequantization", "uniform"),))
+    return Dequantization(prepare, to_data, "lower_bound", measure(levels), (("dequantization", "uniform"),))
 
 
-class Flow(NamedTuple):
-    """The family's record, and what a latent of its own for every x adds to it.
-
-    Attributes:
-        model: init, the one objective, sample, and log_prob: (1).
-        sample: (params, model_state, key, n, *, label=None, temperature=None) -> [n, ...]: `model.sample` with the
-            latent scaled by a temperature.
-        encode: (params, model_state, key, x) -> z [B, D].
-        decode: (params, model_state, z [B, D]) -> x [B, ...], as the data set ships it.
-        log_density: (params, model_state, h [B, ...]) -> [B] log-density of h, nats: (1) without its last term.
-        draw: (params, model_state, key, n) -> (h [n, ...], [n] its log-density as the way back gives it).
-    """
-
-    model: Model
-    sample: Callable[..., Array]
-    encode: Callable[[Params, ModelState, Key, Array], Array]
-    decode: Callable[[Params, ModelState, Array], Array]
-    log_density: Callable[[Params, ModelState, Array], Array]
-    draw: Callable[[Params, ModelState, Key, int], tuple[Array, Array]]
-
-
-def flow(network: nn.Module, prior: Prior, space: DataSpace) -> Flow:
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Flow:
     """A normalizing flow of any network that keeps the contract.
 
-    Args:
+    Attributes:
         network: f, with `forward`, `inverse` and the `event_shape` of one h, whose size is D.
         prior: p_Z.
-        space: the way from the data to real numbers.
+        dequantization: the map from the data to real numbers.
     """
-    dim = math.prod(network.event_shape)
 
-    def apply(params: Params, model_state: ModelState, x: Array, method: str) -> tuple[Array, Array]:
-        return network.apply({"params": params["flow"], **model_state}, x, method=method)
+    network: nn.Module
+    prior: Prior
+    dequantization: Dequantization
 
-    def nll(params: Params, model_state: ModelState, h: Array, log_det: Array) -> tuple[Array, Array]:
-        """-(1) [B], and all of its log-determinants [B]; `log_det` are those of `prepare`."""
-        z, more = apply(params, model_state, h, "forward")
-        log_det = log_det + more
-        return losses.change_of_variables_nll(prior.log_prob(z), log_det), log_det
+    @property
+    def model(self) -> Model:
+        """The record that the train step, evaluation and sampling use."""
+        return Model(self.init, (Objective("flow", self.loss),), self.sample, self.log_prob)
 
-    def init(key: Key, batch: Batch) -> tuple[Params, ModelState]:
+    def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
+        """Initialises the network on the whole batch, because actnorms start from its statistics."""
         prepare_key, params_key = jax.random.split(key)
-        # The whole batch: actnorms begin with its statistics.
-        h, _ = space.prepare(prepare_key, batch["x"])
-        variables = dict(network.init(params_key, h, method="forward"))
+        h, _ = self.dequantization.prepare(prepare_key, batch["x"])
+        variables = dict(self.network.init(params_key, h, method="forward"))
         return {"flow": variables.pop("params")}, variables
 
-    def loss(params: Params, model_state: ModelState, key: Key, batch: Batch):
-        value, log_det = nll(params, model_state, *space.prepare(key, batch["x"]))
+    def loss(
+        self, params: Params, model_state: ModelState, key: Key, batch: Batch
+    ) -> tuple[Array, tuple[ModelState, Metrics]]:
+        """Computes the mean of -(1), and the mean of all its log-determinants as a metric."""
+        value, log_det = self._nll(params, model_state, *self.dequantization.prepare(key, batch["x"]))
         value = jnp.mean(value)
         return value, (model_state, {"nll": value, "log_det": jnp.mean(log_det)})
 
-    def log_prob(params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
-        value, _ = nll(params, model_state, *space.prepare(key, x))
-        return Likelihood(-value, kind=space.kind, measure=space.measure, settings=space.settings)
+    def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
+        """Computes (1), with one draw of dequantisation noise for each example."""
+        value, _ = self._nll(params, model_state, *self.dequantization.prepare(key, x))
+        return Likelihood(-value, self.dequantization.kind, self.dequantization.measure, self.dequantization.settings)
 
-    def sample(params, model_state, key, n, *, label=None, temperature=None) -> Array:
+    def sample(
+        self,
+        params: Params,
+        model_state: ModelState,
+        key: Key,
+        n: int,
+        *,
+        label: Array | None = None,
+        temperature: float | Array | None = None,
+    ) -> Array:
+        """Draws [n, ...] as the data set ships it; the temperature multiplies the latent."""
         refuse_options(label=label)
         temperature = 1.0 if temperature is None else temperature
-        return decode(params, model_state, temperature * prior.sample(key, (n, dim)))
+        return self.decode(params, model_state, temperature * self._sample_prior(key, n))
 
-    def encode(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        return apply(params, model_state, space.prepare(key, x)[0], "forward")[0]
+    def encode(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+        """Computes the latent z [B, D] of x [B, ...]; the key dequantises x."""
+        return self._forward(params, model_state, self.dequantization.prepare(key, x)[0])[0]
 
-    def decode(params: Params, model_state: ModelState, z: Array) -> Array:
-        return space.to_data(apply(params, model_state, z, "inverse")[0])
+    def decode(self, params: Params, model_state: ModelState, z: Array) -> Array:
+        """Computes x [B, ...], as the data set ships it, from z [B, D]."""
+        return self.dequantization.to_data(self._inverse(params, model_state, z)[0])
 
-    def log_density(params: Params, model_state: ModelState, h: Array) -> Array:
-        return -nll(params, model_state, h, jnp.zeros(h.shape[0], h.dtype))[0]
+    def log_density(self, params: Params, model_state: ModelState, h: Array) -> Array:
+        """Computes the log-density [B], in nats, of h [B, ...]: (1) without its last term."""
+        return -self._nll(params, model_state, h, jnp.zeros(h.shape[0], h.dtype))[0]
 
-    def draw(params: Params, model_state: ModelState, key: Key, n: int) -> tuple[Array, Array]:
-        z = prior.sample(key, (n, dim))
-        h, log_det = apply(params, model_state, z, "inverse")
-        return h, -losses.change_of_variables_nll(prior.log_prob(z), -log_det)
+    def sample_with_log_density(self, params: Params, model_state: ModelState, key: Key, n: int) -> tuple[Array, Array]:
+        """Draws h [n, ...], and computes its log-density [n] from the inverse pass alone."""
+        z = self._sample_prior(key, n)
+        h, log_det = self._inverse(params, model_state, z)
+        return h, -losses.change_of_variables_nll(self.prior.log_prob(z), -log_det)
 
-    model = Model(init, (Objective("flow", loss),), sample, log_prob)
-    return Flow(model, sample, encode, decode, log_density, draw)
+    def _nll(self, params: Params, model_state: ModelState, h: Array, log_det: Array) -> tuple[Array, Array]:
+        """-(1) [B], and the sum of its log-determinants [B]; `log_det` is the one of `prepare`."""
+        z, network_log_det = self._forward(params, model_state, h)
+        log_det = log_det + network_log_det
+        return losses.change_of_variables_nll(self.prior.log_prob(z), log_det), log_det
 
+    def _forward(self, params: Params, model_state: ModelState, h: Array) -> tuple[Array, Array]:
+        chex.assert_shape(h, (None, *self.network.event_shape))  # NICE would repeat dimensions of a smaller h
+        return self.network.apply({"params": params["flow"], **model_state}, h, method="forward")
 
-def interpolate(
-    model: Flow, params: Params, model_state: ModelState, key: Key, x_a: Array, x_b: Array, *, num: int
-) -> Array:
-    """Data along the straight lines between the latents of pairs; the ends are the pairs themselves.
+    def _inverse(self, params: Params, model_state: ModelState, z: Array) -> tuple[Array, Array]:
+        return self.network.apply({"params": params["flow"], **model_state}, z, method="inverse")
 
-    Args:
-        model: as `flow` makes it.
-        params: its parameters.
-        model_state: what its network carries besides.
-        key: for data that are prepared at random.
-        x_a: [B, ...] where the lines begin.
-        x_b: [B, ...] where they end.
-        num: points on each line, ends included.
-    Returns:
-        [B, num, ...], as the data set ships them.
-    Source: Kingma & Dhariwal, "Glow", NeurIPS 2018, arXiv:1807.03039.
-    """
-    key_a, key_b = jax.random.split(key)
-    z_a, z_b = (model.encode(params, model_state, *pair) for pair in ((key_a, x_a), (key_b, x_b)))
-    z = jnp.linspace(z_a, z_b, num, axis=1)
-    x = model.decode(params, model_state, z.reshape(-1, z.shape[-1]))
-    return x.reshape(*z.shape[:2], *x.shape[1:])
-
-
-def grids(model: Flow, shape: tuple[int, ...]) -> Mapping[str, Callable]:
-    """Pictures of images: functions (params, model_state, key, x) -> [rows, columns, *shape], as the data set ships it.
-
-    temperatures: the same ten latents in every row, scaled by TEMPERATURES, the highest below; interpolations: ten
-    lines between pairs of x.
-
-    Args:
-        model: as `flow` makes it.
-        shape: of one example; of anything but images there are no grids.
-    """
-
-    def temperatures(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        return jnp.stack([model.sample(params, model_state, key, 10, temperature=t) for t in TEMPERATURES])
-
-    def interpolations(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        return interpolate(model, params, model_state, key, x[:10], x[10:20], num=10)
-
-    return {"temperatures": temperatures, "interpolations": interpolations} if len(shape) == 3 else {}
+    def _sample_prior(self, key: Key, n: int) -> Array:
+        return self.prior.sample(key, (n, math.prod(self.network.event_shape)))

@@ -136,8 +136,10 @@ def _wavenet():
 
 
 def _flow(network, *, levels=17):
-    space = flow.points() if levels is None else flow.dequantized(levels=levels, alpha=0.05)
-    return flow.flow(network, flow.standard_normal(), space).model
+    dequantization = (
+        flow.no_dequantization() if levels is None else flow.uniform_dequantization(levels=levels, alpha=0.05)
+    )
+    return flow.Flow(network=network, prior=flow.standard_normal(), dequantization=dequantization).model
 
 
 def _nice():

@@ -1,4 +1,5 @@
 import math
+import traceback
 from typing import NamedTuple
 
 import jax
@@ -16,11 +17,22 @@ from gm_jax.networks.realnvp import ImageRealNVP, RealNVP
 from gm_jax.networks.spline_flow import SplineFlow
 from gm_jax.training import parallel, state, step
 
+
+def flow_of(network, prior=None, *, levels=None, alpha=None):
+    return flow.Flow(
+        network=network,
+        prior=prior or flow.standard_normal(),
+        dequantization=flow.no_dequantization()
+        if levels is None
+        else flow.uniform_dequantization(levels=levels, alpha=alpha),
+    )
+
+
 PLANE = {
-    "nice": flow.flow(NICE((2,), (8,)), flow.standard_normal(), flow.points()),
-    "nice[logistic]": flow.flow(NICE((2,), (8,)), flow.standard_logistic(), flow.points()),
-    "realnvp": flow.flow(RealNVP((2,), (8,), 3), flow.standard_normal(), flow.points()),
-    "spline_flow": flow.flow(SplineFlow((2,), (8,), 2, 5), flow.standard_normal(), flow.points()),
+    "nice": flow_of(NICE((2,), (8,))),
+    "nice[logistic]": flow_of(NICE((2,), (8,)), flow.standard_logistic()),
+    "realnvp": flow_of(RealNVP((2,), (8,), 3)),
+    "spline_flow": flow_of(SplineFlow((2,), (8,), 2, 5)),
 }
 TWO_SCALES = {
     "realnvp": ImageRealNVP((4, 4, 1), scales=2, features=4, blocks=1),
@@ -30,7 +42,7 @@ each_of_the_plane = pytest.mark.parametrize("model", PLANE.values(), ids=PLANE.k
 
 
 class Identity(NamedTuple):
-    """A network that does nothing."""
+    """The identity as a network."""
 
     event_shape: tuple[int, ...] = (4, 4, 1)
 
@@ -42,7 +54,7 @@ class Identity(NamedTuple):
 
 
 def uniform(low, high):
-    """The uniform density; out of its interval -inf."""
+    """The uniform density; its logarithm is -inf outside the interval."""
     return flow.Prior(
         sample=lambda key, shape: jax.random.uniform(key, shape, minval=low, maxval=high),
         log_prob=lambda z: jnp.sum(jnp.where((z >= low) & (z <= high), -math.log(high - low), -jnp.inf), axis=1),
@@ -50,7 +62,7 @@ def uniform(low, high):
 
 
 def random_variables(model, x, scale=0.3):
-    """(params, model_state) of which none is zero: nothing is compiled for them."""
+    """(params, model_state) of the right shapes, all non-zero, without compiling init."""
     rng = np.random.default_rng(1)
 
     def draw(path, leaf):
@@ -69,7 +81,7 @@ def images(num=6, shape=(4, 4, 1), levels=17):
 
 def of_images(alpha=None):
     network = NICE((4, 4, 1), (8,))
-    return flow.flow(network, flow.standard_logistic(), flow.dequantized(levels=17, alpha=alpha))
+    return flow_of(network, flow.standard_logistic(), levels=17, alpha=alpha)
 
 
 @each_of_the_plane
@@ -83,9 +95,9 @@ def test_densities_of_the_plane_integrate_to_one(model):
 
 
 @each_of_the_plane
-def test_the_density_of_a_sample_is_what_the_sampler_computed(model):
+def test_the_density_of_a_sample_equals_the_one_from_the_inverse_pass(model):
     params, model_state = random_variables(model, jnp.ones((4, 2)))
-    x, log_prob = jax.jit(model.draw, static_argnums=3)(params, model_state, jax.random.key(2), 200)
+    x, log_prob = jax.jit(model.sample_with_log_density, static_argnums=3)(params, model_state, jax.random.key(2), 200)
     np.testing.assert_allclose(jax.jit(model.log_density)(params, model_state, x), log_prob, rtol=1e-4, atol=1e-4)
     assert np.ptp(log_prob) > 1.0
     same = jax.jit(model.model.sample, static_argnums=3)(params, model_state, jax.random.key(2), 200)
@@ -93,36 +105,36 @@ def test_the_density_of_a_sample_is_what_the_sampler_computed(model):
 
 
 @pytest.mark.parametrize("network", TWO_SCALES.values(), ids=TWO_SCALES.keys())
-def test_of_images_in_two_scales_too_and_to_the_last_digits(x64, network):
-    model = flow.flow(network, flow.standard_normal(), flow.points())
+def test_the_density_of_a_sample_of_two_scales_equals_it_in_float64(x64, network):
+    model = flow_of(network)
     params, model_state = random_variables(model, jnp.ones((4, 4, 4, 1)), scale=0.1)
 
     @jax.jit
     def both(key):
-        h, log_prob = model.draw(params, model_state, key, 20)
+        h, log_prob = model.sample_with_log_density(params, model_state, key, 20)
         return h, log_prob, model.log_density(params, model_state, h)
 
     h, log_prob, log_density = both(jax.random.key(2))
     assert (h.shape, h.dtype) == ((20, 4, 4, 1), jnp.float64)
     np.testing.assert_allclose(log_density, log_prob, rtol=0, atol=1e-8)
-    # Not the prior's alone: the way back has a volume, and not everywhere the same.
+    # The inverse has a log-determinant, and it differs between samples.
     prior = np.sum(-0.5 * (math.log(2 * math.pi) + np.square(jax.random.normal(jax.random.key(2), (20, 16)))), axis=1)
     assert np.ptp(log_prob - prior) > 1e-3
 
 
-def test_samples_pushed_through_the_flow_have_the_moments_of_the_prior():
+def test_encoded_samples_have_the_moments_of_the_prior():
     model = PLANE["nice[logistic]"]
     params, model_state = random_variables(model, jnp.ones((4, 2)))
     x = jax.jit(model.model.sample, static_argnums=3)(params, model_state, jax.random.key(2), 20_000)
     z = np.asarray(jax.jit(model.encode)(params, model_state, jax.random.key(0), x))
-    # A standard logistic: a normal prior in its place would have variance 1.
+    # The prior is a standard logistic; a normal prior would have variance 1.
     np.testing.assert_allclose(z.mean(axis=0), np.zeros(2), atol=3 * 1.81 / 20_000**0.5)
     np.testing.assert_allclose(z.var(axis=0), np.full(2, math.pi**2 / 3), rtol=0.05)
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_uniform_data_have_log2_of_the_levels_bits_for_each_dimension(levels):
-    model = flow.flow(Identity(), uniform(-0.5, 0.5), flow.dequantized(levels=levels))
+    model = flow_of(Identity(), uniform(-0.5, 0.5), levels=levels)
     x = images(8, levels=levels)
     log_prob = jax.jit(model.model.log_prob)({"flow": {}}, {}, jax.random.key(0), x)
     np.testing.assert_allclose(-log_prob.log_prob / (16 * math.log(2)), np.full(8, math.log2(levels)), rtol=1e-6)
@@ -130,30 +142,30 @@ def test_uniform_data_have_log2_of_the_levels_bits_for_each_dimension(levels):
     assert log_prob.settings == (("dequantization", "uniform"),)
 
 
-def test_the_logit_counts_too():
-    """A logistic prior of a logit that reaches 0 and 1 is the uniform density of levels."""
-    model = flow.flow(Identity(), flow.standard_logistic(), flow.dequantized(levels=17, alpha=1e-7))
+def test_the_log_determinant_of_the_logit_is_counted():
+    """The logistic prior of a logit that reaches 0 and 1 is the uniform density of the levels."""
+    model = flow_of(Identity(), flow.standard_logistic(), levels=17, alpha=1e-7)
     log_prob = jax.jit(model.model.log_prob)({"flow": {}}, {}, jax.random.key(0), images(8))
     np.testing.assert_allclose(-log_prob.log_prob / (16 * math.log(2)), np.full(8, math.log2(17)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("alpha", [None, 0.05])
 def test_probabilities_of_all_levels_sum_to_the_mass_on_them(alpha):
-    """Averaged over the noise, exp(log_prob) is the mass of a level, and the masses sum to 1."""
-    model = flow.flow(NICE((2,), (6,)), flow.standard_normal(), flow.dequantized(levels=3, alpha=alpha))
+    """The mean of exp(log_prob) over the noise is the probability of a level."""
+    model = flow_of(NICE((2,), (6,)), levels=3, alpha=alpha)
     every = jnp.asarray(np.indices((3, 3)).reshape(2, -1).T, jnp.uint8)
     params, model_state = random_variables(model, every, scale=0.2)
-    # What lies out of the levels is mass that a flow wastes.
+    # The flow puts the rest of its mass outside the levels.
     keys = jax.random.split(jax.random.key(1), 4000)
     log_prob = jax.jit(jax.vmap(model.model.log_prob, in_axes=(None, None, 0, None)))(params, model_state, keys, every)
-    x = jax.jit(model.draw, static_argnums=3)(params, model_state, jax.random.key(2), 100_000)[0]
+    x = jax.jit(model.sample_with_log_density, static_argnums=3)(params, model_state, jax.random.key(2), 100_000)[0]
     edge = 0.5 if alpha is None else math.log((1 - alpha) / alpha)
     share = np.mean(np.all(np.abs(x) < edge, axis=1))
     np.testing.assert_allclose(np.exp(log_prob.log_prob).mean(axis=0).sum(), share, atol=0.01)
 
 
 @pytest.mark.parametrize("alpha", [None, 0.05])
-def test_data_come_back_from_their_latents(alpha):
+def test_decode_inverts_encode(alpha):
     model, x = of_images(alpha), images()
     params, model_state = random_variables(model, x, scale=0.2)
     z = jax.jit(model.encode)(params, model_state, jax.random.key(0), x)
@@ -161,17 +173,6 @@ def test_data_come_back_from_their_latents(alpha):
     back = jax.jit(model.decode)(params, model_state, z)
     assert back.dtype == jnp.uint8
     np.testing.assert_array_equal(back, x)
-
-
-def test_interpolations_begin_and_end_with_the_data():
-    model, x = of_images(alpha=0.05), images()
-    params, model_state = random_variables(model, x, scale=0.2)
-    lines = jax.jit(lambda a, b: flow.interpolate(model, params, model_state, jax.random.key(0), a, b, num=5))
-    found = lines(x[:3], x[3:])
-    assert found.shape == (3, 5, 4, 4, 1)
-    np.testing.assert_array_equal(found[:, 0], x[:3])
-    np.testing.assert_array_equal(found[:, -1], x[3:])
-    assert np.any(found[:, 2] != found[:, 1])
 
 
 def test_the_temperature_scales_the_latent():
@@ -184,26 +185,14 @@ def test_the_temperature_scales_the_latent():
         np.testing.assert_allclose(found, model.decode(params, model_state, latent), rtol=1e-6)
 
 
-def test_pictures_have_their_shapes():
-    model, x = of_images(), images(20)
-    params, model_state = random_variables(model, x, scale=0.2)
-    found = {
-        name: jax.eval_shape(picture, params, model_state, jax.random.key(0), x)
-        for name, picture in flow.grids(model, (4, 4, 1)).items()
-    }
-    assert found["temperatures"].shape == (7, 10, 4, 4, 1)
-    assert found["interpolations"].shape == (10, 10, 4, 4, 1)
-    assert flow.grids(model, (2,)) == {}
-
-
-def test_a_label_is_the_users_mistake():
+def test_a_label_is_refused():
     model = PLANE["realnvp"]
     with pytest.raises(UserError, match="no labels"):
         model.sample({}, {}, jax.random.key(0), 2, label=jnp.zeros(2, jnp.int32))
 
 
-def test_the_first_batch_as_a_whole_standardises_the_flow_and_training_alone_moves_it_then():
-    model = flow.flow(SplineFlow((2,), (8,), 1, 5), flow.standard_normal(), flow.points())
+def test_init_standardises_the_first_batch_and_later_batches_do_not():
+    model = flow_of(SplineFlow((2,), (8,), 1, 5))
     first, second = (jax.random.normal(jax.random.key(k), (64, 2)) * 3.0 + 10.0 * k for k in (1, 2))
     adam, strategy = {"flow": optax.adam(1e-3)}, parallel.jit()
     fresh = state.create(model.model, adam, jax.random.key(0), {"x": first})
@@ -217,7 +206,7 @@ def test_the_first_batch_as_a_whole_standardises_the_flow_and_training_alone_mov
     before = shift(fresh.params)
     train = strategy.compile(step.make_train_step(model.model, adam, seed=0))
     after, _ = train(strategy.place(fresh), strategy.place_batches({"x": second[None]}))
-    # One step of Adam, and not the statistics of another batch.
+    # One step of Adam moves the shift by the learning rate; the statistics of the second batch would move it further.
     np.testing.assert_allclose(np.abs(shift(after.params) - before), np.full((1, 2), 1e-3), rtol=1e-2)
 
 
@@ -234,11 +223,21 @@ def test_the_loss_is_the_mean_of_the_change_of_variables():
     np.testing.assert_allclose(metrics["nll"], loss, rtol=1e-6)
 
 
+def test_a_shape_error_names_the_method_of_the_family():
+    model = of_images()
+    params, model_state = random_variables(model, images(), scale=0.2)
+    with pytest.raises(AssertionError, match="shape") as error:
+        model.model.objectives[0].loss(params, model_state, jax.random.key(0), {"x": images(shape=(3, 3, 1))})
+    names = [frame.f_code.co_qualname for frame, _ in traceback.walk_tb(error.value.__traceback__)]
+    assert "Flow.loss" in names
+    assert not [name for name in names if name.startswith("flow.<locals>")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("network", TWO_SCALES.values(), ids=TWO_SCALES.keys())
 def test_two_scales_train_and_pmap_is_its_vmap_oracle(network):
-    """The contract's rows have one scale: the compiler takes several times as long for two."""
-    model = flow.flow(network, flow.standard_normal(), flow.dequantized(levels=17, alpha=0.05)).model
+    """The contract tests one scale, because two take several times as long to compile."""
+    model = flow_of(network, levels=17, alpha=0.05).model
     adam, x = {"flow": optax.adam(3e-3)}, np.asarray(images(8))
     fresh = state.create(model, adam, jax.random.key(0), {"x": x})
 
