@@ -79,7 +79,7 @@ def training(work: Work) -> train_step.Training:
 
     network, output = torch_parity.network(work.pair), torch_parity.output(work.pair)
     return train_step.Training(
-        autoregressive.autoregressive(network, output, shape=work.pair.shape).model,
+        autoregressive.Autoregressive(network=network, likelihood=output, shape=work.pair.shape).model,
         {"x": vae_training.images(vae_training.PAPER)},
         work.batch_size,
         STEPS_PER_CALL,

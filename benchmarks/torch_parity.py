@@ -54,36 +54,36 @@ WAVENET = Pair("WaveNet", {"length": 1024, "levels": 256, "features": 32, "skip"
 
 
 def network(pair: Pair):
-    """Ours: a `models.conditionals.Network`, as the experiments build it."""
-    from gm_jax.models import conditionals, raster
+    """Ours: a `models.autoregressive_networks.OrderedNetwork`, as the experiments build it."""
+    from gm_jax.models import autoregressive_networks
     from gm_jax.networks import made, nade, pixelcnn, wavenet
 
     order, sizes = np.arange(pair.num_dims)[None], pair.sizes
     match pair.name:
         case "MADE":
             module = made.MADE(pair.num_dims, (sizes["hidden"],))
-            return conditionals.masked_network(module, made.mask_sets(order, (sizes["hidden"],)), order)
+            return autoregressive_networks.masked_network(module, made.mask_sets(order, (sizes["hidden"],)), order)
         case "NADE":
-            return conditionals.masked_network(nade.NADE(pair.num_dims, sizes["hidden"]), order, order)
+            return autoregressive_networks.masked_network(nade.NADE(pair.num_dims, sizes["hidden"]), order, order)
         case "PixelCNN" | "GatedPixelCNN":
             settings = {name: size for name, size in sizes.items() if name != "side"}
             module = getattr(pixelcnn, pair.name)(pair.shape, pair.levels, outputs_per_dim=1, **settings)
-            return raster.image_network(module)
+            return autoregressive_networks.image_network(module)
         case "WaveNet":
             dilations = tuple(2**layer for layer in range(sizes["layers"]))
             module = wavenet.WaveNet(pair.levels, pair.levels, sizes["features"], sizes["skip"], dilations)
-            return raster.sequence_network(module, length=pair.num_dims)
+            return autoregressive_networks.sequence_network(module, length=pair.num_dims)
     raise ValueError(f"there is no network {pair.name}.")
 
 
 def output(pair: Pair):
-    """What the outputs mean: a `models.conditionals.Output`."""
-    from gm_jax.models import conditionals
+    """The likelihood that the outputs define: a `models.autoregressive_networks.PixelLikelihood`."""
+    from gm_jax.models import autoregressive_networks
     from gm_jax.ops import binarization
 
     if pair.levels > 2:
-        return conditionals.categorical(levels=pair.levels)
-    return conditionals.bernoulli(lambda key, x: binarization.static(x), levels=2)
+        return autoregressive_networks.categorical(levels=pair.levels)
+    return autoregressive_networks.bernoulli(lambda key, x: binarization.static(x), levels=2)
 
 
 def parameters(pair: Pair) -> Any:
@@ -150,7 +150,7 @@ def evaluate(pair: Pair, batch_size: int, with_grads: bool) -> Evaluation:
     outputs = jax.jit(lambda params, x: network(pair).outputs(params, x, None, 0))(params, x)
     loss, grads = None, {}
     if with_grads:
-        model = autoregressive.autoregressive(network(pair), output(pair), shape=pair.shape).model
+        model = autoregressive.Autoregressive(network=network(pair), likelihood=output(pair), shape=pair.shape).model
         batch = {"x": x.reshape(-1, *pair.shape).astype(np.uint8)}
         loss_fn = jax.jit(jax.value_and_grad(model.objectives[0].loss, has_aux=True))
         (loss, _), grads = loss_fn({"autoregressive": params}, {}, jax.random.key(0), batch)

@@ -17,7 +17,7 @@ from gm_jax.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from gm_jax.models.conditionals import Network
+    from gm_jax.models.autoregressive_networks import OrderedNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,25 +42,30 @@ class Config:
 
 def build(config: Config, spec) -> runner.Experiment:
     """D logistic regressions, each pixel on those before it."""
-    from gm_jax.models import conditionals
+    from gm_jax.models import autoregressive_networks
     from gm_jax.networks.fvsbn import FVSBN
 
     orders = distinct_orders(config, spec)
     network = FVSBN(orders.shape[1], num_classes(config, spec))
-    return experiment(config, spec, conditionals.masked_network(network, orders, orders))
+    return experiment(config, spec, autoregressive_networks.masked_network(network, orders, orders))
 
 
-def experiment(config: Config, spec, network: "Network") -> runner.Experiment:
+def experiment(config: Config, spec, network: "OrderedNetwork") -> runner.Experiment:
     """What the dense autoregressive models share: all but the network."""
-    from gm_jax.models import autoregressive, conditionals
+    from gm_jax.models import autoregressive, autoregressive_networks
+    from gm_jax.plotting import autoregressive as plotting
 
     observation, binarization = likelihoods.binary(config.binarization, spec)
-    output = conditionals.bernoulli(observation.prepare, levels=spec.levels)
-    model = autoregressive.autoregressive(network, output, shape=spec.shape, num_classes=num_classes(config, spec))
+    model = autoregressive.Autoregressive(
+        network=network,
+        likelihood=autoregressive_networks.bernoulli(observation.prepare, levels=spec.levels),
+        shape=spec.shape,
+        num_classes=num_classes(config, spec),
+    )
     return runner.Experiment(
         model.model,
         optimizers={"autoregressive": runner.make_optimizer(config.optimizer, config.train)},
-        pictures=autoregressive.grids(model, spec.shape),
+        pictures=plotting.grids(model, spec.shape),
         settings={"binarization": binarization},
     )
 

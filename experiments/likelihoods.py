@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from gm_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from gm_jax.models.conditionals import Output
+    from gm_jax.models.autoregressive_networks import PixelLikelihood
     from gm_jax.models.decoder_likelihoods import DecoderLikelihood
 
 
@@ -34,23 +34,23 @@ def of_decoder(config, spec) -> "tuple[DecoderLikelihood, str | None]":
     return binary(config.binarization, spec)
 
 
-def of_conditionals(config, spec) -> "tuple[Output, dict]":
+def of_conditionals(config, spec) -> "tuple[PixelLikelihood, dict]":
     """The distribution of one level given those before it, and what every result must say of it.
 
     Args:
         config: with the fields output, components and binarization.
         spec: of the data.
     """
-    from gm_jax.models import conditionals
+    from gm_jax.models import autoregressive_networks
 
     if config.output == "bernoulli":
         observation, binarization = binary(config.binarization, spec)
-        distribution = conditionals.bernoulli(observation.prepare, levels=spec.levels)
+        distribution = autoregressive_networks.bernoulli(observation.prepare, levels=spec.levels)
         return distribution, {"binarization": binarization}
     if config.binarization is not None:
         raise UserError(f"--binarization is for --output bernoulli, and this is {config.output}.")
     mixture = config.output == "logistic_mixture"
-    make = conditionals.discretized_logistic_mixture if mixture else conditionals.categorical
+    make = autoregressive_networks.discretized_logistic_mixture if mixture else autoregressive_networks.categorical
     return make(levels=spec.levels), {}
 
 

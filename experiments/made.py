@@ -26,13 +26,13 @@ class Config(fvsbn.Config):
 
 def build(config: Config, spec) -> runner.Experiment:
     """A perceptron whose masks forbid looking ahead; each ordering comes with a mask set of its own."""
-    from gm_jax.models import conditionals
+    from gm_jax.models import autoregressive_networks
     from gm_jax.networks import made
 
     orders = fvsbn.orders(config, spec)
     masks = made.mask_sets(orders, config.hidden, seed=config.train.seed)
     network = made.MADE(orders.shape[1], config.hidden, fvsbn.num_classes(config, spec), direct=config.direct)
-    return fvsbn.experiment(config, spec, conditionals.masked_network(network, masks, orders))
+    return fvsbn.experiment(config, spec, autoregressive_networks.masked_network(network, masks, orders))
 
 
 if __name__ == "__main__":

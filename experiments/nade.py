@@ -23,12 +23,12 @@ class Config(fvsbn.Config):
 
 def build(config: Config, spec) -> runner.Experiment:
     """D conditionals that share one hidden layer's weights."""
-    from gm_jax.models import conditionals
+    from gm_jax.models import autoregressive_networks
     from gm_jax.networks.nade import NADE
 
     orders = fvsbn.distinct_orders(config, spec)
     network = NADE(orders.shape[1], config.hidden, fvsbn.num_classes(config, spec))
-    return fvsbn.experiment(config, spec, conditionals.masked_network(network, orders, orders))
+    return fvsbn.experiment(config, spec, autoregressive_networks.masked_network(network, orders, orders))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from gm_jax import runner
 from gm_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from gm_jax.models.conditionals import Network
+    from gm_jax.models.autoregressive_networks import OrderedNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Config(RasterConfig):
 
 def build(config: Config, spec) -> runner.Experiment:
     """A convolutional network whose masks forbid looking ahead."""
-    from gm_jax.models import raster
+    from gm_jax.models import autoregressive_networks
     from gm_jax.networks import pixelcnn
 
     # The blocks of the plain network narrow its features to half of them.
@@ -71,20 +71,23 @@ def build(config: Config, spec) -> runner.Experiment:
         layers=config.layers,
         first_size=config.first_size,
     )
-    return experiment(config, spec, raster.image_network(module))
+    return experiment(config, spec, autoregressive_networks.image_network(module))
 
 
-def experiment(config: RasterConfig, spec, network: "Network") -> runner.Experiment:
+def experiment(config: RasterConfig, spec, network: "OrderedNetwork") -> runner.Experiment:
     """What the models in raster order share: all but the network."""
     from gm_jax.models import autoregressive
+    from gm_jax.plotting import autoregressive as plotting
 
     distribution, settings = likelihoods.of_conditionals(config, spec)
     num_classes = network_settings(config, spec)["num_classes"]
-    model = autoregressive.autoregressive(network, distribution, shape=spec.shape, num_classes=num_classes)
+    model = autoregressive.Autoregressive(
+        network=network, likelihood=distribution, shape=spec.shape, num_classes=num_classes
+    )
     return runner.Experiment(
         model.model,
         optimizers={"autoregressive": runner.make_optimizer(config.optimizer, config.train)},
-        pictures=autoregressive.grids(model, spec.shape),
+        pictures=plotting.grids(model, spec.shape),
         settings=settings,
     )
 

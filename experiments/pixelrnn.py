@@ -28,7 +28,7 @@ class Config(pixelcnn.RasterConfig):
 
 def build(config: Config, spec) -> runner.Experiment:
     """A stack of two-dimensional LSTMs."""
-    from gm_jax.models import raster
+    from gm_jax.models import autoregressive_networks
     from gm_jax.networks import pixelrnn
 
     pixelcnn.check_images(spec, features=config.hidden)
@@ -39,7 +39,7 @@ def build(config: Config, spec) -> runner.Experiment:
         hidden=config.hidden,
         layers=config.layers,
     )
-    return pixelcnn.experiment(config, spec, raster.image_network(module))
+    return pixelcnn.experiment(config, spec, autoregressive_networks.image_network(module))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Config(pixelcnn.RasterConfig):
 
 def build(config: Config, spec) -> runner.Experiment:
     """A stack of gated, dilated causal convolutions with skip connections."""
-    from gm_jax.models import raster
+    from gm_jax.models import autoregressive_networks
     from gm_jax.networks import wavenet
 
     if spec.levels is None:
@@ -47,7 +47,8 @@ def build(config: Config, spec) -> runner.Experiment:
         dilations=config.dilations,
         kernel_size=config.kernel_size,
     )
-    return pixelcnn.experiment(config, spec, raster.sequence_network(module, length=math.prod(spec.shape)))
+    network = autoregressive_networks.sequence_network(module, length=math.prod(spec.shape))
+    return pixelcnn.experiment(config, spec, network)
 
 
 if __name__ == "__main__":

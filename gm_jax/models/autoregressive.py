@@ -1,166 +1,192 @@
-"""Autoregressive models: exact likelihoods by the chain rule, whatever the network and the ordering.
+"""Autoregressive models: exact likelihoods by the chain rule, for any network and any orderings.
 
     log p(x | k, y) = sum_i log p(x_i | x_<i, y),    "<" in the k-th of K orderings                  (1)
     log p(x)        = log 1/(K C) sum_k sum_y p(x | k, y)                                             (2)
 
-y is a class label, where the network takes one, and C the number of classes. Both sums are part of the model: it first
-draws an ordering and a label, each uniformly, and then x. So (2) is exact, and what `sample` draws from; the mean of
-the K C values of (1) would be less. Training minimises -(1) for the label that the data have and an ordering drawn
-anew for each step (Germain et al., ICML 2015, arXiv:1502.03509, section 4.2).
+y is a class label, if the network takes one, and C the number of classes. Both sums are part of the model: it draws an
+ordering and a label, each uniformly, and then x. So (2) is the exact likelihood of what `Autoregressive.sample` draws;
+the mean of the K C values of (1) would be smaller. Training minimises -(1) for the label of the data and an ordering
+that is drawn at each step (Germain et al., ICML 2015, arXiv:1502.03509, section 4.2).
 
-The parameters of the conditionals are a `conditionals.Network`'s, what they mean is a `conditionals.Output`'s.
+An `autoregressive_networks.OrderedNetwork` computes the parameters of the conditionals, and an
+`autoregressive_networks.PixelLikelihood` defines the distribution that they parametrise.
 """
 
-from collections.abc import Callable, Mapping
+import dataclasses
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gm_jax.errors import UserError, refuse_options
-from gm_jax.models.conditionals import Network, Output
+from gm_jax.models.autoregressive_networks import OrderedNetwork, PixelLikelihood
 from gm_jax.ops import reductions
 from gm_jax.samplers import autoregressive as samplers
-from gm_jax.types import Array, Batch, Key, Likelihood, Model, ModelState, Objective, Params
+from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params
 
 
-class Autoregressive(NamedTuple):
-    """The family's record, and what exact conditionals add to it.
-
-    Attributes:
-        model: init, the one objective, sample, and log_prob: (2).
-        sample: (params, model_state, key, n, *, label=None, temperature=None) -> [n, ...]: `model.sample` with a
-            temperature.
-        sample_naive: the same draws, by a pass through the whole network for each dimension.
-        complete: (params, key, x [B, ...], num_kept, *, label=None, temperature=1.0) -> [B, ...]: keeps the first
-            num_kept dimensions, in the first ordering, and draws the rest given them: exact, where K = 1. Without a
-            label it is drawn too, given what is kept.
-    """
-
-    model: Model
-    sample: Callable[..., Array]
-    sample_naive: Callable[..., Array]
-    complete: Callable[..., Array]
-
-
-def autoregressive(
-    network: Network, output: Output, *, shape: tuple[int, ...], num_classes: int | None = None
-) -> Autoregressive:
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Autoregressive:
     """An autoregressive model of any network that keeps the contract.
 
-    Args:
-        network: the conditionals' parameters.
-        output: what they mean.
-        shape: of one example, e.g. (28, 28, 1); D is the product.
-        num_classes: C, for a network that takes labels; None for one that takes none.
+    Attributes:
+        network: computes the parameters of the conditionals.
+        likelihood: the distribution that they parametrise.
+        shape: shape of one example, e.g. (28, 28, 1); D is the product.
+        num_classes: C, for a network with labels; None for a network without.
     """
-    num_orders, num_dims = network.orders.shape
-    orders = jnp.asarray(network.orders)
 
-    def nll(params: Params, x: Array, label: Array | None, k: int | Array, dims: Array | None = None) -> Array:
-        """-(1) [B] of x [B, D], summed over some of the dimensions or all."""
-        outputs = network.outputs(params["autoregressive"], x, label, k)
-        outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
-        return output.nll(x, outputs) if dims is None else output.nll(x[:, dims], outputs[:, dims])
+    network: OrderedNetwork
+    likelihood: PixelLikelihood
+    shape: tuple[int, ...]
+    num_classes: int | None = None
 
-    def prepare(key: Key, raw: Array) -> Array:
-        return output.prepare(key, raw).reshape(raw.shape[0], num_dims)
+    @property
+    def model(self) -> Model:
+        """The record that the train step, evaluation and sampling use."""
+        return Model(self.init, (Objective("autoregressive", self.loss),), self.sample, self.log_prob)
 
-    def labels_of(batch: Batch) -> Array | None:
-        if num_classes is not None and "label" not in batch:
-            raise UserError("the model is conditioned on labels and the data have none")
-        return None if num_classes is None else batch["label"]
-
-    def log_prob_of_each_label(params: Params, x: Array, k: int | Array, dims: Array | None = None) -> Array:
-        """(1) [C, B] of the dimensions, for every label; C = 1 where there are none."""
-        if num_classes is None:
-            return -nll(params, x, None, k, dims)[None]
-        return jax.lax.map(lambda y: -nll(params, x, jnp.full(x.shape[0], y), k, dims), jnp.arange(num_classes))
-
-    def init(key: Key, batch: Batch) -> tuple[Params, ModelState]:
+    def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
+        """Initialises the network."""
         prepare_key, params_key = jax.random.split(key)
-        label = labels_of(batch)
-        x = prepare(prepare_key, batch["x"][:1])
-        return {"autoregressive": network.init(params_key, x, None if label is None else label[:1])}, {}
+        label = self._label_of(batch)
+        x = self._prepare(prepare_key, batch["x"][:1])
+        return {"autoregressive": self.network.init(params_key, x, None if label is None else label[:1])}, {}
 
-    def loss(params: Params, model_state: ModelState, key: Key, batch: Batch):
+    def loss(
+        self, params: Params, model_state: ModelState, key: Key, batch: Batch
+    ) -> tuple[Array, tuple[ModelState, Metrics]]:
+        """Computes the mean of -(1) in one ordering, drawn from the K."""
         prepare_key, order_key = jax.random.split(key)
-        k = jax.random.randint(order_key, (), 0, num_orders) if num_orders > 1 else 0
-        value = jnp.mean(nll(params, prepare(prepare_key, batch["x"]), labels_of(batch), k))
+        k = jax.random.randint(order_key, (), 0, self.num_orders) if self.num_orders > 1 else 0
+        value = jnp.mean(self.nll(params, self._prepare(prepare_key, batch["x"]), self._label_of(batch), k))
         return value, (model_state, {"nll": value})
 
-    def log_prob(params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
-        x = prepare(key, x)
-        if num_orders == 1:
-            log_p = log_prob_of_each_label(params, x, 0)
+    def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
+        """Computes (2) exactly; the key prepares x."""
+        x = self._prepare(key, x)
+        if self.num_orders == 1:
+            log_p = self._log_prob_of_each_label(params, x, 0)
         else:
-            log_p = jax.lax.map(lambda k: log_prob_of_each_label(params, x, k), jnp.arange(num_orders))
+            log_p = jax.lax.map(lambda k: self._log_prob_of_each_label(params, x, k), jnp.arange(self.num_orders))
             log_p = log_p.reshape(-1, x.shape[0])
-        counts = (("orderings", num_orders), ("labels", num_classes or 1))
+        counts = (("orderings", self.num_orders), ("labels", self.num_classes or 1))
         settings = tuple((name, count) for name, count in counts if count > 1)
-        return Likelihood(
-            reductions.log_mean_exp(log_p, axis=0), kind="exact", measure=output.measure, settings=settings
+        return Likelihood(reductions.log_mean_exp(log_p, axis=0), "exact", self.likelihood.measure, settings)
+
+    def sample(
+        self,
+        params: Params,
+        model_state: ModelState,
+        key: Key,
+        n: int,
+        *,
+        label: Array | None = None,
+        temperature: float | Array | None = None,
+    ) -> Array:
+        """Draws [n, ...] as the data set ships it: an ordering and, unless given, a label, then every dimension.
+
+        The temperature divides the logits of each conditional, and multiplies the scales of logistics.
+        """
+        label_key, order_key, key = jax.random.split(key, 3)
+        if self.num_classes is None:
+            refuse_options(label=label)
+        elif label is None:
+            label = jax.random.randint(label_key, (n,), 0, self.num_classes)
+        if self.num_orders == 1:
+            x = self.generate(params, key, n, label, 0, temperature=temperature)
+        else:
+            k = jax.random.randint(order_key, (n,), 0, self.num_orders)
+            generate_one = partial(self._generate_one, params, temperature=temperature)
+            x = jax.vmap(generate_one)(jax.random.split(key, n), label, k)
+        return self.likelihood.to_data(x.reshape(n, *self.shape))
+
+    def complete(
+        self,
+        params: Params,
+        key: Key,
+        x: Array,
+        num_kept: int,
+        *,
+        label: Array | None = None,
+        temperature: float | Array | None = None,
+    ) -> Array:
+        """Keeps the first num_kept dimensions of x [B, ...] in the first ordering, and draws the others given them.
+
+        The draws are exact if K = 1. Without a label, the label is drawn from p(y | kept dimensions).
+        """
+        prepare_key, label_key, key = jax.random.split(key, 3)
+        x = self._prepare(prepare_key, x)
+        kept = jnp.asarray(self.network.orders)[0, :num_kept]
+        if label is None and self.num_classes is not None:
+            label = jax.random.categorical(label_key, self._log_prob_of_each_label(params, x, 0, kept), axis=0)
+        x = self.generate(params, key, x.shape[0], label, 0, prefix=x[:, kept], temperature=temperature)
+        return self.likelihood.to_data(x.reshape(-1, *self.shape))
+
+    def nll(self, params: Params, x: Array, label: Array | None, k: int | Array, dims: Array | None = None) -> Array:
+        """Computes -(1) [B] of levels x [B, D] in the k-th ordering, summed over `dims`, by default over all."""
+        outputs = self.network.outputs(params["autoregressive"], x, label, k)
+        outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+        return self.likelihood.nll(x, outputs) if dims is None else self.likelihood.nll(x[:, dims], outputs[:, dims])
+
+    def generate(
+        self,
+        params: Params,
+        key: Key,
+        n: int,
+        label: Array | None,
+        k: int | Array,
+        *,
+        prefix: Array | None = None,
+        temperature: float | Array | None = None,
+    ) -> Array:
+        """Draws levels [n, D], in the order of the data, in the k-th ordering.
+
+        Args:
+            params: parameters of the model.
+            key: noise.
+            n: number of samples.
+            label: [n] int32, or None for a network without labels.
+            k: index of the ordering.
+            prefix: [n, P] levels of the first P dimensions, in the order of generation.
+            temperature: as in `sample`.
+        """
+        conditionals = self.network.conditionals(params["autoregressive"], label, k)
+        temperature = 1.0 if temperature is None else temperature
+        x = samplers.sample(
+            conditionals, self.likelihood.draw, key, n, self.num_dims, prefix=prefix, temperature=temperature
+        )
+        return x[:, jnp.argsort(jnp.asarray(self.network.orders)[k])]
+
+    @property
+    def num_orders(self) -> int:
+        """K."""
+        return self.network.orders.shape[0]
+
+    @property
+    def num_dims(self) -> int:
+        """D."""
+        return self.network.orders.shape[1]
+
+    def _generate_one(
+        self, params: Params, key: Key, label: Array | None, k: Array, *, temperature: float | Array | None
+    ) -> Array:
+        return self.generate(params, key, 1, None if label is None else label[None], k, temperature=temperature)[0]
+
+    def _log_prob_of_each_label(self, params: Params, x: Array, k: int | Array, dims: Array | None = None) -> Array:
+        """(1) [C, B], summed over `dims`, for every label; C = 1 without labels."""
+        if self.num_classes is None:
+            return -self.nll(params, x, None, k, dims)[None]
+        return jax.lax.map(
+            lambda y: -self.nll(params, x, jnp.full(x.shape[0], y), k, dims), jnp.arange(self.num_classes)
         )
 
-    def generate(params: Params, key: Key, n: int, label, k, prefix, temperature, *, naive: bool) -> Array:
-        """Levels [n, D] in the order of the data; the prefix is in the order of generation."""
-        order, inverse = orders[k], jnp.argsort(orders[k])
-        settings = {"prefix": prefix, "temperature": temperature}
-        params = params["autoregressive"]
-        if naive:
-            x = samplers.sample_naive(
-                lambda x: network.outputs(params, x[:, inverse], label, k)[:, order],
-                *(output.draw, key, n, num_dims),
-                **settings,
-            )
-        else:
-            x = samplers.sample(network.conditionals(params, label, k), output.draw, key, n, num_dims, **settings)
-        return x[:, inverse]
+    def _prepare(self, key: Key, raw: Array) -> Array:
+        return self.likelihood.prepare(key, raw).reshape(raw.shape[0], self.num_dims)
 
-    def sample(params, model_state, key, n, *, label=None, temperature=None, naive=False) -> Array:
-        label_key, order_key, key = jax.random.split(key, 3)
-        if num_classes is None:
-            refuse_options(label=label)
-        temperature = 1.0 if temperature is None else temperature
-        if label is None and num_classes is not None:
-            label = jax.random.randint(label_key, (n,), 0, num_classes)
-        draw = partial(generate, params, prefix=None, temperature=temperature, naive=naive)
-        if num_orders == 1:
-            x = draw(key, n, label, 0)
-        else:
-            one = lambda key, label, k: draw(key, 1, None if label is None else label[None], k)[0]  # noqa: E731
-            k = jax.random.randint(order_key, (n,), 0, num_orders)
-            x = jax.vmap(one)(jax.random.split(key, n), label, k)
-        return output.to_data(x.reshape(n, *shape))
-
-    def complete(params, key, x, num_kept, *, label=None, temperature=1.0) -> Array:
-        prepare_key, label_key, key = jax.random.split(key, 3)
-        x = prepare(prepare_key, x)
-        kept = orders[0, :num_kept]
-        if label is None and num_classes is not None:
-            label = jax.random.categorical(label_key, log_prob_of_each_label(params, x, 0, kept), axis=0)
-        x = generate(params, key, x.shape[0], label, 0, x[:, kept], temperature, naive=False)
-        return output.to_data(x.reshape(-1, *shape))
-
-    model = Model(init, (Objective("autoregressive", loss),), sample, log_prob)
-    return Autoregressive(model, sample, partial(sample, naive=True), complete)
-
-
-def grids(model: Autoregressive, shape: tuple[int, ...]) -> Mapping[str, Callable]:
-    """Pictures as functions (params, model_state, key, x) -> [rows, columns, *shape] on the data set's scale.
-
-    completions: rows of data, each above what the model makes of its first half (the top, in raster order).
-
-    Args:
-        model: as `autoregressive` makes it.
-        shape: of one example.
-    """
-
-    def completions(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        completed = model.complete(params, key, x[:50], int(np.prod(shape)) // 2)
-        rows = jnp.stack([leaf.reshape(5, 10, *shape) for leaf in (x[:50], completed)], axis=1)
-        return rows.reshape(10, 10, *shape)
-
-    return {"completions": completions}
+    def _label_of(self, batch: Batch) -> Array | None:
+        if self.num_classes is None:
+            return None
+        if "label" not in batch:
+            raise UserError("the model is conditioned on labels, but the data have none: choose data with labels.")
+        return batch["label"]

@@ -1,4 +1,6 @@
+import dataclasses
 import itertools
+import traceback
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +9,12 @@ import pytest
 from scipy import special, stats
 
 from gm_jax.errors import UserError
-from gm_jax.models import autoregressive, conditionals
+from gm_jax.models import autoregressive, autoregressive_networks
 from gm_jax.networks.fvsbn import FVSBN
 from gm_jax.networks.made import MADE, mask_sets
 from gm_jax.networks.nade import NADE
 from gm_jax.ops import binarization
+from gm_jax.samplers import autoregressive as samplers
 
 CLASSES = 2
 NETWORKS = {
@@ -28,7 +31,7 @@ each_mixture = pytest.mark.parametrize(
     [(1, None), (3, None), (1, CLASSES), (3, CLASSES)],
     ids=["one", "orderings", "labels", "orderings, labels"],
 )
-# What a sample draws first, an ordering and a label, is the same for all networks: one goes through all cases.
+# A sample draws its ordering and label alike for all networks, so only one network goes through all cases.
 each_network_some_mixtures = pytest.mark.parametrize(
     ("name", "num_orders", "classes"),
     [
@@ -43,13 +46,36 @@ def model_of(name, *, num_dims, num_orders=1, classes=None, natural=False, level
     if not natural:
         orders = np.random.default_rng(1).permuted(orders, axis=1)
     module, structures = NETWORKS[name](orders, classes)
-    output = conditionals.bernoulli(lambda key, x: binarization.threshold(x, levels=levels), levels=levels)
-    network = conditionals.masked_network(module, structures, orders)
-    return autoregressive.autoregressive(network, output, shape=(num_dims,), num_classes=classes), orders
+    binarize = lambda key, x: binarization.threshold(x, levels=levels)  # noqa: E731
+    model = autoregressive.Autoregressive(
+        network=autoregressive_networks.masked_network(module, structures, orders),
+        likelihood=autoregressive_networks.bernoulli(binarize, levels=levels),
+        shape=(num_dims,),
+        num_classes=classes,
+    )
+    return model, orders
+
+
+class NaiveAutoregressive(autoregressive.Autoregressive):
+    """Generates the same samples by a pass through the whole network at each position: the oracle."""
+
+    def generate(self, params, key, n, label, k, *, prefix=None, temperature=None):
+        order = jnp.asarray(self.network.orders)[k]
+        inverse = jnp.argsort(order)
+        outputs = lambda x: self.network.outputs(params["autoregressive"], x[:, inverse], label, k)[:, order]  # noqa: E731
+        draw, settings = (
+            self.likelihood.draw,
+            {"prefix": prefix, "temperature": 1.0 if temperature is None else temperature},
+        )
+        return samplers.sample_naive(outputs, draw, key, n, self.num_dims, **settings)[:, inverse]
+
+
+def naive(model):
+    return NaiveAutoregressive(**{field.name: getattr(model, field.name) for field in dataclasses.fields(model)})
 
 
 def random_params(model, shape, classes, scale=1.0):
-    """Parameters of the shapes that init gives, none at zero; nothing is compiled for them."""
+    """Parameters of the right shapes, all non-zero, without compiling init."""
     batch = {"x": jnp.zeros((2, *np.atleast_1d(shape)), jnp.uint8)}
     if classes is not None:
         batch["label"] = jnp.zeros(2, jnp.int32)
@@ -72,14 +98,14 @@ def log_prob(model, params, x):
 
 @each_network
 @each_mixture
-def test_the_probabilities_of_all_images_sum_to_one_to_ten_digits_in_float64(x64, name, num_orders, classes):
+def test_probabilities_of_all_images_sum_to_one_in_float64(x64, name, num_orders, classes):
     model, _ = model_of(name, num_dims=10, num_orders=num_orders, classes=classes)
     params = random_params(model, 10, classes)
     assert jax.tree.leaves(params)[0].dtype == jnp.float64
     assert special.logsumexp(log_prob(model, params, all_images(10))) == pytest.approx(0.0, abs=1e-10)
 
 
-def test_they_sum_to_one_in_float32():
+def test_probabilities_of_all_images_sum_to_one_in_float32():
     model, _ = model_of("made", num_dims=8, num_orders=3, classes=CLASSES)
     log_p = log_prob(model, random_params(model, 8, CLASSES), all_images(8))
     assert log_p.dtype == jnp.float32
@@ -87,21 +113,22 @@ def test_they_sum_to_one_in_float32():
 
 
 @each_network
-def test_the_mixture_is_the_log_mean_of_probabilities_and_not_the_mean_of_logs(x64, name):
+def test_the_mixture_averages_probabilities_and_not_their_logs(x64, name):
     model, orders = model_of(name, num_dims=6, num_orders=3, classes=CLASSES)
     params = random_params(model, 6, CLASSES)
     module, structures = NETWORKS[name](orders, CLASSES)
-    network = conditionals.masked_network(module, structures, orders)
-    output = conditionals.bernoulli(lambda key, x: x, levels=2)
+    network = autoregressive_networks.masked_network(module, structures, orders)
+    likelihood = autoregressive_networks.bernoulli(lambda key, x: x, levels=2)
     x = all_images(6)
-    member = jax.jit(lambda y, k: -output.nll(x, network.outputs(params["autoregressive"], x, jnp.full(len(x), y), k)))
+    outputs = lambda y, k: network.outputs(params["autoregressive"], x, jnp.full(len(x), y), k)  # noqa: E731
+    member = jax.jit(lambda y, k: -likelihood.nll(x, outputs(y, k)))
     members = [member(y, k) for k in range(3) for y in range(CLASSES)]
     mixture = log_prob(model, params, x)
     np.testing.assert_allclose(mixture, special.logsumexp(members, axis=0) - np.log(3 * CLASSES), rtol=1e-10)
     assert np.all(np.asarray(mixture) > np.mean(members, axis=0))
 
 
-def test_the_likelihood_says_that_it_is_exact_and_of_what():
+def test_the_likelihood_is_exact_and_names_its_mixtures():
     model, _ = model_of("made", num_dims=4, num_orders=3, classes=CLASSES)
     params = random_params(model, 4, CLASSES)
     likelihood = jax.eval_shape(model.model.log_prob, params, {}, jax.random.key(0), all_images(4))
@@ -144,7 +171,7 @@ def test_every_parameter_gets_a_gradient(name):
         assert np.abs(leaf).max() > 0, path
 
 
-def test_labels_that_are_missing_or_unknown_are_the_user_s_mistake():
+def test_missing_labels_and_unknown_labels_are_refused():
     model, _ = model_of("made", num_dims=4, classes=CLASSES)
     with pytest.raises(UserError, match="label"):
         model.model.init(jax.random.key(0), {"x": all_images(4)})
@@ -153,27 +180,38 @@ def test_labels_that_are_missing_or_unknown_are_the_user_s_mistake():
         plain.sample(random_params(plain, 4, None), {}, jax.random.key(0), 2, label=jnp.zeros(2, jnp.int32))
 
 
+@each_network
+def test_a_shape_error_names_the_method_of_the_family(name):
+    model, _ = model_of(name, num_dims=6)
+    params = random_params(model, 6, None)
+    with pytest.raises(Exception, match="shape") as error:
+        model.model.objectives[0].loss(params, {}, jax.random.key(0), {"x": all_images(5)})
+    names = [frame.f_code.co_qualname for frame, _ in traceback.walk_tb(error.value.__traceback__)]
+    assert "Autoregressive.loss" in names
+    assert not [name for name in names if name.startswith("autoregressive.<locals>")]
+
+
 # Sampling.
 
 
 @each_network_some_mixtures
-def test_the_cached_sampler_is_the_naive_one_bit_for_bit(name, num_orders, classes):
+def test_samples_equal_the_naive_samples_bit_for_bit(name, num_orders, classes):
     model, _ = model_of(name, num_dims=20, num_orders=num_orders, classes=classes)
     params = random_params(model, 20, classes)
-    cached, naive = (
+    cached, oracle = (
         jax.jit(lambda temperature, sample=sample: sample(params, {}, jax.random.key(3), 32, temperature=temperature))
-        for sample in (model.sample, model.sample_naive)
+        for sample in (model.sample, naive(model).sample)
     )
     for temperature in (1.0, 0.5):
         draws = cached(temperature)
         assert draws.shape == (32, 20)
         assert draws.dtype == jnp.uint8
-        np.testing.assert_array_equal(draws, naive(temperature))
+        np.testing.assert_array_equal(draws, oracle(temperature))
     assert np.any(np.asarray(cached(1.0)) != np.asarray(cached(0.5)))
 
 
 @each_network_some_mixtures
-def test_frequencies_of_samples_are_the_enumerated_probabilities(name, num_orders, classes):
+def test_samples_are_as_frequent_as_they_are_probable(name, num_orders, classes):
     model, _ = model_of(name, num_dims=4, num_orders=num_orders, classes=classes)
     params, count = random_params(model, 4, classes), 50_000
     draws = jax.jit(model.sample, static_argnums=3)(params, {}, jax.random.key(0), count)
@@ -182,7 +220,7 @@ def test_frequencies_of_samples_are_the_enumerated_probabilities(name, num_order
     assert stats.chisquare(observed, count * p / p.sum()).pvalue > 1e-3
 
 
-def test_a_label_s_samples_are_of_that_label():
+def test_samples_with_a_label_belong_to_that_label():
     model, _ = model_of("nade", num_dims=4, classes=CLASSES)
     params = random_params(model, 4, CLASSES, scale=0.1)
     params["autoregressive"]["label_bias"] = jnp.asarray([[-30.0] * 4, [30.0] * 4])
@@ -191,7 +229,7 @@ def test_a_label_s_samples_are_of_that_label():
     np.testing.assert_array_equal(draws, jnp.broadcast_to(label[:, None], (4, 4)))
 
 
-def test_samples_are_data_of_the_data_set_s_levels():
+def test_samples_have_the_levels_of_the_data_set():
     model, _ = model_of("made", num_dims=8, levels=17)
     params = random_params(model, 8, None)
     draws = jax.jit(lambda params: model.sample(params, {}, jax.random.key(0), 50))(params)
@@ -216,7 +254,7 @@ def test_a_completion_keeps_the_first_dimensions_of_the_ordering(name, num_kept)
 @each_network
 @pytest.mark.parametrize("classes", [None, CLASSES])
 def test_completions_have_the_conditional_probabilities(name, classes):
-    # With labels p(x_2 x_3 | x_0 x_1) is a mixture by p(y | x_0 x_1), and a label drawn blindly would miss it.
+    # With labels p(x_2 x_3 | x_0 x_1) is a mixture by p(y | x_0 x_1), and a label drawn uniformly would miss it.
     model, _ = model_of(name, num_dims=4, classes=classes, natural=True)
     params, count = random_params(model, 4, classes, scale=2.0), 50_000
     x = jnp.broadcast_to(jnp.asarray([1, 0, 1, 1], jnp.uint8), (count, 4))
@@ -225,17 +263,3 @@ def test_completions_have_the_conditional_probabilities(name, classes):
     p = special.softmax(np.asarray(log_prob(model, params, jnp.concatenate([x[:4, :2], ends], axis=1)), np.float64))
     observed = np.bincount(np.asarray(completed, np.int64)[:, 2:] @ [2, 1], minlength=4)
     assert stats.chisquare(observed, count * p).pvalue > 1e-3
-
-
-def test_the_picture_of_completions_has_data_above_what_the_model_makes_of_their_top_half():
-    orders = np.arange(16)[None]
-    network = conditionals.masked_network(NADE(16, 5), orders, orders)
-    output = conditionals.bernoulli(lambda key, x: binarization.static(x), levels=2)
-    model = autoregressive.autoregressive(network, output, shape=(4, 4, 1))
-    params = random_params(model, (4, 4, 1), None)
-    x = jnp.asarray(np.random.default_rng(0).integers(0, 2, (60, 4, 4, 1)), jnp.uint8)
-    grid = jax.jit(autoregressive.grids(model, (4, 4, 1))["completions"])(params, {}, jax.random.key(0), x)
-    assert grid.shape == (10, 10, 4, 4, 1)
-    np.testing.assert_array_equal(grid[::2].reshape(50, 4, 4, 1), x[:50])
-    np.testing.assert_array_equal(grid[1::2, :, :2], grid[::2, :, :2])
-    assert np.any(np.asarray(grid[1::2]) != np.asarray(grid[::2]))

@@ -17,14 +17,13 @@ from gm_jax.evaluation import kde
 from gm_jax.models import (
     adversarial_objectives,
     autoregressive,
-    conditionals,
+    autoregressive_networks,
     decoder_likelihoods,
     diffusion,
     diffusion_space,
     flow,
     gan,
     parameterization,
-    raster,
     vae,
 )
 from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, wavenet
@@ -97,42 +96,45 @@ def _convolutional_vae():
 
 
 def _binary_pixels(network):
-    output = conditionals.bernoulli(lambda key, x: binarization.threshold(x, levels=17), levels=17)
-    return autoregressive.autoregressive(network, output, shape=(4, 4, 1)).model
+    likelihood = autoregressive_networks.bernoulli(lambda key, x: binarization.threshold(x, levels=17), levels=17)
+    return autoregressive.Autoregressive(network=network, likelihood=likelihood, shape=(4, 4, 1)).model
 
 
 def _fvsbn():
     order = np.arange(16)[None]
-    return _binary_pixels(conditionals.masked_network(fvsbn.FVSBN(16), order, order))
+    return _binary_pixels(autoregressive_networks.masked_network(fvsbn.FVSBN(16), order, order))
 
 
 def _nade():
     order = np.arange(16)[None]
-    return _binary_pixels(conditionals.masked_network(nade.NADE(16, 12), order, order))
+    return _binary_pixels(autoregressive_networks.masked_network(nade.NADE(16, 12), order, order))
 
 
 def _made():
     orders = np.random.default_rng(0).permuted(np.tile(np.arange(16), (2, 1)), axis=1)
     masks = made.mask_sets(orders, (24,))
-    return _binary_pixels(conditionals.masked_network(made.MADE(16, (24,)), masks, orders))
+    return _binary_pixels(autoregressive_networks.masked_network(made.MADE(16, (24,)), masks, orders))
 
 
 def _gated_pixelcnn():
     network = pixelcnn.GatedPixelCNN((4, 4, 1), levels=2, outputs_per_dim=1, features=4, layers=1, first_size=3)
-    return _binary_pixels(raster.image_network(network))
+    return _binary_pixels(autoregressive_networks.image_network(network))
 
 
 def _pixelrnn():
     network = pixelrnn.PixelRNN(
         (4, 4, 1), levels=2, outputs_per_dim=1, lstm=pixelrnn.DiagonalBiLSTM, hidden=3, layers=1
     )
-    return _binary_pixels(raster.image_network(network))
+    return _binary_pixels(autoregressive_networks.image_network(network))
 
 
 def _wavenet():
     network = wavenet.WaveNet(levels=17, outputs_per_dim=17, features=4, skip=6, dilations=(1, 2), kernel_size=2)
-    output = conditionals.categorical(levels=17)
-    return autoregressive.autoregressive(raster.sequence_network(network, length=16), output, shape=(4, 4, 1)).model
+    return autoregressive.Autoregressive(
+        network=autoregressive_networks.sequence_network(network, length=16),
+        likelihood=autoregressive_networks.categorical(levels=17),
+        shape=(4, 4, 1),
+    ).model
 
 
 def _flow(network, *, levels=17):

@@ -19,9 +19,9 @@ from functools import partial
 import flax.linen as nn
 import numpy as np
 
-from gm_jax.models.conditionals import Network
 from gm_jax.samplers import autoregressive as samplers
 from gm_jax.types import Array, Key, PyTree
+from tests.models.old_conditionals import Network
 
 
 def image_network(module: nn.Module) -> Network:
