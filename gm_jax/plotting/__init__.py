@@ -3,5 +3,7 @@
 images.py     grids of images, points, curves and sequences as PNG
 densities.py  densities in the plane as PNG
 vae.py        reconstructions, interpolations and traversals of a latent space
+flow.py       samples of a flow at several temperatures, interpolations of its latents
+autoregressive.py  completions of the first half of an image
 diffusion.py  chains of a diffusion model: data into noise and noise into data
 """

@@ -1,4 +1,4 @@
-"""A VAE's latent space: reconstructions, lines and axes through it, and which of its axes carry anything."""
+"""The latent space of a VAE: reconstructions, interpolations, traversals, and its active dimensions."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,22 +11,22 @@ from gm_jax.types import Array, Key, ModelState, Params
 
 
 def reconstruct(model: VAE, params: Params, key: Key, x: Array) -> Array:
-    """Means of p(x|z) at the mean of q(z|x): x [B, ...] -> float32 [B, ...] on the data set's scale."""
+    """Decodes the mean of q(z|x): x [B, ...] -> the mean of p(x|z), float32 [B, ...] on the data set's scale."""
     return model.decode(params, model.encode(params, key, x)[0])
 
 
 def interpolate(model: VAE, params: Params, key: Key, x_a: Array, x_b: Array, *, num: int) -> Array:
-    """Means of p(x|z) along the straight lines between the posterior means of pairs.
+    """Decodes points on the straight lines between the posterior means of pairs.
 
     Args:
-        model: as `vae` makes it.
+        model: the VAE.
         params: its parameters.
-        key: for data that are prepared at random.
-        x_a: [B, ...] where the lines begin.
-        x_b: [B, ...] where they end.
+        key: noise that prepares the data, e.g. binarises them.
+        x_a: [B, ...] starts of the lines.
+        x_b: [B, ...] ends of the lines.
         num: points on each line, ends included.
     Returns:
-        [B, num, ...] float32, on the data set's scale.
+        [B, num, ...] float32 means of p(x|z), on the data set's scale.
     """
     key_a, key_b = jax.random.split(key)
     z_a, z_b = model.encode(params, key_a, x_a)[0], model.encode(params, key_b, x_b)[0]
@@ -34,16 +34,16 @@ def interpolate(model: VAE, params: Params, key: Key, x_a: Array, x_b: Array, *,
 
 
 def traverse(model: VAE, params: Params, z: Array, *, dims: Sequence[int], values: Array) -> Array:
-    """Means of p(x|z) where one coordinate of z at a time takes each of some values.
+    """Decodes copies of z in which one coordinate at a time takes each of the given values.
 
     Args:
-        model: as `vae` makes it.
+        model: the VAE.
         params: its parameters.
-        z: [Z] the latent to start from.
-        dims: the coordinates to move, D of them.
-        values: [V] the values that they take.
+        z: [Z] a latent.
+        dims: the D coordinates to change.
+        values: [V] the values that each of them takes.
     Returns:
-        [D, V, ...] float32, on the data set's scale.
+        [D, V, ...] float32 means of p(x|z), on the data set's scale.
     """
     chex.assert_rank([z, values], 1)
     moved = jnp.stack([jax.vmap(z.at[dim].set)(values) for dim in dims])
@@ -51,13 +51,13 @@ def traverse(model: VAE, params: Params, z: Array, *, dims: Sequence[int], value
 
 
 def active_units(posterior_means: Array, *, threshold: float = 0.01) -> Array:
-    """Which latent dimensions carry information of x.
+    """Finds the latent dimensions that carry information about x.
 
         A_u = Var_x(E_q(u|x)[u]) > threshold
 
     Args:
-        posterior_means: [N, Z] q's means over a data set.
-        threshold: variance that an active unit exceeds.
+        posterior_means: [N, Z] means of q(z|x) over a data set.
+        threshold: variance that the mean of an active unit exceeds.
     Returns:
         [Z] bool.
     Source: Burda, Grosse & Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, arXiv:1509.00519, section 5.
@@ -66,15 +66,16 @@ def active_units(posterior_means: Array, *, threshold: float = 0.01) -> Array:
     return jnp.var(posterior_means, axis=0) > threshold
 
 
-def grids(model: VAE, shape: tuple[int, ...]) -> Mapping[str, Callable]:
+def grids(model: VAE, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
     """Pictures of a VAE as functions (params, model_state, key, x) -> [rows, columns, *shape] on the data set's scale.
 
-    sample_means: means of 100 samples. Of images also reconstructions: rows of data, each above its own;
-    interpolations: ten lines between pairs; traversal: the ten latents that vary most, each from -3 to 3.
+    sample_means: means of p(x|z) for 100 samples of z. For images also reconstructions: rows of data, each above its
+    reconstructions; interpolations: ten lines between pairs; traversal: the ten dimensions of z that vary most, each
+    from -3 to 3.
 
     Args:
-        model: as `vae` makes it.
-        shape: of one example.
+        model: the VAE.
+        shape: shape of one example.
     """
 
     def sample_means(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The latent space against a VAE whose decoder and encoder are random, so that every point is another picture."""
+"""Pictures of a VAE with a random encoder and decoder, so that every latent decodes to a different picture."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def random_vae():
     return model, jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), params)
 
 
-def test_interpolation_begins_and_ends_at_the_reconstructions():
+def test_interpolations_start_and_end_at_the_reconstructions():
     (model, params), x = random_vae(), images()
     path = plotting.interpolate(model, params, jax.random.key(0), x[:3], x[3:], num=5)
     whole = plotting.reconstruct(model, params, jax.random.key(0), x)
@@ -39,7 +39,7 @@ def test_interpolation_begins_and_ends_at_the_reconstructions():
     np.testing.assert_allclose(path[:, 2], model.decode(params, 0.5 * (z[:3] + z[3:])), atol=1e-4)
 
 
-def test_traversal_moves_one_coordinate_at_a_time():
+def test_a_traversal_changes_one_coordinate_at_a_time():
     model, params = random_vae()
     z, values = jnp.asarray([0.3, -0.2, 0.9]), jnp.asarray([-2.0, 0.9])
     pictures = plotting.traverse(model, params, z, dims=(2, 0), values=values)
@@ -48,7 +48,7 @@ def test_traversal_moves_one_coordinate_at_a_time():
     np.testing.assert_allclose(pictures[1, 0], model.decode(params, jnp.asarray([[-2.0, -0.2, 0.9]]))[0], atol=1e-4)
 
 
-def test_units_whose_posterior_mean_never_moves_are_inactive():
+def test_units_with_a_constant_posterior_mean_are_inactive():
     means = jax.random.normal(jax.random.key(0), (1000, 3)) * jnp.asarray([[1.0, 0.01, 0.2]])
     assert plotting.active_units(means + 5.0).tolist() == [True, False, True]
 
@@ -62,7 +62,7 @@ def test_grids_are_rows_of_examples_on_the_data_sets_scale():
         assert np.ptp(grid) > 1.0, name
 
 
-def test_a_grid_of_reconstructions_shows_each_row_above_its_own_reconstruction():
+def test_reconstructions_lie_below_their_rows_of_data():
     (model, params), x = random_vae(), images(60)
     grid = plotting.grids(model, (8, 8, 1))["reconstructions"](params, {}, jax.random.key(0), x)
     np.testing.assert_array_equal(grid[2], x[10:20])
