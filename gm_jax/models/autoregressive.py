@@ -151,12 +151,13 @@ class Autoregressive:
             prefix: [n, P] levels of the first P dimensions, in the order of generation.
             temperature: as in `sample`.
         """
+        inverse = jnp.argsort(jnp.asarray(self.network.orders)[k])
         conditionals = self.network.conditionals(params["autoregressive"], label, k)
         temperature = 1.0 if temperature is None else temperature
         x = samplers.sample(
             conditionals, self.likelihood.draw, key, n, self.num_dims, prefix=prefix, temperature=temperature
         )
-        return x[:, jnp.argsort(jnp.asarray(self.network.orders)[k])]
+        return x[:, inverse]
 
     @property
     def num_orders(self) -> int:
