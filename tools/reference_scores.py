@@ -42,7 +42,7 @@ def measure(config: Config) -> str:
         sample_metrics.gather(extractor, features.as_images(half, extractor, levels=spec.levels or 0))
         for half in halves
     ]
-    records = sample_metrics.records(
+    records = sample_metrics.measure(
         extractor,
         *gathered,
         data=spec.name,

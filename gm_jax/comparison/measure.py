@@ -302,7 +302,7 @@ def reference(data: str, extractor: features.Extractor | None = None) -> Outcome
             for x in (splits["train"]["x"], held_out)
         )
         settings = {**settings, "generated": "validation and test"}
-        records = sample_metrics.records(
+        records = sample_metrics.measure(
             extractor, real, other, data=data, measure=spec.measure, real_split="train", settings=settings
         )
     return Outcome("the data", data, records=tuple(records))
