@@ -1,7 +1,7 @@
-"""Arrays to pictures.
+"""Draws arrays as pictures.
 
-images.py     grids of images, points, curves and sequences as PNG
-densities.py  densities in the plane as PNG
+images.py     grids of images, points and waveforms, and training curves, as PNG
+densities.py  densities of points in the plane as PNG
 vae.py        reconstructions, interpolations and traversals of a latent space
 diffusion.py  chains of a diffusion model: data into noise and noise into data
 """
