@@ -26,8 +26,8 @@ _NOTES = {
     "value is at most this; ≥ is a lower bound: the true value is at least this; ≈ is an estimate. Compare only values "
     "of the same measure: the continuous estimate of a GAN, from kernels on its samples, is not comparable with the "
     "others. Distances and scores compare samples with as many training images, by the features of the extractor that "
-    "heads the column; they are no FIDs. Smaller distances and larger scores are better. The row of the data compares "
-    "held-out images, of which there are fewer, with training images.",
+    "heads the column; they are not FIDs. Smaller distances and larger scores are better. The row of the data compares "
+    "held-out images, which are fewer, with training images.",
     "points": "Negative log-likelihood of the test split under a density, next to the entropy of the true density, "
     "which a model can beat only by chance.",
     "small_world": "16 binary pixels have 65,536 states, and the probability of each under the data is known. The "

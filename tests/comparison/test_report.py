@@ -77,7 +77,7 @@ def test_numbers_carry_sign_kind_extractor_and_counts(written):
     assert "3.25 (1,437 samples)" in text
     assert "12,300" in text
     assert "8.0 s (890 steps)" in text
-    assert "FID " not in text.replace("no FIDs", "")
+    assert "FID " not in text.replace("not FIDs", "")
 
 
 @pytest.mark.parametrize(

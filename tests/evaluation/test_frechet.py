@@ -82,7 +82,7 @@ def test_enough_samples_do_not_warn():
         frechet.frechet_distance(moments(RNG.normal(size=(9, 8))), moments(RNG.normal(size=(9, 8))))
 
 
-def test_a_stream_with_a_padded_last_batch_has_the_moments_of_the_whole():
+def test_a_stream_with_padding_has_the_moments_of_the_whole():
     features = (RNG.normal(size=(23, 5)) + 100.0).astype(np.float32)
     streamed = frechet.no_moments(5)
     for start in (0, 10, 20):
