@@ -1,12 +1,12 @@
-"""Plain GAN against each of the five techniques of Salimans et al. (2016): a run for each and each seed, one table.
+"""Ablation of the five techniques of Salimans et al. (2016): a plain GAN, each technique alone, and all of them.
 
-    python -m tools.gan_ablation                                # the eight Gaussians, 8 minutes
-    python -m tools.gan_ablation --data.name digits --features digits-cnn --steps 3000
-    python -m tools.gan_ablation --data.name digits --features digits-cnn --network mlp
-Measured: the README's three tables; of digits in some 18 and 15 minutes on two CPU cores.
-It is no experiment of its own: every run is one of `experiments.improved_gan`, by the switches that its row names. Runs
-that are done are read, one that was stopped goes on. A cell is the median over the seeds and, in brackets, the range:
-how far seeds lie apart is how stable a game is.
+    python -m tools.gan_ablation                                # the eight Gaussians, 8 minutes on two CPU cores
+    python -m tools.gan_ablation --data.name digits --features digits-cnn --steps 3000      # 18 minutes
+    python -m tools.gan_ablation --data.name digits --features digits-cnn --network mlp     # 15 minutes
+
+Each row and seed is a run of `experiments.improved_gan` with the techniques of the row switched on. Finished runs are
+not repeated, and an interrupted run resumes. The table shows the median over the seeds and, in brackets, their range: a
+small range means stable training.
 """
 
 import dataclasses
@@ -14,8 +14,11 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import tyro
 
 from experiments import improved_gan
 from gm_jax import runner
@@ -38,25 +41,25 @@ ROWS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is compared."""
+    """Trains a GAN with and without each technique of Salimans et al. (2016), and prints a table."""
 
     data: runner.DataConfig = runner.DataConfig(name="toy:eight_gaussians")
     steps: runner.Count = 6_000
-    """Of each run."""
+    """Training steps of each run."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Runs of each row."""
+    """Seeds of each row; one run per seed."""
     rows: tuple[str, ...] = tuple(ROWS)
-    """Which rows."""
+    """Rows of the table."""
     network: Literal["conv", "mlp"] | None = None
-    """conv for images, mlp for points or images as vectors; by default what the data are."""
+    """conv for images, mlp for points or flattened images; by default the one that suits the data."""
     features: Literal["digits-cnn", "mnist-cnn"] | None = None
-    """Of images, measure the samples too, by this extractor: the columns of the verb `evaluate`."""
+    """For images: also measure the samples with this extractor, as the verb `evaluate` does."""
     workdir: Path = Path("runs/gan_techniques")
-    """Each run has a folder in there."""
+    """Folder that holds one folder per run."""
 
 
 def flags(config: Config, row: str, seed: int) -> tuple[str, ...]:
-    """Of `experiments.improved_gan`."""
+    """Returns the flags of `experiments.improved_gan` for one run."""
     what = "-".join(filter(None, (config.data.name.replace(":", "-"), config.network)))
     folder = config.workdir / what / row.replace(" ", "-") / str(seed)
     chosen = {"data.dir": config.data.dir, "network": config.network}
@@ -69,14 +72,24 @@ def flags(config: Config, row: str, seed: int) -> tuple[str, ...]:
 
 
 def results(config: Config, row: str, seed: int) -> dict[str, float]:
-    """Train, go on or read: what `results.json` says, by name and unit."""
+    """Trains, resumes or reads a run; returns the values of its results.json by name, sign and unit."""
     workdir, *others = flags(config, row, seed)
     _improved_gan(workdir, *others)
     if config.features is not None:
         _improved_gan("evaluate", workdir, f"--features={config.features}")
     folder = Path(workdir.removeprefix("--workdir="))
     records = json.loads((folder / "results.json").read_text())
-    return {f"{record['name']}, {record['unit']}": record["value"] for record in records}
+    return {f"{record['name']}{_statement(record)}, {record['unit']}": record["value"] for record in records}
+
+
+def _statement(record: Mapping[str, Any]) -> str:
+    """Returns the sign and the measure of a likelihood, e.g. " (~ continuous)"; "" for any other number."""
+    # Here, not above, so that --help need not import jax.
+    from gm_jax.evaluation.results import SIGN_OF_NLL
+
+    if record["unit"] not in ("nats", "bits/dim"):
+        return ""
+    return f" ({SIGN_OF_NLL[record['kind']]} {record['measure']})"
 
 
 def _improved_gan(*arguments: str) -> None:
@@ -84,7 +97,7 @@ def _improved_gan(*arguments: str) -> None:
 
 
 def table(measured: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown: row -> the results of its seeds."""
+    """Formats row -> results of each seed as a Markdown table of medians and ranges."""
     names = list(next(iter(measured.values()))[0])
 
     def cell(values: list[float]) -> str:
@@ -97,7 +110,7 @@ def table(measured: dict[str, list[dict[str, float]]]) -> str:
 
 
 def main(config: Config) -> None:
-    """Run what is missing, print the table; after each row, so far, to stderr."""
+    """Runs the missing runs and prints the table; prints the table so far to stderr after each row."""
     measured = {}
     for row in config.rows:
         measured[row] = [results(config, row, seed) for seed in config.seeds]
@@ -106,6 +119,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    import tyro
-
     main(tyro.cli(Config, prog="python -m tools.gan_ablation", description=Config.__doc__))

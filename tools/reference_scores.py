@@ -1,38 +1,48 @@
-"""What real data score against real data: one half of a training split against the other, the floor of every distance.
+"""Reference scores: the distances and scores between the two halves of a training split, which models can hardly beat.
 
-    python -m tools.reference_scores                                                # digits by digits-cnn
-    python -m tools.reference_scores --data.name mnist --data.dir ../shared/tfds --features mnist-cnn
+    python -m tools.reference_scores                                                # digits with digits-cnn
+    python -m tools.reference_scores --data.name mnist --features mnist-cnn
     python -m tools.reference_scores --data.name cifar10 --features inception --weights inception.safetensors
 
-A Frechet distance is of its number of samples: --num takes fewer of each half. The last rows are what GANs' estimates
-by kernels are to be held against: the test split's NLL as a density in [0, 1]^D by kernels on training images.
+Distances depend on the number of samples: use --num to compare with results from fewer samples. The last rows are the
+reference for kernel estimates of GANs: the NLL of the test split as a density in [0, 1]^D, from kernels on training
+images.
 """
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gm_jax import runner
+from gm_jax.data import sources
+from gm_jax.data.array_cache import Splits
 
-CENTRES = (1_000, 10_000)  # of this project's tables, and of the literature's
+if TYPE_CHECKING:
+    from gm_jax.evaluation.results import Record
+
+CENTRES = (1_000, 10_000)  # as in this project's tables, and as in the literature
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Which data, by which features."""
+    """Computes the distances and scores between the two halves of a training split."""
 
     data: runner.DataConfig = runner.DataConfig()
     features: Literal["digits-cnn", "mnist-cnn", "inception"] = "digits-cnn"
-    """The extractor."""
+    """Extractor of features."""
     weights: Path | None = None
-    """Its weights, for inception: the file that tools/convert_inception.py makes."""
+    """Weights of inception: the file that tools.convert_inception writes."""
     num: runner.Count | None = None
-    """Images of each half; by default all."""
+    """Number of images in each half; by default all."""
 
 
 def measure(config: Config) -> str:
-    """The table of distances and scores."""
-    from gm_jax.data import sources
+    """Returns the table of distances and scores.
+
+    Raises:
+        UserError: the weights are missing, or the data are not images for this extractor.
+    """
+    # Here, not above, so that --help need not import jax.
     from gm_jax.evaluation import features, results, sample_metrics
 
     extractor = features.load(config.features, config.weights)
@@ -42,7 +52,7 @@ def measure(config: Config) -> str:
         sample_metrics.gather(extractor, features.as_images(half, extractor, levels=spec.levels or 0))
         for half in halves
     ]
-    records = sample_metrics.records(
+    records = sample_metrics.measure(
         extractor,
         *gathered,
         data=spec.name,
@@ -50,17 +60,17 @@ def measure(config: Config) -> str:
         real_split="train",
         settings={"generated": "the other half"},
     )
-    return results.table(records + by_kernels(spec, splits))
+    return results.table(records + kernel_records(spec, splits))
 
 
-def by_kernels(spec, splits) -> list:
-    """Records of the test split's NLL by kernels on so many training images as CENTRES has, where there are so many."""
+def kernel_records(spec: sources.Spec, splits: Splits) -> "list[Record]":
+    """Measures the NLL of the test split from kernels on training images, for each number of centres in CENTRES."""
     import jax.numpy as jnp
 
     from gm_jax.evaluation import kde
     from gm_jax.evaluation.results import Record
 
-    def unit(split: str, num: int | None):
+    def unit(split: str, num: int | None) -> jnp.ndarray:
         x = splits[split]["x"][:num]
         return jnp.asarray(x.reshape(len(x), -1), jnp.float32) / (spec.levels - 1)
 

@@ -1,25 +1,28 @@
-"""The classifiers of digits that samples are measured by: makes the weights in gm_jax/evaluation/weights/.
+"""Trains the digit classifiers whose features compare samples: the weights in gm_jax/evaluation/weights/.
 
     python -m tools.train_digit_classifier                                         # digits-cnn, half a minute
-    python -m tools.train_digit_classifier --data.name mnist --data.dir ../shared/tfds --train.steps 1500    # mnist-cnn
+    python -m tools.train_digit_classifier --data.name mnist --train.steps 1500    # mnist-cnn
 
-It is no generative model. Half of each batch is made black and white, so that samples of binary models are nothing
-strange to it.
+Half of each batch is converted to black and white, so that the classifier also suits samples of binary models.
 """
 
 import dataclasses
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gm_jax import runner
 from gm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from gm_jax.types import PyTree
 
 _NAMES = {"digits": "digits-cnn", "mnist": "mnist-cnn"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What to train on, and how long."""
+    """Trains a digit classifier, and writes the weights of digits-cnn or mnist-cnn."""
 
     data: runner.DataConfig = runner.DataConfig()
     train: runner.TrainConfig = runner.TrainConfig(steps=2_000, batch_size=128, steps_per_call=1)
@@ -27,11 +30,12 @@ class Config:
         learning_rate=2e-3, schedule="cosine", warmup_steps=100, weight_decay=1e-2
     )
     output: Path | None = None
-    """The file to write; by default that of the package."""
+    """File to write; by default the file in the package."""
 
 
-def train(config: Config):
-    """Trains on the training split; returns the parameters and the accuracy on the test split, grey and binary."""
+def train(config: Config) -> "tuple[PyTree, tuple[float, float]]":
+    """Trains on the training split; returns the parameters and the test accuracies on grey and on binary images."""
+    # Here, not above, so that --help need not import jax.
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -40,23 +44,23 @@ def train(config: Config):
     from gm_jax.data import pipeline, sources
     from gm_jax.networks.digit_classifier import DigitClassifier
     from gm_jax.training import parallel, state, step
-    from gm_jax.types import Model, Objective
+    from gm_jax.types import Array, Batch, Key, Model, ModelState, Objective, Params
 
     spec, splits = sources.load(config.data.name, config.data.dir)
     network = DigitClassifier()
     scale = lambda x: x.astype(jnp.float32) / (spec.levels - 1)  # noqa: E731
     binary = lambda x: (x > 0.5).astype(jnp.float32)  # noqa: E731
 
-    def init(key, batch):
+    def init(key: Key, batch: Batch) -> tuple[Params, ModelState]:
         return {"classifier": network.init(key, scale(batch["x"]))["params"]}, {}
 
-    def loss(params, model_state, key, batch):
+    def loss(params: Params, model_state: ModelState, key: Key, batch: Batch) -> tuple[Array, tuple[ModelState, dict]]:
         x = scale(batch["x"])
         grey = jax.random.bernoulli(key, 0.5, (len(x), 1, 1, 1))
         _, logits = network.apply({"params": params["classifier"]}, jnp.where(grey, x, binary(x)))
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])), (model_state, {})
 
-    # Of a family's record, what a step needs: this one has no samples.
+    # Only what the train step needs of a family; a classifier draws no samples.
     model = Model(init, (Objective("classifier", loss),), sample=None)
     strategy, optimizers = parallel.jit(), {"classifier": runner.make_optimizer(config.optimizer, config.train)}
     update = strategy.compile(step.make_train_step(model, optimizers, seed=config.train.seed))
@@ -72,23 +76,28 @@ def train(config: Config):
     params, test = jax.device_get(current.params["classifier"]), splits["test"]
     classify = jax.jit(lambda x: jnp.argmax(network.apply({"params": params}, x)[1], axis=1))
     x = scale(jnp.asarray(test["x"]))
-    return params, [float(np.mean(classify(form) == test["label"])) for form in (x, binary(x))]
+    grey, black_and_white = (float(np.mean(classify(images) == test["label"])) for images in (x, binary(x)))
+    return params, (grey, black_and_white)
 
 
 def make(config: Config) -> str:
-    """Train, measure and write."""
+    """Trains the classifier, writes its weights and returns a summary.
+
+    Raises:
+        UserError: the package has no classifier of these data, and no output file is given.
+    """
     from gm_jax.evaluation import features
 
     name = _NAMES.get(config.data.name)
     if name is None and config.output is None:
-        raise UserError(f"{config.data.name} has no classifier in the package: name a file, --output.")
+        raise UserError(f"the package has no classifier of {config.data.name}: name a file with --output.")
     params, (grey, binary) = train(config)
     path = config.output or features.WEIGHTS / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    said = {"command": " ".join(["python -m tools.train_digit_classifier", *sys.argv[1:]])}
-    said |= {"test_accuracy": f"{grey:.4f}", "test_accuracy_binary": f"{binary:.4f}"}
-    features.write_weights(path, features.flatten(params), said)
-    return f"test accuracy {grey:.4f}, of binary images {binary:.4f}: {path}, {path.stat().st_size:,} bytes"
+    metadata = {"command": " ".join(["python -m tools.train_digit_classifier", *sys.argv[1:]])}
+    metadata |= {"test_accuracy": f"{grey:.4f}", "test_accuracy_binary": f"{binary:.4f}"}
+    features.write_weights(path, features.flatten(params), metadata)
+    return f"test accuracy {grey:.4f}, on binary images {binary:.4f}: {path}, {path.stat().st_size:,} bytes"
 
 
 if __name__ == "__main__":

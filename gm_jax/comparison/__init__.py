@@ -1,7 +1,8 @@
-"""Every family side by side, each trained for the same time and measured alike.
+"""Trains all families for the same time, measures them in the same way and reports them on one page.
 
 families.py        the table of families
-train_for_time.py  training for a time instead of a number of steps
-measure.py         the numbers of one family on one data set
-report.py          all of them on one page
+train_for_time.py  trains a run for a fixed time instead of a number of steps
+measure.py         measures one family on one data set
+report.py          writes the page: report.html, report.md and results.json
+templates/         Jinja2 templates of the page
 """

@@ -1,10 +1,18 @@
-"""The families that tools/compare.py puts side by side: one row each. It is no experiment of its own."""
+"""The table of the families that `tools.compare` measures: one row per family."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from gm_jax.comparison.measure import Family
+from gm_jax.data.sources import Spec
+from gm_jax.evaluation import enumeration
+from gm_jax.types import Params
 
 
-def table():
-    """The table: a row for each family, small networks for some seconds of training on two cores."""
-    from gm_jax.comparison.measure import Family
-
+def table() -> tuple[Family, ...]:
+    """Returns one row per family, with networks small enough for a few seconds of training on two CPU cores."""
     dense, conv = {"train": {"batch_size": 100}}, {"train": {"batch_size": 64, "steps_per_call": 1}}
     plane = {"train": {"batch_size": 256}}
     vae = {"importance_samples": 100, "hidden": (200, 200), **dense}
@@ -18,10 +26,10 @@ def table():
         "points": {},
         "small_world": {"network": "mlp"},
     }
-    # Few steps, so that the bound can be summed over all of them: a draw of some is noisy where little is trained.
+    # Few diffusion steps, so that the bound is a sum over all of them; a random subset would be noisy.
     ddpm = {"features": (16, 32), "diffusion_steps": 100, "sampling_steps": 50, **conv}
     tiny = {**ddpm, "features": (16,), "attention": (), "diffusion_steps": 50, "sampling_steps": 25}
-    # Its first stage has a number of steps, the second what is left of the time.
+    # The first stage has a fixed number of steps; the second stage uses the remaining time.
     latent = {
         **ddpm,
         "autoencoder": {"steps": 500, "latent_dim": 16},
@@ -49,23 +57,20 @@ def table():
             "DDPM",
             "experiments.ddpm",
             {"images": ddpm, "points": {**ddpm, "blocks": 3, **plane}, "small_world": tiny},
-            averages_bounds=True,
+            average=enumeration.averaged_bound,
         ),
         Family(
             "latent diffusion",
             "experiments.latent_diffusion",
             {"images": latent, "points": latent_points, "small_world": latent},
-            averages_bounds=True,
+            average=enumeration.averaged_bound,
         ),
     )
 
 
-def vae_log_prob_of_states(config, spec, params):
-    """A VAE's log-probabilities of the small world's states, by quadrature over its latent plane."""
-    import jax
-
+def vae_log_prob_of_states(config: Any, spec: Spec, params: Params) -> np.ndarray:
+    """Computes a VAE's exact log-probabilities of the small world's states by quadrature over its latent plane."""
     from experiments import vae
-    from gm_jax.evaluation import enumeration
 
     _, decoder = vae.networks(config, spec, 1)
     logits = jax.jit(lambda z: decoder.apply({"params": params["vae"]["decoder"]}, z))

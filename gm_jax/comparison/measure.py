@@ -1,13 +1,16 @@
-"""One family on one data set, trained for a time and measured as every other: the numbers of one row of a page.
+"""Trains one family on one data set for a fixed time and measures it: the numbers of one row of the report.
 
-Three kinds of data ask for different numbers: images (likelihood, and distances of samples in feature space), points in
-the plane (a likelihood beside the density's own entropy, and a picture of it), and the exact small world, in which a
-model's whole distribution is held against the data's.
+The numbers depend on the kind of data:
 
-Whatever goes wrong with a family is its own outcome: it is told in its row, and the others go on.
+    images        likelihood, and distances between samples and data in feature space
+    points        likelihood, next to the entropy of the true density, and a picture of the learned density
+    small_world   the model's whole distribution, compared with the distribution of the data
+
+An error in one family is reported in its row; the other families are still measured.
 """
 
 import dataclasses
+import functools
 import importlib
 import traceback
 import types
@@ -27,53 +30,52 @@ from gm_jax.evaluation.results import Record
 from gm_jax.plotting import densities, images
 from gm_jax.runner import evaluate, sample_quality
 from gm_jax.runner.config import OptimizerConfig
-from gm_jax.runner.experiment import Plane
 from gm_jax.runner.run import Run, assemble
+from gm_jax.training.state import TrainState
+from gm_jax.types import Array, Key, Likelihood
 
 _SMALL_WORLD_SAMPLES = 10_000
-_NOISE_DRAWS = 256  # of a family whose likelihood averages over noise,
-_BOUND_DRAWS = 4  # and of one whose bound does
-_ENUMERATED = 4096  # states at a time
-_HELD_OUT = 2_000  # examples of validation and test that are evaluated, at most
+_HELD_OUT = 2_000  # most examples of the validation and test splits that are evaluated
 _BANDWIDTHS = np.geomspace(0.02, 1.0, 18)
 
 
 class Family(NamedTuple):
-    """A row of the table of families.
+    """One row of the table of families.
 
     Attributes:
-        name: as the literature has it.
+        name: the name in the literature.
         module: the experiment, with its `Config` and `build`, e.g. "experiments.vae".
-        settings: kind of data ("images", "points", "small_world") -> fields of `Config` that are not its defaults;
-            without a kind, the family is not for such data. A dict sets fields of a nested part.
-        log_prob_of_states: (config, spec, params) -> [65536] log-probabilities of the small world's states, for a
-            family whose own log_prob is a bound and whose likelihood can yet be had; None for any other.
-        averages_bounds: a draw of its log_prob is a bound on average, and no more: its mean over the noise stays a
-            bound. Otherwise the draw's exponential is the probability on average, as of importance weights and of
-            dequantised densities.
+        settings: kind of data ("images", "points", "small_world") -> fields of `Config` that differ from the defaults.
+            A dict sets fields of a nested part. A family is not trained on kinds that are missing here.
+        log_prob_of_states: (config, spec, params) -> [65536] exact log-probabilities of the small world's states, for a
+            family whose `log_prob` is only a bound; None for any other family.
+        average: how draws of a `log_prob` that is not exact are averaged over their noise in the small world:
+            `enumeration.averaged_probability` if exp(log_prob) is an unbiased estimate of the probability, as for
+            importance weights and dequantised densities; `enumeration.averaged_bound` if log_prob is an unbiased
+            estimate of a bound.
     """
 
     name: str
     module: str
     settings: Mapping[str, Mapping[str, Any]]
     log_prob_of_states: Callable[[Any, Any, Any], np.ndarray] | None = None
-    averages_bounds: bool = False
+    average: Callable[..., enumeration.StateLogProb] = enumeration.averaged_probability
 
 
 class Outcome(NamedTuple):
-    """What came of a family on a data set.
+    """The result of a family on a data set.
 
     Attributes:
-        family: its name.
+        family: name of the family.
         data: name of the data set.
-        error: what went wrong, in a line; None where nothing did.
-        records: everything measured.
+        error: what went wrong, in one line; None if nothing did.
+        records: all measured numbers.
         pictures: "samples" or "density" -> PNG.
         curve: validation over time.
-        num_params: parameters.
-        steps: of training.
-        seconds: of training.
-        samples_per_second: once compiled.
+        num_params: number of parameters.
+        steps: number of training steps.
+        seconds: seconds of training.
+        samples_per_second: speed of sampling after compilation.
     """
 
     family: str
@@ -89,64 +91,70 @@ class Outcome(NamedTuple):
 
 
 def kind_of(data: str) -> str:
-    """What a data set is to a comparison: "images", "points" or "small_world"."""
+    """Returns the kind of a data set: "images", "points" or "small_world"."""
     if data == binary_digits.SMALL_WORLD:
         return "small_world"
     return "points" if data.startswith(toy.PREFIX) else "images"
 
 
 def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
-    """A configuration with some of its fields set; a dict sets fields of a nested configuration."""
+    """Returns the configuration with some fields replaced; a dict replaces fields of a nested configuration."""
     for name, value in settings.items():
         if not hasattr(config, name):
-            raise UserError(f"{type(config).__module__} has no setting {name}.")
+            raise UserError(f"{type(config).__module__} has no setting {name}: correct the row in families.py.")
         nested = isinstance(value, Mapping)
         config = dataclasses.replace(config, **{name: with_settings(getattr(config, name), value) if nested else value})
     return config
 
 
 def configured(family: Family, data: str, *, seed: int) -> tuple[Any, Callable]:
-    """The family's configuration and `build` for a data set: learning rates constant, for the end is not known."""
+    """Returns the family's configuration and `build` for a data set, with constant learning rates.
+
+    A schedule would need the number of steps, which is not known in advance.
+    """
     module = importlib.import_module(family.module)
     config = with_settings(module.Config(), {"data": {"name": data}, "train": {"seed": seed}})
     return _with_constant_rates(with_settings(config, family.settings[kind_of(data)])), module.build
 
 
 def _with_constant_rates(config: Any) -> Any:
-    """A configuration whose every optimiser, in its parts too, has a constant schedule."""
+    """Returns the configuration with a constant schedule for every optimiser, also in nested parts."""
     if isinstance(config, OptimizerConfig):
         return dataclasses.replace(config, schedule="constant")
     parts = {name: value for name, value in vars(config).items() if dataclasses.is_dataclass(value)}
     return dataclasses.replace(config, **{name: _with_constant_rates(part) for name, part in parts.items()})
 
 
-def outcome(
+def measure_family(
     family: Family, data: str, *, seconds: float, seed: int, folder: Path, extractor: features.Extractor | None = None
 ) -> Outcome:
-    """Train a family on a data set for a time and measure it; what goes wrong is in the outcome.
+    """Trains a family on a data set for a fixed time and measures it; an exception becomes the outcome's error.
 
     Args:
-        family: which.
+        family: row of the table of families.
         data: name of the data set.
-        seconds: of training.
-        seed: of training and samples.
-        folder: where pictures go.
-        extractor: of images' features.
+        seconds: seconds of training.
+        seed: seed of training and samples.
+        folder: folder for pictures.
+        extractor: maps images to features; None leaves out distances in feature space.
     """
     if kind_of(data) not in family.settings:
-        return Outcome(family.name, data, error=f"not for {kind_of(data).replace('_', ' ')}")
+        return Outcome(family.name, data, error=f"not trained on {kind_of(data).replace('_', ' ')}")
     try:
         config, build = configured(family, data, seed=seed)
-        return _measured(family, _held_to_size(assemble(config, build, folder)), seconds, folder, extractor)
-    except Exception as error:  # whatever it is: the others go on
+        run = _with_short_splits(assemble(config, build, folder))
+        return _train_and_measure(family, run, seconds, folder, extractor)
+    except Exception as error:  # any error, because the other families must still be measured
         traceback.print_exc()
-        said = str(error).strip().splitlines() or ["no message"]
-        return Outcome(family.name, data, error=f"failed: {type(error).__name__}: {said[0][:300]}")
+        message = str(error).strip().splitlines() or ["no message"]
+        return Outcome(family.name, data, error=f"failed: {type(error).__name__}: {message[0][:300]}")
     finally:
-        jax.clear_caches()  # tens of models in one process
+        jax.clear_caches()  # one process trains tens of models
 
 
-def _measured(family: Family, run: Run, seconds: float, folder: Path, extractor: features.Extractor | None) -> Outcome:
+def _train_and_measure(
+    family: Family, run: Run, seconds: float, folder: Path, extractor: features.Extractor | None
+) -> Outcome:
     seed, spec = run.config.train.seed, run.spec
     trained = train_for_time.train(run, seconds=seconds)
     state, _ = evaluate.calibrated(run, trained.state)
@@ -154,25 +162,28 @@ def _measured(family: Family, run: Run, seconds: float, folder: Path, extractor:
     sample = sample_quality.Sampler(run, state, seed=seed)
     per_second = sample.per_second()
     facts = {"step": trained.step, "seed": seed}
-    kind, shown, prefix = kind_of(spec.name), {}, f"{spec.name}-{family.name}".replace(":", "-").replace(" ", "-")
+    kind, pictures = kind_of(spec.name), {}
+    prefix = f"{spec.name}-{family.name}".replace(":", "-").replace(" ", "-")
     if kind == "images" and extractor is not None:
         records += sample_quality.measure(run, extractor, sample, settings=facts)
     if kind == "points":
         points = sample(2 * _HELD_OUT)
-        plane, more = _plane(run, points, facts)
+        log_density, more = _log_density(run, state, points, facts)
         records += more
-        shown["density"] = folder / f"{prefix}-density.png"
-        densities.draw(shown["density"], plane, state.eval_params, state.model_state, run.splits["validation"]["x"])
+        pictures["density"] = folder / f"{prefix}-density.png"
+        densities.draw_density(pictures["density"], log_density, run.splits["validation"]["x"])
     if kind == "small_world":
-        records += _small_world(family, run, state, sample, facts)
-    shown["samples"] = folder / f"{prefix}-samples.png"
-    images.draw(shown["samples"], images.as_grid(sample(2000 if kind == "points" else 100)), spec)
+        p, samples = binary_digits.small_world_probabilities(), sample(_SMALL_WORLD_SAMPLES)
+        log_prob = log_prob_of_states(family, run, state, p)
+        records += enumeration.measure(p, samples, log_prob, data=spec.name, settings=facts)
+    pictures["samples"] = folder / f"{prefix}-samples.png"
+    images.draw_grid(pictures["samples"], images.as_grid(sample(2000 if kind == "points" else 100)), spec.levels)
     named = tuple(record._replace(settings={"family": family.name, **record.settings}) for record in records)
     return Outcome(
         family.name,
         spec.name,
         records=named,
-        pictures=shown,
+        pictures=pictures,
         curve=tuple(trained.curve),
         num_params=sum(leaf.size for leaf in jax.tree.leaves(state.eval_params)),
         steps=trained.steps,
@@ -181,8 +192,8 @@ def _measured(family: Family, run: Run, seconds: float, folder: Path, extractor:
     )
 
 
-def _held_to_size(run: Run) -> Run:
-    """The run with its held-out splits cut short: draws of a known density are as good by thousands as by tens."""
+def _with_short_splits(run: Run) -> Run:
+    """Returns the run with at most `_HELD_OUT` validation and test examples, which are enough and save time."""
     splits = {
         split: arrays if split == "train" else {name: array[:_HELD_OUT] for name, array in arrays.items()}
         for split, arrays in run.splits.items()
@@ -190,14 +201,17 @@ def _held_to_size(run: Run) -> Run:
     return run._replace(splits=splits)
 
 
-def _plane(run: Run, points: np.ndarray, facts: dict) -> tuple[Plane, list[Record]]:
-    """The learned density, and the likelihood of a family that has none but its samples."""
+def _log_density(
+    run: Run, state: TrainState, points: np.ndarray, facts: Mapping[str, Any]
+) -> tuple[densities.LogDensityFn, list[Record]]:
+    """Returns the learned density and, for a family without one, its likelihood by kernels on samples [N, 2]."""
     if run.experiment.plane is not None:
-        return Plane(run.experiment.plane.log_density), []
+        log_density = run.experiment.plane.log_density
+        return functools.partial(jax.jit(log_density), state.eval_params, state.model_state), []
     log_prob = run.experiment.model.log_prob
     if log_prob is not None:
-        key = jax.random.key(0)
-        return Plane(lambda params, model_state, x: log_prob(params, model_state, key, x).log_prob), []
+        compiled, key = jax.jit(log_prob), jax.random.key(0)
+        return lambda x: compiled(state.eval_params, state.model_state, key, x).log_prob, []
     chosen = kde.choose_bandwidth(jnp.asarray(run.splits["validation"]["x"]), points, jnp.asarray(_BANDWIDTHS))
     log_density = kde.log_density(jnp.asarray(run.splits["test"]["x"]), points, chosen.bandwidth)
     record = Record(
@@ -211,77 +225,45 @@ def _plane(run: Run, points: np.ndarray, facts: dict) -> tuple[Plane, list[Recor
         examples=len(log_density),
         settings={**facts, "kernel density, centres": len(points), "bandwidth": float(chosen.bandwidth)},
     )
-    return Plane(lambda params, model_state, x: kde.log_density(x, points, chosen.bandwidth)), [record]
+    return lambda x: kde.log_density(x, points, chosen.bandwidth), [record]
 
 
-def _small_world(family: Family, run: Run, state, sample: Callable, facts: dict) -> list[Record]:
-    """The exact numbers: what the model costs by its own distribution, and whether its sampler draws from it."""
-    p = binary_digits.small_world_probabilities()
-    seen = enumeration.frequencies(sample(_SMALL_WORLD_SAMPLES))
-    rows = [("tv_samples_to_data", enumeration.total_variation(seen, p), "total variation", "score", {})]
-    log_q, kind, way = log_probs_of_states(family, run, state, p)
-    if log_q is not None:
-        rows.append(("nll_of_world", enumeration.cross_entropy(p, log_q), "nats", kind, {"by": way}))
-        rows.append(("kl_to_world", enumeration.kl_divergence(p, log_q), "nats", kind, {"by": way}))
-    if log_q is not None and kind == "exact":
-        q = np.exp(log_q)
-        mean, deviation = enumeration.expected_total_variation(q, _SMALL_WORLD_SAMPLES)
-        expected = {"of_exact_draws": mean, "of_exact_draws_sd": deviation, "sum_of_q": float(q.sum())}
-        rows.append(("tv_samples_to_model", enumeration.total_variation(seen, q), "total variation", "score", expected))
-    return [
-        Record(
-            name=name,
-            value=value if np.isfinite(value) else None,
-            unit=unit,
-            kind=kind,
-            data=run.spec.name,
-            measure="binary",
-            split="the distribution itself",
-            examples=_SMALL_WORLD_SAMPLES if name.startswith("tv") else len(p),
-            settings={**facts, **settings},
-        )
-        for name, value, unit, kind, settings in rows
-    ]
+def log_prob_of_states(family: Family, run: Run, state: TrainState, p: np.ndarray) -> enumeration.StateLogProb | None:
+    """Computes a model's log-probabilities of the small world's states; None if it has only a density or none at all.
 
-
-def log_probs_of_states(family: Family, run: Run, state, p: np.ndarray) -> tuple[np.ndarray | None, str, str]:
-    """A model's log-probabilities of all states, what kind of statement they are, and how they were had.
-
-    Where they are an average over noise, only those of states that occur are computed; the others are NaN.
+    Args:
+        family: row of the table of families.
+        run: the trained run.
+        state: state to evaluate.
+        p: [65536] probabilities of the states under the data.
     """
     if family.log_prob_of_states is not None:
-        return family.log_prob_of_states(run.config, run.spec, state.eval_params), "exact", "quadrature"
+        log_q = family.log_prob_of_states(run.config, run.spec, state.eval_params)
+        return enumeration.StateLogProb(log_q, "exact", "quadrature")
     if run.experiment.model.log_prob is None:
-        return None, "", ""
+        return None
     states = enumeration.all_states(16).reshape(-1, *run.spec.shape)
 
     @jax.jit
-    def log_prob(x, key):
+    def log_prob(x: Array, key: Key) -> Likelihood:
         return run.experiment.model.log_prob(state.eval_params, state.model_state, key, x)
 
-    likelihood = jax.eval_shape(log_prob, states[:_ENUMERATED], jax.random.key(0))
-    if likelihood.measure == "continuous":  # a density around the states, not their probability
-        return None, "", ""
-    if likelihood.kind == "exact":
-        key, chunks = jax.random.key(0), range(0, len(states), _ENUMERATED)
-        all_log_q = [np.asarray(log_prob(states[k : k + _ENUMERATED], key).log_prob, np.float64) for k in chunks]
-        return np.concatenate(all_log_q), "exact", "enumeration"
-    occur = np.flatnonzero(p)
-    num_draws = _BOUND_DRAWS if family.averages_bounds else _NOISE_DRAWS
-    keys = jax.random.split(jax.random.key(0), num_draws)
-    draws = np.stack([np.asarray(log_prob(states[occur], key).log_prob, np.float64) for key in keys])
-    log_q, way = np.full(len(p), np.nan), f"mean over {num_draws} draws of the noise"
-    if family.averages_bounds:
-        log_q[occur] = draws.mean(axis=0)
-        return log_q, likelihood.kind, way
-    log_q[occur] = np.logaddexp.reduce(draws, axis=0) - np.log(num_draws)
-    return log_q, "estimate", way
+    likelihood = jax.eval_shape(log_prob, states[:1], jax.random.key(0))
+    if likelihood.measure == "continuous":  # a density around the states is not their probability
+        return None
+    return (
+        enumeration.enumerated(log_prob, states) if likelihood.kind == "exact" else family.average(log_prob, states, p)
+    )
 
 
-def reference(data: str, extractor: features.Extractor | None = None) -> Outcome:
-    """The data themselves as a row: what no model can beat but by chance.
+def measure_data(data: str, extractor: features.Extractor | None = None) -> Outcome:
+    """Measures the data themselves: the reference scores, which a model can beat only by chance.
 
-    Their entropy where it is known; held-out images against the training split, fewer than a model's samples.
+    These are the entropy, if it is known, and the distances between held-out and training images.
+
+    Args:
+        data: name of the data set.
+        extractor: maps images to features; None leaves out distances in feature space.
     """
     spec, splits = sources.load(data)
     kind, rows = kind_of(data), []
@@ -302,7 +284,7 @@ def reference(data: str, extractor: features.Extractor | None = None) -> Outcome
             for x in (splits["train"]["x"], held_out)
         )
         settings = {**settings, "generated": "validation and test"}
-        records = sample_metrics.records(
+        records = sample_metrics.measure(
             extractor, real, other, data=data, measure=spec.measure, real_split="train", settings=settings
         )
     return Outcome("the data", data, records=tuple(records))

@@ -1,99 +1,128 @@
-"""A comparison as a page: report.html with its pictures inside, the same as report.md, and results.json.
+"""Writes a comparison as a page: report.html with its pictures embedded, report.md and results.json.
 
-A table for each data set, a row for each family, in the order of the families; one that failed has its error in its
-row. Every likelihood carries its sign and kind, every distance its extractor and the numbers of samples.
+Each data set has a table, and each family a row in it; the row of a family that failed shows its error. Every
+likelihood carries its sign, kind and measure, every distance its extractor and the numbers of samples. The layout is in
+templates/.
 """
 
 import base64
-import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jinja2
 import numpy as np
 
 from gm_jax.comparison.measure import Outcome, kind_of
 from gm_jax.evaluation import results
 from gm_jax.evaluation.results import Record
+from gm_jax.plotting import images
 from gm_jax.runner.folder import write_text
 
-_SIGNS = {"exact": "=", "lower_bound": "≤", "upper_bound": "≥", "estimate": "≈", "score": ""}
-_KINDS = {
-    "exact": "exact",
-    "lower_bound": "bound",
-    "upper_bound": "bound from below",
-    "estimate": "estimate",
-    "score": "",
-}
+_SIGNS = {"=": "=", "<=": "≤", ">=": "≥", "~": "≈"}
 _TITLES = {"images": "Images", "points": "Points in the plane", "small_world": "The exact small world"}
 _NOTES = {
-    "images": "Negative log-likelihood of the test split: a smaller one is better. = is exact; ≤ is a bound: the true "
-    "one is at most this; ≈ is an estimate; that of GANs, of a density by kernels on their samples, compares with no "
-    "other family's. Distances and scores compare samples with as many training images, by the "
-    "features of the extractor that their column names; they are no FIDs. A smaller distance and a larger score are "
-    "better. The row of the data compares held-out images, of which there are fewer, with the training images.",
-    "points": "Negative log-likelihood of the test split, a density, beside the entropy of the true one, which no "
-    "model can stay below but by the chance of the split.",
-    "small_world": "16 binary pixels, 65,536 states, and the data's probability of each is known. The bound and the "
-    "reported number are of draws; the true one is the expectation under the data, by enumeration of all states or by "
-    "quadrature over the latent plane (=), or by a mean over the noise that the model averages (≈; of bounds, "
-    "which it stays, ≤). TV: total variation of 10,000 samples; in brackets what exact draws would have. A sampler "
-    "whose own is much larger does not draw from its model.",
+    "images": "Negative log-likelihood of the test split; smaller is better. = is exact; ≤ is an upper bound: the true "
+    "value is at most this; ≥ is a lower bound: the true value is at least this; ≈ is an estimate. Compare only values "
+    "of the same measure: the continuous estimate of a GAN, from kernels on its samples, is not comparable with the "
+    "others. Distances and scores compare samples with as many training images, by the features of the extractor that "
+    "heads the column; they are not FIDs. Smaller distances and larger scores are better. The row of the data compares "
+    "held-out images, which are fewer, with training images.",
+    "points": "Negative log-likelihood of the test split under a density, next to the entropy of the true density, "
+    "which a model can beat only by chance.",
+    "small_world": "16 binary pixels have 65,536 states, and the probability of each under the data is known. The "
+    "-ELBO and reported NLL are test-split means. The true NLL is the expectation under the data: exact (=) by "
+    "enumeration of all states or by quadrature over the latent plane; otherwise a mean over the model's noise, which "
+    "is an estimate (≈) or, for an average of bounds, a bound (≤). TV is the total variation of 10,000 samples; "
+    "brackets show its expectation for exact draws. A sampler with a much larger value does not draw from its model.",
 }
 
 
-class Table(NamedTuple):
-    """Rows of cells, a cell being (main text, small text); a row of one cell is a message beside its name."""
+class Cell(NamedTuple):
+    """The text of a cell: a main text, and a small text below it or in brackets."""
 
-    columns: tuple[tuple[str, str], ...]
-    rows: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    main: str
+    small: str = ""
 
 
-Cell = tuple[str, str]
-Column = tuple[str, str, Callable[[Outcome], Cell]]
+class Row(NamedTuple):
+    """The row of a family; the cells of a row with an error are the error and blanks."""
+
+    family: str
+    cells: tuple[Cell, ...]
+    error: str | None
+
+
+class Section(NamedTuple):
+    """The table and the pictures of one data set; `pictures` are (caption, PNG)."""
+
+    title: str
+    data: str
+    note: str
+    heads: tuple[Cell, ...]
+    rows: tuple[Row, ...]
+    pictures: tuple[tuple[str, Path], ...]
+
+
+class Column(NamedTuple):
+    """A column: its title, the record that its head describes ("" for none), and its cells."""
+
+    title: str
+    record: str
+    cell: Callable[[Outcome], Cell]
 
 
 def write(folder: Path, outcomes: Sequence[Outcome], facts: Mapping[str, str]) -> Path:
-    """Write report.html, report.md and results.json; returns the first.
+    """Writes report.html, report.md and results.json, and returns the path of report.html.
 
     Args:
-        folder: where to; pictures of the outcomes lie in it.
-        outcomes: in the order of the rows; those of one data set are one table.
-        facts: what is to be said of all, by name: time, machine, versions.
+        folder: folder to write to; it holds the pictures of the outcomes.
+        outcomes: one outcome per row, in the order of the rows; each data set becomes a table.
+        facts: name -> value of what applies to all rows: time, machine, versions.
     """
-    names = list(dict.fromkeys(outcome.data for outcome in outcomes))
-    sections = []
-    for data in names:
-        mine = [outcome for outcome in outcomes if outcome.data == data]
-        sections.append((data, table(mine), _pictures(mine, _curves(folder, data, mine))))
-    write_text(folder / "report.md", _markdown(sections, facts))
-    write_text(folder / "report.html", _html(sections, facts))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gm_jax.comparison"),
+        autoescape=jinja2.select_autoescape(["html.jinja"]),
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"embedded": _embedded, "inline": _inline}
+    sections = [section(folder, data, outcomes) for data in dict.fromkeys(outcome.data for outcome in outcomes)]
+    for name in ("report.md", "report.html"):
+        template = environment.get_template(f"{name}.jinja")
+        write_text(folder / name, template.render(sections=sections, facts=facts))
     results.write(folder / "results.json", [record for outcome in outcomes for record in outcome.records])
     return folder / "report.html"
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
-    """The table of one data set."""
-    columns = _COLUMNS[kind_of(outcomes[0].data)]
-    rows = []
-    for outcome in outcomes:
-        cells = ((outcome.error, ""),) if outcome.error else tuple(cell(outcome) for _, _, cell in columns)
-        rows.append((outcome.family, cells))
-    heads = [(title, _said_of(outcomes, name) if name else "") for title, name, _ in columns]
-    return Table((("Family", ""), *heads), tuple(rows))
+def section(folder: Path, data: str, outcomes: Sequence[Outcome]) -> Section:
+    """Returns the section of one data set, and draws its validation curves."""
+    outcomes, kind = [outcome for outcome in outcomes if outcome.data == data], kind_of(data)
+    pictures = [(f"{o.family}: {what}", path) for o in outcomes for what, path in o.pictures.items()]
+    curves = _draw_curves(folder, data, outcomes)
+    return Section(
+        title=_TITLES[kind],
+        data=data,
+        note=_NOTES[kind],
+        heads=tuple(Cell(column.title, _head(outcomes, column.record)) for column in _COLUMNS[kind]),
+        rows=tuple(_row(outcome, _COLUMNS[kind]) for outcome in outcomes),
+        pictures=tuple(pictures + ([("validation over time", curves)] if curves else [])),
+    )
 
 
-def _said_of(outcomes: Sequence[Outcome], name: str) -> str:
-    """What the head of a column says of its records: the extractor and the number of real images, or the measure."""
-    found = [record for outcome in outcomes for record in outcome.records if record.name.split("[")[0] == name]
-    extractors = {
-        f"{record.settings['extractor']}, {record.settings['num_real']:,} real"
-        if "num_real" in record.settings
-        else record.settings["extractor"]
-        for record in found
-        if "extractor" in record.settings
-    }
-    return "; ".join(sorted(extractors or {record.measure for record in found}))
+def _row(outcome: Outcome, columns: Sequence[Column]) -> Row:
+    if outcome.error:
+        return Row(outcome.family, (Cell(outcome.error), *[Cell("")] * (len(columns) - 1)), outcome.error)
+    return Row(outcome.family, tuple(column.cell(outcome) for column in columns), None)
+
+
+def _head(outcomes: Sequence[Outcome], name: str) -> str:
+    """Describes the records of a column: their extractor and number of real images, or their measures."""
+    heads = set()
+    for record in (r for outcome in outcomes for r in outcome.records if r.name.split("[")[0] == name):
+        extractor, num_real = (record.settings.get(key) for key in ("extractor", "num_real"))
+        heads.add((extractor or record.measure) + (f", {num_real:,} real" if num_real else ""))
+    return "; ".join(sorted(heads))
 
 
 def _find(outcome: Outcome, name: str, unit: str | None = None) -> Record | None:
@@ -101,185 +130,88 @@ def _find(outcome: Outcome, name: str, unit: str | None = None) -> Record | None
     return next(found, None)
 
 
-def _number(name: str, unit: str | None = None, digits: int = 2, note: str | None = None) -> Callable[[Outcome], Cell]:
-    """The cell of a record: its sign and value, and its kind or one of its settings below."""
+def _likelihood(name: str, unit: str = "nats", digits: int = 3) -> Callable[[Outcome], Cell]:
+    """Makes cells of -log p: sign and value, and below them kind, measure, K and method."""
 
     def cell(outcome: Outcome) -> Cell:
         record = _find(outcome, name, unit)
         if record is None:
-            return "-", ""
-        if record.value is None:
-            return "not finite", ""
-        said = _KINDS[record.kind]
-        if "K" in record.settings and record.kind == "lower_bound":
-            said = f"{said}, K = {record.settings['K']}"
-        if record.measure == "continuous" and kind_of(outcome.data) != "points":
-            said = f"{said}, a density"
-        if note is not None and note in record.settings:
-            value = record.settings[note]
-            said = f"[{value:.{digits}f}]" if isinstance(value, float) else str(value)
-        if record.kind == "score" and "standard_deviation" in record.settings and note is None:
-            said = f"± {record.settings['standard_deviation']:.{digits}f}"
-        elif note == "num_generated":
-            said = f"{record.settings[note]:,} samples"
-        return f"{_SIGNS[record.kind]} {record.value:.{digits}f}".strip(), said
+            return Cell("-")
+        words = [results.KIND_OF_NLL[record.kind], record.measure]
+        words += [f"K = {record.settings['K']}"] if "K" in record.settings else []
+        words += [f"by {record.settings['by']}"] if "by" in record.settings else []
+        sign = _SIGNS[results.SIGN_OF_NLL[record.kind]]
+        return Cell("not finite" if record.value is None else f"{sign} {record.value:.{digits}f}", ", ".join(words))
+
+    return cell
+
+
+def _score(name: str, digits: int = 2, note: str = "") -> Callable[[Outcome], Cell]:
+    """Makes cells of a score; below it stands `note`, a format of the record's settings, if it has them."""
+
+    def cell(outcome: Outcome) -> Cell:
+        record = _find(outcome, name)
+        if record is None:
+            return Cell("-")
+        try:
+            small = note.format(**record.settings)
+        except KeyError:
+            small = ""
+        return Cell("not finite" if record.value is None else f"{record.value:.{digits}f}", small)
 
     return cell
 
 
 def _rounded(value: float) -> str:
-    """To three digits, for a speed has no more."""
+    """Rounds to three digits, because a speed is not known better."""
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 10 else f"{value:.2g}"
 
 
-_SPEED: tuple[Column, ...] = (
-    ("Samples / s", "", lambda o: (_rounded(o.samples_per_second) if o.samples_per_second else "-", "")),
-    ("Parameters", "", lambda o: (f"{o.num_params:,}" if o.num_params else "-", "")),
-    ("Training", "", lambda o: (f"{o.seconds:.1f} s", f"{o.steps:,} steps") if o.steps else ("-", "")),
+_SPEED = (
+    Column("Samples / s", "", lambda o: Cell(_rounded(o.samples_per_second) if o.samples_per_second else "-")),
+    Column("Parameters", "", lambda o: Cell(f"{o.num_params:,}" if o.num_params else "-")),
+    Column("Training", "", lambda o: Cell(f"{o.seconds:.1f} s", f"{o.steps:,} steps") if o.steps else Cell("-")),
 )
-_COLUMNS: dict[str, tuple[Column, ...]] = {
+_COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "images": (
-        ("Test NLL, nats", "nll", _number("nll", "nats")),
-        ("bits / dim", "", _number("nll", "bits/dim", 3)),
-        ("Fréchet distance", "frechet", _number("frechet", note="num_generated")),
-        ("Inception Score", "inception_score", _number("inception_score")),
-        ("Precision", "precision", _number("precision")),
-        ("Recall", "recall", _number("recall")),
+        Column("Test NLL, nats", "nll", _likelihood("nll", digits=2)),
+        Column("Test NLL, bits / dim", "nll", _likelihood("nll", "bits/dim")),
+        Column("Fréchet distance", "frechet", _score("frechet", note="{num_generated:,} samples")),
+        Column("Inception Score", "inception_score", _score("inception_score", note="± {standard_deviation:.2f}")),
+        Column("Precision", "precision", _score("precision")),
+        Column("Recall", "recall", _score("recall")),
         *_SPEED,
     ),
-    "points": (("Test NLL, nats", "nll", _number("nll", "nats", 3)), *_SPEED),
+    "points": (Column("Test NLL, nats", "nll", _likelihood("nll")), *_SPEED),
     "small_world": (
-        ("-ELBO, nats", "", _number("negative_elbo", "nats", 3)),
-        ("Reported NLL, nats", "", _number("nll", "nats", 3)),
-        ("True NLL, nats", "", _number("nll_of_world", "nats", 3, "by")),
-        ("KL from the data", "", _number("kl_to_world", "nats", 3)),
-        ("TV to its own p", "", _number("tv_samples_to_model", None, 3, "of_exact_draws")),
-        ("TV to the data", "", _number("tv_samples_to_data", None, 3)),
+        Column("-ELBO, nats", "negative_elbo", _likelihood("negative_elbo")),
+        Column("Reported NLL, nats", "nll", _likelihood("nll")),
+        Column("True NLL, nats", "nll_of_world", _likelihood("nll_of_world")),
+        Column("KL from the data, nats", "kl_to_world", _likelihood("kl_to_world")),
+        Column("TV to its own p", "", _score("tv_samples_to_model", 3, "[{of_exact_draws:.3f}]")),
+        Column("TV to the data", "", _score("tv_samples_to_data", 3)),
         *_SPEED,
     ),
 }
 
 
-def _curves(folder: Path, data: str, outcomes: Sequence[Outcome]) -> Path | None:
-    """Validation over time of all families in one picture; None where none was validated."""
-    from matplotlib.figure import Figure
-
-    curves = {o.family: np.array([(m.seconds, m.value) for m in o.curve]) for o in outcomes if o.curve}
-    curves = {name: curve[np.isfinite(curve[:, 1])] for name, curve in curves.items()}
-    if not any(map(len, curves.values())):
-        return None
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for index, (name, curve) in enumerate(curves.items()):
-        axes.plot(*curve.T, marker="o", ms=3, label=name, ls="-" if index < 10 else "--")
-    # The worst family's first moments leave the picture, rather than flatten it.
-    ends = np.array([curve[-1, 1] for curve in curves.values() if len(curve)])
-    low, spread = ends.min(), max(np.median(ends) - ends.min(), 0.05 * abs(ends.min()), 0.1)
-    axes.set_ylim(low - 0.2 * spread, low + 5.0 * spread)
-    axes.set_xlabel("seconds of training")
-    axes.set_ylabel("validation -log p, nats")
-    axes.legend(fontsize="small", ncols=2)
-    path = folder / f"{data.replace(':', '-')}-curves.png"
-    figure.savefig(path, dpi=120)
-    return path
+def _draw_curves(folder: Path, data: str, outcomes: Sequence[Outcome]) -> Path | None:
+    """Draws the validation of all families over time in one picture; returns None if no family was validated."""
+    curves = {}
+    for outcome in outcomes:
+        points = np.array([(moment.seconds, moment.value) for moment in outcome.curve]).reshape(-1, 2)
+        points = points[np.isfinite(points[:, 1])]
+        if len(points):
+            kind, measure = outcome.curve[0].kind, outcome.curve[0].measure
+            curves[f"{outcome.family} ({_SIGNS[results.SIGN_OF_NLL[kind]]} {measure})"] = points
+    return images.draw_validation(folder / f"{data.replace(':', '-')}-curves.png", curves) if curves else None
 
 
-def _pictures(outcomes: Sequence[Outcome], curves: Path | None) -> list[tuple[str, Path]]:
-    """(caption, file) of everything to be shown of a data set."""
-    shown = [(f"{o.family}: {what}", path) for o in outcomes for what, path in o.pictures.items()]
-    return [*shown, *([("validation over time", curves)] if curves else [])]
-
-
-def _markdown(sections: Sequence, facts: Mapping[str, str]) -> str:
-    lines = ["# All families side by side", "", *(f"* {name}: {said}" for name, said in facts.items())]
-    for data, made, shown in sections:
-        kind = kind_of(data)
-        heads = [title + (f" ({small})" if small else "") for title, small in made.columns]
-        lines += ["", f"## {_TITLES[kind]}: {data}", "", _NOTES[kind], "", "| " + " | ".join(heads) + " |"]
-        lines += ["|" + " --- |" * len(heads)]
-        for name, cells in made.rows:
-            texts = [main + (f" ({small})" if small else "") for main, small in cells]
-            texts += [""] * (len(heads) - 1 - len(texts))
-            lines.append("| " + " | ".join(text.replace("|", "\\|") for text in (name, *texts)) + " |")
-        lines += ["", *(f"![{caption}]({path.name})" for caption, path in shown)]
-    return "\n".join(lines) + "\n"
-
-
-def _html(sections: Sequence, facts: Mapping[str, str]) -> str:
-    e = html.escape
-    parts = [f"<li><b>{e(name)}</b> {e(said)}</li>" for name, said in facts.items()]
-    body = [f"<h1>All families side by side</h1><ul class=facts>{''.join(parts)}</ul>"]
-    for data, made, shown in sections:
-        kind = kind_of(data)
-        body.append(f"<section><h2>{e(_TITLES[kind])} <small>{e(data)}</small></h2><p>{e(_NOTES[kind])}</p>")
-        heads = "".join(f"<th scope=col>{_cell(e, head)}</th>" for head in made.columns)
-        rows = [_html_row(e, name, cells, len(made.columns)) for name, cells in made.rows]
-        shown_table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        body.append(f"<div class=wide>{shown_table}</div>")
-        figures = [
-            f"<figure{' class=large' if _is_large(path) else ''}><img alt='{e(caption)}' src='{_embedded(path)}'>"
-            f"<figcaption>{e(caption)}</figcaption></figure>"
-            for caption, path in shown
-        ]
-        body.append(f"<div class=pictures>{''.join(figures)}</div></section>")
-    return _PAGE.replace("BODY", "\n".join(body))
-
-
-def _html_row(e: Callable, name: str, cells: tuple[Cell, ...], num_columns: int) -> str:
-    head = f"<tr data-family='{e(name)}'><th scope=row>{e(name)}</th>"
-    if len(cells) == 1:
-        return f"{head}<td class=message colspan={num_columns - 1}>{e(cells[0][0])}</td></tr>"
-    return head + "".join(f"<td>{_cell(e, cell)}</td>" for cell in cells) + "</tr>"
-
-
-def _cell(e: Callable, cell: Cell) -> str:
-    main, small = cell
-    return e(main) + (f"<small>{e(small)}</small>" if small else "")
-
-
-def _is_large(path: Path) -> bool:
-    return path.stem.endswith(("-density", "-curves"))
+def _inline(cell: Cell) -> str:
+    """Formats a cell for a Markdown table."""
+    return (f"{cell.main} ({cell.small})" if cell.small else cell.main).replace("|", "\\|")
 
 
 def _embedded(path: Path) -> str:
+    """Returns a PNG as a data URL."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>All families side by side</title>
-<style>
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --accent: #0b65c2; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 75rem; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.2; }
-h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
-h2 small { font-weight: normal; opacity: .7; }
-p { max-width: 48rem; }
-.facts { padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; font-size: .9rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .7rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
-thead th { vertical-align: bottom; min-width: 5rem; }
-td, tbody th { white-space: nowrap; }
-th:first-child { text-align: left; position: sticky; left: 0; background: Canvas; }
-tbody tr:hover td { background: var(--soft); }
-td small, th small { display: block; font-weight: normal; font-size: .75rem; opacity: .7; }
-td.message { text-align: left; font-style: italic; opacity: .8; white-space: normal; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 45%), 1fr)); gap: 1rem;
-  margin-top: 1.5rem; align-items: start; }
-figure { margin: 0; }
-figure.large { grid-column: span 2; }
-figcaption { font-size: .85rem; opacity: .8; }
-img { display: block; width: 100%; height: auto; background: white; border-radius: 4px; }
-@media (max-width: 40rem) { th, td { padding: .3rem .5rem; } }
-</style>
-</head>
-<body>
-BODY
-</body>
-</html>
-"""

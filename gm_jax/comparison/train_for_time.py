@@ -1,8 +1,8 @@
-"""Training for a time instead of a number of steps: what an equal share for every family is.
+"""Trains a run for a fixed time instead of a number of steps, so that every family gets the same share.
 
-The clock counts calls of the train step alone. Compiling, which is over before it starts, validation and everything
-else that is not training stop it. The state that is kept is the best on validation; the last, where there is no
-likelihood to choose by, or one of kernels on samples alone.
+The clock counts only calls of the train step; it stops during compilation, validation and everything else. The state
+with the best validation is kept. If there is no likelihood to choose by, or only one from kernels on samples, the last
+state is kept.
 """
 
 import time
@@ -12,38 +12,44 @@ from typing import NamedTuple
 import jax
 
 from gm_jax.data import pipeline
+from gm_jax.evaluation.likelihood import LikelihoodSummary
 from gm_jax.runner import evaluate
 from gm_jax.runner.run import Run
 from gm_jax.training import loop
 from gm_jax.training.state import TrainState
+from gm_jax.types import Batch, LikelihoodKind, Metrics
 
-_MOST_STEPS = 10**9  # of a schedule that time ends
+_MOST_STEPS = 10**9  # for a schedule that ends by time
 
 
 class Moment(NamedTuple):
-    """Where a training stood.
+    """The validation at one moment of a training.
 
     Attributes:
-        seconds: of training.
+        seconds: seconds of training.
         step: number of steps.
         value: validation -log p, nats; smaller is better.
+        kind: kind of the log-likelihood, see `types.Likelihood`.
+        measure: measure of the log-likelihood.
     """
 
     seconds: float
     step: int
     value: float
+    kind: LikelihoodKind
+    measure: str
 
 
 class Trained(NamedTuple):
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
-        state: to evaluate.
-        step: its step.
-        steps: taken in all.
-        seconds: of training in all.
-        compile_seconds: before the clock started.
-        curve: validation over time; empty where there is none.
+        state: state to evaluate.
+        step: step of that state.
+        steps: number of steps taken.
+        seconds: seconds of training.
+        compile_seconds: seconds before the clock started.
+        curve: validation over time; empty without a validation.
     """
 
     state: TrainState
@@ -55,7 +61,7 @@ class Trained(NamedTuple):
 
 
 class _Clock:
-    """Seconds while it runs."""
+    """A stopwatch that can be started and stopped repeatedly."""
 
     def __init__(self):
         self._passed, self._since = 0.0, None
@@ -70,71 +76,87 @@ class _Clock:
         return self._passed + (0.0 if self._since is None else time.perf_counter() - self._since)
 
 
+class _Selection:
+    """Validates with the clock stopped, and keeps the best state: the effects of the training loop."""
+
+    def __init__(self, clock: _Clock, evaluator: Callable[[TrainState, str], LikelihoodSummary] | None):
+        self._clock, self._evaluator, self._best = clock, evaluator, None
+        self.curve: list[Moment] = []
+        self.state, self.step, self.last_step = None, 0, 0
+
+    def validate(self, step: int, state: TrainState) -> float | None:
+        """Stops the clock, and returns the validation log-likelihood if there is one."""
+        jax.block_until_ready(state)
+        self._clock.stop()
+        if self._evaluator is None:
+            return None
+        summary = self._evaluator(state, "validation")
+        self.curve.append(Moment(self._clock.seconds(), step, -summary.mean, summary.kind, summary.measure))
+        return summary.mean
+
+    def save(self, step: int, state: TrainState, validation: float | None) -> None:
+        """Keeps the state if it is the best so far, or if nothing compares states; starts the clock again."""
+        if validation is None:  # without a validation, or at the end between two validations
+            validation = self.validate(step, state)
+        if self.state is None or validation is None or validation > self._best:
+            # A copy, because the next step donates the buffers.
+            self.state, self.step, self._best = jax.device_get(state), step, validation
+        self.last_step = step
+        self._clock.start()
+
+
 def train(run: Run, *, seconds: float, validations: int = 8) -> Trained:
-    """Train a run for a time.
+    """Trains a run for a fixed time.
 
     Args:
-        run: with data; its `config.train.steps` plays no role, its schedules should not depend on it.
-        seconds: of training.
-        validations: about how many, evenly over the time.
+        run: with data. `config.train.steps` is ignored, so schedules should not depend on it.
+        seconds: seconds of training.
+        validations: approximate number of validations, evenly spaced in time.
     Raises:
         NonFiniteError: a metric was not finite.
     """
     config = run.config.train
-    step_fn = run.train_step()
     size = config.steps_per_call
 
-    def batches(step: int):
+    def batches(step: int) -> Batch:
         split = run.splits["train"]
         host = pipeline.train_batches(split, config.batch_size, config.seed, step, size, run.strategy.shard)
         return run.strategy.place_batches(host)
 
     started = time.perf_counter()
-    compiled = run.strategy.compile(step_fn)
-    call_seconds = _seconds_of_a_call(compiled, run, batches)
-    log_prob = run.experiment.validation or run.experiment.model.log_prob
-    # Of kernels on samples, which want a bandwidth first, validation says too little to choose by.
-    watched = log_prob is not None and run.experiment.calibrate is None
-    evaluator = None if not watched else evaluate.evaluator(run, log_prob, seed=config.seed)
+    compiled = run.strategy.compile(run.train_step())
+    every = max(1, round(seconds / validations / _seconds_per_call(compiled, run, batches))) * size
+    clock = _Clock()
+    selection = _Selection(clock, _evaluator(run))
     state = run.strategy.place(run.initial_state())
     compile_seconds = time.perf_counter() - started
-    every = max(1, round(seconds / validations / call_seconds)) * size
     schedule = loop.Schedule(every * _MOST_STEPS, size, log_every=every, checkpoint_every=every)
-    clock, kept, curve = _Clock(), {}, []
-
-    def validate(step: int, state: TrainState) -> float | None:
-        jax.block_until_ready(state)
-        clock.stop()
-        if evaluator is None:
-            return None
-        curve.append(Moment(clock.seconds(), step, -evaluator(state, "validation").mean))
-        return -curve[-1].value
-
-    def save(step: int, state: TrainState, validation: float | None) -> None:
-        if validation is None:  # nothing to choose by, or the end between two validations
-            validation = validate(step, state)
-        if not kept or validation is None or validation > kept["value"]:
-            # The buffers are donated to the next step.
-            kept.update(state=jax.device_get(state), step=step, value=validation)
-        kept["last"] = step
-        clock.start()
-
     effects = loop.Effects(
         log=lambda step, values: None,
-        validate=validate,
-        save=save,
+        validate=selection.validate,
+        save=selection.save,
         interrupted=lambda: clock.seconds() >= seconds,
     )
     clock.start()
     loop.fit(state, compiled, batches, schedule, effects)
     clock.stop()
-    return Trained(
-        run.strategy.place(kept["state"]), kept["step"], kept["last"], clock.seconds(), compile_seconds, curve
-    )
+    best = run.strategy.place(selection.state)
+    return Trained(best, selection.step, selection.last_step, clock.seconds(), compile_seconds, selection.curve)
 
 
-def _seconds_of_a_call(compiled: Callable, run: Run, batches: Callable) -> float:
-    """The second call's time; the first compiles. The state that they train is thrown away."""
+def _evaluator(run: Run) -> Callable[[TrainState, str], LikelihoodSummary] | None:
+    """Returns the evaluator of the likelihood that chooses the best state; None if the last state is kept."""
+    log_prob = run.experiment.validation or run.experiment.model.log_prob
+    # A likelihood from kernels needs a calibrated bandwidth, and is too poor an estimate to choose by.
+    if log_prob is None or run.experiment.calibrate is not None:
+        return None
+    return evaluate.evaluator(run, log_prob, seed=run.config.train.seed)
+
+
+def _seconds_per_call(
+    compiled: Callable[[TrainState, Batch], tuple[TrainState, Metrics]], run: Run, batches: Callable[[int], Batch]
+) -> float:
+    """Measures the second call, because the first compiles; the trained state is discarded."""
     state = run.strategy.place(run.initial_state())
     for step in (0, 1):
         started = time.perf_counter()

@@ -1,12 +1,15 @@
-"""The numbers that the field judges by, each with its kind, its unit and what it was computed on.
+"""The numbers that the field compares models by, each with its kind, its unit and the data that it was computed on.
 
-likelihood.py         mean log-likelihood of a split, every example once
-kde.py                log-density of samples' kernels, for models without a likelihood
-enumeration.py        exact numbers in worlds small enough to count
-mode_coverage.py      modes of a known mixture that samples reach
-frechet.py            Frechet distance, from moments gathered batch by batch: with Inception's features, the FID
-kernel_distance.py    unbiased kernel distance: with Inception's features, the KID
-precision_recall.py   which samples look real, and which real examples are covered
-inception_score.py    how sure a classifier is, and how evenly its classes are used
-report.py             results.json and the table of results
+likelihood.py         mean log-likelihood of a split; every example counts once
+results.py            results.json and the table of results
+features.py           the networks whose features samples are compared by: digits-cnn, mnist-cnn, Inception v3
+sample_metrics.py     all distances and scores of a set of samples at once
+fid.py                the FID: Frechet distance between Inception features of two sets of images
+frechet.py            Frechet distance between any features, from moments gathered batch by batch
+kernel_distance.py    unbiased kernel distance; with Inception features it is the KID
+precision_recall.py   the share of samples that look real, and the share of real examples that are covered
+inception_score.py    how certain a classifier is of the samples, and how evenly they use its classes
+mode_coverage.py      how many modes of a known mixture the samples reach
+kde.py                log-density from kernels on samples, for models without a likelihood
+enumeration.py        exact numbers in worlds small enough to enumerate
 """

@@ -1,16 +1,16 @@
-"""Kernel density estimation: log p(x) of a model that can only be sampled from, by Gaussian kernels on its samples.
+"""Kernel density estimation: log p(x) of a model that can only be sampled, from Gaussian kernels on its samples.
 
-Notation: c_m one of M samples, the centres; h the bandwidth; D dimensions.
+Notation: c_m is one of M samples, the centres; h is the bandwidth; D is the number of dimensions.
 
     log p(x) = log 1/M sum_m N(x; c_m, h^2 I)
              = log sum_m exp(-|x - c_m|^2 / (2 h^2)) - log M - D/2 log(2 pi h^2)                (1)
 
-It is an estimate, and neither of the bounds: in many dimensions a poor one, of large variance, that ranks models by
-how well the kernels suit the data. Its bandwidth is chosen on a validation split (`choose_bandwidth`), never on the
-test split, and is told with the number. It is a density in the unit of x, which the caller chooses: of images in
-[0, 1]^D for the figures of the literature; not bits per dimension.
+(1) is an estimate, not a bound. In many dimensions it is poor: its variance is large, and it ranks models by how well
+kernels suit the data. The bandwidth is chosen on a validation split (`choose_bandwidth`), never on the test split, and
+every result reports it. The result is a density in the unit of x, which the caller chooses; figures in the literature
+are for images in [0, 1]^D. It is not a number of bits per dimension.
 
-Memory: distances are made chunk by chunk, so that N points and M centres need O(N + M), not O(N M).
+Memory: distances are computed chunk by chunk, so N points and M centres need O(N + M) memory, not O(N M).
 
 Source: Parzen, "On Estimation of a Probability Density Function and Mode", 1962; for GANs Goodfellow et al., NeurIPS
     2014, arXiv:1406.2661.
@@ -31,9 +31,9 @@ class Bandwidth(NamedTuple):
     """A bandwidth chosen from a grid.
 
     Attributes:
-        bandwidth: scalar, the one with the largest mean log-density on the validation split.
-        mean_log_density: [H] nats, of each bandwidth of the grid; larger is better.
-        bracketed: scalar bool; False where the choice is the first or the last of the grid: the grid was too narrow.
+        bandwidth: scalar; has the largest mean log-density on the validation split.
+        mean_log_density: [H] nats, one for each bandwidth of the grid; larger is better.
+        bracketed: scalar bool; False if the choice is the first or the last of the grid, so the grid was too narrow.
     """
 
     bandwidth: Array
@@ -43,17 +43,17 @@ class Bandwidth(NamedTuple):
 
 @partial(jax.jit, static_argnames="chunk_size")
 def log_density(points: Array, centres: Array, bandwidth: Array | float, *, chunk_size: int = 128) -> Array:
-    """Log-density of points under Gaussian kernels on the centres, eq. (1).
+    """Computes the log-density of points under Gaussian kernels on the centres, eq. (1).
 
     Args:
         points: [N, D] floats.
         centres: [M, D] floats.
         bandwidth: h, scalar, positive.
-        chunk_size: this many points against this many centres at a time.
+        chunk_size: number of points, and of centres, compared at a time.
     Returns:
         [N] log-density, nats; larger is better.
     Raises:
-        AssertionError: the arrays are not floating [N, D] and [M, D], or `bandwidth` is no scalar (at trace time).
+        AssertionError: the arrays are not floating [N, D] and [M, D], or `bandwidth` is not a scalar.
     """
     chex.assert_rank([points, centres, bandwidth], [2, 2, 0])
     chex.assert_type([points, centres], float)
@@ -63,12 +63,11 @@ def log_density(points: Array, centres: Array, bandwidth: Array | float, *, chun
     is_centre = _chunks(jnp.ones((num_centres, 1), bool), chunk_size)[..., 0]
 
     def log_sum(points: Array) -> Array:
-        """[n, D] -> [n]: log sum over all centres."""
+        """Maps [n, D] to [n]: the log of the sum over all centres."""
 
         def add(log_total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
             centres, is_centre = chunk
-            # Not multiplied out: |x|^2 - 2 x c + |c|^2 cancels where a point lies near a centre, and it is the nearest
-            # centre that decides. XLA sums the differences as it makes them.
+            # |x|^2 - 2 x c + |c|^2 would lose digits to cancellation near a centre, where the density is decided.
             squared = jnp.sum(jnp.square(points[:, None] - centres[None]), axis=-1)
             log_kernels = jnp.where(is_centre[None], -0.5 * squared / bandwidth**2, -jnp.inf)
             return jnp.logaddexp(log_total, jax.nn.logsumexp(log_kernels, axis=1)), None
@@ -82,14 +81,14 @@ def log_density(points: Array, centres: Array, bandwidth: Array | float, *, chun
 
 
 def likelihood(points: Array, centres: Array, bandwidth: Array | float) -> Likelihood:
-    """What (1) says of points, with its kind and the number of centres.
+    """Computes (1) as a Likelihood with its kind, its measure and the number of centres.
 
     Args:
         points: [N, D] floats.
         centres: [M, D] floats, samples of the model.
-        bandwidth: h, scalar, chosen on a validation split.
+        bandwidth: h, a scalar chosen on a validation split.
     Returns:
-        Likelihood of [N] nats, kind "estimate", settings (("centres", M),).
+        Likelihood of [N] nats, kind "estimate", measure "continuous", settings (("centres", M),).
     """
     return Likelihood(
         log_density(points, centres, bandwidth), "estimate", "continuous", (("centres", centres.shape[0]),)
@@ -98,16 +97,16 @@ def likelihood(points: Array, centres: Array, bandwidth: Array | float) -> Likel
 
 @jax.jit
 def choose_bandwidth(validation: Array, centres: Array, grid: Array) -> Bandwidth:
-    """The bandwidth of a grid under which the validation split has the largest mean log-density.
+    """Chooses the bandwidth of a grid that gives the validation split the largest mean log-density.
 
     Args:
-        validation: [N, D] floats, data that neither trained the model nor will judge it.
+        validation: [N, D] floats, data used neither for training nor for the final result.
         centres: [M, D] floats, samples of the model.
         grid: [H] bandwidths, increasing, e.g. `jnp.geomspace(0.01, 1.0, 20)`.
     Returns:
-        The choice, and what it was chosen from.
+        The chosen bandwidth and the log-density of every candidate.
     Raises:
-        AssertionError: `grid` is not floating [H] or the other shapes do not fit (at trace time).
+        AssertionError: `grid` is not floating [H], or the other shapes do not match.
     """
     chex.assert_rank(grid, 1)
     chex.assert_type(grid, float)
@@ -117,7 +116,7 @@ def choose_bandwidth(validation: Array, centres: Array, grid: Array) -> Bandwidt
 
 
 def _chunks(x: Array, chunk_size: int) -> Array:
-    """[N, D] -> [chunks, n, D] with zeros behind the last."""
+    """Reshapes [N, D] to [chunks, n, D], padded with zeros at the end."""
     size = min(chunk_size, x.shape[0])
     padded = jnp.pad(x, [(0, -x.shape[0] % size), (0, 0)])
     return padded.reshape(-1, size, x.shape[1])

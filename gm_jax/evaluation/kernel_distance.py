@@ -1,14 +1,15 @@
-"""Kernel distance of two sets of features: the squared maximum mean discrepancy under a cubic kernel, unbiased.
+"""Kernel distance between two sets of features: the unbiased squared maximum mean discrepancy with a cubic kernel.
 
-Notation: f_i of n real examples and g_j of m generated ones, in R^D.
+Notation: f_i and g_j in R^D are the features of n real and m generated examples.
 
     k(a, b) = (a . b / D + 1)^3                                                                     (1)
     MMD^2 = 1/(n(n-1)) sum_{i != i'} k(f_i, f_i') + 1/(m(m-1)) sum_{j != j'} k(g_j, g_j')
             - 2/(nm) sum_{i,j} k(f_i, g_j)                                                          (2)
 
-(2) is unbiased for every n and m: of two samples of one distribution it is 0 on average and may be negative, so that it
-does not depend on the count as the Frechet distance does. With the 2,048 features of Inception it is the KID. The
-literature reports the mean and the standard deviation over random subsets, `subset_kernel_distance`.
+(2) is unbiased for every n and m: for two samples of the same distribution its mean is 0 and it may be negative. So,
+unlike the Frechet distance, its expectation does not depend on the number of samples. With the 2,048 features of
+Inception it is the KID. The literature reports the mean and the standard deviation over random subsets:
+`subset_kernel_distance`.
 
 Source: Binkowski, Sutherland, Arbel & Gretton, "Demystifying MMD GANs", ICLR 2018, arXiv:1801.01401.
 """
@@ -19,17 +20,17 @@ import numpy as np
 
 from gm_jax.errors import UserError
 
-_CHUNK = 1024  # rows of a kernel matrix at a time
+_CHUNK = 1024  # rows of the kernel matrix computed at a time
 
 
 class KernelDistance(NamedTuple):
     """Mean and standard deviation of (2) over subsets.
 
     Attributes:
-        mean: smaller is better; near 0, of either sign, where the sets are of one distribution.
-        standard_deviation: over subsets, divided by their number (ddof 0).
-        num_subsets: how many.
-        subset_size: examples of each set in one of them.
+        mean: smaller is better; near 0, of either sign, if both sets have the same distribution.
+        standard_deviation: over subsets, with ddof 0.
+        num_subsets: number of subsets.
+        subset_size: examples of each set in one subset.
     """
 
     mean: float
@@ -39,7 +40,7 @@ class KernelDistance(NamedTuple):
 
 
 def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
-    """The unbiased squared distance (2) of two whole sets, in float64 on the host.
+    """Computes the unbiased squared distance (2) between two whole sets, in float64 on the host.
 
     Args:
         real: [n, D] floats.
@@ -50,7 +51,7 @@ def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
     """
     real, generated = _checked(real), _checked(generated)
     if real.shape[1] != generated.shape[1]:
-        raise ValueError(f"features of {real.shape[1]} and {generated.shape[1]} dimensions are not the same")
+        raise ValueError(f"the features differ: {real.shape[1]} and {generated.shape[1]} dimensions")
     within = sum(_mean_of_pairs(features) for features in (real, generated))
     return within - 2.0 * _kernel_sum(real, generated) / (len(real) * len(generated))
 
@@ -58,20 +59,20 @@ def kernel_distance(real: np.ndarray, generated: np.ndarray) -> float:
 def subset_kernel_distance(
     real: np.ndarray, generated: np.ndarray, *, num_subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> KernelDistance:
-    """(2) of random subsets of either set, each drawn without replacement.
+    """Computes (2) on random subsets of both sets, each drawn without replacement.
 
     Args:
         real: [n, D] floats.
         generated: [m, D].
-        num_subsets: how many.
-        subset_size: of each; at most n and m.
-        seed: of the draws.
+        num_subsets: number of subsets.
+        subset_size: examples in each subset; at most n and m.
+        seed: seed of the draws.
     Raises:
         UserError: a set has fewer than subset_size examples, or subset_size is less than two.
     """
     fewest = min(len(real), len(generated))
     if not 2 <= subset_size <= fewest:
-        raise UserError(f"subsets of {subset_size} cannot be drawn: they must be of 2 to {fewest} examples.")
+        raise UserError(f"cannot draw subsets of {subset_size} examples: choose a size from 2 to {fewest}.")
     rng = np.random.default_rng(seed)
     draw = lambda features: features[rng.permutation(len(features))[:subset_size]]  # noqa: E731
     distances = [kernel_distance(draw(real), draw(generated)) for _ in range(num_subsets)]
@@ -79,27 +80,27 @@ def subset_kernel_distance(
 
 
 def _mean_of_pairs(features: np.ndarray) -> float:
-    """The first or second sum of (2): over all pairs but an example with itself."""
+    """Computes the first or second term of (2): the mean over all pairs of different examples."""
     count = len(features)
     itself = np.square(features).sum(axis=1) / features.shape[1] + 1.0
     return (_kernel_sum(features, features) - np.sum(itself**3)) / (count * (count - 1))
 
 
 def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:
-    """Sum of (1) over all pairs."""
+    """Sums (1) over all pairs."""
     total = 0.0
     for start in range(0, len(a), _CHUNK):
         base = a[start : start + _CHUNK] @ b.T / a.shape[1] + 1.0
-        total += float(np.sum(base * base * base))  # numpy's power is ten times as slow
+        total += float(np.sum(base * base * base))  # np.power is ten times slower
     return total
 
 
 def _checked(features: np.ndarray) -> np.ndarray:
     features = np.asarray(features, np.float64)
     if features.ndim != 2:
-        raise ValueError(f"features are [N, D], got {features.shape}")
+        raise ValueError(f"features must be [N, D], got {features.shape}")
     if len(features) < 2:
-        raise UserError(f"a kernel distance needs at least two examples of each set, got {len(features)}.")
+        raise UserError(f"a kernel distance needs at least two examples in each set, got {len(features)}.")
     if not np.isfinite(features).all():
-        raise UserError("the features are not all finite.")
+        raise UserError("some features are infinite or NaN: check the images.")
     return features

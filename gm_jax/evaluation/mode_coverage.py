@@ -1,19 +1,20 @@
-"""Mode coverage: how many modes of a known mixture, or classes of a data set, samples reach.
+"""Mode coverage: how many modes of a known mixture, or classes of a data set, the samples reach.
 
-Notation: m_k one of K modes, s their common standard deviation; x_n one of N samples, k(n) the mode nearest to it.
+Notation: m_k is one of K modes, s their common standard deviation; x_n is one of N samples, k(n) its nearest mode.
 
     x_n is at a mode:     |x_n - m_k(n)| <= 3 s                                        (1)
-    mode k is covered:    at least N / (10 K) of the x_n are at it                     (2)
+    mode k is covered:    at least N / (10 K) of the x_n are at mode k                 (2)
 
-Of an isotropic normal in the plane 1 - exp(-9/2) = 98.9 % lies within 3 s, and 1 - exp(-1/2) = 39.3 % within s. Where
-modes lie close, (1) and (2) say little: of samples spread evenly along the ring of `toy:eight_gaussians`, as far across
-it as its data, 90.5 % are at modes, and all eight are covered. The share within s tells: 17.6 % of these.
+An isotropic normal in the plane has 1 - exp(-9/2) = 98.9 % of its mass within 3 s, and 1 - exp(-1/2) = 39.3 % within s.
+If the modes lie close together, (1) and (2) distinguish little. Example: samples spread evenly along the ring of
+`toy:eight_gaussians`, with the data's radial spread, are at modes in 90.5 % of cases and cover all eight modes. The
+share within s separates the two: 17.6 % for the ring.
 
-(2) asks for a tenth of an even share, and not for one example as the paper does: the circles of `toy:eight_gaussians`
-all but touch, and where one mode of its data is left out, 3 of the 8,738 examples of its neighbours still lie in its.
+(2) asks for a tenth of an even share; the paper asks for one example. The reason: the circles of `toy:eight_gaussians`
+nearly touch. If one mode is removed from the data, 3 of the 8,738 examples of its neighbours still lie in its circle.
 
-Where modes are not known, a classifier's likeliest classes stand in for them: with r_c the share of class c among real
-images, and g_c among generated ones,
+If the modes are not known, the most likely classes of a classifier replace them. With r_c and g_c the share of class c
+among real and among generated images,
 
     class c is covered:    g_c >= r_c / 10,  r_c > 0                                   (3)
 
@@ -24,18 +25,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-_TENTH = 10  # (2) and (3) are held in whole numbers: a share at the very edge is covered
+_TENTH = 10  # (2) and (3) are compared in integers, so that a share exactly at the limit counts as covered
 
 
 class ModeCoverage(NamedTuple):
-    """What samples say of the modes.
+    """How samples cover the modes.
 
     Attributes:
-        modes_covered: number of modes with (2).
-        share_at_modes: of all samples, those with (1).
-        share_of_rarest: of all samples, those at the mode that has the fewest; at best 1/K.
-        share_within_std: of all samples, those within s of a mode: fewer than of the data where samples lie between
-            modes, more where modes are too narrow.
+        modes_covered: number of modes that fulfil (2).
+        share_at_modes: share of all samples that fulfil (1).
+        share_of_rarest: share of all samples that lie at the rarest mode; at best 1/K.
+        share_within_std: share of all samples within s of a mode: lower than for the data if samples lie between modes,
+            higher if the modes are too narrow.
     """
 
     modes_covered: int
@@ -45,11 +46,11 @@ class ModeCoverage(NamedTuple):
 
 
 class ClassCoverage(NamedTuple):
-    """What a classifier says of samples.
+    """How samples cover the classes of a classifier.
 
     Attributes:
-        classes_covered: number of classes with (3).
-        num_classes: how many have r_c > 0: at best so many are covered.
+        classes_covered: number of classes that fulfil (3).
+        num_classes: number of classes with r_c > 0, the largest possible value.
     """
 
     classes_covered: int
@@ -57,15 +58,15 @@ class ClassCoverage(NamedTuple):
 
 
 def mode_coverage(samples: np.ndarray, modes: np.ndarray, std: float, *, radius: float = 3.0) -> ModeCoverage:
-    """Counts samples at modes, (1) and (2).
+    """Counts the samples at each mode, eqs. (1) and (2).
 
     Args:
         samples: [N, D].
-        modes: [K, D] centres.
-        std: s, of every mode.
-        radius: what is still at a mode, in s.
+        modes: [K, D] centres of the modes.
+        std: s, the standard deviation of every mode.
+        radius: largest distance from a mode, in units of s.
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
     """
     samples, modes = np.asarray(samples, np.float64), np.asarray(modes, np.float64)
     if samples.ndim != 2 or modes.ndim != 2 or samples.shape[1] != modes.shape[1] or not len(samples):
@@ -83,13 +84,13 @@ def mode_coverage(samples: np.ndarray, modes: np.ndarray, std: float, *, radius:
 
 
 def class_coverage(real_log_probs: np.ndarray, generated_log_probs: np.ndarray) -> ClassCoverage:
-    """Counts the classes that samples reach, (3).
+    """Counts the classes that samples reach, eq. (3).
 
     Args:
-        real_log_probs: [N, K] log p(y|x) of real images.
-        generated_log_probs: [M, K] of generated ones.
+        real_log_probs: [N, K] log p(y|x) for real images.
+        generated_log_probs: [M, K] log p(y|x) for generated images.
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
     """
     sets = [np.asarray(rows) for rows in (real_log_probs, generated_log_probs)]
     if any(rows.ndim != 2 or not len(rows) for rows in sets) or sets[0].shape[1] != sets[1].shape[1]:

@@ -1,4 +1,4 @@
-"""results.json and the table that a run ends with. A number never stands without its unit, kind and data."""
+"""results.json and the table of results. Every number carries its unit, its kind, its measure and its data."""
 
 import json
 import math
@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 from gm_jax.evaluation.likelihood import LikelihoodSummary
 from gm_jax.ops.reductions import nats_to_bits_per_dim
 
-# A record's kind is of log p. The table shows -log p, which a lower bound on log p bounds from above.
+# A record's kind is a statement about log p. Tables show -log p, for which a lower bound becomes an upper bound.
 SIGN_OF_NLL = {"exact": "=", "lower_bound": "<=", "upper_bound": ">=", "estimate": "~"}
-_KIND_OF_NLL = {"exact": "exact", "lower_bound": "upper bound", "upper_bound": "lower bound", "estimate": "estimate"}
+KIND_OF_NLL = {"exact": "exact", "lower_bound": "upper bound", "upper_bound": "lower bound", "estimate": "estimate"}
 _NOTES = {
-    "lower_bound": "<=: log p is bounded from below (kind lower_bound in the file), so -log p is bounded from above.",
-    "upper_bound": ">=: log p is bounded from above (kind upper_bound in the file): the true -log p is larger.",
+    "lower_bound": "<=: the true -log p is at most this (kind lower_bound in the file: log p is bounded from below).",
+    "upper_bound": ">=: the true -log p is at least this (kind upper_bound in the file: log p is bounded from above).",
 }
 
-# What comes out beside the number, in its settings; all other settings are what the number is of.
+# Settings that are results themselves; all other settings identify the number.
 _OUTCOMES = {"standard_error", "standard_deviation"}
 
 
@@ -26,15 +26,15 @@ class Record(NamedTuple):
 
     Attributes:
         name: what was measured, e.g. "nll".
-        value: the number; None where it is not finite, so that the file stays JSON.
+        value: the number; None if it is not finite, because JSON has no infinity.
         unit: "nats", "bits/dim", ...
-        kind: the statement on log p: "exact", "lower_bound" (-log p is at most this), "upper_bound" (-log p is at
-            least this) or "estimate"; "score" for a number about samples.
+        kind: whether log p is "exact", a "lower_bound" (-log p is at most this), an "upper_bound" (-log p is at least
+            this) or an "estimate"; "score" for a number about samples.
         data: name of the data set.
-        measure: what a probability is a probability of: "binary", "256 levels", "continuous".
-        split: "train", "validation" or "test"; "samples" where samples of the model were counted.
-        examples: how many were counted.
-        settings: what else the number needs to be understood: K, binarisation, checkpoint, ...
+        measure: base measure of the probability: "binary", "256 levels" or "continuous" (a density).
+        split: "train", "validation" or "test"; "samples" if samples of the model were counted.
+        examples: number of examples counted.
+        settings: what else the reader needs to know: K, binarisation, checkpoint, ...
     """
 
     name: str
@@ -57,15 +57,15 @@ def likelihood_records(
     num_dims: int,
     settings: Mapping[str, Any],
 ) -> list[Record]:
-    """The negative log-likelihood in nats, and in bits per dimension unless it is a density.
+    """Returns the negative log-likelihood in nats and, unless it is a density, in bits per dimension.
 
     Args:
-        name: of the quantity, e.g. "nll".
+        name: name of the quantity, e.g. "nll".
         summary: mean log p in nats.
         data: name of the data set.
-        split: which split was evaluated.
-        num_dims: dimensions of an example.
-        settings: added to the summary's own.
+        split: split that was evaluated.
+        num_dims: number of dimensions of an example.
+        settings: settings to add to those of the summary.
     """
     settings = {**dict(summary.settings), **settings}
     rows = [("nats", -summary.mean, summary.standard_error)]
@@ -89,27 +89,27 @@ def likelihood_records(
 
 
 def write(path: Path, records: Sequence[Record]) -> None:
-    """Write results.json: a list of records. Replaces the file in one move."""
+    """Writes results.json, a list of records, and replaces the old file atomically."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps([record._asdict() for record in records], indent=1, allow_nan=False) + "\n")
     temporary.replace(path)
 
 
 def read(path: Path) -> list[Record]:
-    """The records of a results.json; none where there is no file."""
+    """Reads the records of a results.json; returns none if there is no file."""
     return [Record(**entry) for entry in json.loads(path.read_text())] if path.exists() else []
 
 
 def merge(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
-    """`old` with `new` put over it: what was measured again is replaced, and all that differs in anything stays.
+    """Merges two lists: a new record replaces the old record of the same identity, and all other old records stay.
 
-    A record is of its name, unit, data, split, examples and settings (K, step, seed, ...), but for standard errors and
-    deviations.
+    The identity of a record is its name, unit, data, split, examples and settings (K, step, seed, ...) without
+    standard errors and standard deviations.
     """
 
     def identity(record: Record) -> str:
         settings = {name: value for name, value in record.settings.items() if name not in _OUTCOMES}
-        # As the file would have it, where a tuple is a list.
+        # JSON, so that a tuple equals the list that the file holds.
         parts = (record.name, record.unit, record.data, record.split, record.examples, settings)
         return json.dumps(parts, sort_keys=True)
 
@@ -118,7 +118,7 @@ def merge(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
 
 
 def table(records: Sequence[Record]) -> str:
-    """The records as an aligned text table of -log p; `kind` is there of what is said of -log p."""
+    """Formats the records as an aligned text table of -log p; sign and kind are those of -log p."""
     head = ("quantity", "", "value", "unit", "kind", "data", "measure", "split", "examples", "settings")
     rows = [head] + [
         (
@@ -126,7 +126,7 @@ def table(records: Sequence[Record]) -> str:
             SIGN_OF_NLL.get(record.kind, "="),
             "not finite" if record.value is None else f"{record.value:.4f}",
             record.unit,
-            _KIND_OF_NLL.get(record.kind, record.kind),
+            KIND_OF_NLL.get(record.kind, record.kind),
             record.data,
             record.measure,
             record.split,
@@ -146,6 +146,6 @@ def _finite(value: float) -> float | None:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, str) and len(value) == 64:  # a SHA-256; the file has it whole
+    if isinstance(value, str) and len(value) == 64:  # a SHA-256; the file holds all digits
         return value[:8]
     return f"{value:.2g}" if isinstance(value, float) else str(value)

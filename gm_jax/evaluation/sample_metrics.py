@@ -1,7 +1,8 @@
-"""Samples against real data on one set of features: every distance and score, as records that say what they are of.
+"""All distances and scores between samples and real data, from the features of one extractor, as records.
 
-A record's name carries the extractor, `frechet[digits-cnn]`, its settings the hash of its weights, the resize rule and
-both numbers of samples. Fewer samples make another number, not a noisier one: compare at equal counts.
+The name of a record carries the extractor, `frechet[digits-cnn]`; its settings carry the hash of the weights, the
+resize rule and both numbers of samples. The number of samples changes the expected value, not only the noise: compare
+results only at equal numbers.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,15 +16,15 @@ from gm_jax.evaluation.features import Extractor, Features
 from gm_jax.evaluation.results import Record
 from gm_jax.types import Array, PyTree
 
-_MOST_FOR_NEIGHBOURS = 10_000  # of either set: neighbours are found among all pairs
-_SUBSETS, _SUBSET_SIZE, _SPLITS = 100, 1000, 10  # as the literature has them
+_MOST_FOR_NEIGHBOURS = 10_000  # of each set, because neighbours are searched among all pairs
+_SUBSETS, _SUBSET_SIZE, _SPLITS = 100, 1000, 10  # the literature's values
 
 
 class Gathered(NamedTuple):
-    """What is kept of a set of images.
+    """The features of a set of images.
 
     Attributes:
-        moments: of the features.
+        moments: moments of the features.
         features: [N, D] float32.
         log_probs: [N, K] float32.
     """
@@ -33,6 +34,22 @@ class Gathered(NamedTuple):
     log_probs: np.ndarray
 
 
+class Score(NamedTuple):
+    """One number about samples, before it becomes a record.
+
+    Attributes:
+        name: e.g. "frechet".
+        value: the number.
+        unit: e.g. "squared feature distance".
+        settings: what else the reader needs to know about this number.
+    """
+
+    name: str
+    value: float
+    unit: str
+    settings: Mapping[str, Any]
+
+
 def gather(
     extractor: Extractor,
     images: np.ndarray,
@@ -40,13 +57,13 @@ def gather(
     batch_size: int = 100,
     apply: Callable[[PyTree, Array], Features] | None = None,
 ) -> Gathered:
-    """Features of all images, in batches of one shape, the last one padded.
+    """Computes the features of all images in batches of one shape; the last batch is padded.
 
     Args:
-        extractor: what makes them.
+        extractor: maps images to features.
         images: [N, H, W, C] uint8, 0..255 (`features.as_images`).
-        batch_size: at a time.
-        apply: `extractor.apply`, compiled; by default for one device.
+        batch_size: images at a time.
+        apply: `extractor.apply`, compiled; by default compiled here for one device.
     """
     apply = jax.jit(extractor.apply) if apply is None else apply
     moments, kept = frechet.no_moments(extractor.num_features), []
@@ -59,7 +76,45 @@ def gather(
     return Gathered(moments, *(np.concatenate(parts) for parts in zip(*kept, strict=True)))
 
 
-def records(
+def scores(real: Gathered, generated: Gathered, *, seed: int = 0) -> list[Score]:
+    """Computes Frechet and kernel distance, precision and recall, Inception Score and class coverage.
+
+    Args:
+        real: features of real images.
+        generated: features of samples.
+        seed: seed of the shuffles and subsets.
+    Raises:
+        UserError: a set is too small.
+    """
+    counts = {"num_real": len(real.features), "num_generated": len(generated.features)}
+    distance = frechet.frechet_distance(real.moments, generated.moments)
+    kernel = kernel_distance.subset_kernel_distance(
+        real.features,
+        generated.features,
+        num_subsets=_SUBSETS,
+        subset_size=min(_SUBSET_SIZE, *counts.values()),
+        seed=seed,
+    )
+    near = [x.features[:_MOST_FOR_NEIGHBOURS] for x in (real, generated)]
+    shares = precision_recall.precision_recall(*near)
+    neighbours = {"neighbour": shares.neighbour, "num_real": len(near[0]), "num_generated": len(near[1])}
+    inception = inception_score.inception_score(
+        generated.log_probs, num_splits=min(_SPLITS, len(generated.log_probs) // 2), seed=seed
+    )
+    coverage = mode_coverage.class_coverage(real.log_probs, generated.log_probs)
+    subsets = {"standard_deviation": kernel.standard_deviation, "subsets": f"{_SUBSETS} of {kernel.subset_size}"}
+    splits = {"standard_deviation": inception.standard_deviation, "splits": inception.num_splits}
+    return [
+        Score("frechet", distance, "squared feature distance", counts),
+        Score("kernel_distance", kernel.mean, "squared MMD", {**counts, **subsets}),
+        Score("precision", shares.precision, "share", neighbours),
+        Score("recall", shares.recall, "share", neighbours),
+        Score("inception_score", inception.mean, "classes", {"num_generated": inception.num_examples, **splits}),
+        Score("classes_covered", coverage.classes_covered, f"of {coverage.num_classes}", counts),
+    ]
+
+
+def measure(
     extractor: Extractor,
     real: Gathered,
     generated: Gathered,
@@ -70,58 +125,31 @@ def records(
     settings: Mapping[str, Any],
     seed: int = 0,
 ) -> list[Record]:
-    """Frechet and kernel distance, precision and recall, Inception Score and classes covered of the generated set.
+    """Returns the `scores` of the generated set as records.
 
     Args:
-        extractor: of both sets' features.
-        real: the data.
-        generated: the samples.
+        extractor: the extractor of both sets' features.
+        real: features of real images.
+        generated: features of samples.
         data: name of the data set.
-        measure: what its values are, e.g. "256 levels".
-        real_split: which split the data are.
-        settings: what else the numbers need.
-        seed: of the shuffles and subsets.
+        measure: measure of the data, e.g. "256 levels".
+        real_split: split of the real images.
+        settings: settings to add to every record.
+        seed: seed of the shuffles and subsets.
     Raises:
         UserError: a set is too small.
     """
-    counts = {"num_real": len(real.features), "num_generated": len(generated.features)}
-    fewest = min(counts.values())
-    distance = frechet.frechet_distance(real.moments, generated.moments)
-    kernel = kernel_distance.subset_kernel_distance(
-        real.features,
-        generated.features,
-        num_subsets=_SUBSETS,
-        subset_size=min(_SUBSET_SIZE, fewest),
-        seed=seed,
-    )
-    near = [x.features[:_MOST_FOR_NEIGHBOURS] for x in (real, generated)]
-    shares = precision_recall.precision_recall(*near)
-    neighbours = {"neighbour": shares.neighbour, "num_real": len(near[0]), "num_generated": len(near[1])}
-    score = inception_score.inception_score(
-        generated.log_probs, num_splits=min(_SPLITS, len(generated.log_probs) // 2), seed=seed
-    )
-    coverage = mode_coverage.class_coverage(real.log_probs, generated.log_probs)
-    subsets = {"standard_deviation": kernel.standard_deviation, "subsets": f"{_SUBSETS} of {kernel.subset_size}"}
-    splits = {"standard_deviation": score.standard_deviation, "splits": score.num_splits}
-    rows = [
-        ("frechet", distance, "squared feature distance", counts),
-        ("kernel_distance", kernel.mean, "squared MMD", {**counts, **subsets}),
-        ("precision", shares.precision, "share", neighbours),
-        ("recall", shares.recall, "share", neighbours),
-        ("inception_score", score.mean, "classes", {"num_generated": score.num_examples, **splits}),
-        ("classes_covered", coverage.classes_covered, f"of {coverage.num_classes}", counts),
-    ]
     return [
         Record(
-            name=f"{name}[{extractor.name}]",
-            value=float(value),
-            unit=unit,
+            name=f"{score.name}[{extractor.name}]",
+            value=float(score.value),
+            unit=score.unit,
             kind="score",
             data=data,
             measure=measure,
             split=real_split,
-            examples=counts["num_generated"],
-            settings={**settings, **extractor.facts, **own},
+            examples=len(generated.features),
+            settings={**settings, **extractor.facts, **score.settings},
         )
-        for name, value, unit, own in rows
+        for score in scores(real, generated, seed=seed)
     ]

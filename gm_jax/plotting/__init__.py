@@ -1,7 +1,7 @@
-"""Arrays to pictures.
+"""Draws arrays as pictures.
 
-images.py     grids of images, points, curves and sequences as PNG
-densities.py  densities in the plane as PNG
+images.py     grids of images, points and waveforms, and training curves, as PNG
+densities.py  densities of points in the plane as PNG
 vae.py        reconstructions, interpolations and traversals of a latent space
 flow.py       samples of a flow at several temperatures, interpolations of its latents
 autoregressive.py  completions of the first half of an image

@@ -1,36 +1,40 @@
-"""Arrays to PNG: grids of images, scatters of 2-D points, waveforms, curves. matplotlib is imported where it draws."""
+"""Draws arrays as PNG: grids of images, scatter plots of points in the plane, waveforms and training curves.
 
-from collections.abc import Mapping
+Examples are in the data's own levels: integers 0 .. levels - 1, or means as floats. matplotlib is imported only by the
+functions that draw with it, because it takes long to import.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from gm_jax.data.sources import Spec
-from gm_jax.training.metrics import Line
-
-_GRID_WIDTH = 640  # pixels that a grid should at least be wide: 8x8 digits are drawn large enough to see
+_GRID_WIDTH = 640  # smallest width of a grid in pixels, so that 8x8 digits are visible
 _COLUMNS_AT_MOST = 10
-_TILES, _TILES_A_ROW, _TILE_WIDTH, _CAPTION = 8, 4, 320, 24
+_TILES, _TILES_PER_ROW, _TILE_WIDTH, _CAPTION = 8, 4, 320, 24
+
+Curves = Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]  # split -> metric -> [(step, value), ...]
 
 
-def to_uint8(examples: np.ndarray, spec: Spec) -> np.ndarray:
-    """Images in the data's own levels (integers, or means as floats) -> uint8 in 0..255."""
-    scaled = np.asarray(examples, np.float64) * (255.0 / (spec.levels - 1))
+def to_uint8(examples: np.ndarray, levels: int) -> np.ndarray:
+    """Scales examples from 0 .. levels - 1 to uint8 0..255, rounded and clipped."""
+    scaled = np.asarray(examples, np.float64) * (255.0 / (levels - 1))
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def as_grid(examples: np.ndarray) -> np.ndarray:
-    """[n, ...] -> [rows, columns, ...], nearly square; what does not fill a last row is left out."""
+    """Arranges [n, ...] as [rows, columns, ...], nearly square; drops examples that do not fill a row."""
     columns = min(_COLUMNS_AT_MOST, max(1, int(np.sqrt(len(examples)))))
     rows = len(examples) // columns
     return examples[: rows * columns].reshape(rows, columns, *examples.shape[1:])
 
 
-def grid_image(grid: np.ndarray, spec: Spec) -> np.ndarray:
-    """[rows, columns, H, W, C] examples -> one image [height, width, 3] uint8, enlarged by a whole factor."""
+def grid_image(grid: np.ndarray, levels: int) -> np.ndarray:
+    """Joins [rows, columns, H, W, C] examples to one image [height, width, 3] uint8, enlarged by an integer factor."""
     rows, columns, height, width, channels = grid.shape
-    images = to_uint8(grid, spec)
+    images = to_uint8(grid, levels)
     padded = np.pad(images, [(0, 0), (0, 0), (0, 1), (0, 1), (0, 0)], constant_values=128)
     sheet = padded.transpose(0, 2, 1, 3, 4).reshape(rows * (height + 1), columns * (width + 1), channels)
     sheet = np.pad(sheet, [(1, 0), (1, 0), (0, 0)], constant_values=128)
@@ -39,33 +43,46 @@ def grid_image(grid: np.ndarray, spec: Spec) -> np.ndarray:
     return sheet.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def draw(path: Path, grid: np.ndarray, spec: Spec, *, behind: np.ndarray | None = None) -> None:
-    """Write a PNG of [rows, columns, ...] examples: a grid of images, a scatter of 2-D points, or waveforms.
+def draw_grid(path: Path, grid: np.ndarray, levels: int | None, *, behind: np.ndarray | None = None) -> None:
+    """Draws a grid of examples as PNG: images [H, W, C], points [2] or waveforms [T].
 
-    `behind` are [N, 2] points of the data, in grey; of other data there is no room for them.
+    Args:
+        path: PNG to write.
+        grid: [rows, columns, ...] examples.
+        levels: number of levels of the data; None for points.
+        behind: [N, 2] data points to draw in grey behind points; ignored for other examples.
+    Raises:
+        ValueError: examples of this shape cannot be drawn.
     """
+    grid = np.asarray(grid)
+    shape = grid.shape[2:]
     path.parent.mkdir(parents=True, exist_ok=True)
-    if len(spec.shape) == 3:
-        Image.fromarray(grid_image(grid, spec)).save(path)
-    elif spec.shape == (2,):
-        _scatter(path, np.asarray(grid).reshape(-1, 2), behind)
-    elif len(spec.shape) == 1 and spec.levels is not None:
-        _waveforms(path, np.asarray(grid), spec)
+    if len(shape) == 3 and levels is not None:
+        Image.fromarray(grid_image(grid, levels)).save(path)
+    elif shape == (2,):
+        _scatter(path, grid.reshape(-1, 2), behind)
+    elif len(shape) == 1 and levels is not None:
+        _waveforms(path, grid, levels)
     else:
-        raise ValueError(f"cannot draw examples of shape {spec.shape}")
+        raise ValueError(f"cannot draw examples of shape {shape} with {levels} levels")
 
 
 def tile(path: Path, drawn: Mapping[str, Path]) -> None:
-    """Write a PNG of PNGs of one size, each under its caption: eight at most, the first and the last among them."""
+    """Joins PNGs of equal size to one PNG, each below its caption: at most eight, including the first and the last.
+
+    Args:
+        path: PNG to write.
+        drawn: caption -> PNG.
+    """
     count = min(_TILES, len(drawn))
     captions = [list(drawn)[round(index)] for index in np.linspace(0, len(drawn) - 1, count)]
     tiles = [Image.open(drawn[caption]).convert("RGB") for caption in captions]
     width, height = _TILE_WIDTH, round(tiles[0].height * _TILE_WIDTH / tiles[0].width)
-    rows, columns = -(-count // _TILES_A_ROW), min(count, _TILES_A_ROW)
+    rows, columns = -(-count // _TILES_PER_ROW), min(count, _TILES_PER_ROW)
     sheet = Image.new("RGB", (columns * (width + 4), rows * (_CAPTION + height + 4)), "white")
     text, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=0.7 * _CAPTION)
     for index, (caption, image) in enumerate(zip(captions, tiles, strict=True)):
-        row, column = divmod(index, _TILES_A_ROW)
+        row, column = divmod(index, _TILES_PER_ROW)
         left, top = column * (width + 4), row * (_CAPTION + height + 4)
         text.text((left + width // 2, top + _CAPTION // 2), caption, fill="black", font=font, anchor="mm")
         sheet.paste(image.resize((width, height)), (left, top + _CAPTION))
@@ -73,47 +90,67 @@ def tile(path: Path, drawn: Mapping[str, Path]) -> None:
 
 
 def read(path: Path) -> np.ndarray:
-    """A PNG as [height, width, 3] uint8."""
+    """Reads a PNG as [height, width, 3] uint8."""
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def draw_curves(path: Path, lines: list[Line]) -> None:
-    """Write a PNG of the training loss, of every player, and of the validation's -log p over steps.
+def draw_curves(path: Path, curves: Curves, *, validation_label: str = "validation -log p, nats") -> None:
+    """Draws the training loss of every player, and -log p of the validation split, over steps.
 
-    The losses of several players are no -log p: it has a panel of its own below theirs.
+    The losses of several players are not comparable with -log p, which then has its own panel below.
+
+    Args:
+        path: PNG to write.
+        curves: split -> metric -> [(step, value), ...]. Draws "loss" and "<player>/loss" of the split "train", and
+            "log_prob" of the split "validation".
+        validation_label: label of -log p; states its kind and measure if they are known.
     """
-    names = sorted({name for line in lines if line.split == "train" for name in line.values})
-    players = [name.removesuffix("/loss") for name in names if name.endswith("/loss")]
-    losses = [
-        ("train", "loss", 1.0, "training loss"),
-        *(("train", f"{player}/loss", 1.0, f"training loss of the {player}") for player in players),
-    ]
-    validation = ("validation", "log_prob", -1.0, "validation -log p, nats")
-    apart = players and any(line.split == "validation" for line in lines)
-    panels = [losses, [validation]] if apart else [[*losses, validation]]
+    train = curves.get("train", {})
+    labels = {"loss": "training loss"}
+    labels |= {name: f"training loss of the {name[:-5]}" for name in sorted(train) if name.endswith("/loss")}
+    losses = [(train[name], label, "") for name, label in labels.items() if name in train]
+    log_probs = curves.get("validation", {}).get("log_prob", ())
+    validation = [([(step, -value) for step, value in log_probs], validation_label, "o")] if log_probs else []
+    panels = [losses, validation] if validation and len(labels) > 1 else [losses + validation]
     figure, _ = _figure()
     figure.clear()
     for axes, panel in zip(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True):
-        curves = []
-        for split, name, sign, label in panel:
-            points = [
-                (line.step, sign * line.values[name]) for line in lines if line.split == split and name in line.values
-            ]
-            if points:
-                curves.append(np.array(points))
-                axes.plot(*curves[-1].T, marker="o" if split == "validation" else "", ms=3, label=label)
-        if curves:
-            axes.set_ylim(_limits(curves))
+        for points, label, marker in panel:
+            axes.plot(*np.array(points).T, marker=marker, ms=3, label=label)
+        if panel:
+            axes.set_ylim(curve_limits([np.array(points) for points, _, _ in panel]))
             axes.legend()
     axes.set_xlabel("step")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
 
-def _limits(curves: list[np.ndarray]) -> tuple[float | None, float | None]:
-    """The range of curves [points, (step, value)] where they have come down, but for outliers.
+def draw_validation(path: Path, curves: Mapping[str, np.ndarray]) -> Path:
+    """Draws the validation of several models over time, and returns the path.
 
-    The first steps are far off: they leave the picture rather than flatten it.
+    Args:
+        path: PNG to write.
+        curves: label -> [N, 2] pairs (seconds of training, -log p in nats), finite.
+    """
+    figure, axes = _figure(height=4.5)
+    for index, (label, curve) in enumerate(curves.items()):
+        axes.plot(*curve.T, marker="o", ms=3, label=label, ls="-" if index < 10 else "--")
+    # The first values of the worst models are cut off, because they would flatten the picture.
+    ends = np.array([curve[-1, 1] for curve in curves.values()])
+    low, spread = ends.min(), max(np.median(ends) - ends.min(), 0.05 * abs(ends.min()), 0.1)
+    axes.set_ylim(low - 0.2 * spread, low + 5.0 * spread)
+    axes.set_xlabel("seconds of training")
+    axes.set_ylabel("validation -log p, nats")
+    axes.legend(fontsize="small", ncols=2)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def curve_limits(curves: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
+    """Returns the range of curves [points, (step, value)] after their first steps and without outliers.
+
+    The first steps are so far from the rest that they would flatten the picture. (None, None) lets matplotlib choose.
     """
     first = 0.1 * max(curve[-1, 0] for curve in curves)
     late = [curve[curve[:, 0] > first, 1] for curve in curves]
@@ -124,6 +161,7 @@ def _limits(curves: list[np.ndarray]) -> tuple[float | None, float | None]:
 
 
 def _scatter(path: Path, points: np.ndarray, behind: np.ndarray | None) -> None:
+    """Draws points [N, 2] in front of grey ones."""
     figure, axes = _figure(square=True)
     if behind is not None:
         axes.scatter(*behind.T, s=2, linewidths=0, color="lightgrey")
@@ -135,22 +173,22 @@ def _scatter(path: Path, points: np.ndarray, behind: np.ndarray | None) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _waveforms(path: Path, grid: np.ndarray, spec: Spec) -> None:
-    """One below the other, the first column of the grid; more than ten would be too thin to see."""
+def _waveforms(path: Path, grid: np.ndarray, levels: int) -> None:
+    """Draws the first column of the grid, one waveform below the other; at most ten, so that each is visible."""
     waves = grid[:_COLUMNS_AT_MOST, 0]
     figure, _ = _figure(square=True)
     figure.clear()
     for axes, wave in zip(figure.subplots(len(waves), sharex=True, squeeze=False)[:, 0], waves, strict=True):
         axes.plot(wave, lw=0.7)
-        axes.set_ylim(0, spec.levels - 1)
+        axes.set_ylim(0, levels - 1)
         axes.set_yticks([])
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
 
-def _figure(*, square: bool = False):
-    # The object interface: pyplot would keep every figure alive and pick a window system.
+def _figure(*, square: bool = False, height: float = 4.0) -> tuple[Any, Any]:
+    """Returns a figure and its axes, without pyplot, which would keep every figure alive and choose a window system."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 5) if square else (7, 4))
+    figure = Figure(figsize=(5, 5) if square else (7, height))
     return figure, figure.subplots()

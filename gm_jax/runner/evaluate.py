@@ -160,11 +160,12 @@ def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
     paths = []
     for name, grid in grids.items():
         paths.append(run.folder.root / f"{name}.png")
-        images.draw(paths[-1], grid, spec, behind=behind)
+        images.draw_grid(paths[-1], grid, spec.levels, behind=behind)
     if run.experiment.plane is not None:
         paths.append(run.folder.root / "density.png")
-        data = run.splits["validation"]["x"]
-        densities.draw(paths[-1], run.experiment.plane, state.eval_params, state.model_state, data)
+        bind = lambda fn: functools.partial(jax.jit(fn), state.eval_params, state.model_state)  # noqa: E731
+        log_density, push = (fn and bind(fn) for fn in run.experiment.plane)
+        densities.draw_density(paths[-1], log_density, run.splits["validation"]["x"], push=push)
     over_time = sorted(run.folder.samples.glob("step-*.png"))
     if over_time:
         paths.append(run.folder.root / "over_time.png")
@@ -173,8 +174,19 @@ def draw(run: Run, state: TrainState, *, seed: int) -> list[Path]:
     lines = metrics.read(run.folder.metrics)
     if lines:
         paths.append(run.folder.root / "curves.png")
-        images.draw_curves(paths[-1], lines)
+        images.draw_curves(paths[-1], metrics.curves(lines), validation_label=_validation_label(run, state))
     return paths
+
+
+def _validation_label(run: Run, state: TrainState) -> str:
+    """Labels the validation curve with the sign, the kind and the measure of its -log p."""
+    log_prob, label = run.experiment.validation or run.experiment.model.log_prob, "validation -log p, nats"
+    if log_prob is None:
+        return label
+    example = run.fixed_examples()[:1]
+    found = jax.eval_shape(log_prob, state.eval_params, state.model_state, jax.random.key(0), example)
+    kind = results.KIND_OF_NLL[found.kind]
+    return f"{label} ({results.SIGN_OF_NLL[found.kind]} {kind}, {found.measure})"
 
 
 def behind_points(run: Run) -> np.ndarray | None:

@@ -23,7 +23,7 @@ def run(module: str, config_type: type, build: Callable, args: "SampleArgs") -> 
     png = _with_suffix(args.output or opened.folder.root / f"samples-seed{args.seed}.png")
     state, step = restore(opened, args.checkpoint)
     samples = evaluate.draw_samples(opened, state, args.num, seed=args.seed, **_settings(opened, args))
-    images.draw(png, images.as_grid(samples), opened.spec)
+    images.draw_grid(png, images.as_grid(samples), opened.spec.levels)
     np.save(png.with_suffix(".npy"), samples)
     print(f"{args.num} samples of step {step}: {png}, {png.with_suffix('.npy').name}")
 

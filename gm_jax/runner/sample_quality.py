@@ -50,7 +50,7 @@ def measure(
     real_split: str = "train",
     settings: Mapping[str, Any],
 ) -> list[Record]:
-    """Distances and scores of samples against a split, `evaluation.sample_metrics.records`.
+    """Distances and scores of samples against a split, `evaluation.sample_metrics.measure`.
 
     Args:
         run: with data of images.
@@ -76,6 +76,6 @@ def measure(
         )
         for images in (real, generated)
     ]
-    return sample_metrics.records(
+    return sample_metrics.measure(
         extractor, *gathered, data=run.spec.name, measure=run.spec.measure, real_split=real_split, settings=settings
     )

@@ -335,7 +335,7 @@ class _Recorder(_Follower):
         num = _POINTS_OVER_TIME if self._run.spec.shape == (2,) else _SAMPLES_OVER_TIME
         samples = images.as_grid(evaluate.draw_samples(self._run, state, num, seed=0))
         path = self._run.folder.samples / f"step-{step:07d}.png"
-        images.draw(path, samples, self._run.spec, behind=evaluate.behind_points(self._run))
+        images.draw_grid(path, samples, self._run.spec.levels, behind=evaluate.behind_points(self._run))
         self._events.add_image("samples", images.read(path), step, dataformats="HWC")
         statistics = evaluate.counted(self._run, state, seed=0)
         if statistics:

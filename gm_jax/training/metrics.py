@@ -6,7 +6,7 @@ was not.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,6 +76,15 @@ def read(path: Path) -> list[Line]:
             break
         lines.append(Line(values.pop("step"), values.pop("split"), values))
     return lines
+
+
+def curves(lines: Iterable[Line]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Groups lines by split and metric: split -> metric -> [(step, value), ...], oldest first."""
+    grouped: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for line in lines:
+        for name, value in line.values.items():
+            grouped.setdefault(line.split, {}).setdefault(name, []).append((line.step, value))
+    return grouped
 
 
 def mean_over_steps(metrics: Mapping[str, np.ndarray], last_step: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""One row of the page: what is measured of a family on each kind of data, and what becomes of one that fails."""
+"""One row of the page: the numbers of a family on each kind of data, and the row of a family that fails."""
 
 import dataclasses
 import sys
@@ -26,14 +26,14 @@ def by_name(outcome):
     return {record.name: record for record in outcome.records if record.unit != "bits/dim"}
 
 
-def test_a_family_of_the_small_world_is_held_against_the_whole_of_it(tmp_path):
-    outcome = measure.outcome(FVSBN, "digits4x4", seconds=1.0, seed=0, folder=tmp_path)
+def test_a_family_is_compared_with_the_whole_small_world(tmp_path):
+    outcome = measure.measure_family(FVSBN, "digits4x4", seconds=1.0, seed=0, folder=tmp_path)
     found = by_name(outcome)
     p = binary_digits.small_world_probabilities()
     truth, kl = found["nll_of_world"], found["kl_to_world"]
     assert (truth.kind, truth.settings["by"], truth.settings["family"]) == ("exact", "enumeration", "FVSBN")
     np.testing.assert_allclose(truth.value - kl.value, enumeration.entropy(p), atol=1e-6)
-    # The test split's mean is a draw of the truth.
+    # The mean over the test split estimates the truth.
     reported = found["nll"]
     assert abs(reported.value - truth.value) < 5 * reported.settings["standard_error"]
     own = found["tv_samples_to_model"]
@@ -47,20 +47,22 @@ def test_a_family_of_the_small_world_is_held_against_the_whole_of_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_samples_of_images_are_held_against_the_training_split(tmp_path, monkeypatch):
+def test_samples_of_images_are_compared_with_the_training_split(tmp_path, monkeypatch):
     monkeypatch.setattr(sample_metrics, "_SUBSETS", 3)
     extractor = features.load("digits-cnn")
-    outcome = measure.outcome(FVSBN, "binarized_digits", seconds=0.01, seed=0, folder=tmp_path, extractor=extractor)
+    outcome = measure.measure_family(
+        FVSBN, "binarized_digits", seconds=0.01, seed=0, folder=tmp_path, extractor=extractor
+    )
     found = by_name(outcome)
     settings = found["frechet[digits-cnn]"].settings
     assert (settings["num_real"], settings["num_generated"]) == (1437, 1437)
-    reference = {r.name: r for r in measure.reference("binarized_digits", extractor).records}
-    # A hundredth of a second of FVSBN is no digit: held-out ones are much nearer, few as they are.
+    reference = {r.name: r for r in measure.measure_data("binarized_digits", extractor).records}
+    # After a hundredth of a second FVSBN draws no digits: held-out digits are much nearer.
     assert found["frechet[digits-cnn]"].value > 2 * reference["frechet[digits-cnn]"].value
 
 
 @pytest.mark.slow
-def test_draws_of_a_likelihood_are_averaged_as_what_they_are():
+def test_draws_of_a_likelihood_are_averaged_as_the_family_states():
     sigma, level, measure_of_states = 0.5, -16 * np.log(2.0), "binary"
 
     def log_prob(params, model_state, key, x):
@@ -73,22 +75,22 @@ def test_draws_of_a_likelihood_are_averaged_as_what_they_are():
             experiment=Experiment(model, {}, **settings), spec=types.SimpleNamespace(shape=(4, 4, 1))
         )
         state = types.SimpleNamespace(eval_params={}, model_state={})
-        return measure.log_probs_of_states(family, run, state, p)
+        return measure.log_prob_of_states(family, run, state, p)
 
     p = binary_digits.small_world_probabilities()
     log_q, kind, way = found(Family("unbiased", "", {}))
     assert (kind, way) == ("estimate", "mean over 256 draws of the noise")
     np.testing.assert_array_equal(np.isfinite(log_q), p > 0)
     np.testing.assert_allclose(np.nanmean(log_q), level, atol=0.01)
-    log_q, kind, way = found(Family("bound", "", {}, averages_bounds=True))
+    log_q, kind, way = found(Family("bound", "", {}, average=enumeration.averaged_bound))
     assert (kind, way) == ("lower_bound", "mean over 4 draws of the noise")
     np.testing.assert_allclose(np.nanmean(log_q), level - 0.5 * sigma**2, atol=0.03)
-    # What is a density is no probability of states.
+    # A density is not a probability of states.
     measure_of_states = "continuous"
-    assert found(Family("kernels", "", {})) == (None, "", "")
+    assert found(Family("kernels", "", {})) is None
 
 
-def test_optimisers_have_constant_rates_in_every_part_of_a_configuration():
+def test_every_optimiser_of_a_configuration_has_a_constant_rate():
     rows = {name: Family(name, f"experiments.{name}", {"images": {}}) for name in ("gan", "latent_diffusion")}
     configs = {name: measure.configured(row, "digits", seed=0)[0] for name, row in rows.items()}
     assert gan.Config().generator.schedule == latent_diffusion.Config().autoencoder.optimizer.schedule == "cosine"
@@ -98,7 +100,7 @@ def test_optimisers_have_constant_rates_in_every_part_of_a_configuration():
     assert configs["latent_diffusion"].autoencoder.optimizer.schedule == "constant"
 
 
-def test_a_configuration_is_the_experiments_own_but_for_the_row_and_a_constant_rate():
+def test_a_row_changes_only_its_settings_and_the_schedule():
     config, build = measure.configured(
         Family("NICE", "experiments.nice", {"small_world": {"hidden": (16,)}}), "digits4x4", seed=3
     )
@@ -107,22 +109,22 @@ def test_a_configuration_is_the_experiments_own_but_for_the_row_and_a_constant_r
     assert build is nice.build
 
 
-def test_a_family_without_a_likelihood_has_one_of_its_samples_kernels(monkeypatch, tmp_path):
+def test_a_family_without_a_likelihood_gets_one_from_kernels(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "implicit", implicit_normal())
     family = Family("implicit", "implicit", {"points": {}})
     monkeypatch.setattr(measure, "_HELD_OUT", 200)
-    outcome = measure.outcome(family, "toy:two_moons", seconds=0.1, seed=0, folder=tmp_path)
+    outcome = measure.measure_family(family, "toy:two_moons", seconds=0.1, seed=0, folder=tmp_path)
     record = by_name(outcome)["nll"]
     assert record.kind == "estimate"
     assert record.settings["kernel density, centres"] == 400
-    # N(0, 4 I) on data of variance about 3.7 and 1.1: its cross-entropy, but for the kernels.
+    # The cross-entropy of N(0, 4 I) on data with variances of about 3.7 and 1.1; the kernels change it a little.
     expected = np.log(2 * np.pi * 4) + (3.7 + 1.1) / 8
     np.testing.assert_allclose(record.value, expected, atol=0.4)
     assert outcome.pictures["density"].exists()
 
 
 def implicit_normal():
-    """An experiment whose model can only draw N(0, 4 I)."""
+    """Returns an experiment whose model can only draw from N(0, 4 I)."""
 
     def build(config, spec):
         import optax
@@ -139,24 +141,24 @@ def implicit_normal():
     return types.SimpleNamespace(Config=fvsbn.Config, build=build)
 
 
-def test_a_family_that_fails_is_told_with_its_error_and_one_for_other_data_as_such(tmp_path, monkeypatch, capsys):
+def test_the_outcome_of_a_failed_family_holds_the_error(tmp_path, monkeypatch, capsys):
     def build(config, spec):
         raise ValueError("the couplings do not fit\nat all")
 
     monkeypatch.setitem(sys.modules, "broken", types.SimpleNamespace(Config=fvsbn.Config, build=build))
-    for family, said in (
+    for family, message in (
         (Family("broken", "broken", {"small_world": {}}), "failed: ValueError: the couplings do not fit"),
         (Family("absent", "experiments.none_such", {"small_world": {}}), "failed: ModuleNotFoundError"),
         (Family("typo", "experiments.fvsbn", {"small_world": {"hiden": 3}}), "failed: UserError: experiments.fvsbn"),
-        (Family("other", "experiments.fvsbn", {"images": {}}), "not for small world"),
+        (Family("other", "experiments.fvsbn", {"images": {}}), "not trained on small world"),
     ):
-        outcome = measure.outcome(family, "digits4x4", seconds=0.1, seed=0, folder=tmp_path)
-        assert outcome.error.startswith(said)
+        outcome = measure.measure_family(family, "digits4x4", seconds=0.1, seed=0, folder=tmp_path)
+        assert outcome.error.startswith(message)
         assert outcome.records == ()
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_settings_reach_nested_fields_and_unknown_ones_are_refused():
+def test_settings_reach_nested_fields_and_unknown_settings_are_refused():
     config = measure.with_settings(fvsbn.Config(), {"train": {"batch_size": 7}, "orderings": 2})
     assert (config.train.batch_size, config.orderings) == (7, 2)
     assert config.train.steps == fvsbn.Config().train.steps
@@ -164,8 +166,8 @@ def test_settings_reach_nested_fields_and_unknown_ones_are_refused():
         measure.with_settings(config, {"sizes": 3})
 
 
-def test_the_data_are_a_row_of_their_own():
-    (entropy,) = measure.reference("toy:two_moons").records
+def test_the_data_have_their_own_row_of_reference_scores():
+    (entropy,) = measure.measure_data("toy:two_moons").records
     np.testing.assert_allclose(entropy.value, 2.394, atol=1e-3)
-    world = {record.name: record.value for record in measure.reference("digits4x4").records}
+    world = {record.name: record.value for record in measure.measure_data("digits4x4").records}
     assert world["kl_to_world"] == 0.0

@@ -1,4 +1,4 @@
-"""The page of a comparison: every row, every picture, in text and in a browser."""
+"""The page of a comparison: every row and every picture, in the text and in a browser."""
 
 import html
 import json
@@ -37,7 +37,7 @@ def measured(data, folder):
         record("kl_to_world", None, data=data),
         record("tv_samples_to_model", 0.1234, unit="total variation", kind="score", data=data, of_exact_draws=0.1201),
     )
-    curve = tuple(Moment(float(t), 10 * t, 20.0 - t) for t in range(1, 9))
+    curve = tuple(Moment(float(t), 10 * t, 20.0 - t, "lower_bound", "binary") for t in range(1, 9))
     row = Outcome(FAMILIES[0], data, None, records, {"samples": png}, curve, 1234567, 890, 8.04, 12345.0)
     return [
         Outcome("the data", data, records=(record("kl_to_world", 0.0, data=data),)),
@@ -57,7 +57,7 @@ def written(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md"])
-def test_every_family_has_its_row_for_every_data_set(written, name):
+def test_every_family_has_a_row_in_every_table(written, name):
     text = html.unescape((written / name).read_text())
     for family in ("the data", *FAMILIES):
         rows = re.findall(rf"(?m)^\| {re.escape(family)} \||<tr data-family='{re.escape(family)}'>", text)
@@ -66,51 +66,65 @@ def test_every_family_has_its_row_for_every_data_set(written, name):
 
 def test_numbers_carry_sign_kind_extractor_and_counts(written):
     text = (written / "report.md").read_text()
-    assert "≤ 12.35 (bound, K = 100)" in text
-    assert "= 6.543 (enumeration)" in text
+    assert "≤ 12.35 (upper bound, binary, K = 100)" in text
+    assert "≤ 0.278 (upper bound, binary, K = 100)" in text
+    assert "= 6.543 (exact, binary, by enumeration)" in text
+    assert "not finite (exact, binary)" in text
     assert "0.123 ([0.120])" in text
     assert "7.50 (± 0.25)" in text
     assert "Fréchet distance (digits-cnn, 1,437 real)" in text
-    assert "not finite" in text
     assert "1,234,567" in text
     assert "3.25 (1,437 samples)" in text
     assert "12,300" in text
     assert "8.0 s (890 steps)" in text
-    assert "FID " not in text.replace("no FIDs", "")
+    assert "FID " not in text.replace("not FIDs", "")
 
 
-def test_a_density_among_probabilities_says_so(tmp_path):
-    density = record("nll", -18.0, kind="estimate", data="binarized_digits")._replace(measure="continuous")
-    rows = [Outcome("GAN", "binarized_digits", records=(density,))]
-    assert report.table(rows).rows[0][1][0] == ("≈ -18.00", "estimate, a density")
-    points = [row._replace(data="toy:two_moons", records=(density._replace(data="toy:two_moons"),)) for row in rows]
-    assert report.table(points).rows[0][1][0] == ("≈ -18.000", "estimate")
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ("exact", ("= -18.00", "exact")),
+        ("lower_bound", ("≤ -18.00", "upper bound")),
+        ("upper_bound", ("≥ -18.00", "lower bound")),
+        ("estimate", ("≈ -18.00", "estimate")),
+    ],
+)
+@pytest.mark.parametrize("measure", ["binary", "17 levels", "continuous"])
+def test_every_likelihood_carries_sign_kind_and_measure(kind, shown, measure, tmp_path):
+    probability = record("nll", 12.0, data="binarized_digits")
+    other = record("nll", -18.0, kind=kind, data="binarized_digits")._replace(measure=measure)
+    outcomes = [Outcome(name, "binarized_digits", records=(r,)) for name, r in (("MADE", probability), ("GAN", other))]
+    section = report.section(tmp_path, "binarized_digits", outcomes)
+    assert section.rows[1].cells[0] == (shown[0], f"{shown[1]}, {measure}")
+    # Two measures in one column are both named in its head.
+    assert section.heads[0].small == "; ".join(sorted({"binary", measure}))
 
 
-def test_a_family_that_failed_shows_its_error_and_cannot_break_the_page(written):
+def test_the_row_of_a_failed_family_shows_its_error_escaped(written):
     markdown, source = ((written / name).read_text() for name in ("report.md", "report.html"))
     assert "failed: ValueError: shapes (3, 4) \\| <b>do not fit</b>" in markdown
     assert "&lt;b&gt;do not fit" in source
     assert "<friends>" not in source
-    # Each row of the Markdown has as many cells as its head.
+    # Each row of a Markdown table has as many cells as its head.
     for table in re.findall(r"(?m)(?:^\|.*\n)+", markdown):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+        assert f"\n\n{table}\n" in markdown  # blank lines separate a table from the rest
 
 
-def test_the_page_needs_nothing_but_itself(written):
+def test_the_page_needs_no_other_file(written):
     source = (written / "report.html").read_text()
     assert set(re.findall(r"src='([^,]*),", source)) == {"data:image/png;base64"}
     assert not re.findall(r"https?://|<script|<link", source)
 
 
-def test_results_are_all_records(written):
+def test_the_results_file_holds_all_records(written):
     records = results.read(written / "results.json")
     assert len(records) == 3 * (1 + 3 * 7)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 @pytest.mark.parametrize("size", ["1366,768", "500,850"])
-def test_a_browser_loads_every_picture_shows_every_row_and_scrolls_no_page_sideways(written, tmp_path, size):
+def test_a_browser_shows_every_row_and_picture_without_sideways_scrolling(written, tmp_path, size):
     ask = """<script>addEventListener("load", () => {
         document.body.dataset.found = JSON.stringify({
             images: [...document.images].map(i => i.complete && i.naturalWidth > 0 && i.clientWidth > 100),

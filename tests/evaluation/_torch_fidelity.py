@@ -1,9 +1,9 @@
-"""What torch-fidelity says of fixed random features and images: the oracle, and the golden values made of it.
+"""The oracle torch-fidelity on fixed random features and images, and the script that stores its values.
 
     pip install torch==2.13.0 && pip install --no-deps torch-fidelity==0.4.0
     python tests/evaluation/_torch_fidelity.py     # prints GOLDEN of test_torch_fidelity.py, writes GOLDEN_INCEPTION
 
-Its package asks for torchvision, which nothing here uses: where there is none, empty modules stand in.
+torch-fidelity imports torchvision, which nothing here uses: if it is not installed, empty modules replace it.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ GOLDEN_INCEPTION = Path(__file__).with_name("golden_inception.npz")
 
 
 def random_features() -> dict[str, np.ndarray]:
-    """Features of 300 real and 300 generated examples, correlated and off their mean, and logits of 300."""
+    """Returns correlated features of 300 real and 300 generated examples with non-zero means, and 300 logits."""
     rng = np.random.default_rng(8)
     mix = rng.normal(size=(16, 16))
     real = rng.normal(size=(300, 16)) @ mix + 2.0
@@ -32,7 +32,7 @@ def random_features() -> dict[str, np.ndarray]:
 
 
 def random_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor of the checkpoint by its name, random, such that activations neither grow nor fade."""
+    """Returns a random tensor for a name in the checkpoint, scaled so that activations neither grow nor vanish."""
     normal = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32)
     match name.split(".")[-1]:
         case "running_var":
@@ -46,7 +46,7 @@ def random_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def random_images() -> np.ndarray:
-    """Two colour images [2, 20, 33, 3] uint8: one of noise, one smooth."""
+    """Returns two colour images [2, 20, 33, 3] uint8: one of noise and one smooth."""
     noise = np.random.default_rng(3).integers(0, 256, (20, 33, 3))
     rows, columns, channels = np.indices((20, 33, 3))
     smooth = 127.5 + 127.5 * np.sin(rows / 4 + columns / 7 + channels)
@@ -54,7 +54,7 @@ def random_images() -> np.ndarray:
 
 
 def package():
-    """torch-fidelity, with or without torchvision."""
+    """Imports torch-fidelity, with or without torchvision."""
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(_StandIn())
     import torch_fidelity
@@ -63,7 +63,7 @@ def package():
 
 
 def measured() -> dict[str, float]:
-    """Every number of the random features, by torch-fidelity."""
+    """Computes every score of the random features with torch-fidelity."""
     package()
     import torch
     from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
@@ -71,7 +71,7 @@ def measured() -> dict[str, float]:
     features = random_features()
     real, generated, logits = (torch.from_numpy(features[name]) for name in ("real", "generated", "logits"))
     statistics = [metric_fid.fid_features_to_statistics(x) for x in (real, generated)]
-    # The whole of either set in one subset, so that no random draw enters; our shuffle, so that the splits agree.
+    # One subset holds each whole set, so that nothing is random; our shuffle makes the splits agree.
     kid = metric_kid.kid_features_to_metric(
         real, generated, kid_subsets=1, kid_subset_size=300, kid_kernel="poly", verbose=False
     )
@@ -91,7 +91,7 @@ def measured() -> dict[str, float]:
 
 
 def inception_outputs() -> dict[str, np.ndarray]:
-    """Resized images and Inception's activations under random weights, by torch-fidelity."""
+    """Computes resized images, and Inception activations with random weights, with torch-fidelity."""
     fidelity = package()
     import torch
     from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
@@ -119,7 +119,7 @@ def inception_outputs() -> dict[str, np.ndarray]:
 
 
 def _state_shapes(extractor_type) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of its tensors: the constructor would load them, so it is stopped there."""
+    """Returns names and shapes of its tensors; the constructor is stopped before it loads them."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     class Found(Exception):
@@ -138,11 +138,11 @@ def _state_shapes(extractor_type) -> dict[str, tuple[int, ...]]:
             Shapes("x", ["2048"], feature_extractor_weights_path=file.name)
         except Found:
             return shapes
-    raise AssertionError("no tensors were asked for")
+    raise AssertionError("the constructor loaded no tensors")
 
 
 class _StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds torchvision and every module of it, which has whatever it is asked for."""
+    """Finds torchvision and all its submodules, as modules that have every attribute."""
 
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == "torchvision":

@@ -13,8 +13,8 @@ def one_hot(labels, num_classes):
         return np.log(np.eye(num_classes)[labels])
 
 
-def test_evenly_used_certain_classes_score_their_number():
-    # As many of each class in every split as the shuffle leaves there: one split has exactly as many.
+def test_certain_and_evenly_used_classes_score_their_number():
+    # One split, so that the shuffle leaves each class with exactly 40 samples.
     score = inception_score(one_hot(np.arange(200) % 5, 5), num_splits=1)
     np.testing.assert_allclose(score.mean, 5.0, rtol=1e-12)
 
@@ -27,26 +27,26 @@ def test_identical_rows_score_one():
 
 
 def test_a_score_by_hand():
-    # One sure row, one even row of two classes: p(y) = (3/4, 1/4).
+    # One certain row and one even row of two classes: p(y) = (3/4, 1/4).
     log_probs = np.array([[0.0, -np.inf], [np.log(0.5), np.log(0.5)]])
     divergences = [np.log(1 / 0.75), 0.5 * np.log(0.5 / 0.75) + 0.5 * np.log(0.5 / 0.25)]
     np.testing.assert_allclose(inception_score(log_probs, num_splits=1).mean, np.exp(np.mean(divergences)), rtol=1e-12)
 
 
-def test_rows_sorted_by_class_score_as_much_as_shuffled_ones():
+def test_rows_sorted_by_class_score_the_same_as_shuffled_rows():
     sorted_rows = one_hot(np.repeat(np.arange(10), 200), 10)
     shuffled = sorted_rows[RNG.permutation(2000)]
     scores = [inception_score(rows, num_splits=10) for rows in (sorted_rows, shuffled)]
     for score in scores:
-        np.testing.assert_allclose(score.mean, 10.0, rtol=0.03)  # unshuffled, each split has one class: a score of 1
-    # The same up to the draw of the shuffle.
+        np.testing.assert_allclose(score.mean, 10.0, rtol=0.03)  # unshuffled, each split would score 1
+    # Equal up to the randomness of the shuffle.
     np.testing.assert_allclose(scores[0].mean, scores[1].mean, rtol=0.02)
 
 
-def test_every_example_counts_where_splits_do_not_divide_them():
+def test_every_example_counts_if_the_split_sizes_differ():
     score = inception_score(one_hot(np.arange(23) % 3, 3), num_splits=4)
     assert (score.num_examples, score.num_splits) == (23, 4)
-    # The one row that differs is found in whatever split it lies.
+    # One row that differs changes the score in any position.
     rows = np.tile(special.log_softmax([5.0, 0.0]), (23, 1))
     for place in range(23):
         odd = rows.copy()
@@ -54,7 +54,7 @@ def test_every_example_counts_where_splits_do_not_divide_them():
         assert inception_score(odd, num_splits=4).mean > 1.01
 
 
-def test_the_deviation_is_over_splits():
+def test_the_standard_deviation_is_over_splits():
     log_probs = special.log_softmax(3.0 * RNG.normal(size=(60, 4)), axis=1)
     order = np.random.default_rng(7).permutation(60)
     parts = np.split(np.exp(log_probs[order]), 3)
@@ -64,15 +64,15 @@ def test_the_deviation_is_over_splits():
 
 
 def test_probabilities_of_zero_are_finite():
-    log_probs = one_hot(np.zeros(20, int), 3)  # two classes that nobody uses
+    log_probs = one_hot(np.zeros(20, int), 3)  # two classes are unused
     score = inception_score(log_probs, num_splits=2)
     np.testing.assert_allclose(score.mean, 1.0, rtol=1e-12)
 
 
-def test_what_is_no_probability_is_refused():
+def test_rows_that_are_not_log_probabilities_are_refused():
     with pytest.raises(UserError, match="do not sum to 1"):
         inception_score(RNG.normal(size=(20, 3)), num_splits=2)
-    with pytest.raises(UserError, match="cannot be made of 19"):
+    with pytest.raises(UserError, match="19 samples are too few for 10 splits"):
         inception_score(one_hot(np.zeros(19, int), 3), num_splits=10)
     with pytest.raises(ValueError, match=r"\[N, K\]"):
         inception_score(np.zeros(5), num_splits=1)

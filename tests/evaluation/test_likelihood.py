@@ -1,4 +1,4 @@
-"""The mean over a split against numpy in float64: every example once, whatever the batches."""
+"""The mean over a split against numpy in float64: every example counts once, for any batch size."""
 
 import math
 
@@ -23,7 +23,7 @@ def batches(values=VALUES, batch_size=5):
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 22, 23, 24, 100])
-def test_every_example_counts_once_whatever_the_batch(batch_size):
+def test_every_example_counts_once_for_any_batch_size(batch_size):
     summary = likelihood.evaluate(read_off(), batches(batch_size=batch_size))
     exact = VALUES.astype(np.float64)
     assert summary.num_examples == 23
@@ -31,26 +31,26 @@ def test_every_example_counts_once_whatever_the_batch(batch_size):
     assert summary.standard_error == pytest.approx(exact.std(ddof=1) / math.sqrt(23), rel=1e-12)
 
 
-def test_padding_does_not_count_even_where_it_is_not_a_number():
+def test_padding_does_not_count_even_if_it_is_nan():
     x = np.array([[1.0], [3.0], [np.nan], [-np.inf]], np.float32)
     summary = likelihood.evaluate(read_off(), [({"x": x}, np.array([True, True, False, False]))])
     assert summary == (2.0, 1.0, 2, "exact", "binary", ())
 
 
-def test_masked_examples_may_lie_anywhere():
+def test_masked_examples_may_be_anywhere_in_the_batch():
     x = np.array([[9.0], [1.0], [9.0], [3.0]], np.float32)
     summary = likelihood.evaluate(read_off(), [({"x": x}, np.array([False, True, False, True]))])
     assert (summary.mean, summary.num_examples) == (2.0, 2)
 
 
 def test_the_sum_is_taken_in_float64():
-    # 2**24 + 1 is no float32: summed in float32, each 1 is lost.
+    # 2**24 + 1 is not a float32: in a float32 sum each 1 is lost.
     values = np.array([2**24] + [1.0] * 9, np.float32)
     summary = likelihood.evaluate(read_off(), batches(values, batch_size=4))
     assert summary.mean == (2**24 + 9) / 10
 
 
-def test_batches_are_numbered_in_their_order_and_log_prob_gets_x_as_it_is():
+def test_log_prob_gets_the_index_of_the_batch_and_x_unchanged():
     seen = []
 
     def log_prob(index, x):
@@ -62,7 +62,7 @@ def test_batches_are_numbered_in_their_order_and_log_prob_gets_x_as_it_is():
     assert seen == [(index, np.uint8, (3, 2, 2, 1)) for index in range(3)]
 
 
-def test_standard_error_by_hand_and_of_one_example():
+def test_the_standard_error_by_hand_and_for_one_example():
     # 1, 2, 3, 4: variance 5/3 with n - 1, so the mean's standard error is sqrt(5/3) / 2.
     summary = likelihood.evaluate(read_off(), batches([1.0, 2.0, 3.0, 4.0], batch_size=3))
     assert summary.mean == 2.5
@@ -73,7 +73,7 @@ def test_standard_error_by_hand_and_of_one_example():
 
 
 @pytest.mark.parametrize("kind", ["exact", "lower_bound", "upper_bound", "estimate"])
-def test_the_kind_the_measure_and_the_settings_travel_with_the_number(kind):
+def test_kind_measure_and_settings_stay_with_the_number(kind):
     summary = likelihood.evaluate(read_off(kind, "17 levels", (("K", 500),)), batches())
     assert (summary.kind, summary.measure, summary.settings) == (kind, "17 levels", (("K", 500),))
 
@@ -87,7 +87,7 @@ def test_the_kind_the_measure_and_the_settings_travel_with_the_number(kind):
         [("lower_bound", "binary", (("K", 5),)), ("lower_bound", "binary", (("K", "five"),))],
     ],
 )
-def test_a_kind_or_a_measure_that_changes_from_batch_to_batch_is_refused(kinds):
+def test_a_kind_or_measure_that_changes_between_batches_is_refused(kinds):
     def log_prob(index, x):
         return Likelihood(np.zeros(len(x), np.float32), *kinds[index == 3])
 
@@ -95,7 +95,7 @@ def test_a_kind_or_a_measure_that_changes_from_batch_to_batch_is_refused(kinds):
         likelihood.evaluate(log_prob, batches())
 
 
-def test_no_example_is_refused():
+def test_an_empty_split_is_refused():
     with pytest.raises(ValueError, match="0 examples"):
         likelihood.evaluate(read_off(), [])
     with pytest.raises(ValueError, match="0 examples"):
@@ -103,14 +103,14 @@ def test_no_example_is_refused():
 
 
 @pytest.mark.parametrize("shape", [(), (5, 1), (5, 3), (1,), (3, 5)])
-def test_anything_but_one_value_an_example_is_refused(shape):
+def test_anything_but_one_value_per_example_is_refused(shape):
     # [B, D] would count each example D times.
-    with pytest.raises(ValueError, match="one log-probability an example"):
+    with pytest.raises(ValueError, match="one log-probability per example"):
         likelihood.evaluate(lambda index, x: Likelihood(np.zeros(shape, np.float32), "exact", "binary"), batches())
 
 
 @pytest.mark.parametrize("bad", [-math.inf, math.nan])
-def test_a_value_that_is_not_finite_is_not_hidden(bad):
+def test_a_value_that_is_not_finite_shows_in_the_mean(bad):
     summary = likelihood.evaluate(read_off(), batches([-1.0, bad, -3.0], batch_size=2))
     np.testing.assert_equal(summary.mean, bad)
     assert math.isnan(summary.standard_error)

@@ -1,4 +1,4 @@
-"""results.json and the table: a number keeps its sign, unit, kind, measure and data, and the file stays JSON."""
+"""results.json and the table: a number keeps its sign, unit, kind, measure and data, and the file is valid JSON."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def refuse_constant(name):
     raise AssertionError(f"{name} is not JSON")
 
 
-def test_log_2_nats_a_dimension_are_one_bit():
+def test_log_2_nats_per_dimension_are_one_bit():
     nats, bits = records(summary(mean=-64 * math.log(2.0), error=32 * math.log(2.0)), num_dims=64)
     assert (nats.unit, bits.unit) == ("nats", "bits/dim")
     assert nats.value == pytest.approx(44.3614195558365, rel=1e-13)
@@ -36,13 +36,13 @@ def test_log_2_nats_a_dimension_are_one_bit():
     assert bits.settings["standard_error"] == pytest.approx(0.5, rel=1e-13)
 
 
-def test_eight_bits_are_the_uniform_distribution_over_256_levels():
+def test_the_uniform_distribution_over_256_levels_has_eight_bits():
     num_dims = 32 * 32 * 3
     _, bits = records(summary(mean=-num_dims * math.log(256.0)), num_dims=num_dims)
     assert bits.value == pytest.approx(8.0, rel=1e-13)
 
 
-def test_the_negative_log_likelihood_is_positive_where_the_log_likelihood_is_negative():
+def test_the_value_is_the_negative_log_likelihood():
     assert next(record.value for record in records(summary(mean=-2.0))) == 2.0
     assert next(record.value for record in records(summary(mean=2.0))) == -2.0
 
@@ -52,7 +52,7 @@ def test_a_density_has_no_bits_per_dimension(measure, units):
     assert [record.unit for record in records(measure=measure)] == ["nats", "bits/dim"][:units]
 
 
-def test_a_record_says_what_the_number_is_of():
+def test_a_record_holds_everything_about_its_number():
     nats, bits = records(measure="binary", settings={"step": 300})
     expected = {
         "name": "nll",
@@ -71,7 +71,7 @@ def test_a_record_says_what_the_number_is_of():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_is_null_in_valid_json_and_named_in_the_table(tmp_path, bad):
+def test_values_that_are_not_finite_are_null_in_json(tmp_path, bad):
     made = records(summary(mean=bad, error=math.nan))
     results.write(tmp_path / "results.json", made)
     entries = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse_constant)
@@ -81,7 +81,7 @@ def test_what_is_not_finite_is_null_in_valid_json_and_named_in_the_table(tmp_pat
     assert results.table(made).count("not finite") == 2
 
 
-def test_a_number_that_json_cannot_say_leaves_the_old_file_as_it_was(tmp_path):
+def test_a_value_that_json_cannot_hold_leaves_the_old_file_unchanged(tmp_path):
     path = tmp_path / "results.json"
     results.write(path, records())
     before = path.read_bytes()
@@ -91,7 +91,7 @@ def test_a_number_that_json_cannot_say_leaves_the_old_file_as_it_was(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_records_come_back_from_the_file_exactly(tmp_path):
+def test_records_are_read_back_exactly(tmp_path):
     made = records(summary(mean=-100 / 3, error=0.1)) + records(measure="continuous", name="kde", settings={"s": "a"})
     results.write(tmp_path / "results.json", made)
     assert results.read(tmp_path / "results.json") == made
@@ -100,11 +100,11 @@ def test_records_come_back_from_the_file_exactly(tmp_path):
     assert results.read(tmp_path / "results.json") == made[:1]
 
 
-def test_no_file_has_no_records(tmp_path):
+def test_a_missing_file_has_no_records(tmp_path):
     assert results.read(tmp_path / "results.json") == []
 
 
-def test_merging_replaces_what_was_measured_again_and_keeps_the_rest():
+def test_merging_replaces_numbers_measured_again_and_keeps_the_rest():
     old = records() + records(split="validation") + records(name="iwae")
     new = records(summary(mean=-90.0, kind="exact"))
     merged = results.merge(old, new)
@@ -120,25 +120,25 @@ def test_merging_replaces_what_was_measured_again_and_keeps_the_rest():
         {"made": summary(examples=500)},
     ],
 )
-def test_numbers_that_differ_in_what_they_are_of_stand_side_by_side(other):
+def test_numbers_of_different_identity_are_both_kept(other):
     old, new = records(settings={"step": 1}), records(**{"settings": {"step": 1}, **other})
     assert results.merge(old, new) == old + new
     assert results.merge(results.merge(old, new), new) == old + new
 
 
-def test_a_number_read_from_the_file_is_replaced_whatever_its_settings_are_made_of(tmp_path):
+def test_a_number_from_the_file_is_replaced_if_its_settings_hold_tuples(tmp_path):
     made = records(settings={"dilations": (1, 2), "temperature": 0.1})
     results.write(tmp_path / "results.json", made)
     assert results.merge(results.read(tmp_path / "results.json"), made) == made
 
 
-def test_another_standard_error_makes_no_other_number():
+def test_a_different_standard_error_does_not_change_the_identity():
     old, new = records(), records(summary(error=0.25))
     assert old[0].settings != new[0].settings
     assert results.merge(old, new) == new
 
 
-def test_a_unit_is_replaced_by_its_own_alone():
+def test_nats_do_not_replace_bits():
     nats, bits = records()
     (new,) = records(summary(mean=-90.0, measure="continuous"))
     assert results.merge([nats, bits], [new]) == [bits, new]
@@ -157,8 +157,8 @@ def test_merging_with_nothing_changes_nothing():
         ("estimate", "~", "estimate"),
     ],
 )
-def test_the_table_says_what_kind_of_statement_on_the_nll_each_number_is(kind, sign, shown):
-    # A lower bound on log p is an upper bound on the NLL, which is the number shown: the truth is at most this.
+def test_the_table_shows_sign_and_kind_of_the_nll(kind, sign, shown):
+    # The table shows the NLL, for which a lower bound on log p is an upper bound.
     _, _, nats, bits, *note = results.table(records(summary(kind=kind))).splitlines()
     for row in (nats, bits):
         assert row.split()[:2] == ["nll", sign]
@@ -192,5 +192,5 @@ def test_every_row_of_the_table_shows_unit_kind_data_measure_and_split():
         assert "standard_error=" in row
 
 
-def test_the_table_of_nothing_is_its_head():
+def test_the_table_without_records_is_its_head():
     assert len(results.table([]).splitlines()) == 2

@@ -20,13 +20,13 @@ def gathered(x, **kwargs):
 
 
 def records(real, generated):
-    made = sample_metrics.records(
+    made = sample_metrics.measure(
         DIGITS, real, generated, data="digits", measure="17 levels", real_split="train", settings={"step": 3}
     )
     return {record.name.split("[")[0]: record for record in made}
 
 
-def test_a_ragged_last_batch_gathers_what_one_batch_does():
+def test_a_padded_last_batch_gives_the_features_of_one_batch():
     x = SPLITS["test"]["x"][:23]
     ragged, whole = gathered(x, batch_size=10), gathered(x, batch_size=23)
     assert len(ragged.features) == len(ragged.log_probs) == int(ragged.moments.count) == 23
@@ -63,19 +63,19 @@ def test_samples_that_drop_classes_are_worse_than_real_ones():
     assert whole["inception_score"].value > 6.5
 
 
-def test_a_set_against_itself_is_at_no_distance():
+def test_the_distance_from_a_set_to_itself_is_zero():
     same = gathered(SPLITS["train"]["x"][:150])
     made = records(same, same)
     assert abs(made["frechet"].value) < 1e-6 * np.trace(np.asarray(same.moments.scatter))
     assert made["precision"].value == made["recall"].value == 1.0
 
 
-def test_streamed_moments_are_those_of_the_features():
+def test_streamed_moments_equal_the_moments_of_the_features():
     some = gathered(SPLITS["test"]["x"][:70], batch_size=32)
     expected = frechet.add_batch(frechet.no_moments(DIGITS.num_features), some.features)
     np.testing.assert_allclose(some.moments.scatter, expected.scatter, rtol=1e-9, atol=1e-9)
 
 
-def test_too_few_are_refused():
+def test_too_few_samples_are_refused():
     with pytest.raises(UserError), pytest.warns(UserWarning, match="too few"):
         records(gathered(SPLITS["train"]["x"][:50]), gathered(SPLITS["test"]["x"][:2]))

@@ -1,4 +1,4 @@
-"""The numbers of torch-fidelity 0.4.0 on shared random features: golden ones, and its own where it is installed."""
+"""Results of torch-fidelity 0.4.0 on shared random features: stored values, and live values if it is installed."""
 
 import hashlib
 import importlib.util
@@ -14,12 +14,12 @@ from gm_jax.evaluation import frechet, inception_score, kernel_distance, precisi
 from gm_jax.networks import inception
 from gm_jax.ops.resize import bilinear_tf1
 
-# By its path: torch-fidelity installs a package `tests` of its own.
+# Loaded by path, because torch-fidelity installs a package called `tests`.
 _SPEC = importlib.util.spec_from_file_location("_torch_fidelity", Path(__file__).with_name("_torch_fidelity.py"))
 oracle = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(oracle)
 
-# By `python tests/evaluation/_torch_fidelity.py`, torch 2.13.0.
+# Printed by `python tests/evaluation/_torch_fidelity.py` with torch 2.13.0.
 GOLDEN = {
     "frechet": 21.95866985467501,
     "kernel": 252.12525043897085,
@@ -62,18 +62,18 @@ def assert_equal(measured, expected):
         np.testing.assert_allclose(measured[name], value, rtol=1e-6, err_msg=name)
 
 
-def test_scores_of_shared_features_are_golden():
+def test_scores_of_shared_features_equal_the_stored_values():
     assert_equal(ours(), GOLDEN)
 
 
 @needs_torch_fidelity
 @pytest.mark.filterwarnings("ignore")
-def test_scores_of_shared_features_are_torch_fidelitys():
+def test_scores_of_shared_features_equal_torch_fidelity():
     assert_equal(ours(), oracle.measured())
 
 
 @pytest.mark.parametrize("compile", [lambda fn: fn, jax.jit], ids=["eager", "jit"])
-def test_resized_images_are_golden_bit_for_bit(compile):
+def test_resized_images_equal_the_stored_bits(compile):
     images = jnp.asarray(oracle.random_images(), jnp.float32)
     smaller = compile(lambda x: bilinear_tf1(x, height=9, width=40))(images)
     np.testing.assert_array_equal(smaller, GOLDEN_INCEPTION["smaller"])
@@ -82,7 +82,7 @@ def test_resized_images_are_golden_bit_for_bit(compile):
 
 
 @pytest.mark.slow
-def test_inceptions_activations_under_random_weights_are_golden():
+def test_inception_with_random_weights_equals_the_stored_activations():
     params = inception.params_from_tensors(random_tensors())
     images = bilinear_tf1(jnp.asarray(oracle.random_images(), jnp.float32), height=299, width=299)
     outputs = jax.jit(inception.InceptionV3().apply)({"params": params}, images)
@@ -94,7 +94,7 @@ def test_inceptions_activations_under_random_weights_are_golden():
 
 
 def random_tensors():
-    """All tensors of the checkpoint, random, under its names and in its layout."""
+    """Returns random tensors with the names and the layout of the checkpoint."""
 
     def name_and_shape(path, leaf):
         name = ".".join(key.key for key in path)

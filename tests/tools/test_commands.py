@@ -1,4 +1,4 @@
-"""The commands in experiments/ that are no experiment: compare, convert_inception, digits_cnn."""
+"""The commands in tools/: compare, convert_inception, reference_scores, train_digit_classifier."""
 
 import hashlib
 import importlib.util
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gm_jax import runner
-from gm_jax.comparison import families
+from gm_jax.comparison import families, measure
+from gm_jax.data import sources
 from gm_jax.evaluation import features, results, sample_metrics
 from tools import compare, convert_inception, reference_scores, train_digit_classifier
 
@@ -28,7 +29,7 @@ def refused(*args):
     return err
 
 
-def test_a_checkpoint_that_is_missing_or_not_the_public_one_is_refused(tmp_path, capsys):
+def test_a_checkpoint_that_is_missing_or_not_public_is_refused(tmp_path, capsys):
     command = (convert_inception.Config, convert_inception.convert, capsys)
     assert "there is no checkpoint" in refused(*command, "--checkpoint", tmp_path / "none.pth")
     path = tmp_path / "other.pth"
@@ -40,7 +41,7 @@ def test_a_checkpoint_that_is_missing_or_not_the_public_one_is_refused(tmp_path,
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
-def test_without_pytorch_the_conversion_says_what_to_install(tmp_path, capsys):
+def test_without_pytorch_the_conversion_states_what_to_install(tmp_path, capsys):
     path = tmp_path / "other.pth"
     path.write_bytes(b"other")
     command = (convert_inception.Config, convert_inception.convert, capsys)
@@ -48,7 +49,7 @@ def test_without_pytorch_the_conversion_says_what_to_install(tmp_path, capsys):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed (extra benchmarks)")
-def test_code_in_a_checkpoint_is_not_run_and_tensors_come_through(tmp_path, capsys, monkeypatch):
+def test_code_in_a_checkpoint_is_not_run_and_tensors_are_read(tmp_path, capsys, monkeypatch):
     import torch
 
     class Code:
@@ -65,20 +66,17 @@ def test_code_in_a_checkpoint_is_not_run_and_tensors_come_through(tmp_path, caps
     (name,), (tensor,) = zip(*convert_inception.read_checkpoint(path).items(), strict=True)
     assert name == "a.weight"
     np.testing.assert_array_equal(tensor, [0, 1, 2, 3])
-    assert "is no Inception v3" in refused(*command, "--checkpoint", path, "--any-checkpoint")
+    assert "is not the Inception v3" in refused(*command, "--checkpoint", path, "--any-checkpoint")
 
 
-def test_a_family_that_there_is_not_is_refused_before_anything_is_trained(tmp_path, capsys):
+def test_an_unknown_family_is_refused_before_training(tmp_path, capsys):
     err = refused(compare.Config, compare.compare, capsys, "--families", "GPT", "--workdir", tmp_path / "x")
     assert "there is no family GPT" in err
     assert not (tmp_path / "x").exists()
     assert "seconds must be more than 0" in refused(compare.Config, compare.compare, capsys, "--seconds", "0")
 
 
-def test_every_family_is_a_row_with_settings_that_its_experiment_has():
-    from gm_jax.comparison import measure
-    from gm_jax.data import sources
-
+def test_the_settings_of_every_row_exist_in_its_experiment():
     names = {"images": "binarized_digits", "points": "toy:two_moons", "small_world": "digits4x4"}
     rows = families.table()
     assert len({row.name for row in rows}) == len(rows)
@@ -89,14 +87,14 @@ def test_every_family_is_a_row_with_settings_that_its_experiment_has():
             assert build(config, specs[kind]).model.objectives
 
 
-def test_a_classifier_of_other_data_needs_a_file_of_its_own(capsys):
-    assert "name a file, --output" in refused(
+def test_a_classifier_of_other_data_needs_an_output_file(capsys):
+    assert "name a file with --output" in refused(
         train_digit_classifier.Config, train_digit_classifier.make, capsys, "--data.name", "kmnist"
     )
 
 
 @pytest.mark.slow
-def test_the_committed_classifier_is_made_by_its_command(tmp_path, capsys):
+def test_the_command_makes_a_file_like_the_committed_one(tmp_path, capsys):
     path = tmp_path / "short.safetensors"
     short = ("--train.steps", "30", "--train.batch-size", "32", "--optimizer.warmup-steps", "5", "--output", path)
     code, out, _ = run(train_digit_classifier.Config, train_digit_classifier.make, capsys, *short)
@@ -109,7 +107,7 @@ def test_the_committed_classifier_is_made_by_its_command(tmp_path, capsys):
     }
 
 
-def test_halves_of_the_digits_are_near_each_other_by_a_table_that_says_what_it_is_of(capsys, monkeypatch):
+def test_the_reference_scores_of_the_digits_form_a_table(capsys, monkeypatch):
     monkeypatch.setattr(sample_metrics, "_SUBSETS", 3)
     command = (reference_scores.Config, reference_scores.measure, capsys)
     code, out, _ = run(*command, "--num", "300")
@@ -118,10 +116,10 @@ def test_halves_of_the_digits_are_near_each_other_by_a_table_that_says_what_it_i
     assert set(rows) == {"frechet", "kernel_distance", "precision", "recall", "inception_score", "classes_covered"}
     assert all("num_generated=300" in row for row in rows.values())
     assert "num_real=300" in rows["frechet"]
-    (by_kernels,) = (line.split() for line in out.splitlines() if line.startswith("nll"))
-    assert by_kernels[1] == "~"
-    assert -33 < float(by_kernels[2]) < -24
-    assert "centres=1000" in by_kernels
+    (kernels,) = (line.split() for line in out.splitlines() if line.startswith("nll"))
+    assert kernels[1] == "~"
+    assert -33 < float(kernels[2]) < -24
+    assert "centres=1000" in kernels
     assert "uint8" in refused(*command, "--data.name", "toy:pinwheel")
     assert "images of 28x28, got 8x8" in refused(*command, "--features", "mnist-cnn")
     assert "inception needs a file" in refused(*command, "--features", "inception")

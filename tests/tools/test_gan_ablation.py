@@ -1,4 +1,4 @@
-"""The table of techniques: each row is a run of `improved_gan` with the switches that it names."""
+"""The ablation: each row is a run of `improved_gan` with the techniques that it names."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ from pathlib import Path
 import tyro
 
 from experiments import improved_gan
+from gm_jax import runner
 from tools import gan_ablation
 
 
@@ -15,14 +16,14 @@ def chosen(row):
 
 
 def techniques(row):
-    """What the flags of a row ask of `improved_gan`, switch by switch."""
+    """Returns which techniques the flags of a row switch on."""
     config = tyro.cli(improved_gan.Config, args=[flag for flag in chosen(row) if not flag.startswith("--workdir")])
     assert (config.train.steps, config.train.seed, config.data.name) == (6_000, 1, "toy:eight_gaussians")
     fields = ("feature_matching", "minibatch_discrimination", "historical_averaging", "label_smoothing")
     return tuple(bool(getattr(config, field)) for field in (*fields, "virtual_batch_norm"))
 
 
-def test_a_row_switches_on_what_it_names_and_nothing_else():
+def test_a_row_switches_on_only_the_techniques_that_it_names():
     assert techniques("none") == (False,) * 5
     assert techniques("all five") == (True,) * 5
     assert techniques("all but feature matching") == (False, True, True, True, True)
@@ -30,16 +31,14 @@ def test_a_row_switches_on_what_it_names_and_nothing_else():
         assert techniques(name) == tuple(other == index for other in range(5)), name
 
 
-def test_data_and_networks_of_another_kind_have_folders_of_their_own():
-    from gm_jax import runner
-
+def test_other_data_and_networks_have_their_own_folders():
     config = gan_ablation.Config(data=runner.DataConfig("digits", "there"), network="mlp", workdir=Path("here"))
     chosen = gan_ablation.flags(config, "none", 0)
     assert chosen[0] == "--workdir=here/digits-mlp/none/0"
     assert {"--data.name=digits", "--data.dir=there", "--network=mlp"} < set(chosen)
 
 
-def test_each_run_has_a_folder_of_its_own_and_its_results_are_those_of_its_seeds(monkeypatch, tmp_path, capsys):
+def test_each_run_has_its_own_folder_and_a_cell_shows_all_seeds(monkeypatch, tmp_path, capsys):
     values = {"none": (8.0, 7.0, 8.0), "feature matching": (5.0, 1.0, 3.0)}
     ran = []
 
@@ -62,7 +61,7 @@ def test_each_run_has_a_folder_of_its_own_and_its_results_are_those_of_its_seeds
     ]
 
 
-def test_images_are_measured_by_the_features_that_are_asked_for(monkeypatch, tmp_path, capsys):
+def test_images_are_measured_with_the_chosen_features(monkeypatch, tmp_path, capsys):
     def improved_gan_runs(command, **settings):
         workdir = next(flag for flag in command if flag.startswith("--workdir="))
         results = Path(workdir.removeprefix("--workdir=")) / "results.json"
@@ -72,9 +71,12 @@ def test_images_are_measured_by_the_features_that_are_asked_for(monkeypatch, tmp
         else:
             name = next(flag for flag in command if flag.startswith("--features=")).removeprefix("--features=")
             record = {"name": f"classes_covered[{name}]", "unit": "of 10", "value": 9.0}
-            results.write_text(json.dumps([record]))
+            nll = {"name": "nll", "unit": "nats", "value": -18.0, "kind": "estimate", "measure": "continuous"}
+            results.write_text(json.dumps([record, nll]))
 
     monkeypatch.setattr(subprocess, "run", improved_gan_runs)
     config = gan_ablation.Config(workdir=tmp_path, rows=("none",), seeds=(0,), features="digits-cnn")
     gan_ablation.main(config)
-    assert "classes_covered[digits-cnn], of 10" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "classes_covered[digits-cnn], of 10" in out
+    assert "nll (~ continuous), nats" in out

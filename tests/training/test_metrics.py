@@ -153,6 +153,17 @@ def test_what_the_file_cannot_hold_is_refused_and_leaves_no_trace(tmp_path, valu
     assert log.lines == metrics.read(tmp_path / "metrics.jsonl") == [metrics.Line(1, "train", {"loss": 1.0})]
 
 
+def test_curves_group_lines_by_split_and_metric():
+    found = metrics.curves(as_lines(WRITES))
+    assert {split: list(named) for split, named in found.items()} == {
+        "train": ["loss", "grad_norm"],
+        "validation": ["log_prob"],
+    }
+    assert found["train"]["loss"] == [(at, 1.0 / at) for at in range(2, 13, 2)]
+    assert found["validation"]["log_prob"] == [(at, -100.0 / 3 - at) for at in (4, 8, 12)]
+    assert metrics.curves([]) == {}
+
+
 def test_means_are_taken_in_float64():
     # In float32 the ones are lost beside 2**24.
     values = {"loss": np.array([2**24, 1, 1, 1], np.float32), "count": np.array([1, 2], np.int32)}
