@@ -1,11 +1,8 @@
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gm_jax import losses
 from gm_jax.losses import combine, vae
 
 RNG = np.random.default_rng(0)
@@ -114,15 +111,3 @@ def test_jit_and_vmap_agree_with_the_plain_call():
     plain = weighted_fn(terms, beta)
     np.testing.assert_allclose(jax.jit(weighted_fn)(terms, beta), plain, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(jax.vmap(weighted_fn, in_axes=(0, None))(terms, beta), plain, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("module_name", losses.__all__)
-def test_the_index_of_losses_lists_every_public_function_and_no_other(module_name):
-    module = getattr(losses, module_name)
-    public = [
-        name
-        for name, function in inspect.getmembers(module, inspect.isfunction)
-        if function.__module__ == module.__name__ and not name.startswith("_")
-    ]
-    section = losses.__doc__.split(f"\n{module_name}: ")[1].split("\n\n")[0]
-    assert sorted(line.split()[0] for line in section.splitlines()[1:]) == sorted(public)
