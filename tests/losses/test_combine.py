@@ -57,7 +57,7 @@ def test_a_weight_of_zero_leaves_the_other_terms():
     np.testing.assert_array_equal(combine.weighted_sum(terms, kl=0.0), terms["nll"])
 
 
-def test_the_order_of_the_dictionary_does_not_change_the_bits():
+def test_the_order_of_the_terms_does_not_change_the_bits():
     terms = {name: 10.0**power * term for power, (name, term) in enumerate(make_terms(*"dabc", shape=(100,)).items())}
     backwards = dict(reversed(terms.items()))
     np.testing.assert_array_equal(combine.weighted_sum(terms), combine.weighted_sum(backwards))
@@ -100,7 +100,7 @@ def test_integer_terms_are_refused():
         combine.weighted_sum({"nll": jnp.ones(5, jnp.int32)})
 
 
-def test_a_weight_for_each_example_is_refused():
+def test_a_weight_per_example_is_refused():
     with pytest.raises(AssertionError):
         combine.weighted_sum(make_terms("nll", "kl"), kl=jnp.ones(5))
 

@@ -123,7 +123,7 @@ def test_the_saturating_loss_has_the_gradient_of_the_value():
 
 
 def test_smoothing_is_the_expected_loss_under_flipped_labels(x64):
-    # With probability 1 - a an example of data is called generated, with probability b the other way round.
+    # With probability 1 - a data are labelled as generated; with probability b generated examples as data.
     real, fake = jnp.asarray(RNG.normal(size=B)), jnp.asarray(RNG.normal(size=B))
     a, b = 0.9, 0.15
     called_real = lambda logits: -special.log_expit(np.asarray(logits))  # noqa: E731
