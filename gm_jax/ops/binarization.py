@@ -14,9 +14,9 @@ An image with more than L levels is an error too if its values are known; under 
 """
 
 import chex
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gm_jax.ops import checks
 from gm_jax.ops.levels import to_unit
@@ -78,7 +78,7 @@ def threshold(x: Array, *, levels: int) -> Array:
 def _check_values(x: Array, levels: int) -> None:
     checks.check_levels(levels)
     chex.assert_type(x, int)
-    if isinstance(x, jax.core.Tracer) or not x.size:
+    if isinstance(x, Tracer) or not x.size:
         return
     known = np.asarray(x)  # in a jit, jnp's minimum of a constant is traced too
     lowest, highest = int(known.min()), int(known.max())

@@ -90,22 +90,23 @@ def sample(
         x_i = jnp.where(i < num_given, given_i, drawn) if num_given else drawn
         return (cache, x_i), x_i
 
-    def visit_row(
-        carry: tuple[PyTree, Array], row: tuple[Array, tuple[Array, Key, Array]]
-    ) -> tuple[tuple[PyTree, Array], Array]:
-        (cache, previous), (row_index, positions) = carry, row
-        return jax.lax.scan(visit, (conditionals.begin_row(cache, row_index, previous), previous), positions)
-
     carry = (conditionals.init(n), jnp.zeros(n, jnp.int32))
     indices = jnp.arange(num_positions, dtype=jnp.int32)
     # All keys at once: an iteration takes microseconds, so every operation moved out of it counts.
     positions = (indices, jax.vmap(lambda i: jax.random.fold_in(key, i))(indices), given.T)
-    if conditionals.begin_row is None:
+    begin_row, row_length = conditionals.begin_row, conditionals.row_length
+    if begin_row is None:
         _, x = jax.lax.scan(visit, carry, positions)
         return x.T
-    row_length = conditionals.row_length
     if not row_length or num_positions % row_length:
         raise ValueError(f"row_length must divide the {num_positions} positions; got {row_length}.")
+
+    def visit_row(
+        carry: tuple[PyTree, Array], row: tuple[Array, tuple[Array, Key, Array]]
+    ) -> tuple[tuple[PyTree, Array], Array]:
+        (cache, previous), (row_index, positions) = carry, row
+        return jax.lax.scan(visit, (begin_row(cache, row_index, previous), previous), positions)
+
     num_rows = num_positions // row_length
     rows = jax.tree.map(lambda leaf: leaf.reshape(num_rows, row_length, *leaf.shape[1:]), positions)
     _, x = jax.lax.scan(visit_row, carry, (jnp.arange(num_rows, dtype=jnp.int32), rows))
