@@ -1,7 +1,11 @@
-"""The pins, the ranges and the imports say the same thing: each dependency is declared, pinned, and in use."""
+"""The package as it is installed: its version, its lazy rooms, its type stub, and its dependencies.
+
+Each dependency is declared in setup.cfg, pinned in requirements.txt, and in use.
+"""
 
 import ast
 import configparser
+import subprocess
 import sys
 from collections.abc import Iterable
 from importlib import metadata
@@ -10,6 +14,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import gm_jax
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -116,3 +122,52 @@ def test_pyproject_holds_the_build_system_alone():
     lines = (REPO / "pyproject.toml").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "[build-system]"
     assert len(lines) == 3
+
+
+def rooms() -> set[str]:
+    """The rooms and the single files of gm_jax, read off the disk."""
+    package = REPO / "gm_jax"
+    files = {file.stem for file in package.glob("*.py")} - {"__init__"}
+    return files | {folder.parent.name for folder in package.glob("*/__init__.py")}
+
+
+@pytest.mark.parametrize("room", sorted(rooms()))
+def test_a_room_is_an_attribute_of_the_package(room):
+    assert getattr(gm_jax, room).__name__ == f"gm_jax.{room}"
+    assert room in dir(gm_jax)
+
+
+def test_a_loss_is_reached_through_the_package():
+    assert gm_jax.losses.vae.bernoulli_nll is gm_jax.losses.bernoulli_nll
+
+
+def test_an_unknown_room_is_an_attribute_error_that_lists_the_rooms():
+    with pytest.raises(AttributeError, match=r"no attribute 'loses'; it has .*losses.*__version__"):
+        gm_jax.loses  # noqa: B018
+
+
+def test_importing_the_package_imports_neither_jax_nor_a_room():
+    code = (
+        "import sys, gm_jax;"
+        "heavy = {'jax', 'numpy', 'importlib.metadata'} & set(sys.modules); assert not heavy, heavy;"
+        "loaded = {name for name in sys.modules if name.startswith('gm_jax.')}; assert not loaded, loaded;"
+        "gm_jax.losses.vae.elbo; assert 'jax' in sys.modules and 'flax' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_version_is_that_of_setup_cfg():
+    assert gm_jax.__version__ == setup()["metadata"]["version"]
+
+
+def test_the_type_stub_names_every_room():
+    stub = ast.parse((REPO / "gm_jax" / "__init__.pyi").read_text(encoding="utf-8"))
+    names = [alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert names == sorted(rooms())
+
+
+def test_type_checkers_find_the_types_of_the_installed_package():
+    packaged = setup()["options.package_data"]["gm_jax"].split()
+    assert {"py.typed", "*.pyi"} <= set(packaged)
+    assert (REPO / "gm_jax" / "py.typed").is_file()

@@ -1,13 +1,17 @@
 """Data: named sources of numpy arrays, and batches that are pure functions of (seed, step).
 
-* `sources.load(name, data_dir)` gives a `Source`: its `Spec` and its splits, whole in memory.
-* `pipeline` cuts splits into batches: `train_batch`, `train_batches`, `eval_batches`.
-* `toy.toy_log_density(name)` is the exact density of a `toy:*` source, `waveform.waveform_log_prob` of a `wave:*` one,
-  and `binary_digits.small_world_probabilities()` the distribution of `digits4x4`.
+sources.py         `load(name, data_dir)` returns a `Source`: its `Spec` and its splits, whole in memory
+pipeline.py        cuts splits into batches: `train_batch`, `train_batches`, `eval_batches`
+binary_digits.py   black and white digits; `small_world_probabilities()` is the exact distribution of `digits4x4`
+toy.py             2-D toy densities; `toy_log_density(name)` is the exact log-density of a `toy:*` source
+waveform.py        toy waveforms; `waveform_log_prob` is the exact log-probability of a `wave:*` source
+tfds_sources.py    prepared image sets of TensorFlow Datasets, read without TensorFlow
+names.py           the error for an unknown name
+array_cache.py     decoded arrays, kept on disk between runs
 
-This room knows neither JAX nor any model: arrays are numpy, images stay uint8 until the model's own transform.
+This room imports neither JAX nor a model: arrays are numpy, and images stay uint8 until a model transforms them.
 """
 
-from gm_jax.data import binary_digits, pipeline, sources, toy, waveform
+from gm_jax.data import array_cache, binary_digits, names, pipeline, sources, tfds_sources, toy, waveform
 
-__all__ = ["binary_digits", "pipeline", "sources", "toy", "waveform"]
+__all__ = ["array_cache", "binary_digits", "names", "pipeline", "sources", "tfds_sources", "toy", "waveform"]

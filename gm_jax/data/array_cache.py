@@ -1,8 +1,8 @@
-"""Decoded arrays kept between runs as .npy files, under $XDG_CACHE_HOME/gm_jax (default ~/.cache/gm_jax).
+"""A cache of decoded arrays: .npy files under $XDG_CACHE_HOME/gm_jax (default ~/.cache/gm_jax).
 
-An entry is a folder: one .npy per array and `manifest.json` with each array's sha256 and the facts that came with
-them. It appears by one rename, so no reader sees half of it, and it is believed only after its hashes are checked.
-A cache is a convenience: where it cannot be read or written, nothing is said and the data are decoded again.
+An entry is a folder: one .npy per array, and `manifest.json` with each array's SHA-256 and other facts. It appears by
+one rename, so no reader sees a part of it, and it is used only if its hashes match. The cache is a convenience: if it
+cannot be read or written, the data are decoded again without a message.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ Splits = dict[str, dict[str, np.ndarray]]  # "train" -> {"x": [N, ...], "label":
 
 
 def array_digest(array: np.ndarray) -> str:
-    """sha256 of an array's dtype, shape and little-endian bytes, in hex."""
+    """Computes the SHA-256 of an array's dtype, shape and little-endian bytes, in hex."""
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
     digest.update(array)
@@ -29,12 +29,12 @@ def array_digest(array: np.ndarray) -> str:
 
 
 def read(entry: str) -> tuple[Splits, dict[str, Any]] | None:
-    """Reads an entry and checks it.
+    """Reads an entry and verifies its hashes.
 
     Args:
         entry: the name of the entry's folder.
     Returns:
-        (splits, facts) as they were written, or None where there is no such entry or it is damaged.
+        (splits, facts) as written, or None if there is no such entry or it is damaged.
     """
     root = _root()
     if root is None:
@@ -53,12 +53,12 @@ def read(entry: str) -> tuple[Splits, dict[str, Any]] | None:
 
 
 def write(entry: str, splits: Splits, facts: Mapping[str, Any]) -> None:
-    """Writes an entry, in place of a damaged one if there is one.
+    """Writes an entry; it replaces a damaged one.
 
     Args:
         entry: the name of the entry's folder.
         splits: the arrays.
-        facts: what else to keep, as JSON can hold it.
+        facts: other facts to keep, JSON values.
     """
     root = _root()
     if root is None:
@@ -73,7 +73,7 @@ def write(entry: str, splits: Splits, facts: Mapping[str, Any]) -> None:
                 np.save(building / _file_name(split, name), array, allow_pickle=False)
                 records.append({"split": split, "name": name, "sha256": array_digest(array)})
         (building / "manifest.json").write_text(json.dumps({"arrays": records, "facts": facts}, indent=1))
-        # Only called after `read` refused the entry: whatever lies there is damaged or another process' equal copy.
+        # `read` has refused the entry, so an existing folder is damaged, or an equal copy of another process.
         shutil.rmtree(root / entry, ignore_errors=True)
         building.rename(root / entry)
     except OSError:
@@ -87,7 +87,7 @@ def _file_name(split: str, name: str) -> str:
 
 
 def _root() -> Path | None:
-    """The cache's folder; None where there is no home to put it in."""
+    """Returns the folder of the cache, or None if there is no home directory."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):  # the XDG specification: unset, empty or relative means the default
         base = os.path.expanduser("~/.cache")

@@ -1,13 +1,13 @@
-"""Batches as pure functions of (seed, step): there is no iterator, so there is no state to save or to lose.
+"""Batches as pure functions of (seed, step): without an iterator there is no state to save or lose.
 
-Notation: N examples, batches of B, epoch e = 0, 1, ... For every seed there is one endless order of examples, the
+Notation: N examples, batches of B, epoch e = 0, 1, ... Each seed defines one endless order of examples, the
 concatenation of one permutation of 0..N-1 per epoch,
 
     order = pi_0, pi_1, pi_2, ...,    pi_e = argsort of N Philox words keyed by (seed, e)             (1)
 
-and training batch k is the positions kB .. (k+1)B - 1 of it. Batches therefore run across the ends of epochs, every
-epoch covers each example exactly once whatever B is, and nothing is dropped. Hosts cut contiguous shards of the same
-global batch, so the global batches do not depend on how many hosts there are.
+and training batch k holds its positions kB .. (k+1)B - 1. Batches therefore cross the ends of epochs, every epoch
+covers each example exactly once for any B, and nothing is dropped. Each host takes a contiguous shard of the same
+global batch, so the global batches do not depend on the number of hosts.
 """
 
 import functools
@@ -24,60 +24,43 @@ NumpyBatch = dict[str, np.ndarray]  # name -> [B, ...]
 
 @functools.lru_cache(maxsize=4)
 def permutation(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the examples in one epoch, pi_e of (1).
+    """Computes the order of the examples in one epoch, pi_e of (1).
 
-    It sorts raw Philox words instead of calling `Generator.permutation`, because numpy promises the stream of a bit
-    generator across versions and that of a Generator's methods it does not.
+    It sorts raw Philox words instead of calling `Generator.permutation`: numpy guarantees the stream of a bit
+    generator across versions, but not the stream of a Generator's methods.
 
     Args:
         num_examples: N.
         seed: 0 <= seed < 2**64.
         epoch: e >= 0.
     Returns:
-        [N] int64, a permutation of 0..N-1; read-only, since it is cached.
+        [N] int64, a permutation of 0..N-1; read-only, because it is cached.
     Raises:
         UserError: the seed is out of range.
     """
     if not 0 <= seed < 2**64:
-        raise UserError(f"The seed is {seed}; it must be at least 0 and less than 2**64.")
+        raise UserError(f"The seed is {seed}; use one from 0 to 2**64 - 1.")
     words = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(num_examples)
     order = np.argsort(words, kind="stable").astype(np.int64)
     order.flags.writeable = False
     return order
 
 
-def train_indices(num_examples: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """The examples of training batch `step`.
-
-    Args:
-        num_examples: N.
-        batch_size: B, of the global batch.
-        seed: which endless order.
-        step: k >= 0.
-    Returns:
-        [B] int64 in 0..N-1.
-    Raises:
-        UserError: B is not in 1..N, or the seed is out of range.
-        ValueError: the step is negative.
-    """
-    return _indices(num_examples, batch_size, seed, step, count=1)[0]
-
-
 def train_batch(split: Split, batch_size: int, seed: int, step: int, shard: tuple[int, int] = (0, 1)) -> NumpyBatch:
-    """Training batch `step`, or one host's part of it.
+    """Builds training batch `step`, or one host's part of it.
 
     Args:
         split: name -> [N, ...].
         batch_size: B, of the global batch.
-        seed: which endless order.
+        seed: selects the endless order.
         step: k >= 0.
-        shard: (index, count): part `index` of `count` contiguous parts, which differ by one example at most
-            and are equal where count divides B.
+        shard: (index, count): part `index` of `count` contiguous parts. Their sizes differ by one example at most
+            and are equal if count divides B.
     Returns:
-        name -> [B, ...], or [B / count, ...] of a shard; fresh arrays.
+        name -> [B, ...], or [B / count, ...] for a shard; new arrays.
     Raises:
         UserError: B is not in 1..N, or the seed is out of range.
-        ValueError: the step is negative, the shard is none of the parts, or the arrays differ in length.
+        ValueError: the step is negative, the shard does not exist, or the arrays differ in length.
     """
     return {name: array[0] for name, array in train_batches(split, batch_size, seed, step, 1, shard).items()}
 
@@ -85,34 +68,34 @@ def train_batch(split: Split, batch_size: int, seed: int, step: int, shard: tupl
 def train_batches(
     split: Split, batch_size: int, seed: int, first_step: int, count: int, shard: tuple[int, int] = (0, 1)
 ) -> NumpyBatch:
-    """Training batches `first_step` .. `first_step + count - 1`, stacked: for several steps in one device call.
+    """Builds and stacks training batches `first_step` .. `first_step + count - 1`, for several steps per device call.
 
     Args:
         split: name -> [N, ...].
         batch_size: B, of each global batch.
-        seed: which endless order.
+        seed: selects the endless order.
         first_step: k >= 0.
-        count: how many batches, at least one.
-        shard: (index, count) as in `train_batch`; it cuts every batch.
+        count: number of batches, at least 1.
+        shard: (index, count) as in `train_batch`, applied to every batch.
     Returns:
-        name -> [count, B, ...], or [count, B / shard count, ...] of a shard; fresh arrays.
+        name -> [count, B, ...], or [count, B / shard count, ...] for a shard; new arrays.
     Raises:
         UserError: B is not in 1..N, or the seed is out of range.
-        ValueError: as in `train_batch`, or the count is less than one.
+        ValueError: as in `train_batch`, or the count is less than 1.
     """
     indices = _indices(_num_examples(split), batch_size, seed, first_step, count)
     index, parts = map(operator.index, shard)
     if not 0 <= index < parts:
-        raise ValueError(f"shard {shard} is not (index, count) with 0 <= index < count")
+        raise ValueError(f"The shard must be (index, count) with 0 <= index < count; got {shard}.")
     indices = indices[:, batch_size * index // parts : batch_size * (index + 1) // parts]
     return {name: np.take(array, indices, axis=0) for name, array in split.items()}
 
 
 def eval_batches(split: Split, batch_size: int) -> Iterator[tuple[NumpyBatch, np.ndarray]]:
-    """Every example once and in order, in batches of one shape, so that a compiled evaluation compiles once.
+    """Iterates over every example once, in order, in batches of one shape, so that an evaluation compiles once.
 
-    The last batch is padded with copies of the last example, which are finite under any model; the mask says
-    which rows count.
+    The last batch is padded with copies of the last example, which are finite under any model; the mask marks the
+    rows that count.
 
     Args:
         split: name -> [N, ...].
@@ -120,17 +103,17 @@ def eval_batches(split: Split, batch_size: int) -> Iterator[tuple[NumpyBatch, np
     Returns:
         An iterator over (batch, mask): name -> [B, ...], and [B] bool with True for an example, False for padding.
     Raises:
-        UserError: B is less than one.
+        UserError: B is less than 1.
         ValueError: the arrays differ in length.
     """
     num_examples = _num_examples(split)
     if batch_size < 1:
-        raise UserError(f"The batch size is {batch_size}; it must be at least 1.")
+        raise UserError(f"The batch size is {batch_size}; use at least 1.")
     return _eval_batches(split, num_examples, batch_size)
 
 
 def _eval_batches(split: Split, num_examples: int, batch_size: int) -> Iterator[tuple[NumpyBatch, np.ndarray]]:
-    # A generator apart from `eval_batches`, whose checks would otherwise wait for the first `next`.
+    # A separate generator, so that the checks of `eval_batches` do not wait for the first `next`.
     for start in range(0, num_examples, batch_size):
         positions = np.arange(start, start + batch_size)
         indices = np.minimum(positions, num_examples - 1)
@@ -138,15 +121,17 @@ def _eval_batches(split: Split, num_examples: int, batch_size: int) -> Iterator[
 
 
 def _indices(num_examples: int, batch_size: int, seed: int, first_step: int, count: int) -> np.ndarray:
-    """[count, B]: positions first_step * B .. (first_step + count) * B - 1 of the endless order."""
-    # Python integers: positions outgrow an int32 step that came from a device.
+    """Returns [count, B]: positions first_step * B .. (first_step + count) * B - 1 of the endless order."""
+    # Python integers, because positions overflow an int32 step that came from a device.
     num_examples, batch_size, seed, first_step, count = map(
         operator.index, (num_examples, batch_size, seed, first_step, count)
     )
     if not 1 <= batch_size <= num_examples:
-        raise UserError(f"The batch size is {batch_size}; this split has {num_examples} examples: take 1 to that many.")
+        raise UserError(
+            f"The batch size is {batch_size}, but this split has {num_examples} examples: use 1 to {num_examples}."
+        )
     if first_step < 0 or count < 1:
-        raise ValueError(f"need first_step >= 0 and count >= 1, got {first_step} and {count}")
+        raise ValueError(f"Expected first_step >= 0 and count >= 1; got {first_step} and {count}.")
     position, stop = first_step * batch_size, (first_step + count) * batch_size
     pieces = []
     while position < stop:
@@ -160,5 +145,5 @@ def _indices(num_examples: int, batch_size: int, seed: int, first_step: int, cou
 def _num_examples(split: Split) -> int:
     lengths = {name: len(array) for name, array in split.items()}
     if len(set(lengths.values())) != 1:
-        raise ValueError(f"the arrays of a split are equally long; got {lengths}")
+        raise ValueError(f"The arrays of a split must be equally long; got {lengths}.")
     return next(iter(lengths.values()))

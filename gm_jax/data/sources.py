@@ -1,12 +1,12 @@
-"""Named sources of data, each whole in memory: digits, `toy:*`, `wave:*`, and every image set of TensorFlow Datasets.
+"""Named sources of data, whole in memory: digits, `toy:*`, `wave:*`, and every image set of TensorFlow Datasets.
 
-`x` is what the literature's number is about: uint8 levels [N, H, W, C] for images and [N, T] for waveforms, float32
-points [N, 2] for toys.
-Nothing is scaled, binarised or augmented here; that belongs to a model, where its log-det counts.
+`x` is the data that the literature's numbers refer to: uint8 levels [N, H, W, C] for images and [N, T] for waveforms,
+float32 points [N, 2] for toys. Nothing is scaled, binarised or augmented here: that belongs to a model, which counts
+the log-determinant.
 """
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from gm_jax.data import binary_digits, pipeline, tfds_sources, toy, waveform
 from gm_jax.data.array_cache import Splits, array_digest
 from gm_jax.errors import UserError
 
-# They need no file and no network.
+# Sources that need neither a file nor a network.
 EMBEDDED = (
     "digits",
     *binary_digits.NAMES,
@@ -23,18 +23,18 @@ EMBEDDED = (
 )
 
 _DIGITS_ENDS = (1437, 1617)  # of 1,797: 1,437 train, 180 validation, 180 test
-_DIGITS_SEED = 1797  # of the one permutation behind them; changing it changes the data
+_DIGITS_SEED = 1797  # of the permutation behind the splits; changing it changes the data
 
 
 class Spec(NamedTuple):
-    """What a model must know of a source to be built for it.
+    """The facts of a source that a model is built from.
 
     Attributes:
-        name: as it was asked for, e.g. "mnist:3.0.1".
+        name: as requested, e.g. "mnist:3.0.1".
         shape: of one example, e.g. (28, 28, 1) or (2,).
-        levels: integer levels 0 .. levels - 1 of each value; None where values are continuous.
-        num_classes: labels are 0 .. num_classes - 1; None where there are none.
-        fingerprint: sha256 of the arrays in hex; a checkpoint carries it, so that a run resumes on its own data.
+        levels: each value is an integer level 0 .. levels - 1; None if values are continuous.
+        num_classes: labels are 0 .. num_classes - 1; None if there are no labels.
+        fingerprint: SHA-256 of the arrays in hex; a checkpoint stores it, so that a run resumes on its own data.
     """
 
     name: str
@@ -45,18 +45,18 @@ class Spec(NamedTuple):
 
     @property
     def measure(self) -> str:
-        """What a log-probability of these data is with respect to: "binary", "256 levels", "continuous"."""
+        """Names the base measure of a log-probability of these data: "binary", "256 levels" or "continuous"."""
         if self.levels is None:
             return "continuous"
         return "binary" if self.levels == 2 else f"{self.levels} levels"
 
 
 class Source(NamedTuple):
-    """Data and what is known of them.
+    """Data and their facts.
 
     Attributes:
         spec: the facts.
-        splits: "train", "validation", "test" -> {"x": [N, ...], "label": [N] int32 where there are labels}.
+        splits: "train", "validation", "test" -> {"x": [N, ...], "label": [N] int32 if there are labels}.
     """
 
     spec: Spec
@@ -68,18 +68,18 @@ def load(name: str, data_dir: str | None = None) -> Source:
 
     * "digits": scikit-learn's 1,797 8x8 digits, uint8 levels 0..16, 10 classes; 1,437 train, 180 validation and
       180 test by one fixed permutation.
-    * "binarized_digits": the same, black and white; "digits4x4": the exact small world. See `binary_digits`.
+    * "binarized_digits": the same in black and white; "digits4x4": the exact small world. See `binary_digits`.
     * "toy:two_moons", "toy:eight_gaussians", "toy:checkerboard", "toy:pinwheel": see `toy`.
     * "wave:tones": see `waveform`.
     * any other name is an image set of TensorFlow Datasets, prepared as array_record: see `tfds_sources`.
 
     Args:
-        name: which.
-        data_dir: where TFDS sets are prepared; None means $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
+        name: name of the source.
+        data_dir: folder of prepared TFDS sets; None means $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
     Returns:
         The source.
     Raises:
-        UserError: there is no such source, or it is not prepared in a form that can be read.
+        UserError: there is no such source, or it is not prepared in a readable form.
     """
     if name == "digits":
         splits, levels, num_classes = _digits(), 17, 10
@@ -96,12 +96,12 @@ def load(name: str, data_dir: str | None = None) -> Source:
         splits, levels, num_classes = tfds_sources.read_images(name, data_dir, EMBEDDED)
     for split, arrays in splits.items():
         if not len(arrays["x"]):
-            raise UserError(f"'{name}' has no examples in its {split} split.")
+            raise UserError(f"'{name}' has no examples in its {split} split: prepare it again, or choose other data.")
     return Source(Spec(name, splits["train"]["x"].shape[1:], levels, num_classes, fingerprint(splits)), splits)
 
 
 def fingerprint(splits: Splits) -> str:
-    """sha256 over names of splits and arrays, dtypes, shapes and bytes; order in the dicts does not matter.
+    """Computes the SHA-256 of names of splits and arrays, dtypes, shapes and bytes, in any order of the dicts.
 
     Args:
         splits: split -> name -> array.
@@ -117,7 +117,7 @@ def fingerprint(splits: Splits) -> str:
 def _digits() -> Splits:
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     x = digits.images.astype(np.uint8)[..., None]
     label = digits.target.astype(np.int32)
     parts = np.split(pipeline.permutation(len(x), _DIGITS_SEED, 0), _DIGITS_ENDS)

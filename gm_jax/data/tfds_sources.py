@@ -1,11 +1,10 @@
-"""TensorFlow Datasets image sets, read from array_record files without TensorFlow.
+"""Image sets of TensorFlow Datasets, read from array_record files without TensorFlow.
 
-A set is found by looking at files (`<data_dir>/<name>[/<config>]/<version>/dataset_info.json`) before TFDS is
-imported, because TFDS offline spends minutes on retries and blames the wrong thing; nothing here downloads.
-What is found is decoded once, in the order on disk (TFDS' own shuffle), and cached as .npy by `array_cache`.
+A set is located by its files (`<data_dir>/<name>[/<config>]/<version>/dataset_info.json`) before TFDS is imported,
+because offline TFDS retries for minutes and reports a misleading error; nothing here downloads. The images are decoded
+once, in the order on disk (TFDS' own shuffle), and cached as .npy by `array_cache`.
 """
 
-import difflib
 import hashlib
 import json
 import os
@@ -18,12 +17,13 @@ import numpy as np
 
 from gm_jax.data import array_cache
 from gm_jax.data.array_cache import Splits
+from gm_jax.data.names import unknown_name
 from gm_jax.errors import UserError
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>\w[\w.\-]*))?(:(?P<version>\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _CHUNK = 1024
-_CACHE_FORMAT = 1  # goes up when decoding or splitting changes, so that entries made before are not believed
+_CACHE_FORMAT = 1  # increase it if decoding or splitting changes, so that older entries are not used
 
 
 class Images(NamedTuple):
@@ -31,7 +31,7 @@ class Images(NamedTuple):
 
     Attributes:
         splits: "train", "validation", "test" -> {"x": [N, H, W, C] uint8, "label": [N] int32 if there are labels}.
-        levels: 256, or 2 where the pixels take two values, which are then 0 and 1.
+        levels: 256, or 2 if the pixels take two values, which are then 0 and 1.
         num_classes: the number of labels, or None.
     """
 
@@ -41,15 +41,15 @@ class Images(NamedTuple):
 
 
 def read_images(name: str, data_dir: str | None, embedded: Iterable[str] = ()) -> Images:
-    """Reads a prepared image set whole into memory, from the cache where it is there.
+    """Reads a prepared image set whole into memory, from the cache if possible.
 
-    Validation is the split that the set ships, or else the last sixth of train as it lies on disk.
+    Validation is the split that the set ships, or else the last sixth of train in the order on disk.
 
     Args:
         name: "mnist", "mnist:3.0.1", "mnist_corrupted/identity" or "mnist_corrupted/identity:1.0.0". Without a
-            version it is the newest that is prepared.
-        data_dir: where sets are prepared; None means $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
-        embedded: names of sources that are no TFDS set, to suggest where the name is unknown.
+            version, the newest prepared one.
+        data_dir: folder of prepared sets; None means $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
+        embedded: names of the other sources, to suggest if the name is unknown.
     Returns:
         The images.
     Raises:
@@ -72,7 +72,7 @@ def _resolve_data_dir(data_dir: str | None) -> Path:
 
 
 def _find(name: str, data_dir: Path, embedded: Iterable[str]) -> Path:
-    """The folder of the prepared version that the name means."""
+    """Finds the folder of the prepared version that the name selects."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise _unknown(name, data_dir, embedded)
@@ -86,28 +86,30 @@ def _find(name: str, data_dir: Path, embedded: Iterable[str]) -> Path:
     configs = [] if match["config"] else [child.name for child in _subfolders(set_dir) if _versions(child)]
     if versions:
         raise UserError(
-            f"Version {version} of '{match['name']}' is not prepared in {data_dir}; there is {', '.join(versions)}."
+            f"Version {version} of '{match['name']}' is not prepared in {data_dir}: use {' or '.join(versions)}, "
+            "or prepare it."
         )
     if configs:
         raise UserError(
-            f"'{match['name']}' comes in configurations: name one, such as '{match['name']}/{configs[0]}'.\n"
+            f"'{match['name']}' has several configurations: name one, such as '{match['name']}/{configs[0]}'.\n"
             f"Prepared in {data_dir}: {', '.join(configs[:10])}."
         )
     if not set_dir.is_dir() and match["name"] not in _tfds_names():
         raise _unknown(name, data_dir, embedded)
     raise UserError(
-        f"Data set '{name}' is not prepared in {data_dir}, and nothing is downloaded by itself. "
+        f"Data set '{name}' is not prepared in {data_dir}, and gm_jax downloads nothing. "
         f"To prepare it:\n{_how_to_prepare(name, data_dir)}"
     )
 
 
 def _check_file_format(name: str, folder: Path, data_dir: Path) -> None:
-    # TFDS wrote no "fileFormat" when tfrecord was all there was.
+    # Old versions of TFDS, which knew only tfrecord, wrote no "fileFormat".
     file_format = json.loads((folder / "dataset_info.json").read_text()).get("fileFormat", "tfrecord")
     if file_format != "array_record":
+        another = data_dir.with_name(data_dir.name + "_array_record")
         raise UserError(
-            f"{folder} is prepared as {file_format}; reading it without TensorFlow needs array_record. Into another "
-            f"data directory:\n{_how_to_prepare(name, data_dir.with_name(data_dir.name + '_array_record'))}"
+            f"{folder} is prepared as {file_format}; reading without TensorFlow needs array_record. "
+            f"Prepare it again in another folder:\n{_how_to_prepare(name, another)}"
         )
 
 
@@ -122,23 +124,19 @@ def _how_to_prepare(name: str, data_dir: Path) -> str:
 def _unknown(name: str, data_dir: Path, embedded: Iterable[str]) -> UserError:
     embedded = tuple(embedded)
     known = {*embedded, *_tfds_names(), *(child.name for child in _subfolders(data_dir))}
-    nearest = difflib.get_close_matches(name.lower().replace("-", "_"), sorted(known), n=3, cutoff=0.5)
-    suggestion = f" Did you mean {' or '.join(repr(near) for near in nearest)}?" if nearest else ""
-    return UserError(
-        f"There is no data set '{name}'.{suggestion}\n"
-        f"Known are {', '.join(embedded)}, every name of TensorFlow Datasets, and what is prepared in {data_dir}."
-    )
+    listed = f"{', '.join(embedded)}, every name of TensorFlow Datasets, and the sets prepared in {data_dir}"
+    return unknown_name("data set", name, known, listed)
 
 
 def _tfds_names() -> list[str]:
     import tensorflow_datasets as tfds
 
-    # Without the community's sets this looks at the installed package alone; with them it goes to the network.
+    # Without the community's sets this reads only the installed package; with them it uses the network.
     return tfds.list_builders(with_community_datasets=False)
 
 
 def _versions(folder: Path) -> list[str]:
-    """Prepared versions in a folder, oldest first."""
+    """Lists the prepared versions in a folder, oldest first."""
     names = [child.name for child in _subfolders(folder) if _VERSION.fullmatch(child.name)]
     return sorted((name for name in names if (folder / name / "dataset_info.json").is_file()), key=_numbers)
 
@@ -155,7 +153,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _cache_entry(name: str, folder: Path) -> str:
-    """A name that changes with the set, its version and its files."""
+    """Names the cache entry; the name changes with the set, its version and its files."""
     info = (folder / "dataset_info.json").read_text()
     stats = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
     key = [_CACHE_FORMAT, info, [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]]
@@ -171,7 +169,9 @@ def _decode(name: str, folder: Path) -> Images:
     shipped = builder.info.splits
     for split in ("train", "test"):
         if split not in shipped:
-            raise UserError(f"'{name}' ships no {split} split; it ships {', '.join(sorted(shipped))}.")
+            raise UserError(
+                f"'{name}' has no {split} split, only {', '.join(sorted(shipped))}: choose a set with train and test."
+            )
     seen = np.zeros(256, bool)
     splits = {
         split: _decode_split(name, builder, split, num_classes is not None, seen)
@@ -191,27 +191,29 @@ def _decode(name: str, folder: Path) -> Images:
 
 
 def _check_features(name: str, features: Any) -> int | None:
-    """Refuses what is no set of uint8 images of one shape; returns the number of classes, or None without labels."""
+    """Refuses everything except uint8 images of one shape; returns the number of classes, or None without labels."""
     import tensorflow_datasets as tfds
 
     if not isinstance(features, tfds.features.FeaturesDict) or "image" not in features:
-        raise UserError(f"'{name}' has no feature 'image', so it is no image set.")
-    image = features["image"]
+        raise UserError(f"'{name}' has no feature 'image': choose an image set.")
+    image: Any = features["image"]
     # np_dtype, because `dtype` imports TensorFlow.
     if image.np_dtype != np.uint8 or len(image.shape) != 3:
-        raise UserError(f"'{name}' has images of {np.dtype(image.np_dtype)} {image.shape}; this reads uint8 [H, W, C].")
+        raise UserError(
+            f"'{name}' has images of {np.dtype(image.np_dtype)} {image.shape}: choose a set of uint8 [H, W, C]."
+        )
     if None in image.shape:
-        raise UserError(f"The images of '{name}' vary in shape, {image.shape}; this reads images of one shape.")
+        raise UserError(f"The images of '{name}' vary in shape, {image.shape}: choose a set of one shape.")
     label = features["label"] if "label" in features else None  # noqa: SIM401  (a FeaturesDict has no get)
     return label.num_classes if isinstance(label, tfds.features.ClassLabel) else None
 
 
 def _decode_split(name: str, builder: Any, split: str, labelled: bool, seen: np.ndarray) -> dict[str, np.ndarray]:
-    """Decodes one split in chunks, and marks in `seen` [256] the pixel values that occur."""
+    """Decodes one split in chunks, and marks the pixel values that occur in `seen` [256]."""
     info = builder.info.splits[split]
     missing = [file for file in map(Path, info.filepaths) if not file.is_file()]
     if missing:
-        raise UserError(f"'{name}' is not whole: {missing[0]} is missing. Copy or prepare it again.")
+        raise UserError(f"'{name}' is incomplete: {missing[0]} is missing. Copy or prepare it again.")
     source = builder.as_data_source(split=split)
     x = np.empty((len(source), *builder.info.features["image"].shape), np.uint8)
     label = np.empty(len(source), np.int32)

@@ -1,7 +1,7 @@
-"""Two-dimensional toy densities that are known exactly: a sampler and a log-density for each.
+"""Two-dimensional toy densities with a sampler and an exact log-density each.
 
 Notation: x in R^2; N(x; m, S) a normal density; R(a) the rotation by the angle a; k a mode, which is the label.
-All lie in about [-4, 4]^2.
+All densities cover about [-4, 4]^2.
 
     two_moons         x = s (2 cos t - 1, 2 sin t - 1/2) + 0.2 eps,  s = +1 (k = 0) or -1 (k = 1),  t ~ U(0, pi)
                       p(x) = 1/2 sum_s 1/pi int_0^pi N(x; s (2 cos t - 1, 2 sin t - 1/2), 0.2^2 I) dt        (1)
@@ -12,11 +12,11 @@ All lie in about [-4, 4]^2.
     pinwheel          x = 2 R(2 pi k/5 + exp(|a|)/4) a,  a ~ N((1, 0), diag(0.3^2, 0.1^2)),  k = 0..4
                       p(x) = 1/5 sum_k N(R(-2 pi k/5 - exp(|x|/2)/4) x/2; (1, 0), diag(0.3^2, 0.1^2)) / 4    (4)
 
-eps ~ N(0, I). Every mode has the same probability. (1) is what `make_moons` of scikit-learn draws with noise 0.1,
-doubled and centred so that one moon is minus the other; its integral has no closed form and is done by Gauss-Legendre
+eps ~ N(0, I). Every mode has the same probability. (1) is scikit-learn's `make_moons` with noise 0.1, doubled and
+centred so that one moon is minus the other. Its integral has no closed form and is computed by Gauss-Legendre
 quadrature, to float64 accuracy within 20 of the origin. The pinwheel of Johnson et al. (2016, arXiv:1603.06277) twists
-by exp of a's first coordinate; here it twists by exp |a|, because a rotation by a function of the radius keeps the
-radius and the area, which makes the inverse and the density (4) closed forms.
+by exp of a's first coordinate. Here it twists by exp |a|: a rotation by a function of the radius preserves radius and
+area, so the inverse and the density (4) have closed forms.
 """
 
 import functools
@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gm_jax.errors import UserError
+from gm_jax.data.names import unknown_name
 
 PREFIX = "toy:"
 NUM_EXAMPLES = {"train": 50_000, "validation": 10_000, "test": 10_000}
@@ -42,7 +42,7 @@ class Toy(NamedTuple):
     Attributes:
         sample: (generator, modes [N]) -> [N, 2] float64: x given the mode.
         log_density: [N, 2] float64 -> [N] nats.
-        num_modes: how many equally probable modes; they are the labels.
+        num_modes: number of equally probable modes; they are the labels.
     """
 
     sample: Callable[[np.random.Generator, np.ndarray], np.ndarray]
@@ -51,7 +51,7 @@ class Toy(NamedTuple):
 
 
 def toy_splits(name: str) -> dict[str, dict[str, np.ndarray]]:
-    """Draws the splits of a toy source; the same arrays every time.
+    """Draws the splits of a toy source, always the same arrays.
 
     Args:
         name: a key of `TOYS`, with or without the prefix "toy:".
@@ -69,7 +69,7 @@ def toy_splits(name: str) -> dict[str, dict[str, np.ndarray]]:
 
 
 def toy_log_density(name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The exact log-density of a toy source, (1) to (4).
+    """Returns the exact log-density of a toy source, (1) to (4).
 
     Args:
         name: a key of `TOYS`, with or without the prefix "toy:".
@@ -83,22 +83,23 @@ def toy_log_density(name: str) -> Callable[[np.ndarray], np.ndarray]:
     def log_density(points: np.ndarray) -> np.ndarray:
         points = np.asarray(points, np.float64)
         if points.ndim != 2 or points.shape[1] != 2:
-            raise ValueError(f"points must be [N, 2], got {points.shape}")
+            raise ValueError(f"Points must be [N, 2]; got {points.shape}.")
         return toy.log_density(points)
 
     return log_density
 
 
 def eight_gaussians_modes() -> tuple[np.ndarray, float]:
-    """The means [8, 2] of the eight Gaussians and their standard deviation, (2)."""
+    """Returns the means [8, 2] of the eight Gaussians and their standard deviation, (2)."""
     return _ring(np.arange(8)), float(_RING_STD)
 
 
 @functools.cache
 def toy_entropy(name: str) -> float:
-    """The entropy of a toy source, nats: what an exact test NLL cannot stay below, but for the chance of the split.
+    """Computes the entropy of a toy source in nats: the lowest expected NLL that a model can reach.
 
-    By the midpoint rule over [-6, 6]^2, 600 x 600 points: to 1e-9 nats, the pinwheel's tails beyond included.
+    It uses the midpoint rule over [-6, 6]^2 with 600 x 600 points, accurate to 1e-9 nats; the error includes the
+    pinwheel's tails outside.
 
     Args:
         name: a key of `TOYS`, with or without the prefix "toy:".
@@ -109,7 +110,7 @@ def toy_entropy(name: str) -> float:
     """
     middles = (np.arange(600) + 0.5) / 50 - 6
     log_p = toy_log_density(name)(np.stack(np.meshgrid(middles, middles), axis=-1).reshape(-1, 2))
-    log_p = log_p[log_p > -700]  # where p underflows, p log p does too
+    log_p = log_p[log_p > -700]  # if p underflows, p log p does too
     return float(-np.sum(np.exp(log_p) * log_p) / 50**2)
 
 
@@ -117,11 +118,11 @@ def _toy(name: str) -> Toy:
     try:
         return TOYS[name.removeprefix(PREFIX)]
     except KeyError:
-        raise UserError(f"There is no toy density '{name}'; there are {', '.join(sorted(TOYS))}.") from None
+        raise unknown_name("toy density", name, [PREFIX + toy for toy in sorted(TOYS)]) from None
 
 
 def _log_sum_exp(x: np.ndarray) -> np.ndarray:
-    """Log of the sum of exp over the last axis; finite wherever the largest entry is."""
+    """Log of the sum of exp over the last axis; finite if the largest entry is."""
     largest = x.max(axis=-1, keepdims=True)
     return largest[..., 0] + np.log(np.exp(x - largest).sum(axis=-1))
 
@@ -137,8 +138,8 @@ def _two_moons_sample(rng: np.random.Generator, modes: np.ndarray) -> np.ndarray
 
 @functools.cache
 def _moon_quadrature() -> tuple[np.ndarray, np.ndarray]:
-    """Centres [256, 2] of both moons and log-weights [256], which hold 1/2 and 1/pi and sum to one."""
-    # Nodes lie at most 0.025 apart in t; the integrand is 0.03 wide at a point 20 away, and wider nearer by.
+    """Returns centres [256, 2] of both moons and log-weights [256], which include 1/2 and 1/pi and sum to one."""
+    # Nodes are at most 0.025 apart in t; the integrand is 0.03 wide at a distance of 20, and wider at smaller ones.
     nodes, weights = np.polynomial.legendre.leggauss(128)
     arc = _moon((nodes + 1) * np.pi / 2)
     return np.concatenate([arc, -arc]), np.log(np.concatenate([weights, weights]) / 4)
@@ -147,10 +148,10 @@ def _moon_quadrature() -> tuple[np.ndarray, np.ndarray]:
 def _two_moons_log_density(points: np.ndarray) -> np.ndarray:
     centres, log_weights = _moon_quadrature()
     variance = _MOON_STD**2
-    # |x - c|^2 multiplied out, so that a matrix product does the work; float64 has the digits to spare.
+    # |x - c|^2 expanded, so that a matrix product does the work; float64 is accurate enough.
     offset = log_weights - np.square(centres).sum(-1) / (2 * variance)
     pieces = [np.empty(0)]
-    for start in range(0, len(points), 8192):  # [8192, 256] at a time: 16 MB, however many points there are
+    for start in range(0, len(points), 8192):  # [8192, 256] at a time: 16 MB for any number of points
         x = points[start : start + 8192]
         log_sum = _log_sum_exp(x @ centres.T / variance + offset[None])
         pieces.append(log_sum - np.square(x).sum(-1) / (2 * variance) - np.log(2 * np.pi * variance))
@@ -177,7 +178,7 @@ def _checkerboard_sample(rng: np.random.Generator, modes: np.ndarray) -> np.ndar
     rows = 2 * (modes % 2) + columns % 2
     lower = 2.0 * np.stack([columns, rows], axis=-1) - 4
     x = lower + 2 * rng.random((len(modes), 2))
-    # Rounding to float32 would put a few points on the upper edge, which belongs to a cell of density zero.
+    # Rounding to float32 would move a few points to the upper edge, which belongs to a cell of density zero.
     last = np.nextafter((lower + 2).astype(np.float32), np.float32(-np.inf))
     return np.minimum(x, last)
 

@@ -1,20 +1,21 @@
-"""Toy waveforms whose density is known: noisy tones, quantised, of random pitch and phase.
+"""Toy waveforms with a known probability: quantised noisy tones of random pitch and phase.
 
-"wave:tones": x [T] integer levels 0 ... L - 1, T = 256, L = 64. A tone of pitch k (the label) and phase j has at time t
-the mean m_t, on the scale where the levels span [-1, 1]; x_t is the level nearest to a logistic around it:
+"wave:tones": x [T] integer levels 0 ... L - 1, T = 256, L = 64. A tone of pitch k (the label) and phase j has the mean
+m_t at time t, on the scale where the levels span [-1, 1]; x_t is the level nearest to a logistic draw around it:
 
     m_t(k, j) = 3/5 sin a + 1/5 sin 2a,   a = 2 pi (f_k t + j / J),   f_k = 2^(k/4) / 64,  k = 0 ... 7, J = 32   (1)
     p(x)      = 1/(K J) sum_k sum_j prod_t P(x_t | m_t(k, j), s),   s = 1/20                              (2)
 
-with P the mass of the level's bin, the first and the last bin open. The sum (2) has 256 terms: it is evaluated as it
-stands, so that a model's likelihood can be held against the truth.
+with P the mass of the level's bin; the first and the last bin are open. The sum (2) has 256 terms and is evaluated
+exactly, so a model's likelihood can be compared with the truth: over the test split -log p averages 634.7 nats, 3.58
+bits per dimension.
 """
 
 import functools
 
 import numpy as np
 
-from gm_jax.errors import UserError
+from gm_jax.data.names import unknown_name
 
 PREFIX = "wave:"
 NAMES = ("tones",)
@@ -27,7 +28,7 @@ _SEED = 64
 
 
 def waveform_splits(name: str) -> dict[str, dict[str, np.ndarray]]:
-    """Draws the splits of a waveform source; the same arrays every time.
+    """Draws the splits of a waveform source, always the same arrays.
 
     Args:
         name: "wave:tones".
@@ -48,7 +49,7 @@ def waveform_splits(name: str) -> dict[str, dict[str, np.ndarray]]:
 
 
 def waveform_log_prob(name: str, x: np.ndarray) -> np.ndarray:
-    """The exact log-probability (2) of waveforms.
+    """Computes the exact log-probability (2) of waveforms.
 
     Args:
         name: "wave:tones".
@@ -68,7 +69,7 @@ def waveform_log_prob(name: str, x: np.ndarray) -> np.ndarray:
 
 def _check_name(name: str) -> None:
     if name.removeprefix(PREFIX) not in NAMES:
-        raise UserError(f"There is no waveform source '{name}'; there are {', '.join(PREFIX + n for n in NAMES)}.")
+        raise unknown_name("waveform source", name, [PREFIX + known for known in NAMES])
 
 
 def _means() -> np.ndarray:

@@ -1,10 +1,10 @@
-"""Losses put together: a dictionary of named terms, and their weighted sum.
+"""Weighted sums of named loss terms.
 
 Notation: L_i named terms of one shape ([B], or scalars) and unit, lambda_i their weights.
 
     L = sum_i lambda_i L_i,    lambda_i = 1 unless it is named                                             (1)
 
-The terms stay visible at the call site, and the same dictionary is what the metrics log:
+The terms stay visible at the call site, and the same dictionary can be logged as metrics:
 
     terms = {"nll": vae.bernoulli_nll(x, logits), "kl": vae.normal_kl_to_standard(mean, log_var)}
     loss = combine.weighted_sum(terms, kl=beta)
@@ -18,25 +18,27 @@ from gm_jax.types import Array
 
 
 def weighted_sum(terms: Mapping[str, Array], **weights: float | Array) -> Array:
-    """Weighted sum of named loss terms, eq. (1).
+    """Computes the weighted sum of named loss terms, eq. (1).
 
     Args:
         terms: name -> [B] loss, to be minimised; any shape and unit, but one shape for all.
-        **weights: name of a term -> its weight, a number or a scalar array (an annealed one); others weigh 1.
+        **weights: name of a term -> its weight, a number or a scalar array (an annealed weight); the others weigh 1.
     Returns:
         The sum, in the shape of a term; smaller is better.
     Raises:
-        ValueError: there are no terms, or a weight names a term that is not there.
-        AssertionError: the terms' shapes differ, a term is not floating or a weight is not a scalar (at trace time).
+        ValueError: there are no terms, or a weight names an unknown term.
+    Example:
+        >>> losses.weighted_sum({"nll": jnp.array([80.0]), "kl": jnp.array([20.0])}, kl=4.0)
+        Array([160.], dtype=float32)
     """
     if not terms:
-        raise ValueError("weighted_sum needs at least one term.")
+        raise ValueError("There are no terms: pass at least one term.")
     unknown = sorted(weights.keys() - terms.keys())
     if unknown:
-        raise ValueError(f"Weights {unknown} name no term; the terms are {sorted(terms)}.")
+        raise ValueError(f"Unknown terms {unknown} among the weights; the terms are {sorted(terms)}.")
     chex.assert_equal_shape(list(terms.values()))
     chex.assert_type(list(terms.values()), float)
     chex.assert_rank(list(weights.values()), 0)
-    # In the order of the names: `jit` sorts a dictionary that passes through it, and a sum of floats depends on order.
+    # A fixed order: `jit` sorts a dictionary that passes through it, and a sum of floats depends on the order.
     weighted = [terms[name] * weights[name] if name in weights else terms[name] for name in sorted(terms)]
     return sum(weighted[1:], start=weighted[0])

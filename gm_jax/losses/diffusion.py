@@ -34,7 +34,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from gm_jax.ops import diffusion_process, distributions, reductions
+from gm_jax.ops import checks, diffusion_process, distributions, reductions
 from gm_jax.types import Array
 
 
@@ -47,9 +47,10 @@ def noise_prediction_loss(eps: Array, eps_hat: Array) -> Array:
     Returns:
         [B] loss, summed over the event; smaller is better. If the answer is always 0, its mean is the number of
         dimensions.
-    Raises:
-        AssertionError: no event axis, shapes differ or an array is not floating (at trace time).
     Source: Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, section 3.4.
+    Example:
+        >>> losses.noise_prediction_loss(jnp.array([[1.0, -1.0]]), jnp.array([[0.5, 1.0]]))
+        Array([4.25], dtype=float32)
     """
     return _squared_error(eps, eps_hat)
 
@@ -62,9 +63,10 @@ def x0_prediction_loss(x_0: Array, x0_hat: Array) -> Array:
         x0_hat: [B, ...] the network's prediction of them from x_t.
     Returns:
         [B] loss, summed over the event; smaller is better.
-    Raises:
-        AssertionError: no event axis, shapes differ or an array is not floating (at trace time).
     Source: Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, section 3.2.
+    Example:
+        >>> losses.x0_prediction_loss(jnp.array([[1.0, 0.0]]), jnp.array([[0.0, 2.0]]))
+        Array([5.], dtype=float32)
     """
     return _squared_error(x_0, x0_hat)
 
@@ -79,10 +81,12 @@ def v_prediction_loss(x_0: Array, eps: Array, v_hat: Array, log_alpha_bar_t: Arr
         log_alpha_bar_t: [B], or a scalar for all.
     Returns:
         [B] loss, summed over the event; smaller is better.
-    Raises:
-        AssertionError: no event axis, shapes differ or an array is not floating (at trace time).
     Source: Salimans & Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", ICLR 2022,
         arXiv:2202.00512.
+    Example:
+        >>> x_0, eps, v_hat = jnp.array([[1.0]]), jnp.array([[0.0]]), jnp.array([[0.0]])
+        >>> losses.v_prediction_loss(x_0, eps, v_hat, jnp.log(0.75))  # sigma_t^2
+        Array([0.25], dtype=float32)
     """
     return _squared_error(diffusion_process.velocity(x_0, eps, log_alpha_bar_t), v_hat)
 
@@ -99,9 +103,11 @@ def bound_weight(log_alpha_bar_s: Array, log_alpha_bar_t: Array, *, log_var: Arr
             `posterior_variance`.
     Returns:
         [...] w_t.
-    Raises:
-        AssertionError: shapes differ or an argument is not floating (at trace time).
     Source: Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, section 3.2.
+    Example:
+        >>> log_alpha_bar = jnp.log(jnp.array([0.9, 0.8]))
+        >>> losses.bound_weight(*log_alpha_bar, log_var=jnp.log(1 - 8 / 9))
+        Array(0.3125, dtype=float32)
     """
     chex.assert_equal_shape([log_alpha_bar_s, log_alpha_bar_t, log_var])
     chex.assert_type(log_var, float)
@@ -118,11 +124,12 @@ def prior_kl(x_0: Array, log_alpha_bar_T: Array) -> Array:
         log_alpha_bar_T: scalar, log abar_T.
     Returns:
         [B] KL, nats; smaller is better. No parameter changes it, yet without it the sum is no bound.
-    Raises:
-        AssertionError: no event axis or an array is not floating (at trace time).
     Source: Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, section 3.1.
+    Example:
+        >>> losses.prior_kl(jnp.array([[1.0, -1.0]]), jnp.log(0.01))
+        Array([0.0101], dtype=float32)
     """
-    _assert_batch_of_events(x_0)
+    checks.assert_batch_of_events(x_0)
     mean = diffusion_process.diffuse(x_0, jnp.zeros_like(x_0), log_alpha_bar_T)
     log_var = _like(jax.nn.log1mexp(-log_alpha_bar_T), mean)
     return reductions.sum_except_batch(distributions.normal_kl_to_standard(mean, log_var))
@@ -143,11 +150,13 @@ def denoising_kl(x_0: Array, x0_hat: Array, log_alpha_bar_s: Array, log_alpha_ba
     Returns:
         [B] KL, nats; smaller is better. Infinite at s = 0, where the posterior is a point and the term is the
         decoder's (10); the gradient in x0_hat is finite there too, so that `jnp.where(s == 0, decoder, kl)` is sound.
-    Raises:
-        AssertionError: no event axis, shapes do not fit or an array is not floating (at trace time).
     Source: Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, sections 2 and 3.2.
+    Example:
+        >>> log_alpha_bar = jnp.log(jnp.array([0.9, 0.8]))
+        >>> losses.denoising_kl(jnp.ones((1, 2)), jnp.zeros((1, 2)), *log_alpha_bar, log_var=jnp.log(0.05))
+        Array([5.5613], dtype=float32)
     """
-    _assert_batch_of_events(x_0)
+    checks.assert_batch_of_events(x_0)
     chex.assert_equal_shape([x_0, x0_hat])
     chex.assert_type([x_0, x0_hat, log_var], float)
     # The mean is linear in x_0 and in x_t: a difference of two means is the mean of a difference, and loses no digits.
@@ -157,7 +166,7 @@ def denoising_kl(x_0: Array, x0_hat: Array, log_alpha_bar_s: Array, log_alpha_ba
     return reductions.sum_except_batch(kl)
 
 
-def normal_nll(x_0: Array, x0_hat: Array, *, log_var: Array) -> Array:
+def decoder_normal_nll(x_0: Array, x0_hat: Array, *, log_var: Array) -> Array:
     """Decoder term L_0 of continuous data, eq. (10): points, and latents.
 
     Args:
@@ -166,10 +175,11 @@ def normal_nll(x_0: Array, x0_hat: Array, *, log_var: Array) -> Array:
         log_var: log-variance of p(x_0 | x_1): [B], a scalar for all, or [B, ...].
     Returns:
         [B] negative log-density, nats; smaller is better, and it may be negative.
-    Raises:
-        AssertionError: no event axis, shapes do not fit or an array is not floating (at trace time).
+    Example:
+        >>> losses.decoder_normal_nll(jnp.array([[1.0, 3.0]]), jnp.ones((1, 2)), log_var=jnp.array(0.0))
+        Array([3.8379], dtype=float32)
     """
-    _assert_batch_of_events(x_0)
+    checks.assert_batch_of_events(x_0)
     return -reductions.sum_except_batch(distributions.normal_log_prob(x_0, x0_hat, _like(log_var, x0_hat)))
 
 
@@ -187,11 +197,14 @@ def discretized_normal_nll(x: Array, x0_hat: Array, *, log_var: Array, levels: i
     Returns:
         [B] negative log-likelihood, nats; smaller is better, at least 0.
     Raises:
-        AssertionError: no event axis, shapes do not fit, `x` is not integer or `x0_hat` not floating (at trace time).
         ValueError: `levels` is smaller than 2.
     Source: Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, eq. 13.
+    Example:
+        >>> x, x0_hat = jnp.array([[0, 128]]), jnp.array([[-1.0, 0.0]])
+        >>> losses.discretized_normal_nll(x, x0_hat, log_var=jnp.log(1e-3), levels=256)
+        Array([2.9224], dtype=float32)
     """
-    _assert_batch_of_events(x)
+    checks.assert_batch_of_events(x)
     log_prob = distributions.discretized_normal_log_prob(x, x0_hat, _like(log_var, x0_hat), levels=levels)
     return -reductions.sum_except_batch(log_prob)
 
@@ -212,9 +225,11 @@ def variational_bound(prior_kl: Array, denoising_kl: Array, decoder_nll: Array, 
     Returns:
         [B] bound, nats; larger is better.
     Raises:
-        AssertionError: an array has the wrong rank or is not floating, or the batches differ (at trace time).
         ValueError: `num_steps` is smaller than 2, or there are no denoising terms.
     Source: Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, eq. 5.
+    Example:
+        >>> losses.variational_bound(jnp.array([0.5]), jnp.array([[2.0], [4.0]]), jnp.array([10.0]), num_steps=101)
+        Array([-310.5], dtype=float32)
     """
     chex.assert_rank([prior_kl, denoising_kl, decoder_nll], [1, 2, 1])
     chex.assert_type([prior_kl, denoising_kl, decoder_nll], float)
@@ -225,7 +240,7 @@ def variational_bound(prior_kl: Array, denoising_kl: Array, decoder_nll: Array, 
 
 
 def _squared_error(target: Array, prediction: Array) -> Array:
-    _assert_batch_of_events(target)
+    checks.assert_batch_of_events(target)
     chex.assert_equal_shape([target, prediction])
     chex.assert_type([target, prediction], float)
     return reductions.sum_except_batch(jnp.square(target - prediction))
@@ -234,8 +249,3 @@ def _squared_error(target: Array, prediction: Array) -> Array:
 def _like(value: Array, x: Array) -> Array:
     """`value`, [B], a scalar or [B, ...], in the shape of `x`."""
     return jnp.broadcast_to(diffusion_process.per_example(value, x), x.shape)
-
-
-def _assert_batch_of_events(x: Array) -> None:
-    if x.ndim < 2:
-        raise AssertionError(f"the data must be [B, ...] with at least one event axis: got shape {x.shape}.")

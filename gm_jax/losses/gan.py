@@ -1,8 +1,8 @@
-"""Generative adversarial networks: both players' losses, their penalties, and what the game is worth at its optimum.
+"""Generative adversarial networks: both players' losses and their penalties.
 
-Notation: x data, x~ = G(z) generated, p_d and p_g their densities; l the discriminator's logit, D = sigma(l) its
-probability that an example is data, so log D = -softplus(-l) and log(1 - D) = -softplus(l); a and b its targets for
-data and for what is generated; f a critic's score or, where it has an index, a feature; theta a player's parameters.
+Notation: x data, x~ = G(z) generated; l the discriminator's logit, D = sigma(l) its probability that an example is
+data, so log D = -softplus(-l) and log(1 - D) = -softplus(l); a and b its targets for data and for generated examples;
+f a critic's score or, with an index, a feature; theta a player's parameters.
 
     value:               V(G, D) = E log D(x) + E log(1 - D(x~)),    D maximises it and G minimises it       (1)
     discriminator:       -a log D(x) - (1 - a) log(1 - D(x)) - b log D(x~) - (1 - b) log(1 - D(x~))         (2)
@@ -13,26 +13,22 @@ data and for what is generated; f a critic's score or, where it has an index, a 
     Wasserstein:         D: f(x~) - f(x);                                 G: -f(x~)                         (7)
     gradient penalty:    (|grad f(x^)| - 1)^2,    x^ = epsilon x + (1 - epsilon) x~                         (8)
     R1:                  1/2 |grad l(x)|^2                                                                  (9)
-    optimal D:           D* = (a p_d + b p_g) / (p_d + p_g);    l* = log p_d - log p_g  at a = 1, b = 0    (10)
-    Jensen-Shannon:      JSD = 1/2 KL(p_d || m) + 1/2 KL(p_g || m),    m = (p_d + p_g) / 2                 (11)
-    value at D*:         max_D V(G, D) = -log 4 + 2 JSD                                                    (12)
-    feature matching:    |E f(x) - E f(x~)|^2                                                              (13)
-    historical average:  |theta_t - mean_t|^2,    mean_t = mean_(t-1) + (theta_t - mean_(t-1)) / t         (14)
+    feature matching:    |E f(x) - E f(x~)|^2                                                              (10)
+    historical average:  |theta_t - mean_t|^2,    mean_t = mean_(t-1) + (theta_t - mean_(t-1)) / t         (11)
 
-Everything is computed from logits. A probability that went through a sigmoid loses its tail: with log(D + 1e-8) the
-gradient of (4) at logit -20 is -0.17 in place of -1. A discriminator's loss pairs the examples of two equal batches.
+All losses take logits. Probabilities lose their tail in a sigmoid: with log(D + 1e-8) the gradient of (4) at logit
+-20 is -0.17 instead of -1. A discriminator's loss pairs the examples of two batches of equal size.
 
-No function stops a gradient between the players: the train step differentiates each `Objective` in the parameters of
-its own player alone, so that the generator's moves no discriminator. In a loop of your own, differentiate each loss in
-its player's parameters only (`jax.grad(loss, argnums=...)`), or stop the other's gradient.
+No function stops a gradient between the players: the train step differentiates each `Objective` with respect to the
+parameters of its own player only. In a loop of your own, differentiate each loss with respect to its player's
+parameters (`jax.grad(loss, argnums=...)`), or stop the gradient of the other player.
 
-Weights belong at the call site (scalars, as (13) and (14) are, join after the mean):
+Weights belong at the call site (scalars such as (10) and (11) are added after the mean):
 
     terms = {"critic": wasserstein_critic_loss(f_real, f_fake), "penalty": gradient_penalty(f, x, x_fake, epsilon)}
     loss = combine.weighted_sum(terms, penalty=10.0).mean()
 """
 
-import math
 from collections.abc import Callable
 
 import chex
@@ -46,16 +42,17 @@ ScoreFn = Callable[[Array], Array]  # [B, ...] -> [B]: each example's score depe
 
 
 def minimax_value(real_logits: Array, fake_logits: Array) -> Array:
-    """The value of the game, eq. (1), at one example of data and one generated.
+    """Value of the game, eq. (1), at one example of data and one generated example.
 
     Args:
         real_logits: [B] l(x) of data.
         fake_logits: [B] l(x~) of generated examples.
     Returns:
         [B] value, nats, at most 0; larger is better for the discriminator, smaller for the generator.
-    Raises:
-        AssertionError: the arrays are not floating [B] of one shape (at trace time).
     Source: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, arXiv:1406.2661.
+    Example:
+        >>> losses.minimax_value(jnp.array([0.0]), jnp.array([0.0]))  # -log 4
+        Array([-1.3863], dtype=float32)
     """
     _assert_scores(real_logits, fake_logits)
     return jax.nn.log_sigmoid(real_logits) + jax.nn.log_sigmoid(-fake_logits)
@@ -64,10 +61,10 @@ def minimax_value(real_logits: Array, fake_logits: Array) -> Array:
 def discriminator_loss(
     real_logits: Array, fake_logits: Array, *, real_target: float = 1.0, fake_target: float = 0.0
 ) -> Array:
-    """Cross-entropy of the discriminator, eq. (2): minus the value (1), or with smoothed labels.
+    """Cross-entropy of the discriminator, eq. (2): the negative of the value (1), optionally with smoothed labels.
 
-    One-sided label smoothing is a < 1 and b = 0. With b > 0 the optimum (10) has p_g in its numerator: far from data D*
-    stays at b, and nothing tells what is generated there to move.
+    One-sided label smoothing is a < 1 and b = 0. With b > 0 the optimal D (`gan_optimum`, eq. (1)) stays at b
+    far from the data, so generated examples there receive no gradient.
 
     Args:
         real_logits: [B] l(x) of data.
@@ -76,39 +73,46 @@ def discriminator_loss(
         fake_target: b, in [0, 1].
     Returns:
         [B] loss, nats; smaller is better.
-    Raises:
-        AssertionError: the arrays are not floating [B] of one shape (at trace time).
     Source: Goodfellow et al., 2014, arXiv:1406.2661; with smoothing Salimans et al., 2016, arXiv:1606.03498.
+    Example:
+        >>> losses.discriminator_loss(jnp.array([2.0]), jnp.array([-2.0]), real_target=0.9)
+        Array([0.4539], dtype=float32)
     """
     _assert_scores(real_logits, fake_logits)
     return _cross_entropy(real_logits, real_target) + _cross_entropy(fake_logits, fake_target)
 
 
 def saturating_generator_loss(fake_logits: Array) -> Array:
-    """The generator's part of the value (1), eq. (3); its gradient -D(x~) vanishes where the generator is found out.
+    """The generator's part of the value (1), eq. (3).
+
+    Its gradient -D(x~) vanishes when the discriminator recognises the generated examples.
 
     Args:
         fake_logits: [B] l(x~) of generated examples.
     Returns:
         [B] loss, nats, at most 0; smaller is better.
-    Raises:
-        AssertionError: the array is not floating [B] (at trace time).
     Source: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, arXiv:1406.2661.
+    Example:
+        >>> losses.saturating_generator_loss(jnp.array([-5.0, 0.0]))
+        Array([-0.0067, -0.6931], dtype=float32)
     """
     _assert_scores(fake_logits)
     return jax.nn.log_sigmoid(-fake_logits)
 
 
 def non_saturating_generator_loss(fake_logits: Array) -> Array:
-    """The loss that does not saturate, eq. (4); its gradient D(x~) - 1 vanishes where the generator deceives.
+    """The generator's loss that does not saturate, eq. (4).
+
+    Its gradient D(x~) - 1 vanishes when the generator deceives the discriminator.
 
     Args:
         fake_logits: [B] l(x~) of generated examples.
     Returns:
         [B] loss, nats, at least 0; smaller is better.
-    Raises:
-        AssertionError: the array is not floating [B] (at trace time).
     Source: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, arXiv:1406.2661.
+    Example:
+        >>> losses.non_saturating_generator_loss(jnp.array([-5.0, 0.0]))
+        Array([5.0067, 0.6931], dtype=float32)
     """
     _assert_scores(fake_logits)
     return -jax.nn.log_sigmoid(fake_logits)
@@ -122,24 +126,26 @@ def hinge_discriminator_loss(real_scores: Array, fake_scores: Array) -> Array:
         fake_scores: [B] l(x~) of generated examples.
     Returns:
         [B] loss, in the unit of the scores, at least 0; smaller is better.
-    Raises:
-        AssertionError: the arrays are not floating [B] of one shape (at trace time).
     Source: Lim & Ye, "Geometric GAN", 2017, arXiv:1705.02894.
+    Example:
+        >>> losses.hinge_discriminator_loss(jnp.array([0.25]), jnp.array([-2.0]))
+        Array([0.75], dtype=float32)
     """
     _assert_scores(real_scores, fake_scores)
     return jax.nn.relu(1.0 - real_scores) + jax.nn.relu(1.0 + fake_scores)
 
 
 def hinge_generator_loss(fake_scores: Array) -> Array:
-    """The generator's loss beside the hinge, eq. (5).
+    """The generator's loss that accompanies the hinge, eq. (5).
 
     Args:
         fake_scores: [B] l(x~) of generated examples.
     Returns:
         [B] loss, in the unit of the scores; smaller is better.
-    Raises:
-        AssertionError: the array is not floating [B] (at trace time).
     Source: Lim & Ye, "Geometric GAN", 2017, arXiv:1705.02894.
+    Example:
+        >>> losses.hinge_generator_loss(jnp.array([0.5]))
+        Array([-0.5], dtype=float32)
     """
     _assert_scores(fake_scores)
     return -fake_scores
@@ -148,7 +154,7 @@ def hinge_generator_loss(fake_scores: Array) -> Array:
 def least_squares_discriminator_loss(
     real_scores: Array, fake_scores: Array, *, real_target: float = 1.0, fake_target: float = 0.0
 ) -> Array:
-    """Least-squares loss of the discriminator, eq. (6), on scores that no sigmoid follows.
+    """Least-squares loss of the discriminator, eq. (6), on scores without a sigmoid.
 
     Args:
         real_scores: [B] l(x) of data.
@@ -157,9 +163,10 @@ def least_squares_discriminator_loss(
         fake_target: b.
     Returns:
         [B] loss, in the squared unit of the scores; smaller is better.
-    Raises:
-        AssertionError: the arrays are not floating [B] of one shape (at trace time).
     Source: Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017, arXiv:1611.04076.
+    Example:
+        >>> losses.least_squares_discriminator_loss(jnp.array([0.0]), jnp.array([2.0]))
+        Array([2.5], dtype=float32)
     """
     _assert_scores(real_scores, fake_scores)
     return 0.5 * (jnp.square(real_scores - real_target) + jnp.square(fake_scores - fake_target))
@@ -170,66 +177,71 @@ def least_squares_generator_loss(fake_scores: Array, *, target: float = 1.0) -> 
 
     Args:
         fake_scores: [B] l(x~) of generated examples.
-        target: c, what the generator wants the discriminator to answer.
+        target: c, the score that the generator wants from the discriminator.
     Returns:
         [B] loss, in the squared unit of the scores; smaller is better.
-    Raises:
-        AssertionError: the array is not floating [B] (at trace time).
     Source: Mao et al., "Least Squares Generative Adversarial Networks", ICCV 2017, arXiv:1611.04076.
+    Example:
+        >>> losses.least_squares_generator_loss(jnp.array([0.0]))
+        Array([0.5], dtype=float32)
     """
     _assert_scores(fake_scores)
     return 0.5 * jnp.square(fake_scores - target)
 
 
 def wasserstein_critic_loss(real_scores: Array, fake_scores: Array) -> Array:
-    """The critic's loss, eq. (7): minus the Wasserstein distance where the critic is the best one that is 1-Lipschitz.
+    """The critic's loss, eq. (7); for the best 1-Lipschitz critic it is the negative Wasserstein distance.
 
     Args:
         real_scores: [B] f(x) of data.
         fake_scores: [B] f(x~) of generated examples.
     Returns:
         [B] loss, in the unit of the scores; smaller is better.
-    Raises:
-        AssertionError: the arrays are not floating [B] of one shape (at trace time).
     Source: Arjovsky, Chintala & Bottou, "Wasserstein GAN", ICML 2017, arXiv:1701.07875.
+    Example:
+        >>> losses.wasserstein_critic_loss(jnp.array([3.0]), jnp.array([1.0]))
+        Array([-2.], dtype=float32)
     """
     _assert_scores(real_scores, fake_scores)
     return fake_scores - real_scores
 
 
 def wasserstein_generator_loss(fake_scores: Array) -> Array:
-    """The generator's loss beside a critic, eq. (7).
+    """The generator's loss that accompanies a critic, eq. (7).
 
     Args:
         fake_scores: [B] f(x~) of generated examples.
     Returns:
         [B] loss, in the unit of the scores; smaller is better.
-    Raises:
-        AssertionError: the array is not floating [B] (at trace time).
     Source: Arjovsky, Chintala & Bottou, "Wasserstein GAN", ICML 2017, arXiv:1701.07875.
+    Example:
+        >>> losses.wasserstein_generator_loss(jnp.array([1.0]))
+        Array([-1.], dtype=float32)
     """
     _assert_scores(fake_scores)
     return -fake_scores
 
 
 def gradient_penalty(critic_fn: ScoreFn, real: Array, fake: Array, epsilon: Array) -> Array:
-    """Penalty of WGAN-GP, eq. (8), on the norm of each example's own gradient; lambda is given at the call site.
+    """Penalty of WGAN-GP on the norm of each example's own gradient, eq. (8), without its weight lambda.
 
     Args:
         critic_fn: [B, ...] -> [B] scores. An example's score must depend on that example alone: no batch
             normalisation, no minibatch discrimination.
         real: [B, ...] data.
         fake: [B, ...] generated examples, the shape of `real`.
-        epsilon: [B] uniform noise in [0, 1), one number an example.
+        epsilon: [B] uniform noise in [0, 1), one number per example.
     Returns:
-        [B] penalty; smaller is better. Where the gradient is 0 the penalty is 1 and its derivative 0, not NaN.
-    Raises:
-        AssertionError: the arrays are not floating, their shapes do not fit or the scores are not [B] (at trace time).
+        [B] penalty; smaller is better. If the gradient is 0, the penalty is 1 and its derivative is 0, not NaN.
     Source: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, arXiv:1704.00028.
+    Example:
+        >>> x, x_fake, epsilon = jnp.ones((1, 2)), jnp.zeros((1, 2)), jnp.array([0.5])
+        >>> losses.gradient_penalty(lambda x: 3.0 * x[:, 0], x, x_fake, epsilon)  # (3 - 1)^2
+        Array([4.], dtype=float32)
     """
     chex.assert_equal_shape([real, fake])
     chex.assert_type([real, fake, epsilon], float)
-    chex.assert_shape(epsilon, (real.shape[0],), custom_message="epsilon, one number an example, [B]")
+    chex.assert_shape(epsilon, (real.shape[0],), custom_message="epsilon must be [B], one number per example")
     epsilon = epsilon.reshape(-1, *[1] * (real.ndim - 1))
     squared = _squared_gradient_norm(critic_fn, epsilon * real + (1.0 - epsilon) * fake)
     # The root's derivative is infinite at 0; the inner `where` keeps it out of the branch that is not taken.
@@ -238,91 +250,40 @@ def gradient_penalty(critic_fn: ScoreFn, real: Array, fake: Array, epsilon: Arra
 
 
 def r1_penalty(discriminator_fn: ScoreFn, real: Array) -> Array:
-    """Zero-centred gradient penalty on data, eq. (9); gamma is given at the call site, the 1/2 is in here.
+    """Zero-centred gradient penalty on data, eq. (9); it includes the factor 1/2 but not the weight gamma.
 
     Args:
         discriminator_fn: [B, ...] -> [B] logits, each of its example alone, as in `gradient_penalty`.
         real: [B, ...] data.
     Returns:
         [B] penalty, at least 0; smaller is better.
-    Raises:
-        AssertionError: `real` is not floating or the logits are not [B] (at trace time).
     Source: Mescheder et al., "Which Training Methods for GANs do actually Converge?", ICML 2018, arXiv:1801.04406.
+    Example:
+        >>> losses.r1_penalty(lambda x: 3.0 * x[:, 0], jnp.ones((1, 2)))
+        Array([4.5], dtype=float32)
     """
     chex.assert_type(real, float)
     return 0.5 * _squared_gradient_norm(discriminator_fn, real)
 
 
-def optimal_discriminator(
-    log_p_data: Array, log_p_g: Array, *, real_target: float = 1.0, fake_target: float = 0.0
-) -> Array:
-    """The probability that minimises the discriminator's loss (2) at each point, eq. (10).
-
-    Args:
-        log_p_data: [...] log p_d, nats, at points or atoms; -inf where there is no data.
-        log_p_g: [...] log p_g, nats, at the same.
-        real_target: a, in [0, 1].
-        fake_target: b, in [0, 1].
-    Returns:
-        [...] D*, between b and a; NaN where neither density is positive.
-    Raises:
-        AssertionError: shapes differ or an array is not floating (at trace time).
-    Source: Goodfellow et al., 2014, arXiv:1406.2661; with smoothing Salimans et al., 2016, arXiv:1606.03498.
-    """
-    chex.assert_equal_shape([log_p_data, log_p_g])
-    chex.assert_type([log_p_data, log_p_g], float)
-    logits = log_p_data - log_p_g
-    return real_target * jax.nn.sigmoid(logits) + fake_target * jax.nn.sigmoid(-logits)
-
-
-def jensen_shannon_divergence(log_p: Array, log_q: Array) -> Array:
-    """Jensen-Shannon divergence of two distributions over K atoms, eq. (11).
-
-    Args:
-        log_p: [..., K] log-probabilities, nats, normalised over the last axis; -inf for an atom that has none.
-        log_q: [..., K] those of the other distribution.
-    Returns:
-        [...] divergence, nats, between 0 and log 2.
-    Raises:
-        AssertionError: shapes differ or an array is not floating with an axis of atoms (at trace time).
-    """
-    chex.assert_equal_shape([log_p, log_q])
-    chex.assert_type([log_p, log_q], float)
-    chex.assert_axis_dimension_gt(log_p, -1, 0)
-    return 0.5 * (_kl_to_mixture(log_p, log_q) + _kl_to_mixture(log_q, log_p))
-
-
-def optimal_value(log_p_data: Array, log_p_g: Array) -> Array:
-    """The value (1) at the optimal discriminator, eq. (12): what the generator can still win.
-
-    Args:
-        log_p_data: [..., K] log-probabilities of the data, nats, normalised over the last axis.
-        log_p_g: [..., K] those of the generator.
-    Returns:
-        [...] value, nats, between -log 4, where the two agree, and 0; smaller is better for the generator.
-    Raises:
-        AssertionError: shapes differ or an array is not floating with an axis of atoms (at trace time).
-    Source: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, arXiv:1406.2661.
-    """
-    return -math.log(4.0) + 2.0 * jensen_shannon_divergence(log_p_data, log_p_g)
-
-
 def feature_matching_loss(real_features: Array, fake_features: Array, *, axis_name: str | None = None) -> Array:
-    """Squared distance of the mean features of data and of what is generated, eq. (13): one number for the batch.
+    """Squared distance between the mean features of data and of generated examples, eq. (10): one number per batch.
 
-    For the generator; no gradient may reach the discriminator, whose features these are (see the module's docstring).
-    The mean of the squared differences of pairs is another loss: it adds the variance of both sides, and so pays the
-    generator for losing its own. Over B examples the variances still enter, divided by B: let B be the whole batch.
+    This trains the generator only. The features come from the discriminator, which must receive no gradient (see the
+    module's docstring). The mean squared difference of pairs is another loss: it adds the variance of both sides, and
+    so rewards a generator that loses variance. With B examples the variances still enter, divided by B, so let B be
+    the whole batch.
 
     Args:
         real_features: [B, ...] features of data, from inside the discriminator.
         fake_features: [B', ...] the same features of generated examples.
-        axis_name: the mapped axis over which the means are taken as well; None: over this device's examples.
+        axis_name: a mapped axis over which the means are also taken; None takes them over this device's examples.
     Returns:
         Scalar, summed over features; smaller is better.
-    Raises:
-        AssertionError: an array is not floating [B, ...] or the features differ in shape (at trace time).
     Source: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016, arXiv:1606.03498.
+    Example:
+        >>> losses.feature_matching_loss(jnp.array([[1.0, 0.0], [3.0, 0.0]]), jnp.zeros((2, 2)))
+        Array(4., dtype=float32)
     """
     chex.assert_type([real_features, fake_features], float)
     chex.assert_equal_rank([real_features, fake_features])
@@ -335,17 +296,18 @@ def feature_matching_loss(real_features: Array, fake_features: Array, *, axis_na
 
 
 def historical_averaging_penalty(params: PyTree, mean: PyTree) -> Array:
-    """Squared distance of a player's parameters from their mean over the past, eq. (14).
+    """Squared distance between a player's parameters and their mean over the past, eq. (11).
 
     Args:
         params: theta_t, a pytree of floating arrays.
-        mean: mean_t, the same pytree, from `update_historical_mean`; a constant, no gradient passes through it.
+        mean: mean_t, the same pytree, from `update_historical_mean`; no gradient passes through it.
     Returns:
-        Scalar, summed over all parameters; smaller is better. Add it, times lambda, to the player's loss: an update
-            of its own by Adam, which divides by the gradient's size, would not depend on lambda.
-    Raises:
-        AssertionError: the trees differ or hold an array that is not floating (at trace time).
+        Scalar, summed over all parameters; smaller is better. Add it, times lambda, to the player's loss: in a
+            separate Adam update, which divides by the gradient's size, lambda would have no effect.
     Source: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016, arXiv:1606.03498.
+    Example:
+        >>> losses.historical_averaging_penalty({"w": jnp.array([3.0])}, {"w": jnp.array([1.0])})
+        Array(4., dtype=float32)
     """
     chex.assert_trees_all_equal_shapes_and_dtypes(params, mean)
     chex.assert_type(jax.tree.leaves(params), float)
@@ -355,16 +317,17 @@ def historical_averaging_penalty(params: PyTree, mean: PyTree) -> Array:
 
 
 def update_historical_mean(mean: PyTree, params: PyTree, count: Array) -> PyTree:
-    """The mean of the parameters with one more of them, eq. (14), in constant memory.
+    """Adds one set of parameters to their running mean, eq. (11), in constant memory.
 
     Args:
         mean: mean_(t-1), a pytree; zeros at first.
         params: theta_t, the same pytree.
-        count: t - 1, scalar: how many parameters `mean` is the mean of. The caller counts on.
+        count: t - 1, scalar: the number of sets that `mean` averages. The caller increments it.
     Returns:
-        mean_t, the same pytree; to be kept in the model's state.
-    Raises:
-        AssertionError: the trees differ, an array is not floating or `count` no scalar (at trace time).
+        mean_t, the same pytree, to be kept in the model's state.
+    Example:
+        >>> losses.update_historical_mean({"w": jnp.array([1.0])}, {"w": jnp.array([4.0])}, jnp.array(2))
+        {'w': Array([2.], dtype=float32)}
     """
     chex.assert_trees_all_equal_shapes_and_dtypes(params, mean)
     chex.assert_type(jax.tree.leaves(params), float)
@@ -373,22 +336,15 @@ def update_historical_mean(mean: PyTree, params: PyTree, count: Array) -> PyTree
 
 
 def _cross_entropy(logits: Array, target: float) -> Array:
-    # softplus(l) - target l is shorter, and cancels where l is large: its gradient at 20 would be 0 in float32.
+    # softplus(l) - target l is shorter but cancels for large l: in float32 its gradient at 20 would be 0.
     return -(target * jax.nn.log_sigmoid(logits) + (1.0 - target) * jax.nn.log_sigmoid(-logits))
-
-
-def _kl_to_mixture(log_p: Array, log_q: Array) -> Array:
-    """KL(p || (p + q) / 2) = sum p (log 2 - log(1 + q / p)); an atom without p adds 0, and has a gradient of 0."""
-    absent = jnp.isneginf(log_p)
-    p, log_ratio = jnp.where(absent, 0.0, jnp.exp(log_p)), jnp.where(absent, 0.0, log_q - log_p)
-    return jnp.sum(p * (math.log(2.0) - jax.nn.softplus(log_ratio)), axis=-1)
 
 
 def _squared_gradient_norm(score_fn: ScoreFn, x: Array) -> Array:
     """|grad f(x_b)|^2 of each example, [B]."""
     scores, pullback = jax.vjp(score_fn, x)
-    chex.assert_shape(scores, (x.shape[0],), custom_message="the scores, one an example, [B]")
-    # The scores of a batch are independent, so the gradient of their sum holds each one's own.
+    chex.assert_shape(scores, (x.shape[0],), custom_message="the scores must be [B], one per example")
+    # The scores of a batch are independent, so the gradient of their sum holds each example's own gradient.
     (gradient,) = pullback(jnp.ones_like(scores))
     return reductions.sum_except_batch(jnp.square(gradient))
 

@@ -50,7 +50,7 @@ def points() -> DataSpace:
     return DataSpace(
         prepare=lambda x: x,
         to_data=lambda x_0: x_0,
-        decoder_nll=lambda x, x0_hat, log_var: losses.normal_nll(x, x0_hat, log_var=log_var),
+        decoder_nll=lambda x, x0_hat, log_var: losses.decoder_normal_nll(x, x0_hat, log_var=log_var),
         clip=None,
         measure="continuous",
     )

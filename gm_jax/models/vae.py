@@ -231,8 +231,8 @@ def _sample_posterior(key: Key, mean: Array, log_var: Array, num_samples: int) -
 
 def _log_importance_weights(z: Array, mean: Array, log_var: Array, nll_fn: NllFn) -> Array:
     """Log p(x|z) p(z) / q(z|x), [K, B], for z [K, B, Z]."""
-    log_q_z_given_x = losses.normal_log_prob(z, mean, log_var)
-    return losses.log_importance_weights(-nll_fn(z), losses.standard_normal_log_prob(z), log_q_z_given_x)
+    log_q_z_given_x = losses.encoder_log_prob(z, mean, log_var)
+    return losses.log_importance_weights(-nll_fn(z), losses.prior_log_prob(z), log_q_z_given_x)
 
 
 def _at_least_float32(x: Array) -> Array:

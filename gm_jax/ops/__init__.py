@@ -1,38 +1,48 @@
-"""Mathematics of arrays without parameters: what losses, models and evaluation are written in.
+"""Mathematics of arrays without parameters: the functions that losses, models and evaluation are written in.
+
+Wrong shapes and dtypes raise AssertionError, under `jit` while it traces; no docstring repeats this.
 
 reductions
     sum_except_batch       sum over every axis but the first: [B, ...] -> [B]
     log_mean_exp           log of the mean of exponentials along an axis, without overflow
-    masked_mean            mean over the entries that a mask keeps
     nats_to_bits_per_dim   nats / (D log 2)
 
-distributions (elementwise; whoever calls sums over the event)
+distributions (elementwise; the caller sums over the event)
     normal_log_prob, standard_normal_log_prob      log N(x; mean, exp(log_var)), log N(x; 0, 1)
     standard_logistic_log_prob                     log-density of the logistic of location 0 and scale 1
     bernoulli_log_prob                             log p(x in {0, 1}) from logits
     categorical_log_prob                           log p(x in 0..L-1) from logits [..., L]
     discretized_logistic_log_prob                  log mass of a logistic in the bin of an integer level
-    discretized_normal_log_prob                    the same of a normal
+    discretized_normal_log_prob                    the same for a normal
     discretized_logistic_mixture_log_prob          the same for a mixture of logistics
     normal_kl, normal_kl_to_standard               KL between normals, and to N(0, 1)
 
 binarization (integer levels -> {0., 1.})
     static                 the data are binary as shipped
-    dynamic                drawn anew with probability level / (levels - 1)
+    dynamic                drawn with probability level / (levels - 1)
     threshold              above the middle of the scale
 
 dequantization (levels -> the unit interval -> the real line, with log-determinants)
-    uniform_dequantize, quantize                   (level + noise) / levels, and the way back
+    uniform_dequantize, quantize                   (level + noise) / levels, and its inverse
     logit, logit_inverse                           log-odds of alpha + (1 - 2 alpha) y
 
 resize
-    bilinear_tf1           images of another size as TensorFlow 1 made them: the FID's
+    bilinear_tf1           bilinear resizing as in TensorFlow 1, the one of the FID
+
+levels (integer levels <-> [0, 1] and [-1, 1])
+    to_unit, to_symmetric  scale levels to a range
+    symmetric_to_unit      moves [-1, 1] to [0, 1]
+    from_symmetric, nearest_level                  round to the nearest level
+    measure                names the base measure of a likelihood of L levels
+
+checks
+    assert_batch_of_events, check_levels           checks of arguments that several rooms share
 
 bijectors (z = f(x) and log |det df/dx| [B]; each has its `*_inverse`)
     additive_coupling      z = x + t, of one part given the other
     affine_coupling        z = x exp(log s) + t, the log-scale bounded
     scaling                a log-scale for each dimension
-    actnorm                a scale and a shift for each channel; actnorm_from_batch gives the first ones
+    actnorm                a scale and a shift for each channel; actnorm_from_batch initialises them
     invertible_conv        1x1 convolution by its LU factors; lu_factors makes them
     squeeze, unsqueeze     2 x 2 pixels into channels, and back
     checkerboard_mask, channel_mask                        which part a coupling transforms
@@ -40,7 +50,7 @@ bijectors (z = f(x) and log |det df/dx| [B]; each has its `*_inverse`)
 splines
     spline_knots           K bins from 3 K - 1 free numbers
     rational_quadratic     the monotone spline through them, elementwise; rational_quadratic_inverse
-    spline_coupling        the coupling made of it; spline_coupling_inverse
+    spline_coupling        a coupling by splines; spline_coupling_inverse
 
 convolution
     conv                   of images, padded as one likes; its weight gradient is fast on CPU and in a scan

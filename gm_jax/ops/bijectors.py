@@ -1,12 +1,12 @@
-"""The bijectors that normalizing flows are made of, each with its log-determinant.
+"""Bijectors of normalizing flows, each with its log-determinant.
 
-The direction, for all of them: z = f(x) takes data towards the latent, and
+The direction is always z = f(x), from data towards the latent, and
 
     log p(x) = log p_Z(f(x)) + log |det df/dx|                                                         (1)
 
-A forward function returns (z, log |det df/dx|), its `*_inverse` returns (x, log |det df^-1/dz|), each log-determinant
-[B], in nats, summed over the event; at the same point one is minus the other. Along a chain the log-determinants add.
-`squeeze` and `unsqueeze` alone return no log-determinant: they move entries about and change none.
+A forward function returns (z, log |det df/dx|), its `*_inverse` returns (x, log |det df^-1/dz|). Log-determinants are
+[B], in nats, summed over the event; at the same point one is the negative of the other. Along a chain they add.
+`squeeze` and `unsqueeze` return no log-determinant, because they only permute entries.
 
 Notation: x, z [B, ...] with any event; C channels, the last axis; t shift, log s log-scale, r raw (the unbounded
 output of a network), b bound, W matrix, P permutation, L unit lower and U strictly upper triangular, m mask.
@@ -19,11 +19,11 @@ output of a network), b bound, W matrix, P permutation, L unit lower and U stric
     1x1 convolution:     z_hw = W x_hw,  W = P L (U + diag(s))     log det = H W sum_c log |s_c|       (6)
     squeeze:             2 x 2 pixels into channels                log det = 0                         (7)
 
-and `ops.splines` has the spline coupling, by the same rules.
+`ops.splines` holds the spline coupling, by the same rules.
 
-A coupling transforms one part of x with parameters that a network computed from the other part, which is why the
-Jacobian is triangular and the sum (3) its log-determinant. The functions here take the parameters as arrays; where the
-part comes from is written at the call:
+A coupling transforms one part of x with parameters that a network computed from the other part. The Jacobian is
+therefore triangular, and the sum (3) is its log-determinant. The functions here take the parameters as arrays; the call
+site chooses the parts:
 
     halves:  x_a, x_b = jnp.split(x, 2, axis=-1)
              z_b, log_det = affine_coupling(x_b, *net(x_a), bound=b)
@@ -31,7 +31,7 @@ part comes from is written at the call:
     mask:    mask = checkerboard_mask(H, W)                          # True where transformed
              z, log_det = affine_coupling(x, *net(jnp.where(mask, 0.0, x)), bound=b, mask=mask)
 
-Where a mask is False, t = 0 and log s = 0 whatever the network said: those entries pass unchanged and count nothing.
+Entries whose mask is False have t = 0 and log s = 0: they pass unchanged and add nothing to the log-determinant.
 
 Sources: Dinh, Krueger & Bengio, "NICE: Non-linear Independent Components Estimation", ICLR 2015 workshop,
 arXiv:1410.8516; Dinh, Sohl-Dickstein & Bengio, "Density Estimation Using Real NVP", ICLR 2017, arXiv:1605.08803; Kingma
@@ -45,21 +45,20 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from gm_jax.ops import checks
 from gm_jax.ops.reductions import sum_except_batch
 from gm_jax.types import Array
 
 
 def additive_coupling(x: Array, shift: Array, *, mask: Array | None = None) -> tuple[Array, Array]:
-    """NICE's coupling, eq. (2): volume is preserved.
+    """Applies NICE's coupling, eq. (2), which preserves volume.
 
     Args:
         x: [B, ...] the part that is transformed, or all of it under a mask.
         shift: [B, ...] t, from the other part.
-        mask: bool, of the rank of `x`, True where x is transformed; None transforms all.
+        mask: bool, of the rank of `x`, True for the entries that are transformed; None transforms all.
     Returns:
         z [B, ...], log_det [B] = 0.
-    Raises:
-        AssertionError: no event axis, shapes do not fit or an array is not floating (at trace time).
     Source: NICE.
     """
     _assert_coupling(x, shift, mask=mask)
@@ -67,11 +66,11 @@ def additive_coupling(x: Array, shift: Array, *, mask: Array | None = None) -> t
 
 
 def additive_coupling_inverse(z: Array, shift: Array, *, mask: Array | None = None) -> tuple[Array, Array]:
-    """Inverse of eq. (2): x = z - t.
+    """Inverts eq. (2): x = z - t.
 
     Args:
         z: [B, ...] the part that was transformed, or all of it under a mask.
-        shift: [B, ...] t, from the other part, which the coupling left as it was.
+        shift: [B, ...] t, from the other part, which the coupling did not change.
         mask: as in `additive_coupling`.
     Returns:
         x [B, ...], log_det [B] of the inverse = 0.
@@ -83,18 +82,17 @@ def additive_coupling_inverse(z: Array, shift: Array, *, mask: Array | None = No
 def affine_coupling(
     x: Array, shift: Array, raw_log_scale: Array, *, bound: float, mask: Array | None = None
 ) -> tuple[Array, Array]:
-    """RealNVP's coupling, eq. (3); the log-scale enters log p(x) with a plus.
+    """Applies RealNVP's coupling, eq. (3); the log-scale is added to log p(x).
 
     Args:
         x: [B, ...] the part that is transformed, or all of it under a mask.
         shift: [B, ...] t, from the other part.
-        raw_log_scale: [B, ...] r, from the other part; log s = b tanh(r / b), which near 0 is r.
-        bound: b > 0: scales lie within [exp(-b), exp(b)], so that neither direction overflows.
-        mask: bool, of the rank of `x`, True where x is transformed; None transforms all.
+        raw_log_scale: [B, ...] r, from the other part; log s = b tanh(r / b), about r near 0.
+        bound: b > 0: scales stay within [exp(-b), exp(b)], so neither direction overflows.
+        mask: bool, of the rank of `x`, True for the entries that are transformed; None transforms all.
     Returns:
         z [B, ...], log_det [B] = sum of log s over the event.
     Raises:
-        AssertionError: no event axis, shapes do not fit or an array is not floating (at trace time).
         ValueError: `bound` is not positive.
     Source: RealNVP.
     """
@@ -106,12 +104,12 @@ def affine_coupling(
 def affine_coupling_inverse(
     z: Array, shift: Array, raw_log_scale: Array, *, bound: float, mask: Array | None = None
 ) -> tuple[Array, Array]:
-    """Inverse of eq. (3): x = (z - t) exp(-log s).
+    """Inverts eq. (3): x = (z - t) exp(-log s).
 
     Args:
         z: [B, ...] the part that was transformed, or all of it under a mask.
-        shift: [B, ...] t, from the other part, which the coupling left as it was.
-        raw_log_scale: [B, ...] r, from the other part too.
+        shift: [B, ...] t, from the other part, which the coupling did not change.
+        raw_log_scale: [B, ...] r, also from the other part.
         bound: as in `affine_coupling`.
         mask: as in `affine_coupling`.
     Returns:
@@ -123,25 +121,23 @@ def affine_coupling_inverse(
 
 
 def scaling(x: Array, log_scale: Array) -> tuple[Array, Array]:
-    """NICE's last layer, eq. (4): without it a chain of additive couplings could not change the volume.
+    """Applies NICE's last layer, eq. (4); a chain of additive couplings alone cannot change the volume.
 
     Args:
         x: [B, ...] points.
         log_scale: [...] log s, one for each dimension of the event.
     Returns:
         z [B, ...], log_det [B] = sum of log s.
-    Raises:
-        AssertionError: `log_scale` has not the shape of one event, or an array is not floating (at trace time).
     Source: NICE.
     """
-    _assert_batch_of_events(x)
+    _assert_points(x)
     chex.assert_type(log_scale, float)
     chex.assert_shape(log_scale, x.shape[1:])
     return x * jnp.exp(log_scale)[None], jnp.broadcast_to(jnp.sum(log_scale), x.shape[:1])
 
 
 def scaling_inverse(z: Array, log_scale: Array) -> tuple[Array, Array]:
-    """Inverse of eq. (4): x_i = z_i exp(-log s_i).
+    """Inverts eq. (4): x_i = z_i exp(-log s_i).
 
     Args:
         z: [B, ...] points.
@@ -153,7 +149,7 @@ def scaling_inverse(z: Array, log_scale: Array) -> tuple[Array, Array]:
 
 
 def actnorm(x: Array, shift: Array, log_scale: Array) -> tuple[Array, Array]:
-    """Glow's activation normalisation, eq. (5): an affine map of each channel, alike at every position.
+    """Applies Glow's activation normalisation, eq. (5): one affine map per channel, the same at every position.
 
     Args:
         x: [B, ..., C] points.
@@ -161,8 +157,6 @@ def actnorm(x: Array, shift: Array, log_scale: Array) -> tuple[Array, Array]:
         log_scale: [C] log s.
     Returns:
         z [B, ..., C], log_det [B] = positions * sum of log s; the positions of an image are its H W pixels.
-    Raises:
-        AssertionError: a parameter is not [C] or an array is not floating (at trace time).
     Source: Glow, section 3.1.
     """
     _assert_per_channel(x, shift, log_scale)
@@ -170,7 +164,7 @@ def actnorm(x: Array, shift: Array, log_scale: Array) -> tuple[Array, Array]:
 
 
 def actnorm_inverse(z: Array, shift: Array, log_scale: Array) -> tuple[Array, Array]:
-    """Inverse of eq. (5): x = (z - t) exp(-log s), for each channel.
+    """Inverts eq. (5): x = (z - t) exp(-log s), for each channel.
 
     Args:
         z: [B, ..., C] points.
@@ -184,24 +178,22 @@ def actnorm_inverse(z: Array, shift: Array, log_scale: Array) -> tuple[Array, Ar
 
 
 def actnorm_from_batch(x: Array, *, shared_scale: bool = False, min_std: float = 1e-6) -> tuple[Array, Array]:
-    """The parameters with which `actnorm` gives this batch mean 0 and variance 1 in each channel.
+    """Computes the parameters for which `actnorm` gives this batch mean 0 and variance 1 in each channel.
 
-    For the very first batch, once: afterwards they are parameters like any other, and a resumed run keeps its own.
+    Call it once, on the first batch: afterwards they are trained parameters, and a resumed run keeps them.
 
     Args:
         x: [B, ..., C] the first batch as it arrives at this layer.
-        shared_scale: one scale for all channels, so that the mean of their variances is 1: for channels of one unit, as
-            the pixels of flattened images. By scales of their own, a pixel that is black in this batch would be
-            stretched until its noise has variance 1, and lie dozens of deviations out when it is lit in another.
-        min_std: a channel that varies no more than this, a constant one above all, is only centred. No floor for the
-            std: in a chain of actnorms each would stretch such a channel again, by 1 / min_std.
+        shared_scale: use one scale for all channels, so that the mean of their variances is 1. This suits channels of
+            one unit, such as the pixels of flattened images: with separate scales, a pixel that is black in this batch
+            would be stretched until its noise has variance 1, and lie dozens of deviations out in a later batch.
+        min_std: a channel that varies no more than this, such as a constant one, is only centred. This is not a floor
+            for the std: in a chain of actnorms, each would stretch such a channel again by 1 / min_std.
     Returns:
         (shift [C], log_scale [C]) for `actnorm`.
-    Raises:
-        AssertionError: no event axis or `x` is not floating (at trace time).
     Source: Glow, section 3.1.
     """
-    _assert_batch_of_events(x)
+    _assert_points(x)
     positions = tuple(range(x.ndim - 1))
     std = jnp.std(x, axis=positions)
     if shared_scale:
@@ -213,7 +205,7 @@ def actnorm_from_batch(x: Array, *, shared_scale: bool = False, min_std: float =
 class LUFactors(NamedTuple):
     """An invertible matrix W = P L (U + diag(s)), eq. (6).
 
-    P and the signs stay as they are; L, U and log |s| are learned, and W stays invertible whatever they become.
+    P and the signs are fixed; L, U and log |s| are learned, and W is invertible for all their values.
 
     Attributes:
         lower: [C, C]; L is its part below the diagonal, and ones on it.
@@ -231,14 +223,12 @@ class LUFactors(NamedTuple):
 
 
 def lu_factors(matrix: Array) -> LUFactors:
-    """The factors of a matrix: of a random rotation, `jax.random.orthogonal(key, C)`, where Glow begins.
+    """Factorises a matrix; Glow starts from a random rotation, `jax.random.orthogonal(key, C)`.
 
     Args:
         matrix: [C, C] W, invertible.
     Returns:
         The factors of W, eq. (6).
-    Raises:
-        AssertionError: `matrix` is not a square floating array (at trace time).
     Source: Glow, section 3.2.
     """
     chex.assert_type(matrix, float)
@@ -255,38 +245,35 @@ def lu_factors(matrix: Array) -> LUFactors:
 
 
 def invertible_conv(x: Array, factors: LUFactors) -> tuple[Array, Array]:
-    """Glow's invertible 1x1 convolution, eq. (6): one matrix over the channels, the same at every position.
+    """Applies Glow's invertible 1x1 convolution, eq. (6): one matrix over the channels, the same at every position.
 
     Args:
         x: [B, ..., C] points.
-        factors: W, by its factors.
+        factors: the factors of W.
     Returns:
         z [B, ..., C], log_det [B] = positions * sum of log |s|; the positions of an image are its H W pixels.
-    Raises:
-        AssertionError: the factors are not those of C channels or an array is not floating (at trace time).
     Source: Glow, section 3.2.
     """
     _assert_factors(x, factors)
     lower, upper = _triangles(factors)
-    # Highest precision: what an accelerator takes by default keeps 8 to 11 bits of each factor, too few for the inverse
-    # to lead back.
+    # Highest precision: an accelerator's default keeps 8 to 11 bits of each factor, too few to invert accurately.
     matrix = jnp.dot(lower, upper, precision="highest")[factors.permutation]
     z = jnp.dot(x, matrix.T, precision="highest")
     return z, _positionwise_log_det(x, factors.log_abs_diagonal)
 
 
 def invertible_conv_inverse(z: Array, factors: LUFactors) -> tuple[Array, Array]:
-    """Inverse of eq. (6), by two triangular solves.
+    """Inverts eq. (6) by two triangular solves.
 
     Args:
         z: [B, ..., C] points.
-        factors: W, by its factors.
+        factors: the factors of W.
     Returns:
         x [B, ..., C], log_det [B] of the inverse = -positions * sum of log |s|.
     """
     _assert_factors(z, factors)
     lower, upper = _triangles(factors)
-    # Solved for the C columns of W^-1, not for every pixel: the rest is one matrix product, as it is forwards.
+    # Solve for the C columns of W^-1, not for every pixel: the rest is one matrix product, as in the forward direction.
     columns = jnp.eye(z.shape[-1], dtype=lower.dtype)[jnp.argsort(factors.permutation)]
     columns = jax.scipy.linalg.solve_triangular(lower, columns, lower=True, unit_diagonal=True)
     inverse = jax.scipy.linalg.solve_triangular(upper, columns, lower=False)
@@ -295,17 +282,15 @@ def invertible_conv_inverse(z: Array, factors: LUFactors) -> tuple[Array, Array]
 
 
 def squeeze(x: Array) -> Array:
-    """Squares of 2 x 2 pixels into channels, eq. (7): a permutation of the entries, its log-determinant is 0.
+    """Moves squares of 2 x 2 pixels into channels, eq. (7): a permutation, so its log-determinant is 0.
 
-    Channel (2 i + j) C + c of the result is channel c of the pixels in row i and column j of the squares: each
-    consecutive C channels are a whole image of every other row and column.
+    Channel (2 i + j) C + c of the result is channel c of the pixels in row i and column j of the squares: every C
+    consecutive channels form an image of every other row and column.
 
     Args:
         x: [B, H, W, C] maps, H and W even.
     Returns:
         [B, H/2, W/2, 4 C].
-    Raises:
-        AssertionError: `x` is not of rank 4 or H or W is odd (at trace time).
     Source: RealNVP.
     """
     chex.assert_rank(x, 4)
@@ -317,14 +302,12 @@ def squeeze(x: Array) -> Array:
 
 
 def unsqueeze(z: Array) -> Array:
-    """Inverse of `squeeze`.
+    """Inverts `squeeze`.
 
     Args:
         z: [B, H, W, 4 C] maps.
     Returns:
         [B, 2 H, 2 W, C].
-    Raises:
-        AssertionError: `z` is not of rank 4 or its channels are not a multiple of 4 (at trace time).
     """
     chex.assert_rank(z, 4)
     batch, height, width, channels = z.shape
@@ -334,13 +317,13 @@ def unsqueeze(z: Array) -> Array:
 
 
 def checkerboard_mask(height: int, width: int) -> Array:
-    """[1, H, W, 1] bool: True where row + column is even, which is 1 - b of RealNVP. `~mask` is the other half."""
+    """Returns [1, H, W, 1] bool: True if row + column is even, 1 - b of RealNVP; `~mask` is the other half."""
     parity = jnp.arange(height)[:, None] + jnp.arange(width)[None, :]
     return (parity % 2 == 0)[None, :, :, None]
 
 
 def channel_mask(channels: int) -> Array:
-    """[1, 1, 1, C] bool: True on the second half of the channels, 1 - b of RealNVP. `~mask` is the first half."""
+    """Returns [1, 1, 1, C] bool: True on the second half of the channels, 1 - b of RealNVP; `~mask` is the rest."""
     return (jnp.arange(channels) >= channels // 2)[None, None, None, :]
 
 
@@ -350,12 +333,12 @@ def _masked(parameter: Array, mask: Array | None) -> Array:
 
 def _bounded(raw: Array, bound: float) -> Array:
     if bound <= 0:
-        raise ValueError(f"bound must be positive: got {bound}.")
+        raise ValueError(f"bound must be positive; got {bound}.")
     return bound * jnp.tanh(raw / bound)
 
 
 def _positionwise_log_det(x: Array, log_scale: Array) -> Array:
-    """The same log-scales [C] at every position, which is where H W in (5) and (6) comes from."""
+    """Log-determinant of the same log-scales [C] at every position, the factor H W in (5) and (6)."""
     return jnp.broadcast_to(math.prod(x.shape[1:-1]) * jnp.sum(log_scale), x.shape[:1])
 
 
@@ -364,19 +347,19 @@ def _of_rank(parameter: Array, x: Array) -> Array:
 
 
 def _triangles(factors: LUFactors) -> tuple[Array, Array]:
-    """L and U + diag(s), whatever stands in the other triangles."""
+    """Returns L and U + diag(s); the other triangles of the factors are ignored."""
     lower = jnp.tril(factors.lower, -1) + jnp.eye(factors.lower.shape[-1], dtype=factors.lower.dtype)
     diagonal = factors.sign * jnp.exp(factors.log_abs_diagonal)
     return lower, jnp.triu(factors.upper, 1) + jnp.diag(diagonal)
 
 
-def _assert_batch_of_events(x: Array) -> None:
-    chex.assert_rank(x, set(range(2, 9)))
+def _assert_points(x: Array) -> None:
+    checks.assert_batch_of_events(x)
     chex.assert_type(x, float)
 
 
 def _assert_coupling(x: Array, *parameters: Array, mask: Array | None) -> None:
-    _assert_batch_of_events(x)
+    _assert_points(x)
     chex.assert_equal_shape([x, *parameters])
     chex.assert_type(parameters, float)
     if mask is not None:
@@ -386,13 +369,13 @@ def _assert_coupling(x: Array, *parameters: Array, mask: Array | None) -> None:
 
 
 def _assert_per_channel(x: Array, *parameters: Array) -> None:
-    _assert_batch_of_events(x)
+    _assert_points(x)
     chex.assert_type(parameters, float)
     chex.assert_shape(parameters, x.shape[-1:])
 
 
 def _assert_factors(x: Array, factors: LUFactors) -> None:
-    _assert_batch_of_events(x)
+    _assert_points(x)
     matrix, vector = x.shape[-1:] * 2, x.shape[-1:]
     chex.assert_shape(factors, [matrix, matrix, vector, vector, vector])
     chex.assert_type(factors, [float, float, float, float, int])

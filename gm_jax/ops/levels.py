@@ -4,32 +4,35 @@ Notation: x [...] integer levels 0 ... L-1, as a data set ships them; u = x / (L
 """
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gm_jax.types import Array
 
 
-def to_unit(x: Array, *, levels: int) -> Array:
+def to_unit(x: Array, *, levels: int, dtype: DTypeLike = jnp.float32) -> Array:
     """Scales levels to [0, 1].
 
     Args:
         x: [...] levels 0 ... levels - 1, of any dtype.
         levels: L, at least 2.
+        dtype: floating dtype of the result.
     Returns:
-        [...] float32 u; both ends are exact.
+        [...] u; both ends are exact.
     """
-    return x.astype(jnp.float32) / (levels - 1)
+    return x.astype(dtype) / (levels - 1)
 
 
-def to_symmetric(x: Array, *, levels: int) -> Array:
+def to_symmetric(x: Array, *, levels: int, dtype: DTypeLike = jnp.float32) -> Array:
     """Scales levels to [-1, 1].
 
     Args:
         x: [...] levels 0 ... levels - 1, of any dtype.
         levels: L, at least 2.
+        dtype: floating dtype of the result.
     Returns:
-        [...] float32 s; both ends are exact.
+        [...] s; both ends are exact.
     """
-    return 2.0 * x.astype(jnp.float32) / (levels - 1) - 1.0
+    return 2.0 * x.astype(dtype) / (levels - 1) - 1.0
 
 
 def symmetric_to_unit(s: Array) -> Array:
@@ -42,32 +45,34 @@ def unit_to_symmetric(u: Array) -> Array:
     return 2.0 * u - 1.0
 
 
-def from_symmetric(s: Array, *, levels: int) -> Array:
+def from_symmetric(s: Array, *, levels: int, dtype: DTypeLike = jnp.uint8) -> Array:
     """Rounds values on [-1, 1] to the nearest level, the inverse of `to_symmetric`.
 
     Args:
-        s: [...] floating; values outside of [-1, 1] become the first or the last level.
-        levels: L, from 2 to 256.
+        s: [...] floating; values outside [-1, 1] become the first or the last level.
+        levels: L, at least 2; at most 256 for uint8.
+        dtype: integer dtype of the result.
     Returns:
-        [...] uint8 levels.
+        [...] levels.
     """
-    return nearest_level(symmetric_to_unit(s) * (levels - 1), levels=levels)
+    return nearest_level(symmetric_to_unit(s) * (levels - 1), levels=levels, dtype=dtype)
 
 
-def nearest_level(x: Array, *, levels: int) -> Array:
+def nearest_level(x: Array, *, levels: int, dtype: DTypeLike = jnp.uint8) -> Array:
     """Rounds values on the scale of the levels, 0 ... L-1, to the nearest level.
 
     Args:
-        x: [...] floating; values outside of the range become the first or the last level.
-        levels: L, from 2 to 256.
+        x: [...] floating; values outside the range become the first or the last level.
+        levels: L, at least 2; at most 256 for uint8.
+        dtype: integer dtype of the result.
     Returns:
-        [...] uint8 levels.
+        [...] levels.
     """
-    return jnp.clip(jnp.round(x), 0, levels - 1).astype(jnp.uint8)
+    return jnp.clip(jnp.round(x), 0, levels - 1).astype(dtype)
 
 
 def measure(levels: int | None) -> str:
-    """The base measure of a probability of data with so many levels: what `types.Likelihood.measure` says.
+    """Names the base measure of a probability of data with so many levels, for `types.Likelihood.measure`.
 
     >>> measure(2), measure(256), measure(None)
     ('binary', '256 levels', 'continuous')

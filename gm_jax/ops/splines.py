@@ -1,8 +1,8 @@
-"""Monotone rational-quadratic splines: elementwise bijectors of the real line, and the coupling made of them.
+"""Monotone rational-quadratic splines: elementwise bijectors of the real line, and a coupling that applies them.
 
 Notation: K bins between K + 1 knots (x_k, y_k) with derivative d_k > 0, k = 0 ... K; the ends are fixed,
 x_0 = y_0 = -b, x_K = y_K = b, d_0 = d_K = 1, and outside (-b, b) the map is the identity ("linear tails"). In one bin
-w = x_(k+1) - x_k, h = y_(k+1) - y_k, s = h / w, and xi in [0, 1] is the place of x, eta that of y.
+w = x_(k+1) - x_k, h = y_(k+1) - y_k, s = h / w; xi in [0, 1] is the relative position of x in the bin, eta of y.
 
     forward:     eta = (s xi^2 + d_k xi (1 - xi)) / q,      y = y_k + h eta                            (1)
                  q   = s (xi^2 + (1 - xi)^2) + (d_k + d_(k+1)) xi (1 - xi)                             (2)
@@ -11,14 +11,14 @@ w = x_(k+1) - x_k, h = y_(k+1) - y_k, s = h / w, and xi in [0, 1] is the place o
                  xi = 2 s eta / (2 s eta + t)        if p >= 0,
                  xi = t / (2 s (1 - eta) + t)        if p < 0                                          (4)
 
-(1) to (3) are the paper's formulas, the denominator regrouped; (4) is the root of its quadratic equation. In this form
-every term is positive but p: no difference cancels, no rounded number under the root is negative, and a knot goes to a
-knot exactly.
+(1) to (3) are the paper's formulas with a regrouped denominator; (4) is the root of its quadratic equation. In this
+form every term except p is positive, so no difference cancels, no rounded number under the root is negative, and a knot
+maps to a knot exactly.
 
-The direction is that of `ops.bijectors`: z = g(x), log-determinants of the direction that is computed.
+The direction is z = g(x), as in `ops.bijectors`; each function returns the log-determinant of its own direction.
 
 Source: Durkan, Bekasov, Murray & Papamakarios, "Neural Spline Flows", NeurIPS 2019, arXiv:1906.04032, section 3; the
-splines are those of Gregory & Delbourgo, "Piecewise Rational Quadratic Interpolation to Monotonic Data", 1982.
+splines are from Gregory & Delbourgo, "Piecewise Rational Quadratic Interpolation to Monotonic Data", 1982.
 """
 
 import math
@@ -29,10 +29,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from gm_jax.ops import checks
 from gm_jax.ops.reductions import sum_except_batch
 from gm_jax.types import Array
 
-# Small enough not to be felt, large enough for float32 to tell knots and slopes apart.
+# Small enough to have no visible effect, large enough for float32 to separate knots and slopes.
 MIN_BIN = 1e-3
 MIN_DERIVATIVE = 1e-3
 
@@ -54,10 +55,10 @@ class Knots(NamedTuple):
 def spline_knots(
     raw: Array, *, bound: float, min_bin: float = MIN_BIN, min_derivative: float = MIN_DERIVATIVE
 ) -> Knots:
-    """The knots from the output of a network that knows no constraint; zeros give the identity.
+    """Computes the knots from the unconstrained output of a network; zeros give the identity.
 
-    Widths and heights are softmaxes, the inner derivatives softplus(raw + const) with softplus(const) = 1, each kept
-    above its minimum.
+    Widths and heights are softmaxes; the inner derivatives are softplus(raw + const) with softplus(const) = 1. Each
+    stays above its minimum.
 
     Args:
         raw: [..., 3 K - 1]: K for the widths, K for the heights, K - 1 for the inner derivatives.
@@ -67,17 +68,16 @@ def spline_knots(
     Returns:
         Knots of shape [..., K + 1].
     Raises:
-        AssertionError: `raw` is not floating (at trace time).
         ValueError: the last axis is not 3 K - 1, or a hyper-parameter is out of its range.
     """
     chex.assert_type(raw, float)
     num_bins = (raw.shape[-1] + 1) // 3
     if raw.shape[-1] != 3 * num_bins - 1 or num_bins < 1:
-        raise ValueError(f"the last axis must be 3 K - 1 for K bins: got {raw.shape[-1]}.")
+        raise ValueError(f"The last axis must be 3 K - 1 for K bins; got {raw.shape[-1]}.")
     if bound <= 0 or not 0.0 < min_bin * num_bins < 1.0 or not 0.0 < min_derivative < 1.0:
         raise ValueError(
-            f"needs bound > 0, 0 < min_bin < 1 / K, 0 < min_derivative < 1: got {bound}, {min_bin} "
-            f"for K = {num_bins}, {min_derivative}."
+            "bound must be positive, min_bin between 0 and 1 / K, min_derivative between 0 and 1; "
+            f"got bound={bound}, min_bin={min_bin}, min_derivative={min_derivative} and K={num_bins}."
         )
     raw_widths, raw_heights, raw_derivatives = jnp.split(raw, (num_bins, 2 * num_bins), axis=-1)
     one_at_zero = math.log(math.expm1(1.0 - min_derivative))
@@ -91,15 +91,13 @@ def spline_knots(
 
 
 def rational_quadratic(x: Array, knots: Knots) -> tuple[Array, Array]:
-    """The spline, eqs. (1) to (3).
+    """Evaluates the spline and its log-derivative, eqs. (1) to (3).
 
     Args:
-        x: [...] points; those outside (-b, b) stay where they are.
+        x: [...] points; those outside (-b, b) do not move.
         knots: [..., K + 1] one spline for each point.
     Returns:
         y [...], log dy/dx [...], nats, not summed.
-    Raises:
-        AssertionError: shapes do not fit or an array is not floating (at trace time).
     """
     _assert_knots(x, knots)
     inside, point = _inside(x, knots.x)
@@ -110,15 +108,13 @@ def rational_quadratic(x: Array, knots: Knots) -> tuple[Array, Array]:
 
 
 def rational_quadratic_inverse(y: Array, knots: Knots) -> tuple[Array, Array]:
-    """The inverse of the spline, eq. (4).
+    """Evaluates the inverse of the spline and its log-derivative, eq. (4).
 
     Args:
-        y: [...] points; those outside (-b, b) stay where they are.
+        y: [...] points; those outside (-b, b) do not move.
         knots: [..., K + 1] one spline for each point.
     Returns:
         x [...], log dx/dy [...], nats, not summed.
-    Raises:
-        AssertionError: shapes do not fit or an array is not floating (at trace time).
     """
     _assert_knots(y, knots)
     inside, point = _inside(y, knots.y)
@@ -142,20 +138,19 @@ def spline_coupling(
     min_derivative: float = MIN_DERIVATIVE,
     mask: Array | None = None,
 ) -> tuple[Array, Array]:
-    """A coupling by splines: every entry of x has its own, computed from the other part.
+    """Applies a coupling in which every entry of x has its own spline, computed from the other part.
 
     Args:
         x: [B, ...] the part that is transformed, or all of it under a mask.
         raw: [B, ..., 3 K - 1] the splines, from the other part; see `spline_knots`.
-        bound: b > 0, half the width of the interval that the splines bend.
+        bound: b > 0, half the width of the interval on which the splines differ from the identity.
         min_bin: smallest width and height of a bin, as a share of the interval.
         min_derivative: smallest derivative at an inner knot.
-        mask: bool, of the rank of `x`, True where x is transformed; None transforms all.
+        mask: bool, of the rank of `x`, True for the entries that are transformed; None transforms all.
     Returns:
         z [B, ...], log_det [B] = sum of the log-derivatives over the event.
     Raises:
-        AssertionError: no event axis, shapes do not fit or an array is not floating (at trace time).
-        ValueError: as `spline_knots`.
+        ValueError: as in `spline_knots`.
     Source: Durkan, Bekasov, Murray & Papamakarios, "Neural Spline Flows", NeurIPS 2019, arXiv:1906.04032, section 3.
     """
     knots = spline_knots(raw, bound=bound, min_bin=min_bin, min_derivative=min_derivative)
@@ -171,11 +166,11 @@ def spline_coupling_inverse(
     min_derivative: float = MIN_DERIVATIVE,
     mask: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Inverse of `spline_coupling`, in closed form.
+    """Inverts `spline_coupling`, in closed form.
 
     Args:
         z: [B, ...] the part that was transformed, or all of it under a mask.
-        raw: [B, ..., 3 K - 1] the splines, from the other part, which the coupling left as it was.
+        raw: [B, ..., 3 K - 1] the splines, from the other part, which the coupling did not change.
         bound: as in `spline_coupling`.
         min_bin: as in `spline_coupling`.
         min_derivative: as in `spline_coupling`.
@@ -183,14 +178,14 @@ def spline_coupling_inverse(
     Returns:
         x [B, ...], log_det [B] of the inverse.
     Raises:
-        AssertionError, ValueError: as `spline_coupling`.
+        ValueError: as in `spline_knots`.
     """
     knots = spline_knots(raw, bound=bound, min_bin=min_bin, min_derivative=min_derivative)
     return _coupled(rational_quadratic_inverse, z, knots, mask)
 
 
 class _Bin(NamedTuple):
-    """The bin that each point lies in: its lower left knot, its sides, and the derivatives at both ends."""
+    """The bin of each point: its lower left knot, its sides, and the derivatives at both ends."""
 
     x: Array
     y: Array
@@ -202,7 +197,7 @@ class _Bin(NamedTuple):
 
 
 def _bin_of(point: Array, edges: Array, knots: Knots) -> _Bin:
-    # A sum over the K bins of which one is kept: as fast as a gather on CPU, and its gradient is no scatter.
+    # A masked sum over the K bins is as fast as a gather on CPU, and its gradient needs no scatter.
     chosen = (point[..., None] >= edges[..., :-1]) & (point[..., None] < edges[..., 1:])
 
     def choose(of_bins: Array) -> Array:
@@ -238,7 +233,7 @@ def _partition(raw: Array, bound: float, min_bin: float) -> Array:
 
 
 def _inside(point: Array, edges: Array) -> tuple[Array, Array]:
-    """Where the spline bends, and a point that is inside everywhere, so that no NaN reaches the gradient of `where`."""
+    """Returns which points are inside, and points that all are, so that `where` passes no NaN to the gradient."""
     inside = (point > edges[..., 0]) & (point < edges[..., -1])
     return inside, jnp.where(inside, point, 0.0)
 
@@ -246,7 +241,7 @@ def _inside(point: Array, edges: Array) -> tuple[Array, Array]:
 def _coupled(
     spline_fn: Callable[[Array, Knots], tuple[Array, Array]], x: Array, knots: Knots, mask: Array | None
 ) -> tuple[Array, Array]:
-    chex.assert_rank(x, set(range(2, 9)))
+    checks.assert_batch_of_events(x)
     z, log_derivative = spline_fn(x, knots)
     if mask is None:
         return z, sum_except_batch(log_derivative)

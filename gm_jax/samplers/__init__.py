@@ -1,5 +1,7 @@
-"""Generation loops over array -> array callables.
+"""Sampling loops over array -> array callables.
 
-autoregressive.py    one position after the other: cached, and the naive loop that it must equal bit for bit
-diffusion.py         falling times, one prediction each: ancestral (DDPM) and DDIM steps; guidance
+autoregressive.py    one position after the other; a cached loop, and the naive loop that it equals bit for bit
+diffusion.py         decreasing times, one prediction each: ancestral (DDPM) and DDIM steps; guidance
+
+Wrong shapes and dtypes raise AssertionError, under `jit` while it traces; no docstring repeats this.
 """

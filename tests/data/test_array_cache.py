@@ -1,4 +1,4 @@
-"""The cache of decoded arrays: believed only when whole, and never in the way."""
+"""The cache of decoded arrays: an entry is used only if it is complete, and a failure never stops a run."""
 
 import json
 
@@ -30,7 +30,7 @@ def assert_is_what_was_written(cached):
             np.testing.assert_array_equal(splits[split][name], array)
 
 
-def test_what_was_written_is_read(root):
+def test_an_entry_is_read_as_it_was_written(root):
     assert array_cache.read("entry") is None
     array_cache.write("entry", SPLITS, FACTS)
     assert_is_what_was_written(array_cache.read("entry"))
@@ -38,7 +38,7 @@ def test_what_was_written_is_read(root):
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "no manifest", "empty manifest", "other array"])
-def test_a_damaged_entry_is_not_believed_and_gets_replaced(root, damage):
+def test_a_damaged_entry_is_not_used_and_is_replaced(root, damage):
     array_cache.write("entry", SPLITS, FACTS)
     file, manifest = root / "entry" / "train.x.npy", root / "entry" / "manifest.json"
     content = file.read_bytes()
@@ -59,7 +59,7 @@ def test_a_damaged_entry_is_not_believed_and_gets_replaced(root, damage):
     assert_is_what_was_written(array_cache.read("entry"))
 
 
-def test_a_cache_that_cannot_be_written_is_skipped_in_silence(tmp_path, monkeypatch, capfd):
+def test_a_cache_that_cannot_be_written_is_silently_skipped(tmp_path, monkeypatch, capfd):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # a folder below a file: fails for root too
     array_cache.write("entry", SPLITS, FACTS)
@@ -67,7 +67,7 @@ def test_a_cache_that_cannot_be_written_is_skipped_in_silence(tmp_path, monkeypa
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_write_that_fails_half_way_leaves_nothing(root, monkeypatch):
+def test_a_write_that_fails_half_way_leaves_no_files(root, monkeypatch):
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 

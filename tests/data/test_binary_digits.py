@@ -5,7 +5,7 @@ from gm_jax.data import binary_digits, sources
 from gm_jax.evaluation import enumeration
 
 
-def test_binarized_digits_are_the_digits_above_their_middle_level():
+def test_binarized_digits_threshold_the_digits_at_the_middle_level():
     grey, binary = sources.load("digits"), sources.load("binarized_digits")
     assert binary.spec[:4] == ("binarized_digits", (8, 8, 1), 2, 10)
     assert binary.spec.measure == "binary"
@@ -34,7 +34,7 @@ def test_splits_of_the_small_world_are_different_draws():
     assert not np.array_equal(splits["train"]["x"][:1000], splits["test"]["x"][:1000])
 
 
-def test_the_probabilities_count_scikit_learns_digits():
+def test_the_probabilities_are_counts_of_scikit_learn_digits():
     from sklearn.datasets import load_digits
 
     p = binary_digits.small_world_probabilities()
@@ -43,11 +43,11 @@ def test_the_probabilities_count_scikit_learns_digits():
     index = sum(2**i for i, bit in enumerate(bits) if bit)
     assert p[index] >= 1 / 1797
     np.testing.assert_allclose(p * 1797, np.round(p * 1797), atol=1e-9)
-    # Rich enough to be worth a model: its entropy is far from that of one state and from that of fair coins.
+    # Rich enough for a model: the entropy is far from that of a single state and from that of fair coins.
     assert 4.0 < stats.entropy(p) < 0.7 * 16 * np.log(2)
 
 
-def test_neither_changes():
-    # Whoever changes these changes the data behind every number of tools/compare.py.
+def test_both_sources_keep_their_fingerprints():
+    # A change here changes the data behind every number of tools/compare.py.
     fingerprints = [sources.load(name).spec.fingerprint[:16] for name in binary_digits.NAMES]
     assert fingerprints == ["5bd395110eb39730", "812a78eda1b1c06f"]

@@ -20,10 +20,15 @@ def split():
     }
 
 
+def indices_of(num_examples, batch_size, seed, step):
+    """The examples of one training batch: a split whose arrays are the indices themselves."""
+    return pipeline.train_batch({"index": np.arange(num_examples)}, batch_size, seed, step)["index"]
+
+
 def endless(num_examples, batch_size, seed, length):
     """The first `length` positions of the endless order, batch by batch."""
     steps = -(-length // batch_size)
-    batches = [pipeline.train_indices(num_examples, batch_size, seed, step) for step in range(steps)]
+    batches = [indices_of(num_examples, batch_size, seed, step) for step in range(steps)]
     return np.concatenate(batches)[:length]
 
 
@@ -52,10 +57,9 @@ def test_a_batch_is_a_pure_function_of_seed_and_step(split):
     np.testing.assert_array_equal(later["label"], again["label"])
 
 
-def test_a_batch_holds_the_rows_that_its_indices_name(split):
+def test_a_batch_holds_the_same_rows_of_every_array(split):
     batch = pipeline.train_batch(split, 32, 9, 6)
-    indices = pipeline.train_indices(101, 32, 9, 6)
-    assert indices.dtype == np.int64
+    indices = indices_of(101, 32, 9, 6)
     assert batch["x"].dtype == np.uint8
     assert batch["label"].dtype == np.int32
     np.testing.assert_array_equal(batch["x"], split["x"][indices])
@@ -96,55 +100,55 @@ def test_evaluation_counts_every_example_once_in_batches_of_one_shape(split, bat
     assert sum(mask.sum() for _, mask in batches) == 101
 
 
-def test_a_step_far_beyond_int32_positions_works():
-    indices = pipeline.train_indices(101, 32, 0, np.int32(2**31 - 1))
+def test_positions_beyond_int32_do_not_overflow():
+    indices = indices_of(101, 32, 0, np.int32(2**31 - 1))
     assert indices.shape == (32,)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 102])
-def test_a_batch_size_that_the_data_cannot_fill_is_the_users_mistake(split, batch_size):
+def test_a_batch_size_larger_than_the_split_is_a_user_error(split, batch_size):
     with pytest.raises(UserError, match=f"batch size is {batch_size}.*101 examples"):
         pipeline.train_batch(split, batch_size, 0, 0)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
-def test_an_evaluation_batch_size_below_one_is_the_users_mistake(split, batch_size):
+def test_an_evaluation_batch_size_below_one_is_a_user_error(split, batch_size):
     with pytest.raises(UserError, match="at least 1"):
-        pipeline.eval_batches(split, batch_size)  # before the first batch is asked for
+        pipeline.eval_batches(split, batch_size)  # before the first batch is requested
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
-def test_a_seed_out_of_range_is_the_users_mistake(split, seed):
+def test_a_seed_out_of_range_is_a_user_error(split, seed):
     with pytest.raises(UserError, match="seed"):
         pipeline.train_batch(split, 32, seed, 0)
 
 
-def test_a_negative_step_raises(split):
+def test_a_negative_step_is_refused(split):
     with pytest.raises(ValueError, match="first_step >= 0"):
         pipeline.train_batch(split, 32, 0, -1)
 
 
-def test_no_batches_raises(split):
+def test_a_count_of_zero_is_refused(split):
     with pytest.raises(ValueError, match="count >= 1"):
         pipeline.train_batches(split, 32, 0, 0, 0)
 
 
 @pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 0)])
-def test_a_shard_that_does_not_exist_raises(split, shard):
+def test_a_shard_that_does_not_exist_is_refused(split, shard):
     with pytest.raises(ValueError, match="shard"):
         pipeline.train_batch(split, 32, 0, 0, shard=shard)
 
 
-def test_arrays_of_different_lengths_raise(split):
+def test_arrays_of_different_lengths_are_refused(split):
     with pytest.raises(ValueError, match="equally long"):
         pipeline.train_batch({**split, "label": split["label"][1:]}, 32, 0, 0)
     with pytest.raises(ValueError, match="equally long"):
         pipeline.eval_batches({**split, "label": split["label"][1:]}, 32)
 
 
-def test_the_order_is_the_one_that_published_runs_used():
-    # Whoever changes this changes every seed's run and breaks every resume: then say so in the release notes.
-    stacked = [pipeline.train_indices(60_000, 256, seed, step) for seed, step in ((0, 0), (0, 233), (0, 234), (7, 999))]
+def test_the_order_is_that_of_the_published_runs():
+    # A change here changes the run of every seed and breaks every resume: it belongs in the release notes.
+    stacked = [indices_of(60_000, 256, seed, step) for seed, step in ((0, 0), (0, 233), (0, 234), (7, 999))]
     digest = hashlib.sha256(np.concatenate(stacked).astype("<i8").tobytes()).hexdigest()
     assert digest == "c77035e0b20030c40a95f87f4c7c4eb3ef7f9abb6e0f5185ed71c0c062851107"
-    assert pipeline.train_indices(10, 10, 0, 0).tolist() == [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
+    assert indices_of(10, 10, 0, 0).tolist() == [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]

@@ -1,4 +1,4 @@
-"""Named sources: what they hold, that they stay what they are, and what a wrong name is told."""
+"""Named sources: their contents, their stability, and the message for a wrong name."""
 
 import subprocess
 import sys
@@ -8,6 +8,7 @@ import pytest
 
 from gm_jax.data import sources
 from gm_jax.errors import UserError
+from gm_jax.ops import levels
 
 
 def test_digits_are_all_of_scikit_learns_images_once():
@@ -39,8 +40,8 @@ def test_digits_have_17_levels_and_10_classes_in_every_split():
     assert splits["train"]["x"].max() == 16
 
 
-def test_digits_are_the_ones_that_published_numbers_used():
-    # Whoever changes this changes the data behind every digits number in the README.
+def test_digits_are_the_data_of_the_published_numbers():
+    # A change here changes the data behind every published number on digits.
     assert sources.load("digits").spec.fingerprint == "c55e4e3c5b52f24cfbc800688cfc6a6a755f601d0277d31fd6a20d41a76081d9"
 
 
@@ -55,8 +56,9 @@ def test_loading_twice_gives_the_same_data():
     assert sources.load("toy:two_moons").spec == sources.load("toy:two_moons").spec
 
 
-def test_two_levels_are_called_binary():
-    assert sources.Spec("x", (2,), 2, None, "").measure == "binary"
+@pytest.mark.parametrize("count", [2, 17, 256, None])
+def test_the_measure_of_a_source_is_that_of_a_likelihood(count):
+    assert sources.Spec("x", (2,), count, None, "").measure == levels.measure(count)
 
 
 @pytest.mark.parametrize(
@@ -67,15 +69,15 @@ def test_two_levels_are_called_binary():
         lambda x: {"train": {"x": x.reshape(3, 2)}},  # shape
         lambda x: {"train": {"y": x}},  # array name
         lambda x: {"test": {"x": x}},  # split name
-        lambda x: {"train": {"x": x, "label": x}},  # one more array
+        lambda x: {"train": {"x": x, "label": x}},  # an extra array
     ],
 )
-def test_the_fingerprint_changes_with_anything_in_the_data(change):
+def test_the_fingerprint_changes_with_any_part_of_the_data(change):
     x = np.arange(6, dtype=np.int32).reshape(2, 3)
     assert sources.fingerprint({"train": {"x": x}}) != sources.fingerprint(change(x))
 
 
-def test_the_fingerprint_depends_on_neither_dict_order_nor_byte_order_nor_strides():
+def test_the_fingerprint_ignores_dict_order_byte_order_and_strides():
     x, y = np.arange(6, dtype="<i4").reshape(2, 3), np.ones(2)
     one = {"train": {"x": x, "label": y}, "test": {"x": x}}
     other = {"test": {"x": x.astype(">i4")}, "train": {"label": y, "x": np.asfortranarray(x)}}
@@ -93,20 +95,27 @@ def test_the_fingerprint_depends_on_neither_dict_order_nor_byte_order_nor_stride
         ("mnist:latest", "'mnist'"),
     ],
 )
-def test_an_unknown_name_is_told_its_nearest_neighbours(name, nearest, tmp_path):
+def test_an_unknown_name_suggests_the_nearest_ones(name, nearest, tmp_path):
     with pytest.raises(UserError, match="There is no data set") as caught:
         sources.load(name, str(tmp_path))
     assert nearest in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
 
 
+@pytest.mark.parametrize(("name", "nearest"), [("toy:two_moon", "'toy:two_moons'"), ("wave:tone", "'wave:tones'")])
+def test_an_unknown_toy_or_waveform_suggests_the_nearest(name, nearest):
+    with pytest.raises(UserError, match=f"Did you mean {nearest}.*\nKnown names: ") as caught:
+        sources.load(name)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
 @pytest.mark.parametrize("name", ["", "../etc", "qqqqqqqqqqqq", "mnist/../..", "toy:", "toy:nothing"])
-def test_a_name_that_resembles_nothing_is_still_the_users_mistake(name, tmp_path):
+def test_a_name_without_similar_ones_is_a_user_error(name, tmp_path):
     with pytest.raises(UserError, match="There is no"):
         sources.load(name, str(tmp_path))
 
 
-def test_importing_data_imports_neither_jax_nor_what_only_some_sources_need():
+def test_importing_data_imports_neither_jax_nor_heavy_libraries():
     code = (
         "import sys, time; start = time.process_time(); import gm_jax.data.sources; own = time.process_time() - start;"
         "heavy = {'jax', 'flax', 'tensorflow_datasets', 'tensorflow', 'sklearn', 'scipy', 'PIL'} & set(sys.modules);"

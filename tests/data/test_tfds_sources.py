@@ -1,4 +1,4 @@
-"""TFDS image sets: small ones written here file by file, and the real ones where they are (slow)."""
+"""TFDS image sets: small ones, written here file by file, and the real ones if they are present (slow)."""
 
 import io
 import json
@@ -22,7 +22,7 @@ def needs(name):
 
 @pytest.fixture(autouse=True)
 def cache_home(request, tmp_path_factory, monkeypatch):
-    """A cache of the test's own; slow tests share one, so that each real set is decoded once."""
+    """A separate cache per test; slow tests share one, so that each real set is decoded once."""
     slow = request.node.get_closest_marker("slow")
     home = tmp_path_factory.getbasetemp() / "real_cache" if slow else tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
@@ -122,7 +122,7 @@ def test_a_shipped_validation_split_is_used(tmp_path):
 
 
 @pytest.mark.parametrize("on", [1, 255])
-def test_images_of_two_values_are_binary_whichever_way_they_are_stored(tmp_path, on):
+def test_images_of_two_values_are_binary_in_either_encoding(tmp_path, on):
     train = examples(6, values=[0, on])[0]
     prepare(tmp_path, {"train": (train, None), "test": (train, None)})
     for _ in range(2):  # decoded, then from the cache
@@ -149,7 +149,7 @@ def test_the_second_load_comes_from_the_cache_and_is_the_same(tmp_path, monkeypa
     assert list(second.splits) == list(first.splits)
 
 
-def test_data_prepared_anew_are_not_taken_from_the_cache(tmp_path):
+def test_data_that_are_prepared_again_are_not_read_from_the_cache(tmp_path):
     folder = prepare(tmp_path, {"train": examples(12), "test": examples(5)})
     first = sources.load("tiny", str(tmp_path)).spec.fingerprint
     for file in folder.iterdir():
@@ -183,13 +183,13 @@ def test_a_configuration_is_named_after_a_slash(tmp_path):
         sources.load("tiny", str(tmp_path))
 
 
-def test_the_data_directory_comes_from_the_environment_where_none_is_given(tmp_path, monkeypatch):
+def test_the_default_data_directory_comes_from_the_environment(tmp_path, monkeypatch):
     prepare(tmp_path, {"train": examples(6), "test": examples(2)})
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     assert sources.load("tiny", None).spec.shape == (4, 5, 1)
 
 
-def test_the_data_directory_is_in_the_home_where_nothing_says_otherwise(tmp_path, monkeypatch):
+def test_without_the_environment_the_data_directory_is_in_the_home(tmp_path, monkeypatch):
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     prepare(tmp_path / "tensorflow_datasets", {"train": examples(6), "test": examples(2)})
@@ -206,7 +206,7 @@ def message_of(name, data_dir):
 
 
 @pytest.mark.parametrize("name", ["mnist", "mnist:3.0.1", "cifar10"])
-def test_a_set_that_is_not_prepared_says_at_once_how_to_prepare_it(name, tmp_path):
+def test_the_message_for_an_unprepared_set_shows_how_to_prepare_it(name, tmp_path):
     start = time.perf_counter()
     message = message_of(name, tmp_path)
     assert time.perf_counter() - start < 10
@@ -216,19 +216,19 @@ def test_a_set_that_is_not_prepared_says_at_once_how_to_prepare_it(name, tmp_pat
     )
 
 
-def test_a_version_that_is_not_prepared_names_those_that_are(tmp_path):
+def test_the_message_for_an_unprepared_version_lists_the_prepared_ones(tmp_path):
     prepare(tmp_path, {"train": examples(6), "test": examples(2)})
     assert "Version 9.0.0 of 'tiny' is not prepared" in message_of("tiny:9.0.0", tmp_path)
 
 
-def test_tfrecord_files_are_told_that_array_record_is_needed(tmp_path):
+def test_the_message_for_tfrecord_files_asks_for_array_record(tmp_path):
     prepare(tmp_path, {"train": examples(6), "test": examples(2)}, file_format="tfrecord")
     message = message_of("tiny", tmp_path)
     assert "prepared as tfrecord" in message
     assert "file_format='array_record'" in message
 
 
-def test_information_without_a_file_format_means_tfrecord(tmp_path):
+def test_a_missing_file_format_means_tfrecord(tmp_path):
     folder = prepare(tmp_path, {"train": examples(6), "test": examples(2)})
     info = json.loads((folder / "dataset_info.json").read_text())
     del info["fileFormat"]
@@ -257,23 +257,23 @@ def test_a_set_without_images_is_refused(tmp_path):
 def test_a_set_without_a_train_or_test_split_is_refused(tmp_path, split):
     shipped = {"train", "validation", "test"} - {split}
     prepare(tmp_path, {name: examples(6) for name in sorted(shipped)})
-    assert f"ships no {split} split; it ships {', '.join(sorted(shipped))}" in message_of("tiny", tmp_path)
+    assert f"has no {split} split, only {', '.join(sorted(shipped))}: choose" in message_of("tiny", tmp_path)
 
 
-def test_a_set_of_which_a_file_is_missing_is_refused(tmp_path):
+def test_a_set_with_a_missing_file_is_refused(tmp_path):
     folder = prepare(tmp_path, {"train": examples(6), "test": examples(2)})
     (folder / "tiny-test.array_record-00000-of-00001").unlink()
     assert "tiny-test.array_record-00000-of-00001 is missing" in message_of("tiny", tmp_path)
 
 
-def test_a_set_of_the_users_own_is_suggested_by_its_folder(tmp_path):
+def test_a_users_own_set_is_suggested_by_its_folder(tmp_path):
     prepare(tmp_path, {"train": examples(6), "test": examples(2)}, name="my_own_set")
     assert "'my_own_set'" in message_of("my_own_sets", tmp_path)
 
 
 @pytest.mark.slow
 @needs("binarized_mnist")
-def test_static_mnist_is_the_one_of_the_literature():
+def test_static_mnist_is_the_data_set_of_the_literature():
     spec, splits = sources.load("binarized_mnist", str(REAL))
     assert spec[:4] == ("binarized_mnist", (28, 28, 1), 2, None)
     assert {split: len(arrays["x"]) for split, arrays in splits.items()} == {
@@ -282,7 +282,7 @@ def test_static_mnist_is_the_one_of_the_literature():
         "test": 10_000,
     }
     assert all(set(np.unique(arrays["x"]).tolist()) == {0, 1} for arrays in splits.values())
-    # Measured here: the literature prints no means of this set.
+    # Measured here, because the literature reports no means of this set.
     means = [arrays["x"].mean() for arrays in splits.values()]
     np.testing.assert_allclose(means, [0.130562, 0.131127, 0.132512], atol=1e-6)
 
@@ -292,7 +292,7 @@ def test_static_mnist_is_the_one_of_the_literature():
 def test_an_independent_bernoulli_has_the_reference_likelihood_on_static_mnist():
     splits = sources.load("binarized_mnist", str(REAL)).splits
     train, test = splits["train"]["x"], splits["test"]["x"].astype(np.float64)
-    # Some pixels are never on in train. The reference does not say how it smooths them: Laplace's rule gives its three
+    # Some pixels are never on in train. The reference does not state its smoothing: Laplace's rule gives its three
     # decimals; add-half and clipping at 1e-4 .. 1e-8 give 205.792 .. 205.801.
     mean = (train.sum(axis=0, dtype=np.float64) + 1) / (len(train) + 2)
     nll = -(test * np.log(mean) + (1 - test) * np.log(1 - mean)).sum(axis=(1, 2, 3)).mean()
@@ -323,7 +323,7 @@ def test_a_real_set_is_the_same_from_the_cache(monkeypatch):
 
 @pytest.mark.slow
 @needs("cifar10_jpeg")
-def test_colour_images_of_a_set_that_has_no_builder_class_are_read():
+def test_colour_images_of_a_set_without_a_builder_class_are_read():
     spec, splits = sources.load("cifar10_jpeg", str(REAL))
     assert spec[1:4] == ((32, 32, 3), 256, 10)
     assert [len(arrays["x"]) for arrays in splits.values()] == [41_667, 8_333, 10_000]

@@ -1,4 +1,4 @@
-"""The toy densities: each log-density normalises and is the one that the sampler draws from."""
+"""The toy densities: each log-density integrates to one and matches its sampler."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from gm_jax.data import toy
 from gm_jax.errors import UserError
 
 NAMES = sorted(toy.TOYS)
-CELLS = 24  # a side of the histogram over [-6, 6]^2: its lines include the checkerboard's
+CELLS = 24  # per side of the histogram over [-6, 6]^2; the lines include those of the checkerboard
 
 
 def grid(per_side, half_width=6.0):
@@ -62,7 +62,7 @@ def test_eight_gaussians_is_the_mixture_that_scipy_computes():
     np.testing.assert_allclose(toy.toy_log_density("eight_gaussians")(points), np.log(np.mean(densities, axis=0)))
 
 
-def test_checkerboard_is_flat_on_its_cells_and_nothing_elsewhere():
+def test_checkerboard_is_uniform_on_its_cells_and_zero_elsewhere():
     points = np.array([[-3.0, -3.0], [-1.0, -3.0], [-1.0, -1.0], [3.0, 3.0], [3.0, 1.0], [5.0, 5.0], [-4.0, -4.0]])
     log_density = toy.toy_log_density("checkerboard")(points)
     flat = -np.log(32)
@@ -116,7 +116,7 @@ def test_labels_are_the_modes_and_equally_frequent(name):
     assert 1e-3 < scipy.stats.chisquare(counts).pvalue <= 1
 
 
-def test_labels_tell_on_which_moon_arm_gaussian_or_cell_a_point_lies():
+def test_labels_name_the_moon_arm_gaussian_or_cell_of_a_point():
     def sides(name):
         train = toy.toy_splits(name)["train"]
         return train["x"].astype(np.float64), train["label"]
@@ -143,19 +143,19 @@ def test_splits_have_their_sizes_and_types_and_differ(name):
     assert not np.array_equal(splits["validation"]["x"], splits["train"]["x"][:10_000])
 
 
-def test_the_checkerboards_entropy_is_the_logarithm_of_its_area():
+def test_the_entropy_of_the_checkerboard_is_the_log_of_its_area():
     np.testing.assert_allclose(toy.toy_entropy("toy:checkerboard"), np.log(32.0), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_entropy_is_the_mean_of_the_samplers_points(name):
+def test_the_entropy_is_the_mean_over_the_sampled_points(name):
     x = np.concatenate([arrays["x"] for arrays in toy.toy_splits(name).values()])
     log_density = toy.toy_log_density(name)(x)
     tolerance = 4 * log_density.std() / len(x) ** 0.5 + 1e-9
     np.testing.assert_allclose(toy.toy_entropy(name), -log_density.mean(), rtol=0, atol=tolerance)
 
 
-def test_points_of_the_wrong_shape_raise():
+def test_points_of_the_wrong_shape_are_refused():
     with pytest.raises(ValueError, match=r"\[N, 2\]"):
         toy.toy_log_density("pinwheel")(np.zeros(2))
 
@@ -165,6 +165,6 @@ def test_no_points_have_no_densities():
         assert toy.toy_log_density(name)(np.zeros((0, 2))).shape == (0,)
 
 
-def test_an_unknown_toy_is_the_users_mistake():
+def test_an_unknown_toy_is_a_user_error():
     with pytest.raises(UserError, match=r"no toy density 'toy:moons'.*two_moons"):
         toy.toy_log_density("toy:moons")

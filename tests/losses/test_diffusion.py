@@ -145,7 +145,7 @@ def exact_bound(x_0, m, s, times, prior_kl):
         return diffusion.denoising_kl(x_0, x0_hat, *s_and_t, log_var=log_var)
 
     def decoder(x0_hat, log_var, *s_and_t):
-        return diffusion.normal_nll(x_0, x0_hat, log_var=log_var)
+        return diffusion.decoder_normal_nll(x_0, x0_hat, log_var=log_var)
 
     at = schedule64().at
     terms = [expected_term(denoising, t, (at(s), at(t))) for t, s in itertools.pairwise(times)]
@@ -180,7 +180,7 @@ def test_standard_normal_data_need_the_variance_of_the_step_and_no_other_prior(x
             x_t = diffusion_process.diffuse(x_0, jnp.full_like(x_0, eps), s_and_t[1])
             x0_hat = jnp.exp(0.5 * s_and_t[1]) * x_t
             term = diffusion.denoising_kl(x_0, x0_hat, *s_and_t, log_var=log_var)
-            total += weight * (diffusion.normal_nll(x_0, x0_hat, log_var=log_var) if t == 1 else term)
+            total += weight * (diffusion.decoder_normal_nll(x_0, x0_hat, log_var=log_var) if t == 1 else term)
         return total
 
     np.testing.assert_allclose(by_the_step(20), kls[T - 20], rtol=1e-9)
@@ -233,7 +233,7 @@ def test_the_prior_kl_is_the_float64_closed_form_even_where_almost_nothing_is_le
 def test_the_decoder_of_points_is_scipy_s_density():
     x_0, x0_hat, log_var = normal(3, 4), normal(3, 4), normal(3)
     expected = -stats.norm.logpdf(x_0, x0_hat, np.exp(0.5 * np.asarray(log_var, np.float64))[:, None]).sum(axis=1)
-    np.testing.assert_allclose(diffusion.normal_nll(x_0, x0_hat, log_var=log_var), expected, rtol=1e-5)
+    np.testing.assert_allclose(diffusion.decoder_normal_nll(x_0, x0_hat, log_var=log_var), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("log_var", [-9.0, -2.0, 3.0])
@@ -283,7 +283,7 @@ def test_where_the_decoder_takes_the_place_of_the_first_kl_the_gradient_is_finit
 
     def term(x0_hat):
         kl = diffusion.denoising_kl(x_0, x0_hat, *s_and_t, log_var=log_var)
-        return jnp.where(s_and_t[0] == 0, diffusion.normal_nll(x_0, x0_hat, log_var=log_var), kl)
+        return jnp.where(s_and_t[0] == 0, diffusion.decoder_normal_nll(x_0, x0_hat, log_var=log_var), kl)
 
     value, vjp_fn = jax.vjp(term, normal(2, 3))
     assert np.all(np.isfinite(value))
@@ -301,7 +301,7 @@ def test_every_term_is_finite_at_extreme_predictions_and_variances(log_var, dist
     def terms(x0_hat, log_var):
         return (
             diffusion.denoising_kl(x_0, x0_hat, *s_and_t, log_var=log_var)
-            + diffusion.normal_nll(x_0, x0_hat, log_var=log_var)
+            + diffusion.decoder_normal_nll(x_0, x0_hat, log_var=log_var)
             + diffusion.discretized_normal_nll(level, x0_hat, log_var=log_var, levels=256)
             + diffusion.v_prediction_loss(x_0, x_0, x0_hat, s_and_t[1])
         )
@@ -326,7 +326,7 @@ CASES = {
     "v_prediction_loss": (diffusion.v_prediction_loss, (X, Y, Z, LOG_T)),
     "prior_kl": (diffusion.prior_kl, (X, LOG_T)),
     "denoising_kl": (lambda *a: diffusion.denoising_kl(*a[:-1], log_var=a[-1]), (X, Y, LOG_S, LOG_T, LOG_VAR)),
-    "normal_nll": (lambda *a: diffusion.normal_nll(*a[:-1], log_var=a[-1]), (X, Y, LOG_VAR)),
+    "decoder_normal_nll": (lambda *a: diffusion.decoder_normal_nll(*a[:-1], log_var=a[-1]), (X, Y, LOG_VAR)),
     "discretized_normal_nll": (
         lambda *a: diffusion.discretized_normal_nll(*a[:-1], log_var=a[-1], levels=17),
         (LEVELS, Y, LOG_VAR),
@@ -365,7 +365,7 @@ def test_parameters_that_are_not_floating_or_of_another_batch_are_refused(name):
 
 
 def test_a_variance_for_each_element_or_for_all_is_the_same_as_for_each_example():
-    for name in ("denoising_kl", "normal_nll", "discretized_normal_nll"):
+    for name in ("denoising_kl", "decoder_normal_nll", "discretized_normal_nll"):
         function, (*rest, _) = CASES[name]
         expected = function(*rest, jnp.full(B, -0.7))
         np.testing.assert_allclose(function(*rest, jnp.float32(-0.7)), expected, rtol=1e-6)

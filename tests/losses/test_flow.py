@@ -17,7 +17,7 @@ def normals(*shape, scale=1.0):
 
 
 def raw_log_scale(log_scale, bound):
-    """What a network must say for this log-scale."""
+    """The network output that gives this log-scale."""
     return bound * np.arctanh(log_scale / bound)
 
 
@@ -25,7 +25,7 @@ def raw_log_scale(log_scale, bound):
 
 
 @each_event
-def test_the_priors_are_scipy_s_sums_over_the_event(x64, event):
+def test_the_priors_are_sums_of_scipy_log_densities(x64, event):
     z, mean, log_var = (normals(B, *event, scale=2.0) for _ in range(3))
     axes = tuple(range(1, z.ndim))
     for log_prob, expected in (
@@ -36,8 +36,8 @@ def test_the_priors_are_scipy_s_sums_over_the_event(x64, event):
         np.testing.assert_allclose(log_prob, expected.sum(axis=axes), rtol=1e-12)
 
 
-def test_an_affine_flow_of_a_normal_is_scipy_s_multivariate_normal(x64):
-    """Z = W (exp(log s) x + t) ~ N(0, I): x is normal with the covariance and mean that linear algebra says."""
+def test_an_affine_flow_of_a_normal_is_scipy_multivariate_normal(x64):
+    """Z = W (exp(log s) x + t) ~ N(0, I): x is normal, with covariance and mean from linear algebra."""
     dim = 3
     x, matrix, shift, log_scale = normals(B, dim), normals(dim, dim), normals(dim), normals(dim)
     h, log_det = bijectors.actnorm(x, shift, log_scale)
@@ -52,8 +52,8 @@ def test_an_affine_flow_of_a_normal_is_scipy_s_multivariate_normal(x64):
 # Identities.
 
 
-def test_a_constant_log_scale_on_half_the_dimensions_adds_to_log_p_at_fixed_z(x64):
-    # A common slip of lecture notes: with z = x exp(s) + t they subtract the sum of s.
+def test_a_constant_log_scale_adds_to_log_p_at_fixed_z(x64):
+    # A common mistake in lecture notes: for z = x exp(s) + t they subtract the sum of s.
     dim, s, bound = 6, 0.7, 2.0
     z = normals(B, dim)
     kept, z_b = jnp.split(z, 2, axis=-1)
@@ -65,8 +65,8 @@ def test_a_constant_log_scale_on_half_the_dimensions_adds_to_log_p_at_fixed_z(x6
     np.testing.assert_allclose(-flow.change_of_variables_nll(log_p_z, log_det) - log_p_z, dim / 2 * s, rtol=1e-12)
 
 
-def test_the_jacobian_is_that_of_f_and_not_of_its_inverse(x64):
-    # Another: log |det J| of the inverse, or with the power -1. z = 2 x ~ N(0, 1) is x ~ N(0, 1/4).
+def test_the_jacobian_belongs_to_f_and_not_to_its_inverse(x64):
+    # Another mistake: log |det J| of the inverse, or with the power -1. If z = 2 x ~ N(0, 1), then x ~ N(0, 1/4).
     x, log_scale = normals(B, 1), jnp.full(1, np.log(2.0))
     z, log_det = bijectors.scaling(x, log_scale)
     log_prob = -flow.change_of_variables_nll(flow.standard_normal_log_prob(z), log_det)
@@ -76,8 +76,8 @@ def test_the_jacobian_is_that_of_f_and_not_of_its_inverse(x64):
     np.testing.assert_allclose(log_prob - wrong, 2 * np.log(2.0), rtol=1e-12)
 
 
-def test_nice_has_a_log_det_only_by_its_scaling_layer(x64):
-    # Another: log p(x) = log p_Z(f(x)), which is true of the couplings alone.
+def test_the_log_det_of_nice_comes_from_its_scaling_layer_only(x64):
+    # Another mistake: log p(x) = log p_Z(f(x)), which holds for the couplings only.
     dim, log_scale = 6, normals(6)
     h = normals(B, dim)
     log_det = jnp.zeros(B)
@@ -106,7 +106,7 @@ def test_the_parts_of_a_multi_scale_latent_add_up_to_the_whole(x64):
     log_probs = [flow.standard_normal_log_prob(part) for part in parts]
     np.testing.assert_allclose(flow.multi_scale_log_prob(log_probs), whole, rtol=1e-12)
     np.testing.assert_array_equal(flow.multi_scale_log_prob(log_probs[:1]), log_probs[0])
-    # A generator will do: RealNVP's line in the module's docstring maps over the parts.
+    # A generator works too: RealNVP's line in the module's docstring maps over the parts.
     np.testing.assert_allclose(flow.multi_scale_log_prob(map(flow.standard_normal_log_prob, parts)), whole, rtol=1e-12)
 
 
@@ -117,7 +117,7 @@ def test_a_learned_prior_at_zero_is_the_standard_one(x64):
 
 
 def test_the_density_of_a_two_dimensional_flow_integrates_to_one(x64):
-    # A wrong sign of a log-determinant passes every round trip; this it does not pass.
+    # A wrong sign of a log-determinant passes every round trip, but not this test.
     bound, weights, spline_weights = 1.5, normals(2, 4, 3), normals(3, 23, scale=0.2)
     mask = jnp.array([[True, False]])
 

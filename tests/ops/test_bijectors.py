@@ -16,12 +16,12 @@ POINTS, IMAGES = (5,), (H, W, C)
 
 
 def normals(seed, *shape):
-    """Of the widest float that is on: float64 under the fixture x64."""
+    """Normal draws in the default float type: float64 under the fixture x64."""
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
 def random_factors(seed, channels):
-    """What training could make of a rotation: every entry away from 0, both signs, no triangle but what is read."""
+    """Factors that differ from a rotation: every entry away from 0, both signs, noise in the unused triangles."""
     return bijectors.LUFactors(
         lower=0.5 * normals(seed, channels, channels),
         upper=0.5 * normals(seed + 1, channels, channels),
@@ -32,7 +32,7 @@ def random_factors(seed, channels):
 
 
 def bound_pair(name, event, **kwargs):
-    """(forward, inverse) of one array, their parameters random and not zero."""
+    """(forward, inverse) of one array, with random non-zero parameters."""
     parameters = {
         "additive_coupling": lambda: (normals(1, B, *event),),
         "affine_coupling": lambda: (normals(1, B, *event), 2.0 * normals(2, B, *event)),
@@ -70,7 +70,7 @@ VOLUME_PRESERVING = ("additive", "squeeze")
 
 
 def slogdet_of_jacobian(fn, x):
-    """[B] log |det| by autodiff; no example may depend on another."""
+    """[B] log |det| by autodiff; it requires independent examples."""
     y, _ = fn(x)
     jacobian = jax.jit(jax.jacfwd(lambda x: fn(x)[0]))(x).reshape(B, x[0].size, B, x[0].size)
     assert y[0].size == x[0].size
@@ -79,11 +79,11 @@ def slogdet_of_jacobian(fn, x):
     return np.array([np.linalg.slogdet(block)[1] for block in blocks])
 
 
-# Identities: the log-determinant is that of the Jacobian, and the inverse leads back.
+# Identities: the log-determinant equals that of the Jacobian, and the inverse inverts.
 
 
 @each_case
-def test_the_log_det_is_that_of_the_jacobian(x64, case):
+def test_the_log_det_equals_that_of_the_jacobian(x64, case):
     (forward, _), event = CASES[case]()
     x = 2.0 * normals(0, B, *event)
     log_det = forward(x)[1]
@@ -92,7 +92,7 @@ def test_the_log_det_is_that_of_the_jacobian(x64, case):
 
 
 @each_case
-def test_the_log_det_of_the_inverse_is_that_of_its_jacobian(x64, case):
+def test_the_log_det_of_the_inverse_equals_that_of_its_jacobian(x64, case):
     (forward, inverse), event = CASES[case]()
     z = 2.0 * normals(0, *forward(normals(0, B, *event))[0].shape)
     np.testing.assert_allclose(inverse(z)[1], slogdet_of_jacobian(inverse, z), rtol=0, atol=1e-8)
@@ -111,7 +111,7 @@ def test_each_direction_undoes_the_other(x64, case):
 
 
 @each_case
-def test_single_precision_leads_back_too(case):
+def test_the_inverse_is_accurate_in_single_precision(case):
     (forward, inverse), event = CASES[case]()
     x = normals(0, B, *event)
     assert x.dtype == jnp.float32
@@ -146,7 +146,7 @@ def test_a_scaling_adds_its_log_scales(x64):
     np.testing.assert_allclose(log_det, np.full(B, np.sum(np.asarray(log_scale))), rtol=1e-12)
 
 
-def test_actnorm_gives_its_first_batch_mean_0_and_variance_1_in_each_channel(x64):
+def test_actnorm_standardises_each_channel_of_its_first_batch(x64):
     x = 3.0 * normals(0, 16, H, W, C) * jnp.exp(normals(1, 1, 1, 1, C)) + 5.0 * normals(2, 1, 1, 1, C)
     z, log_det = bijectors.actnorm(x, *bijectors.actnorm_from_batch(x))
     np.testing.assert_allclose(np.mean(z, axis=(0, 1, 2)), np.zeros(C), atol=1e-12)
@@ -162,7 +162,7 @@ def test_actnorm_only_centres_a_channel_that_does_not_vary():
     np.testing.assert_array_equal(bijectors.actnorm(x, shift, log_scale)[0][:, 0], np.zeros(16))
 
 
-def test_by_a_shared_scale_actnorm_gives_mean_0_in_each_channel_and_variance_1_on_average(x64):
+def test_a_shared_scale_gives_variance_1_on_average_over_channels(x64):
     x = normals(0, 16, H, W, C) * jnp.exp(normals(1, 1, 1, 1, C)) + 5.0 * normals(2, 1, 1, 1, C)
     shift, log_scale = bijectors.actnorm_from_batch(x, shared_scale=True)
     z, _ = bijectors.actnorm(x, shift, log_scale)
@@ -174,20 +174,20 @@ def test_by_a_shared_scale_actnorm_gives_mean_0_in_each_channel_and_variance_1_o
 
 
 @pytest.mark.parametrize("name", ["actnorm", "invertible_conv"])
-def test_what_is_alike_at_every_pixel_counts_once_for_each(x64, name):
+def test_a_log_det_per_channel_counts_once_per_pixel(x64, name):
     forward, _ = bound_pair(name, (C,))
     _, of_one = forward(normals(0, B, C))
     _, of_many = forward(normals(0, B, H, W, C))
     np.testing.assert_allclose(of_many, H * W * np.asarray(of_one), rtol=1e-12)
 
 
-def test_lu_factors_put_the_matrix_together_again(x64):
+def test_lu_factors_multiply_to_the_matrix(x64):
     matrix = normals(0, C, C)
     factors = bijectors.lu_factors(matrix)
     lower = np.tril(factors.lower, -1) + np.eye(C)
     upper = np.triu(factors.upper, 1) + np.diag(factors.sign * np.exp(factors.log_abs_diagonal))
     np.testing.assert_allclose((lower @ upper)[np.asarray(factors.permutation)], matrix, atol=1e-12)
-    # Otherwise this would not see the permutation or a sign.
+    # Otherwise the test would not cover the permutation or a sign.
     assert np.any(np.asarray(factors.permutation) != np.arange(C))
     assert set(np.asarray(factors.sign)) == {-1.0, 1.0}
 
@@ -220,8 +220,8 @@ def test_the_other_triangles_of_the_factors_are_ignored():
 # Squeeze and masks.
 
 
-def test_squeeze_takes_each_square_to_one_pixel_row_by_row_and_then_by_channel():
-    # Entry 100 h + 10 w + c says where it came from.
+def test_squeeze_orders_each_square_by_row_then_column_then_channel():
+    # Entry 100 h + 10 w + c encodes its position.
     height, width, channels = np.meshgrid(np.arange(4), np.arange(6), np.arange(3), indexing="ij")
     x = jnp.asarray(100 * height + 10 * width + channels)[None]
     z = np.asarray(bijectors.squeeze(x))
@@ -235,7 +235,7 @@ def test_squeeze_takes_each_square_to_one_pixel_row_by_row_and_then_by_channel()
     np.testing.assert_array_equal(bijectors.unsqueeze(jnp.asarray(z)), x)
 
 
-def test_a_checkerboard_divides_neighbours():
+def test_a_checkerboard_separates_neighbours():
     mask = bijectors.checkerboard_mask(4, 6)
     assert mask.shape == (1, 4, 6, 1)
     assert mask.dtype == bool
@@ -244,7 +244,7 @@ def test_a_checkerboard_divides_neighbours():
     np.testing.assert_array_equal(mask[:, :, 1:], ~mask[:, :, :-1])
 
 
-def test_a_squeezed_checkerboard_divides_channels():
+def test_a_squeezed_checkerboard_separates_channels():
     mask = jnp.broadcast_to(bijectors.checkerboard_mask(4, 6), (1, 4, 6, 1))
     np.testing.assert_array_equal(bijectors.squeeze(mask), np.tile([True, False, False, True], (1, 2, 3, 1)))
 
@@ -256,7 +256,7 @@ def test_channel_masks_are_halves():
 
 @pytest.mark.parametrize("direction", [0, 1])
 @pytest.mark.parametrize("name", ["additive_coupling", "affine_coupling"])
-def test_a_masked_entry_passes_unchanged_and_counts_nothing_whatever_the_network_said(name, direction):
+def test_a_masked_entry_passes_unchanged_and_adds_nothing_to_the_log_det(name, direction):
     mask = jnp.broadcast_to(bijectors.checkerboard_mask(H, W), (B, *IMAGES))
     kwargs = {"bound": BOUND} if name == "affine_coupling" else {}
     x, *parameters = (normals(seed, B, *IMAGES) for seed in range(2 + len(kwargs)))
@@ -278,7 +278,7 @@ def test_a_channel_mask_is_the_coupling_of_halves():
     np.testing.assert_allclose(masked_log_det, log_det, rtol=1e-5, atol=1e-5)
 
 
-def test_no_gradient_reaches_a_parameter_that_the_mask_hides():
+def test_no_gradient_reaches_a_masked_parameter():
     x, shift, raw = (normals(seed, B, *POINTS) for seed in range(3))
     mask = (jnp.arange(POINTS[0]) % 2 == 0)[None]
 
@@ -295,7 +295,7 @@ def test_no_gradient_reaches_a_parameter_that_the_mask_hides():
 
 @pytest.mark.parametrize("direction", [0, 1])
 @pytest.mark.parametrize("raw", [-1e30, -100.0, 100.0, 1e30])
-def test_an_affine_coupling_is_finite_however_loud_the_network(raw, direction):
+def test_an_affine_coupling_is_finite_for_extreme_network_outputs(raw, direction):
     fn = PAIRS["affine_coupling"][direction]
 
     def total(x, shift, raw):
@@ -310,13 +310,13 @@ def test_an_affine_coupling_is_finite_however_loud_the_network(raw, direction):
     np.testing.assert_allclose(np.abs(log_det), np.full(B, BOUND * POINTS[0]), rtol=1e-6)
 
 
-def test_a_bounded_log_scale_is_the_network_s_own_near_zero():
+def test_a_bounded_log_scale_is_about_the_network_output_near_zero():
     zeros = jnp.zeros((B, *POINTS))
     slope = jax.grad(lambda raw: bijectors.affine_coupling(zeros, zeros, raw, bound=BOUND)[1].sum())(zeros)
     np.testing.assert_array_equal(slope, np.ones((B, *POINTS)))
 
 
-def test_actnorm_of_a_far_narrow_batch_is_standard_in_single_precision():
+def test_actnorm_standardises_a_narrow_batch_far_from_zero_in_float32():
     x = 100.0 + 0.01 * normals(0, 64, 3)
     z, _ = bijectors.actnorm(x, *bijectors.actnorm_from_batch(x))
     np.testing.assert_allclose(np.mean(z, axis=0), np.zeros(3), atol=2e-2)
@@ -382,7 +382,7 @@ def test_wrong_shapes_and_dtypes_are_refused(direction):
             affine(x, x, x, bound=bound)
 
 
-def test_maps_that_do_not_divide_are_refused():
+def test_squeeze_refuses_odd_maps():
     for shape in ((B, 3, 4, C), (B, 4, 3, C), (B, 4, C)):
         with pytest.raises(AssertionError):
             bijectors.squeeze(jnp.zeros(shape))

@@ -16,7 +16,7 @@ def test_static_keeps_the_values_and_makes_them_float32():
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
-def test_dynamic_is_one_where_the_noise_is_below_the_grey(levels):
+def test_dynamic_is_one_if_the_noise_is_below_the_grey_level(levels):
     x = RNG.integers(0, levels, size=(64, 9)).astype(np.uint8)
     uniform = RNG.random((64, 9)).astype(np.float32)
     y = binarization.dynamic(jnp.asarray(x), jnp.asarray(uniform), levels=levels)
@@ -25,7 +25,7 @@ def test_dynamic_is_one_where_the_noise_is_below_the_grey(levels):
 
 
 @pytest.mark.parametrize("levels", [17, 256])
-def test_dynamic_has_the_grey_as_its_mean(levels):
+def test_the_mean_of_dynamic_is_the_grey_level(levels):
     draws = 4000
     x = jnp.arange(levels, dtype=jnp.int32)
     uniform = jax.random.uniform(jax.random.key(1), (draws, levels))
@@ -39,14 +39,14 @@ def test_dynamic_has_the_grey_as_its_mean(levels):
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
-def test_black_and_white_are_never_in_doubt(levels):
+def test_black_and_white_do_not_depend_on_the_noise(levels):
     extremes = jnp.array([0.0, np.nextafter(np.float32(1), np.float32(0))], jnp.float32)
     black, white = jnp.zeros(2, jnp.uint8), jnp.full(2, levels - 1, jnp.uint8)
     np.testing.assert_array_equal(binarization.dynamic(black, extremes, levels=levels), [0.0, 0.0])
     np.testing.assert_array_equal(binarization.dynamic(white, extremes, levels=levels), [1.0, 1.0])
 
 
-def test_other_noise_draws_another_image():
+def test_new_noise_draws_a_new_image():
     x = jnp.full((1000,), 8, jnp.uint8)
     first, second = (
         binarization.dynamic(x, jax.random.uniform(jax.random.key(seed), x.shape), levels=17) for seed in (0, 1)
@@ -92,11 +92,11 @@ def test_an_image_already_scaled_to_floats_is_refused():
         (lambda x: binarization.dynamic(x, jnp.zeros(x.shape), levels=17), 17),
     ],
 )
-def test_levels_that_the_data_do_not_have_are_refused_where_they_are_known(binarize_fn, levels):
+def test_known_values_outside_the_levels_are_refused(binarize_fn, levels):
     binarize_fn(jnp.asarray([[0, levels - 1]]))
     binarize_fn(jnp.zeros((0, 3), jnp.uint8))
     for wrong in ([[0, levels]], [[-1, 0]]):
-        with pytest.raises(AssertionError, match=f"levels are 0 .. {levels - 1} here"):
+        with pytest.raises(AssertionError, match=rf"levels 0 \.\. {levels - 1}; got"):
             binarize_fn(jnp.asarray(wrong))
     assert jax.jit(binarize_fn)(jnp.asarray([[0, levels]])).shape == (1, 2)  # there they are not known
 

@@ -32,7 +32,7 @@ def test_dequantisation_adds_the_noise_and_divides_by_the_levels(x64, levels):
 
 
 @pytest.mark.parametrize("alpha", [0.05, 1e-6])
-def test_the_logit_is_scipy_s(x64, alpha):
+def test_the_logit_agrees_with_scipy(x64, alpha):
     y = RNG.random((B, *EVENT))
     h, log_det = dequantization.logit(jnp.asarray(y), alpha=alpha)
     s = alpha + (1 - 2 * alpha) * y
@@ -45,7 +45,7 @@ def test_the_logit_is_scipy_s(x64, alpha):
 
 
 @pytest.mark.parametrize("alpha", [0.05, 1e-3])
-def test_the_log_det_of_the_logit_is_that_of_the_jacobian_in_both_directions(x64, alpha):
+def test_the_log_det_of_the_logit_equals_the_jacobian_in_both_directions(x64, alpha):
     y, h = jnp.asarray(RNG.random((B, 5))), normals(B, 5, scale=3.0)
     for fn, x in ((dequantization.logit, y), (dequantization.logit_inverse, h)):
         jacobian = jax.vmap(jax.jacfwd(lambda x, fn=fn: fn(x[None], alpha=alpha)[0][0]))(x)
@@ -53,7 +53,7 @@ def test_the_log_det_of_the_logit_is_that_of_the_jacobian_in_both_directions(x64
         np.testing.assert_allclose(fn(x, alpha=alpha)[1], expected, rtol=0, atol=1e-8)
 
 
-def test_the_log_det_of_dequantisation_is_that_of_v_to_y(x64):
+def test_the_log_det_of_dequantisation_is_that_of_the_division(x64):
     # y depends on the continuous v = k + u, and within a level v moves as u does.
     x, uniform = random_levels(17, B, 5), jnp.asarray(RNG.uniform(0.1, 0.9, size=(B, 5)))
     fn = lambda x, u: dequantization.uniform_dequantize(x[None], u[None], levels=17)  # noqa: E731
@@ -62,7 +62,7 @@ def test_the_log_det_of_dequantisation_is_that_of_v_to_y(x64):
     np.testing.assert_allclose(log_det, np.linalg.slogdet(np.asarray(jacobian))[1], rtol=0, atol=1e-8)
 
 
-def test_logit_and_its_inverse_undo_each_other(x64):
+def test_logit_and_logit_inverse_are_inverse(x64):
     y, h = jnp.asarray(RNG.random((B, 5))), normals(B, 5, scale=3.0)
     for there, back, x in (
         (dequantization.logit, dequantization.logit_inverse, y),
@@ -75,7 +75,7 @@ def test_logit_and_its_inverse_undo_each_other(x64):
 
 
 @each_levels
-def test_every_level_comes_back_whatever_the_noise(levels):
+def test_quantize_recovers_every_level_under_any_noise(levels):
     x = jnp.broadcast_to(jnp.arange(levels)[:, None], (levels, 4))
     noise = jnp.broadcast_to(jnp.asarray([0.0, 1e-30, 0.5, LARGEST_NOISE], jnp.float32), x.shape)
 
@@ -92,7 +92,7 @@ def test_every_level_comes_back_whatever_the_noise(levels):
         np.testing.assert_array_equal(k, x)
 
 
-def test_samples_outside_the_interval_are_of_the_nearest_level():
+def test_samples_outside_the_interval_become_the_nearest_level():
     y = jnp.asarray([-jnp.inf, -0.03, 0.0, 0.999, 1.0, 1.05, jnp.inf])
     k = dequantization.quantize(y, levels=256)
     assert k.dtype == jnp.int32
@@ -117,7 +117,7 @@ def density_over_noise(x64):
     return 0.5 * weights, np.asarray(log_p).reshape(LEVELS, 60)
 
 
-def test_with_both_log_dets_the_levels_have_the_mass_that_the_flow_gives_the_interval(density_over_noise):
+def test_with_both_log_dets_the_level_mass_is_the_integral_of_the_density(density_over_noise):
     weights, log_p = density_over_noise
     edges = stats.norm.cdf(special.logit(ALPHA + (1 - 2 * ALPHA) * np.arange(LEVELS + 1) / LEVELS), MEAN, STD)
     masses = np.exp(log_p) @ weights
@@ -126,7 +126,7 @@ def test_with_both_log_dets_the_levels_have_the_mass_that_the_flow_gives_the_int
     assert masses.sum() == pytest.approx(edges[-1] - edges[0], rel=1e-10)
 
 
-def test_the_mean_over_the_noise_is_a_lower_bound_on_the_log_mass_of_the_level(density_over_noise):
+def test_the_mean_over_noise_is_a_lower_bound_on_the_log_mass(density_over_noise):
     weights, log_p = density_over_noise
     bound, log_mass = log_p @ weights, np.log(np.exp(log_p) @ weights)
     assert np.all(bound < log_mass)
@@ -178,7 +178,7 @@ def test_jit_and_vmap_agree_with_the_plain_call(fn):
         np.testing.assert_allclose(got, jnp.stack(expected), rtol=1e-5, atol=1e-6)
 
 
-def test_levels_that_are_none_are_nan():
+def test_values_outside_the_levels_give_nan():
     x = jnp.asarray([[-1, 0, 16, 17, 255]])
     y, _ = dequantization.uniform_dequantize(x, jnp.full((1, 5), 0.5), levels=17)
     assert np.isnan(y[0]).tolist() == [True, False, False, True, True]

@@ -17,7 +17,7 @@ def floats(*shape, scale=1.0):
 
 
 def discretized_logistic_oracle(x, mean, log_scale, levels):
-    """Difference of distribution functions in float64, taken in the tail where it does not cancel."""
+    """Difference of distribution functions in float64, taken in the tail in which it does not cancel."""
     step = 1.0 / (levels - 1)
     centre = 2.0 * x * step - 1.0
     upper = np.where(x == levels - 1, np.inf, centre + step)
@@ -29,7 +29,7 @@ def discretized_logistic_oracle(x, mean, log_scale, levels):
 
 
 def discretized_normal_oracle(x, mean, std, levels):
-    """Difference of distribution functions in float64, taken in the tail where it does not cancel."""
+    """Difference of distribution functions in float64, taken in the tail in which it does not cancel."""
     upper = np.where(x == levels - 1, np.inf, (2 * x + 1) / (levels - 1) - 1)
     lower = np.where(x == 0, -np.inf, (2 * x - 1) / (levels - 1) - 1)
     left = stats.norm.cdf(upper, mean, std) - stats.norm.cdf(lower, mean, std)
@@ -40,25 +40,25 @@ def discretized_normal_oracle(x, mean, std, levels):
 # Closed forms.
 
 
-def test_normal_log_prob_is_scipy_s():
+def test_normal_log_prob_agrees_with_scipy():
     x, mean, log_var = floats(), floats(), floats()
     expected = stats.norm.logpdf(x.astype(np.float64), mean, np.exp(0.5 * log_var.astype(np.float64)))
     np.testing.assert_allclose(distributions.normal_log_prob(x, mean, log_var), expected, rtol=2e-6, atol=2e-6)
 
 
-def test_standard_normal_log_prob_is_scipy_s():
+def test_standard_normal_log_prob_agrees_with_scipy():
     x = floats(scale=3.0)
     expected = stats.norm.logpdf(x.astype(np.float64))
     np.testing.assert_allclose(distributions.standard_normal_log_prob(x), expected, rtol=1e-6)
 
 
-def test_standard_logistic_log_prob_is_scipy_s():
+def test_standard_logistic_log_prob_agrees_with_scipy():
     x = floats(scale=5.0)
     expected = stats.logistic.logpdf(x.astype(np.float64))
     np.testing.assert_allclose(distributions.standard_logistic_log_prob(x), expected, rtol=1e-6)
 
 
-def test_bernoulli_log_prob_is_scipy_s():
+def test_bernoulli_log_prob_agrees_with_scipy():
     logits = floats(scale=3.0)
     for value in (0.0, 1.0):
         expected = stats.bernoulli.logpmf(value, special.expit(logits.astype(np.float64)))
@@ -77,7 +77,7 @@ def test_categorical_log_prob_is_the_float64_log_softmax():
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
-def test_discretized_logistic_log_prob_is_scipy_s(levels, dtype):
+def test_discretized_logistic_log_prob_agrees_with_scipy(levels, dtype):
     x = RNG.integers(0, levels, size=200)
     x[:2] = 0, levels - 1
     mean, log_scale = floats(200, scale=0.5), RNG.uniform(-3.0, 1.0, size=200).astype(np.float32)
@@ -108,17 +108,17 @@ def test_discretized_logistic_with_two_levels_is_a_bernoulli():
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
-def test_discretized_normal_log_prob_is_scipy_s(levels, x64):
+def test_discretized_normal_log_prob_agrees_with_scipy(levels, x64):
     x = RNG.integers(0, levels, size=500)
     x[:2] = 0, levels - 1
     mean, std = RNG.normal(size=500), np.exp(RNG.uniform(-2.5, 1.0, size=500))
     log_prob_fn = jax.jit(partial(distributions.discretized_normal_log_prob, levels=levels))
     log_prob = log_prob_fn(jnp.asarray(x), jnp.asarray(mean), jnp.asarray(2 * np.log(std)))
-    # The oracle's own differences of distribution functions keep ten digits.
+    # The differences of distribution functions in the oracle are accurate to ten digits.
     np.testing.assert_allclose(log_prob, discretized_normal_oracle(x, mean, std, levels), rtol=1e-9, atol=1e-9)
 
 
-def test_discretized_normal_log_prob_in_float32_is_that_of_float64():
+def test_discretized_normal_log_prob_in_float32_agrees_with_float64():
     mean, std, x = np.meshgrid([-30.0, -0.3, 1 / 255, 3.0], [1e-8, 1e-3, 0.01, 1.0, 1e8], np.arange(0, 256, 5))
     mean, log_var = mean.astype(np.float32), (2 * np.log(std)).astype(np.float32)
     log_prob_fn = partial(distributions.discretized_normal_log_prob, levels=256)
@@ -173,7 +173,7 @@ def test_kl_to_standard_by_hand():
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_the_masses_of_the_levels_sum_to_one(levels):
-    # 1 / 255 is an edge between two bins: at scale 1e-6 the rounding of the edges decides which of the two it is in.
+    # 1 / 255 is an edge between two bins: at scale 1e-6 the rounding of the edges decides the bin.
     mean, scale, x = np.meshgrid([-1.0, -0.3, 1 / 255, 0.7, 3.0], [1e-6, 1e-3, 0.05, 1.0, 100.0], np.arange(levels))
     log_prob = distributions.discretized_logistic_log_prob(
         jnp.asarray(x), jnp.asarray(mean, jnp.float32), jnp.asarray(np.log(scale), jnp.float32), levels=levels
@@ -229,7 +229,7 @@ def test_a_wide_discretized_logistic_is_density_times_bin_width(x64):
     np.testing.assert_allclose(log_prob, expected, rtol=1e-5)
 
 
-def test_the_samples_of_a_logistic_fall_into_bins_as_often_as_their_mass_says():
+def test_logistic_samples_fall_into_bins_as_often_as_their_mass():
     levels, mean, scale, draws = 17, 0.3, 0.2, 20_000
     samples = mean + scale * np.asarray(jax.random.logistic(jax.random.key(0), (draws,)), np.float64)
     level = np.clip(np.round((samples + 1) / 2 * (levels - 1)), 0, levels - 1).astype(int)
@@ -266,7 +266,7 @@ def test_kl_to_standard_is_kl_to_a_standard_normal():
     )
 
 
-def test_standard_normal_log_prob_is_the_normal_s_at_zero_and_one():
+def test_standard_normal_log_prob_is_the_normal_at_mean_0_variance_1():
     x, zeros = jnp.asarray(floats()), jnp.zeros(SHAPE)
     np.testing.assert_allclose(
         distributions.standard_normal_log_prob(x), distributions.normal_log_prob(x, zeros, zeros), rtol=1e-6
@@ -283,7 +283,7 @@ def test_kl_of_a_normal_to_itself_is_zero():
     np.testing.assert_array_equal(distributions.normal_kl(mean, log_var, mean, log_var), np.zeros(SHAPE))
 
 
-def test_kl_is_never_negative_however_near_to_zero():
+def test_kl_is_not_negative_near_zero():
     magnitude = jnp.logspace(-12, 1, 4001, dtype=jnp.float32)
     log_var = jnp.concatenate([-magnitude, magnitude])
     zeros = jnp.zeros_like(log_var)
@@ -356,7 +356,7 @@ def test_a_categorical_is_finite_at_extreme_logits(logit):
     assert np.all(np.isfinite(gradient))
 
 
-def test_a_class_outside_of_the_logits_is_nan():
+def test_a_class_beyond_the_logits_gives_nan():
     assert np.isnan(distributions.categorical_log_prob(jnp.int32(3), jnp.zeros(3)))
 
 
@@ -378,8 +378,8 @@ def test_a_normal_is_finite_at_extreme_standard_deviations(std, distance):
     assert np.all(np.isfinite(gradients))
 
 
-def test_a_normal_keeps_a_distance_whose_square_underflows():
-    # (1e-25)^2 is 0 in float32; against a standard deviation of 1e-25 it is 1.
+def test_a_normal_handles_a_distance_whose_square_underflows():
+    # (1e-25)^2 is 0 in float32; relative to a standard deviation of 1e-25 it is 1.
     log_var = jnp.float32(2 * np.log(1e-25))
     log_prob = distributions.normal_log_prob(jnp.float32(1e-25), jnp.float32(0.0), log_var)
     assert float(log_prob) == pytest.approx(stats.norm.logpdf(1e-25, 0.0, 1e-25), rel=1e-4)
@@ -410,7 +410,7 @@ def test_a_discretized_logistic_is_finite_at_extreme_scales(levels):
         assert np.all(np.isfinite(gradient))
 
 
-def test_a_discretized_logistic_far_from_its_data_still_pulls_its_mean_towards_them():
+def test_a_discretized_logistic_far_from_its_data_has_a_gradient_towards_them():
     # A mass of exp(-900000) underflows; its logarithm and the gradient that training needs do not.
     log_prob_fn = lambda mean: distributions.discretized_logistic_log_prob(  # noqa: E731
         jnp.array(200), mean, jnp.float32(np.log(1e-6)), levels=256
@@ -421,7 +421,7 @@ def test_a_discretized_logistic_far_from_its_data_still_pulls_its_mean_towards_t
     assert float(gradient) == pytest.approx(1e6, rel=1e-5)
 
 
-def test_a_mixture_has_finite_gradients_with_a_component_of_vanishing_scale_and_weight():
+def test_a_mixture_with_a_vanishing_component_has_finite_gradients():
     def total(logit_weights, means, log_scales):
         x = jnp.arange(17)
         tiled = (jnp.tile(p, (17, 1)) for p in (logit_weights, means, log_scales))
@@ -489,7 +489,7 @@ def test_parameters_that_are_not_floating_are_refused(name):
         function(*map(jnp.asarray, rest), jnp.asarray(last).astype(jnp.int32))
 
 
-def test_raw_images_are_no_bernoulli_data():
+def test_raw_images_are_refused_as_bernoulli_data():
     with pytest.raises(AssertionError):
         distributions.bernoulli_log_prob(jnp.ones(SHAPE, jnp.uint8), jnp.asarray(floats()))
 
@@ -511,7 +511,7 @@ def test_the_event_is_summed_by_the_caller():
     np.testing.assert_allclose(summed, jax.nn.log_sigmoid(logits).sum(axis=(1, 2)), rtol=1e-5)
 
 
-def test_levels_and_classes_that_are_none_have_no_probability():
+def test_unknown_levels_and_classes_give_nan():
     x = jnp.asarray([-1, 5, 300])
     zeros = jnp.zeros(3)
     for log_prob_fn in (distributions.discretized_logistic_log_prob, distributions.discretized_normal_log_prob):

@@ -40,7 +40,7 @@ def test_log_mean_exp_of_equal_entries_is_the_entry():
     np.testing.assert_allclose(reductions.log_mean_exp(jnp.full((7, 2), -3.25), axis=0), [-3.25, -3.25], rtol=1e-6)
 
 
-def test_log_mean_exp_moves_with_its_argument(x64):
+def test_log_mean_exp_shifts_with_its_argument(x64):
     x = jnp.asarray(RNG.normal(size=(6, 4)))
     shifted = reductions.log_mean_exp(x + 2.5, axis=0)
     np.testing.assert_allclose(shifted, reductions.log_mean_exp(x, axis=0) + 2.5, rtol=1e-14)
@@ -58,7 +58,7 @@ def test_the_gradient_of_log_mean_exp_is_a_softmax():
     np.testing.assert_allclose(jax.grad(reductions.log_mean_exp)(x, axis=0), jax.nn.softmax(x), rtol=1e-5)
 
 
-def test_log_mean_exp_neither_overflows_nor_underflows():
+def test_log_mean_exp_does_not_overflow_or_underflow():
     x = jnp.array([[1e4, -1e4, -1e30], [1e4 - 1.0, -1e4 - 1.0, 0.0]], jnp.float32)
     value, gradient = jax.value_and_grad(lambda x: reductions.log_mean_exp(x, axis=0).sum())(x)
     log_mean = np.log((1 + np.exp(-1)) / 2)
@@ -75,43 +75,6 @@ def test_log_mean_exp_takes_a_weight_of_zero():
 def test_log_mean_exp_refuses_integers():
     with pytest.raises(AssertionError):
         reductions.log_mean_exp(jnp.arange(3), axis=0)
-
-
-def test_masked_mean_is_the_mean_of_what_is_kept():
-    x = RNG.normal(size=(4, 5)).astype(np.float32)
-    mask = RNG.random((4, 5)) < 0.5
-    expected = x[mask].astype(np.float64).mean()
-    assert float(reductions.masked_mean(jnp.asarray(x), jnp.asarray(mask))) == pytest.approx(expected, rel=1e-6)
-
-
-def test_masked_mean_under_a_full_mask_is_the_mean():
-    x = jnp.asarray(RNG.normal(size=8), jnp.float32)
-    assert float(reductions.masked_mean(x, jnp.ones(8, bool))) == pytest.approx(float(x.mean()), rel=1e-6)
-
-
-@pytest.mark.parametrize("padding", [np.nan, np.inf, -1e30])
-def test_padding_touches_neither_the_masked_mean_nor_its_gradient(padding):
-    x = jnp.array([1.0, 2.0, padding])
-    value, gradient = jax.value_and_grad(reductions.masked_mean)(x, jnp.array([True, True, False]))
-    assert float(value) == 1.5
-    np.testing.assert_array_equal(gradient, [0.5, 0.5, 0.0])
-
-
-def test_masked_mean_of_nothing_is_nan():
-    assert np.isnan(reductions.masked_mean(jnp.ones(3), jnp.zeros(3, bool)))
-
-
-@pytest.mark.parametrize(
-    ("x", "mask"),
-    [
-        (jnp.ones(3), jnp.ones((3, 1), bool)),
-        (jnp.ones(3), jnp.ones(3)),
-        (jnp.ones(3, jnp.int32), jnp.ones(3, bool)),
-    ],
-)
-def test_masked_mean_refuses_wrong_shapes_and_dtypes(x, mask):
-    with pytest.raises(AssertionError):
-        reductions.masked_mean(x, mask)
 
 
 def test_a_uniform_model_of_256_levels_needs_8_bits_per_dim():
@@ -135,7 +98,6 @@ def test_bits_per_dim_refuses_an_example_without_dimensions():
     [
         reductions.sum_except_batch,
         lambda x: reductions.log_mean_exp(x, axis=0),
-        lambda x: reductions.masked_mean(x, x > 0),
         lambda x: reductions.nats_to_bits_per_dim(x, 12),
     ],
 )

@@ -25,18 +25,18 @@ def by_definition(x, height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), [(9, 4), (3, 12), (6, 7)])
-def test_it_is_the_definition_value_by_value(height, width):
+def test_the_resize_equals_its_definition_value_by_value(height, width):
     x = RNG.normal(size=(2, 6, 7, 3)).astype(np.float32)
     resized = bilinear_tf1(jnp.asarray(x), height=height, width=width)
     np.testing.assert_allclose(resized, by_definition(x, height, width), atol=1e-6)
 
 
-def test_its_own_size_is_the_image_itself():
+def test_resizing_to_the_same_size_is_the_identity():
     x = jnp.asarray(RNG.normal(size=(1, 5, 4, 2)), jnp.float32)
     np.testing.assert_array_equal(bilinear_tf1(x, height=5, width=4), x)
 
 
-def test_corners_and_not_centres_are_aligned():
+def test_corners_are_aligned_instead_of_centres():
     # Doubled, every second value is one of the image's, the first at the first, and the last is repeated.
     x = jnp.asarray([0.0, 10.0, 20.0])[None, None, :, None]
     doubled = bilinear_tf1(x, height=1, width=6)[0, 0, :, 0]
@@ -50,7 +50,7 @@ def test_jit_and_vmap_agree():
     np.testing.assert_allclose(jax.vmap(lambda one: resize(one[None])[0])(x), resize(x), atol=1e-6)
 
 
-def test_a_wrong_rank_or_type_raises():
+def test_a_wrong_rank_or_dtype_is_refused():
     with pytest.raises(AssertionError):
         bilinear_tf1(jnp.zeros((5, 4, 3)), height=3, width=3)
     with pytest.raises(AssertionError):

@@ -19,7 +19,7 @@ both_ways = pytest.mark.parametrize("fn", [splines.spline_coupling, splines.spli
 
 
 def normals(seed, *shape, scale=1.0):
-    """Of the widest float that is on: float64 under the fixture x64."""
+    """Normal draws in the default float type: float64 under the fixture x64."""
     return jnp.asarray(np.random.default_rng(seed).normal(scale=scale, size=shape))
 
 
@@ -28,7 +28,7 @@ def random_knots(scale=2.0):
 
 
 def at_every_knot(knots):
-    """Each spline K + 1 times, for points [N, K + 1]."""
+    """Repeats each spline K + 1 times, for points [N, K + 1]."""
     return splines.Knots(*(jnp.broadcast_to(leaf[:, None], (N, K + 1, K + 1)) for leaf in knots))
 
 
@@ -72,7 +72,7 @@ def test_knots_ascend_between_fixed_ends_with_the_minimum_sizes():
     assert np.min(knots.derivative) == pytest.approx(min_derivative, rel=1e-4)
 
 
-def test_the_three_parts_of_the_raw_numbers_are_widths_heights_and_derivatives(x64):
+def test_the_raw_numbers_are_widths_then_heights_then_derivatives(x64):
     raw = normals(0, RAW)
     knots = splines.spline_knots(raw, bound=BOUND)
     widths, heights, derivatives = np.split(np.asarray(raw), [K, 2 * K])
@@ -95,7 +95,7 @@ def test_zeros_give_the_identity(x64):
 # Identities.
 
 
-def test_the_log_derivative_is_that_of_autodiff(x64):
+def test_the_log_derivative_agrees_with_autodiff(x64):
     knots, x = random_knots(), normals(0, N, scale=2.0)
     for fn in (forward, inverse):
         derivative = jax.grad(lambda x, fn=fn: jnp.sum(fn(x, knots)[0]))(x)
@@ -114,7 +114,7 @@ def test_each_direction_undoes_the_other_inside_and_outside(x64, scale):
 
 
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
-def test_a_knot_goes_to_its_knot_bit_for_bit_and_has_its_derivative(x64, precision):
+def test_a_knot_maps_to_its_knot_bit_for_bit_with_its_derivative(x64, precision):
     knots = jax.tree.map(lambda leaf: leaf.astype(precision), random_knots())
     y, log_derivative = forward(knots.x, at_every_knot(knots))
     x, inverse_log_derivative = inverse(knots.y, at_every_knot(knots))
@@ -134,7 +134,7 @@ def test_value_and_derivative_are_continuous_across_every_knot(x64):
             np.testing.assert_allclose(below, above, atol=1e-6)
 
 
-def test_the_spline_ascends_everywhere(x64):
+def test_the_spline_increases_everywhere(x64):
     x = jnp.linspace(-1.1 * BOUND, 1.1 * BOUND, N)
     one_spline = splines.Knots(*(jnp.broadcast_to(leaf[:1], (N, K + 1)) for leaf in random_knots(scale=5.0)))
     for fn in (forward, inverse):
@@ -157,7 +157,7 @@ def test_outside_the_interval_nothing_moves_and_no_gradient_flows(x64, fn):
 
 
 @both_ways
-def test_the_gradient_in_the_parameters_is_that_of_finite_differences(x64, fn):
+def test_the_gradient_in_the_parameters_agrees_with_finite_differences(x64, fn):
     @jax.jit
     def couple(raw, x):
         z, log_det = fn(x, raw, bound=BOUND)
@@ -169,8 +169,8 @@ def test_the_gradient_in_the_parameters_is_that_of_finite_differences(x64, fn):
     np.testing.assert_allclose(jax.grad(couple)(raw, point).ravel(), (above - below) / 2e-5, atol=1e-7)
 
 
-def test_the_two_cases_of_the_root_meet_with_one_gradient(x64):
-    # In the middle of a bin whose ends have one derivative p = 0, as everywhere in a new flow.
+def test_the_two_cases_of_the_root_meet_with_equal_gradients(x64):
+    # p = 0 in the middle of a bin with equal derivatives at its ends, and everywhere in a new flow.
     edges, derivative = jnp.asarray([-BOUND, BOUND]), jnp.ones(2)
 
     @jax.jit
@@ -185,7 +185,7 @@ def test_the_two_cases_of_the_root_meet_with_one_gradient(x64):
 
 @both_ways
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_log_det_of_a_coupling_is_that_of_the_jacobian(x64, fn, masked):
+def test_the_log_det_of_a_coupling_equals_that_of_the_jacobian(x64, fn, masked):
     mask = bijectors.checkerboard_mask(2, 3) if masked else None
     raw, x = normals(1, B, 2, 3, 2, RAW, scale=2.0), normals(0, B, 2, 3, 2, scale=2.0)
     couple = jax.jit(partial(fn, raw=raw, bound=BOUND, mask=mask))
@@ -213,15 +213,15 @@ def test_a_coupling_is_undone_by_its_inverse_in_both_orders(x64):
 # Extremes.
 
 
-def test_single_precision_keeps_the_digits_of_steep_and_flat_bins(x64):
-    # A root that is written as a difference of nearly equal numbers loses them.
+def test_single_precision_is_accurate_in_steep_and_flat_bins(x64):
+    # A root written as a difference of nearly equal numbers would lose these digits.
     knots = random_knots(scale=6.0)
     knots = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), knots)
     y = jnp.asarray(np.random.default_rng(0).uniform(-BOUND, BOUND, size=N), jnp.float32)
     x, log_derivative = inverse(y, knots)
     assert x.dtype == log_derivative.dtype == jnp.float32
     exact_x, exact_log_derivative = inverse(*jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (y, knots)))
-    # A rounding of y by 1e-7 of the interval moves x by dx/dy of that.
+    # Rounding y by 1e-7 of the interval moves x by dx/dy times as much.
     rounding = 2e-7 * BOUND * (1.0 + np.exp(exact_log_derivative))
     assert np.max(np.abs(x - exact_x) / rounding) < 1.0
     np.testing.assert_allclose(log_derivative, exact_log_derivative, atol=5e-5)
@@ -229,7 +229,7 @@ def test_single_precision_keeps_the_digits_of_steep_and_flat_bins(x64):
 
 @both_ways
 @pytest.mark.parametrize("loud", [100.0, 1e4])
-def test_a_coupling_is_finite_however_loud_the_network(fn, loud):
+def test_a_coupling_is_finite_for_extreme_network_outputs(fn, loud):
     rng = np.random.default_rng(0)
     raw = jnp.asarray(rng.choice([-loud, 0.0, loud], size=(64, D, RAW)), jnp.float32)
     x = jnp.asarray(rng.choice([-1e30, -BOUND, -1.0, 0.0, 1e-30, 2.0, np.nextafter(BOUND, 0), BOUND], size=(64, D)))
@@ -292,6 +292,6 @@ def test_wrong_shapes_and_dtypes_are_refused(fn):
         (RAW, {"min_derivative": 1.0}),
     ],
 )
-def test_splines_that_cannot_be_are_refused(size, kwargs):
-    with pytest.raises(ValueError, match=r"3 K - 1|bound > 0"):
+def test_impossible_splines_are_refused(size, kwargs):
+    with pytest.raises(ValueError, match=r"3 K - 1|bound must be positive"):
         splines.spline_knots(jnp.zeros((2, size)), **{"bound": BOUND, **kwargs})

@@ -44,7 +44,7 @@ def linear(num_outputs, num_dims=D):
 
 @each_draw
 @pytest.mark.parametrize("num_given", [None, 0, 2, D])
-def test_the_cached_sampler_is_the_naive_one_bit_for_bit(name, num_given):
+def test_the_cached_sampler_equals_the_naive_one_bit_for_bit(name, num_given):
     draw, num_outputs, levels = DRAWS[name]
     outputs_fn, conditionals = linear(num_outputs)
     prefix = None
@@ -63,7 +63,7 @@ def test_the_cached_sampler_is_the_naive_one_bit_for_bit(name, num_given):
             np.testing.assert_array_equal(cached[:, :num_given], prefix)
 
 
-def test_what_follows_a_prefix_of_its_own_draws_is_the_same_sample():
+def test_a_prefix_of_own_draws_leaves_the_sample_unchanged():
     draw, num_outputs, _ = DRAWS["categorical"]
     _, conditionals = linear(num_outputs)
     whole = samplers.sample(conditionals, draw, jax.random.key(0), N, D)
@@ -71,7 +71,7 @@ def test_what_follows_a_prefix_of_its_own_draws_is_the_same_sample():
     np.testing.assert_array_equal(whole, again)
 
 
-def test_rows_see_every_value_in_turn_and_give_the_same_sample():
+def test_begin_row_sees_every_row_and_gives_the_same_sample():
     draw, num_outputs, _ = DRAWS["categorical"]
     _, flat = linear(num_outputs)
 
@@ -152,7 +152,7 @@ def test_extreme_outputs_are_drawn_with_certainty(name):
     elif name == "categorical":
         outputs, expected = 200.0 * jax.nn.one_hot(jnp.arange(levels), levels) - 100.0, range(levels)
     else:
-        # Weights, means, log-scales of two components, of which the first is certain.
+        # Weights, means and log-scales of two components; the first is certain.
         outputs = jnp.asarray([[100.0, -100.0, mean, 0.0, -50.0, 5.0] for mean in np.linspace(-1, 1, levels)])
         expected = range(levels)
     for seed in range(20):
@@ -168,7 +168,7 @@ def test_a_low_temperature_is_the_mode():
 # Shapes.
 
 
-def test_a_wrong_prefix_raises():
+def test_a_wrong_prefix_is_refused():
     _, conditionals = linear(1)
     for prefix in (jnp.zeros((N, 2)), jnp.zeros((N + 1, 2), jnp.int32), jnp.zeros((N, D + 1), jnp.int32)):
         with pytest.raises(AssertionError):
@@ -176,14 +176,14 @@ def test_a_wrong_prefix_raises():
 
 
 @pytest.mark.parametrize("row_length", [None, 4])
-def test_rows_that_do_not_fill_the_positions_raise(row_length):
+def test_a_row_length_that_does_not_divide_the_positions_is_refused(row_length):
     _, conditionals = linear(1)
     conditionals = conditionals._replace(begin_row=lambda cache, row, previous: cache, row_length=row_length)
-    with pytest.raises(ValueError, match="do not fill"):
+    with pytest.raises(ValueError, match="must divide the"):
         samplers.sample(conditionals, samplers.draw_bernoulli, jax.random.key(0), N, D)
 
 
-def test_jit_agrees_and_vmap_over_keys_gives_each_its_own_sample():
+def test_jit_agrees_and_vmap_over_keys_gives_one_sample_each():
     draw, num_outputs, _ = DRAWS["categorical"]
     _, conditionals = linear(num_outputs)
     sample = lambda key: samplers.sample(conditionals, draw, key, N, D)  # noqa: E731
