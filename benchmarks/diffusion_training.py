@@ -37,18 +37,19 @@ def data() -> np.ndarray:
 
 def model():
     """DDPM with the U-Net of the peer: eight channels a head, and samples by DDIM."""
-    from gm_jax.models import diffusion, diffusion_space, parameterization
+    from gm_jax.models import diffusion, diffusion_space
     from gm_jax.networks.unet import UNet
     from gm_jax.ops import diffusion_process
+    from gm_jax.samplers.diffusion import ddim
 
     schedule = diffusion_process.linear_schedule(NUM_STEPS)
-    return diffusion.diffusion(
-        UNet((32, 64, 64), attention=(1,), head_dim=8),
-        diffusion_space.pixels(levels=256),
-        schedule,
+    return diffusion.Diffusion(
+        network=UNet((32, 64, 64), attention=(1,), head_dim=8),
+        space=diffusion_space.pixels(levels=256),
+        schedule=schedule,
         shape=SHAPE,
-        parameterization=parameterization.noise(),
-        sampler=diffusion.ddim(schedule, VISITED),
+        parameterization=diffusion.noise_prediction(),
+        sampler=ddim(schedule, VISITED),
         variance_fn=diffusion_process.posterior_variance,
     )
 

@@ -74,11 +74,11 @@ def experiment(config: Config, spec, *, num_classes: int | None = None, **settin
     from gm_jax.plotting import diffusion as plotting
 
     model = diffusions.model(config, spec, num_classes=num_classes, num_terms=config.bound_terms, **settings)
-    validated = diffusions.model(config, spec, num_classes=num_classes, num_terms=config.validation_terms, **settings)
+    validated = dataclasses.replace(model, num_bound_terms=config.validation_terms)
     return runner.Experiment(
         model.model,
         optimizers={"diffusion": runner.make_optimizer(config.optimizer, config.train)},
-        validation=validated.model.log_prob,
+        validation=validated.log_prob,
         pictures=plotting.grids(model),
         settings={"variance": config.variance},
     )

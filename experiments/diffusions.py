@@ -8,8 +8,9 @@ from gm_jax.errors import UserError
 if TYPE_CHECKING:
     import flax.linen as nn
 
-    from gm_jax.models.diffusion import Diffusion, Sampler
+    from gm_jax.models.diffusion import Diffusion
     from gm_jax.ops.diffusion_process import Schedule
+    from gm_jax.samplers.diffusion import Sampler
 
 _BETA_MAX = 20.0  # T beta_T of the linear schedule, as in the paper
 
@@ -22,9 +23,9 @@ def model(config, spec, *, num_classes: int | None, num_terms: int, **settings) 
         spec: of the data.
         num_classes: None for a model without labels.
         num_terms: of the bound's denoising terms; 0 for all.
-        **settings: of labels, for `models.diffusion.diffusion`.
+        **settings: of labels, for `models.diffusion.Diffusion`.
     """
-    from gm_jax.models import diffusion, diffusion_space, parameterization
+    from gm_jax.models import diffusion, diffusion_space
     from gm_jax.ops import diffusion_process
 
     if config.sampling_steps > config.diffusion_steps:
@@ -36,12 +37,17 @@ def model(config, spec, *, num_classes: int | None, num_terms: int, **settings) 
         "transition": diffusion_process.transition_variance,
         "posterior": diffusion_process.posterior_variance,
     }
-    return diffusion.diffusion(
-        network(config, spec.shape, num_classes),
-        diffusion_space.points() if spec.levels is None else diffusion_space.pixels(levels=spec.levels),
-        schedule,
+    parameterizations = {
+        "noise": diffusion.noise_prediction,
+        "data": diffusion.data_prediction,
+        "velocity": diffusion.velocity_prediction,
+    }
+    return diffusion.Diffusion(
+        network=network(config, spec.shape, num_classes),
+        space=diffusion_space.points() if spec.levels is None else diffusion_space.pixels(levels=spec.levels),
+        schedule=schedule,
         shape=spec.shape,
-        parameterization=getattr(parameterization, config.prediction)(),
+        parameterization=parameterizations[config.prediction](),
         sampler=_sampler(config, schedule, variances[config.sampling_variance]),
         variance_fn=variances[config.variance],
         num_bound_terms=num_terms or None,
@@ -51,7 +57,7 @@ def model(config, spec, *, num_classes: int | None, num_terms: int, **settings) 
 
 
 def _sampler(config, schedule: "Schedule", variance_fn: "Callable") -> "Sampler":
-    from gm_jax.models import diffusion
+    from gm_jax.samplers import diffusion
 
     if config.sampler == "ancestral":
         if config.eta:

@@ -97,20 +97,21 @@ def build(config: Config, spec) -> runner.Experiment:
     of_latents = dataclasses.replace(config, blocks=config.depth)
     latent_spec = spec._replace(shape=(first.latent_dim,), levels=None)
 
-    def make(num_terms: int):
-        prior = diffusions.model(of_latents, latent_spec, num_classes=None, num_terms=num_terms)
-        return latent_diffusion.latent_diffusion(autoencoder, prior, levels=spec.levels, vae_steps=first.steps)
-
+    prior = diffusions.model(of_latents, latent_spec, num_classes=None, num_terms=config.bound_terms)
+    model = latent_diffusion.LatentDiffusion(
+        autoencoder=autoencoder, prior=prior, levels=spec.levels, vae_steps=first.steps
+    )
+    validated = dataclasses.replace(model, prior=dataclasses.replace(prior, num_bound_terms=config.validation_terms))
     of_first = dataclasses.replace(config.train, steps=first.steps)
     of_second = dataclasses.replace(config.train, steps=config.train.steps - first.steps)
     named = {} if binarization is None else {"binarization": binarization}
     return runner.Experiment(
-        make(config.bound_terms).model,
+        model.model,
         optimizers={
             "vae": runner.make_optimizer(first.optimizer, of_first),
             "diffusion": runner.make_optimizer(config.optimizer, of_second),
         },
-        validation=make(config.validation_terms).model.log_prob,
+        validation=validated.log_prob,
         settings={"variance": config.variance, **named},
         rivals={"pixel diffusion": diffusions.model(config, spec, num_classes=None, num_terms=0).model},
     )

@@ -70,9 +70,9 @@ flow: exact likelihoods by the change of variables, log p_Z(f(x)) + log |det df/
 
 diffusion: noise prediction, and the variational bound term by term
     noise_prediction_loss        |eps - eps_hat|^2, the simple loss                      Ho et al. 2020
-    x0_prediction_loss           the same for the data                                   Ho et al. 2020
-    v_prediction_loss            the same for the velocity                               Salimans & Ho 2022
-    bound_weight                 turns the simple loss into the bound                    Ho et al. 2020
+    x0_prediction_loss           |x_0 - x0_hat|^2                                        Ho et al. 2020
+    v_prediction_loss            |v - v_hat|^2                                           Salimans & Ho 2022
+    bound_weight                 weight of the simple loss in the bound                  Ho et al. 2020
     prior_kl                     L_T: KL(q(x_T | x_0) || N(0, I))                        Ho et al. 2020
     denoising_kl                 L_(t-1): KL(q(x_s | x_t, x_0) || p(x_s | x_t))          Ho et al. 2020
     decoder_normal_nll           L_0 of points and latents                               Ho et al. 2020

@@ -1,31 +1,31 @@
 """Diffusion models: the noise-prediction loss, and the variational bound on log p(x_0) term by term.
 
-Notation: that of `ops.diffusion_process`: x_0 data, x_t = a_t x_0 + sigma_t eps, times t = 1 ... T counted from 1,
-s < t an earlier time, abar_t, beta_ts, beta~_ts and mu_ts. x0_hat, eps_hat and v_hat are predictions made from x_t;
-|.| is the Euclidean norm over the event axes.
+Notation as in `ops.diffusion_process`: x_0 data, x_t = a_t x_0 + sigma_t eps, times t = 1 ... T counted from 1, s < t
+an earlier time, abar_t, beta_ts, beta~_ts and mu_ts. x0_hat, eps_hat and v_hat are predictions from x_t; |.| is the
+Euclidean norm over the event axes.
 
     noise prediction:  |eps - eps_hat|^2                                                                    (1)
     data prediction:   |x_0 - x0_hat|^2                                                                     (2)
-    velocity:          |v - v_hat|^2,    v = a_t eps - sigma_t x_0                                          (3)
-    the three are one: |eps - eps_hat|^2 = snr_t |x_0 - x0_hat|^2 = abar_t |v - v_hat|^2                    (4)
+    v prediction:      |v - v_hat|^2,    v = a_t eps - sigma_t x_0                                          (3)
+    equivalence:       |eps - eps_hat|^2 = snr_t |x_0 - x0_hat|^2 = abar_t |v - v_hat|^2                    (4)
 
     reverse process:   p(x_s | x_t) = N(mu_ts(x_t, x0_hat), var_t),    p(x_T) = N(0, I)                     (5)
     bound:             -log p(x_0) <= L_T + sum_(t=2..T) L_(t-1) + L_0, in expectation over q               (6)
     prior:             L_T = KL(q(x_T | x_0) || N(0, I))                                                    (7)
     denoising:         L_s = KL(q(x_s | x_t, x_0) || p(x_s | x_t)),    s >= 1                               (8)
-                           = w_t |eps - eps_hat|^2 + what does not depend on the prediction,
+                           = w_t |eps - eps_hat|^2 + a term independent of the prediction,
                          w_t = beta_ts^2 / (2 var_t (abar_t / abar_s) (1 - abar_t))                         (9)
     decoder:           L_0 = -log p(x_0 | x_1), a density of points or a mass of integer levels             (10)
 
-(1) with t uniform on 1 ... T is the paper's simple loss, w_t left out. Everything is summed over the event, and from
-(6) on it is in nats. No factor is silent: a weight belongs at the call site,
+(1) with t uniform on 1 ... T is the paper's simple loss, which leaves out w_t. All losses are summed over the event;
+from (6) on they are in nats. No weight is hidden inside a loss, it stands at the call site:
 
     loss = jnp.mean(bound_weight(...) * noise_prediction_loss(eps, eps_hat))
 
-and where times are drawn instead of summed over, `variational_bound` is told how many terms the sum has.
+If times are drawn instead of summed over, `variational_bound` needs to know how many terms the sum has.
 
-The KLs do not notice a scaling of the data, but L_0 does: a mass of levels is one of the data as they are shipped, and
-a density of scaled points still lacks the scaling's log-determinant.
+The KLs do not depend on the scale of the data, but L_0 does: the mass of a level is a probability of the data as
+shipped, and the density of scaled points still lacks the scaling's log-determinant.
 
 Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239.
 """
@@ -35,18 +35,19 @@ import jax
 import jax.numpy as jnp
 
 from gm_jax.ops import checks, diffusion_process, distributions, reductions
+from gm_jax.ops.predictions import angular_velocity, diffuse, per_example
 from gm_jax.types import Array
 
 
 def noise_prediction_loss(eps: Array, eps_hat: Array) -> Array:
-    """Squared error of the predicted noise, eq. (1): the paper's simple loss, before its mean.
+    """Computes the squared error of the predicted noise, eq. (1): the paper's simple loss, before its mean.
 
     Args:
         eps: [B, ...] the noise in x_t.
         eps_hat: [B, ...] the network's prediction of it.
     Returns:
-        [B] loss, summed over the event; smaller is better. If the answer is always 0, its mean is the number of
-        dimensions.
+        [B] loss, summed over the event; smaller is better. A network that always predicts 0 has a mean loss equal to
+        the number of dimensions.
     Source: Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, section 3.4.
     Example:
         >>> losses.noise_prediction_loss(jnp.array([[1.0, -1.0]]), jnp.array([[0.5, 1.0]]))
@@ -56,11 +57,11 @@ def noise_prediction_loss(eps: Array, eps_hat: Array) -> Array:
 
 
 def x0_prediction_loss(x_0: Array, x0_hat: Array) -> Array:
-    """Squared error of the predicted data, eq. (2); times snr_t it is the noise-prediction loss.
+    """Computes the squared error of the predicted data, eq. (2); times snr_t it is the noise-prediction loss.
 
     Args:
         x_0: [B, ...] data.
-        x0_hat: [B, ...] the network's prediction of them from x_t.
+        x0_hat: [B, ...] the network's prediction from x_t.
     Returns:
         [B] loss, summed over the event; smaller is better.
     Source: Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, section 3.2.
@@ -71,28 +72,29 @@ def x0_prediction_loss(x_0: Array, x0_hat: Array) -> Array:
     return _squared_error(x_0, x0_hat)
 
 
-def v_prediction_loss(x_0: Array, eps: Array, v_hat: Array, log_alpha_bar_t: Array) -> Array:
-    """Squared error of the predicted velocity, eq. (3); times abar_t it is the noise-prediction loss.
+def v_prediction_loss(x_0: Array, eps: Array, v_hat: Array, a_t: Array, sigma_t: Array) -> Array:
+    """Computes the squared error of the predicted v, eq. (3); times abar_t it is the noise-prediction loss.
 
     Args:
         x_0: [B, ...] data.
         eps: [B, ...] the noise in x_t.
-        v_hat: [B, ...] the network's prediction of v from x_t.
-        log_alpha_bar_t: [B], or a scalar for all.
+        v_hat: [B, ...] the network's prediction from x_t.
+        a_t: [B], or a scalar for all.
+        sigma_t: [B], or a scalar for all.
     Returns:
         [B] loss, summed over the event; smaller is better.
     Source: Salimans & Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", ICLR 2022,
         arXiv:2202.00512.
     Example:
         >>> x_0, eps, v_hat = jnp.array([[1.0]]), jnp.array([[0.0]]), jnp.array([[0.0]])
-        >>> losses.v_prediction_loss(x_0, eps, v_hat, jnp.log(0.75))  # sigma_t^2
-        Array([0.25], dtype=float32)
+        >>> losses.v_prediction_loss(x_0, eps, v_hat, jnp.array(0.8), jnp.array(0.6))
+        Array([0.36], dtype=float32)
     """
-    return _squared_error(diffusion_process.velocity(x_0, eps, log_alpha_bar_t), v_hat)
+    return _squared_error(angular_velocity(x_0, eps, a_t, sigma_t), v_hat)
 
 
 def bound_weight(log_alpha_bar_s: Array, log_alpha_bar_t: Array, *, log_var: Array) -> Array:
-    """The weight w_t with which the noise-prediction loss stands in the bound, eq. (9).
+    """Computes the weight w_t of the noise-prediction loss in the bound, eq. (9).
 
     With the posterior's variance it is (snr_s / snr_t - 1) / 2.
 
@@ -117,39 +119,39 @@ def bound_weight(log_alpha_bar_s: Array, log_alpha_bar_t: Array, *, log_var: Arr
 
 
 def prior_kl(x_0: Array, log_alpha_bar_T: Array) -> Array:
-    """Prior term L_T of the bound, eq. (7): what the schedule leaves of the data at t = T.
+    """Computes the prior term L_T of the bound, eq. (7): the data's information that is left at t = T.
 
     Args:
-        x_0: [B, ...] data, as they are diffused.
+        x_0: [B, ...] data, on the scale on which they are diffused.
         log_alpha_bar_T: scalar, log abar_T.
     Returns:
-        [B] KL, nats; smaller is better. No parameter changes it, yet without it the sum is no bound.
+        [B] KL, nats; smaller is better. It has no parameters, but without it the sum is not a bound.
     Source: Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, section 3.1.
     Example:
         >>> losses.prior_kl(jnp.array([[1.0, -1.0]]), jnp.log(0.01))
         Array([0.0101], dtype=float32)
     """
     checks.assert_batch_of_events(x_0)
-    mean = diffusion_process.diffuse(x_0, jnp.zeros_like(x_0), log_alpha_bar_T)
+    mean = diffuse(x_0, jnp.zeros_like(x_0), *diffusion_process.signal_and_noise(log_alpha_bar_T))
     log_var = _like(jax.nn.log1mexp(-log_alpha_bar_T), mean)
     return reductions.sum_except_batch(distributions.normal_kl_to_standard(mean, log_var))
 
 
 def denoising_kl(x_0: Array, x0_hat: Array, log_alpha_bar_s: Array, log_alpha_bar_t: Array, *, log_var: Array) -> Array:
-    """Denoising term L_s of the bound, eq. (8): from q(x_s | x_t, x_0) to p(x_s | x_t), for 1 <= s < t.
+    """Computes the denoising term L_s of the bound, eq. (8): from q(x_s | x_t, x_0) to p(x_s | x_t), for 1 <= s < t.
 
-    The two means differ in x_0 and x0_hat alone, so that x_t is not needed.
+    The two means differ only in x_0 and x0_hat, so x_t is not needed.
 
     Args:
         x_0: [B, ...] data.
-        x0_hat: [B, ...] the model's prediction of them from x_t.
+        x0_hat: [B, ...] the model's prediction from x_t.
         log_alpha_bar_s: [B], or a scalar for all.
         log_alpha_bar_t: [B], or a scalar for all.
         log_var: log var_t of the reverse process (5), finite: [B], a scalar for all, or [B, ...]. A fixed one is the
             log of `transition_variance` or of `posterior_variance`.
     Returns:
-        [B] KL, nats; smaller is better. Infinite at s = 0, where the posterior is a point and the term is the
-        decoder's (10); the gradient in x0_hat is finite there too, so that `jnp.where(s == 0, decoder, kl)` is sound.
+        [B] KL, nats; smaller is better. Infinite at s = 0, where the posterior is a point and the decoder's term (10)
+        takes its place; the gradient in x0_hat is finite there too, so `jnp.where(s == 0, decoder, kl)` is sound.
     Source: Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, sections 2 and 3.2.
     Example:
         >>> log_alpha_bar = jnp.log(jnp.array([0.9, 0.8]))
@@ -159,7 +161,7 @@ def denoising_kl(x_0: Array, x0_hat: Array, log_alpha_bar_s: Array, log_alpha_ba
     checks.assert_batch_of_events(x_0)
     chex.assert_equal_shape([x_0, x0_hat])
     chex.assert_type([x_0, x0_hat, log_var], float)
-    # The mean is linear in x_0 and in x_t: a difference of two means is the mean of a difference, and loses no digits.
+    # The mean is linear in x_0 and in x_t: the mean of a difference loses no digits, a difference of means does.
     mean = diffusion_process.posterior_mean(x_0 - x0_hat, jnp.zeros_like(x_0), log_alpha_bar_s, log_alpha_bar_t)
     log_var_q = jnp.log(diffusion_process.posterior_variance(log_alpha_bar_s, log_alpha_bar_t))
     kl = distributions.normal_kl(mean, _like(log_var_q, mean), jnp.zeros_like(mean), _like(log_var, mean))
@@ -167,11 +169,11 @@ def denoising_kl(x_0: Array, x0_hat: Array, log_alpha_bar_s: Array, log_alpha_ba
 
 
 def decoder_normal_nll(x_0: Array, x0_hat: Array, *, log_var: Array) -> Array:
-    """Decoder term L_0 of continuous data, eq. (10): points, and latents.
+    """Computes the decoder term L_0 of continuous data, eq. (10): points and latents.
 
     Args:
         x_0: [B, ...] data, floating.
-        x0_hat: [B, ...] the model's prediction of them from x_1: the mean of p(x_0 | x_1).
+        x0_hat: [B, ...] the model's prediction from x_1: the mean of p(x_0 | x_1).
         log_var: log-variance of p(x_0 | x_1): [B], a scalar for all, or [B, ...].
     Returns:
         [B] negative log-density, nats; smaller is better, and it may be negative.
@@ -184,9 +186,9 @@ def decoder_normal_nll(x_0: Array, x0_hat: Array, *, log_var: Array) -> Array:
 
 
 def discretized_normal_nll(x: Array, x0_hat: Array, *, log_var: Array, levels: int) -> Array:
-    """Decoder term L_0 of integer levels, eq. (10): the mass of a normal in the level's bin, the end bins open.
+    """Computes the decoder term L_0 of integer levels, eq. (10): the mass of a normal in the level's bin.
 
-    For images as they are shipped and for nothing else: latents have no levels.
+    The end bins are open. It applies to images as shipped and to nothing else: latents have no levels.
 
     Args:
         x: [B, ...] integer levels 0..levels-1.
@@ -210,12 +212,12 @@ def discretized_normal_nll(x: Array, x0_hat: Array, *, log_var: Array, levels: i
 
 
 def variational_bound(prior_kl: Array, denoising_kl: Array, decoder_nll: Array, *, num_steps: int) -> Array:
-    """The bound on log p(x_0) from its terms, eq. (6).
+    """Adds up the bound on log p(x_0) from its terms, eq. (6).
 
         log p(x_0) >= -L_T - (T - 1) mean_k L_(t_k - 1) - L_0,    t_k in 2 ... T
 
-    With all T - 1 denoising terms it is their sum; with K of them, whose times are drawn uniformly from 2 ... T, it
-    estimates that sum without bias.
+    With all T - 1 denoising terms the middle part is their sum; with K of them, at times drawn uniformly from 2 ... T,
+    it estimates that sum without bias.
 
     Args:
         prior_kl: [B] L_T, nats.
@@ -235,7 +237,9 @@ def variational_bound(prior_kl: Array, denoising_kl: Array, decoder_nll: Array, 
     chex.assert_type([prior_kl, denoising_kl, decoder_nll], float)
     chex.assert_equal_shape_suffix([prior_kl, denoising_kl, decoder_nll], 1)
     if num_steps < 2 or denoising_kl.shape[0] == 0:
-        raise ValueError(f"{denoising_kl.shape[0]} denoising terms of {num_steps} steps: at least 1 and 2 are needed.")
+        raise ValueError(
+            f"the bound needs at least 1 denoising term and 2 steps: got {denoising_kl.shape[0]} and {num_steps}."
+        )
     return -prior_kl - (num_steps - 1) * jnp.mean(denoising_kl, axis=0) - decoder_nll
 
 
@@ -248,4 +252,4 @@ def _squared_error(target: Array, prediction: Array) -> Array:
 
 def _like(value: Array, x: Array) -> Array:
     """`value`, [B], a scalar or [B, ...], in the shape of `x`."""
-    return jnp.broadcast_to(diffusion_process.per_example(value, x), x.shape)
+    return jnp.broadcast_to(per_example(value, x), x.shape)

@@ -1,23 +1,22 @@
 """Latent diffusion (Rombach et al., CVPR 2022, arXiv:2112.10752): a diffusion model of a VAE's latents.
 
-Two players of two stages, in the steps of one run. First the VAE trains; from step S on it rests, and the diffusion
+Two players train in two stages of one run. In the first S steps the VAE trains; then it stays fixed, and the diffusion
 model trains on z ~ q(z|x), scaled by a constant c to unit variance,
 
     c = 1 / sqrt(E z^2 - (E z)^2)                                                                         (1)
 
-over the training data and all entries of z. The moments in (1) are averages over the VAE's last hundred steps or so,
-where its learning rate should be near 0; they rest with it, and are stored with the parameters.
+over the training data and all entries of z. The moments in (1) are averages over about the last hundred steps of the
+VAE, when its learning rate should be near 0; they stay fixed with it and are stored with the parameters.
 
-A sample is z = z' / c of a sample z' of the diffusion model, decoded by the mean of p(x|z). The whole is a VAE with a
-learned prior, so `log_prob` is its bound: that of the diffusion model on log p(z) in that of the VAE on log p(x),
+A sample is z = z' / c for a sample z' of the diffusion model, decoded by the mean of p(x|z). The whole model is a VAE
+with a learned prior, so `log_prob` is its bound: the diffusion model's bound on log p(z) inside the VAE's bound,
 
     log p(x) >= E_q[log p(x|z)] + E_q[log p(c z) + Z log c] + H(q(z|x))                                   (2)
 
-with Z the dimensions of z. Its decoder p(z_0 | z_1) is a density: latents have no levels.
+with Z the dimensions of z. The diffusion model's decoder p(z_0 | z_1) is a density, because latents have no levels.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -26,98 +25,112 @@ from gm_jax.errors import refuse_options
 from gm_jax.losses import vae as losses
 from gm_jax.models.diffusion import Diffusion
 from gm_jax.models.vae import VAE
-from gm_jax.types import Array, Batch, Key, Likelihood, Model, ModelState, Objective, Params
+from gm_jax.ops.levels import nearest_level
+from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params
 
-_MOST_WEIGHT_ON_THE_PAST = 0.99  # of the moments' averages
-
-
-class LatentDiffusion(NamedTuple):
-    """The family's record, and what its two parts add to it.
-
-    Attributes:
-        model: init, the objectives "vae" and "diffusion", sample, and log_prob: the bound (2).
-        scale: model_state -> c.
-        latents: (params, model_state, key, x) -> [B, Z] c z of z ~ q(z|x): what is diffused.
-    """
-
-    model: Model
-    scale: Callable[[ModelState], Array]
-    latents: Callable[[Params, ModelState, Key, Array], Array]
+_LARGEST_WEIGHT_OF_THE_PAST = 0.99  # in the moving averages of the moments
 
 
-def latent_diffusion(autoencoder: VAE, prior: Diffusion, *, levels: int | None, vae_steps: int) -> LatentDiffusion:
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class LatentDiffusion:
     """A diffusion model of the latents of a VAE.
 
-    Args:
-        autoencoder: as `vae.vae` makes it; its bound should be a mean over one latent or a few.
-        prior: as `diffusion.diffusion` makes it, of points of shape (Z,) and without labels.
+    Attributes:
+        autoencoder: its bound should be a mean over one latent or a few.
+        prior: a diffusion model of points of shape (Z,), without labels.
         levels: of the data; None for points.
         vae_steps: S.
     """
-    (vae_objective,), (prior_objective,) = autoencoder.model.objectives, prior.model.objectives
 
-    def init(key: Key, batch: Batch) -> tuple[Params, ModelState]:
+    autoencoder: VAE
+    prior: Diffusion
+    levels: int | None
+    vae_steps: int
+
+    @property
+    def model(self) -> Model:
+        """The record that the train step, evaluation and samplers see."""
+        objectives = (
+            Objective("vae", self.vae_loss, until=self.vae_steps),
+            Objective("diffusion", self.prior_loss, since=self.vae_steps),
+        )
+        return Model(self.init, objectives, self.sample, self.log_prob)
+
+    def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
+        """Initialises both players; the moments of the latents are empty."""
         vae_key, prior_key = jax.random.split(key)
-        params = autoencoder.model.init(vae_key, batch)[0]
-        params |= prior.model.init(prior_key, {"x": jnp.zeros((1, *prior.shape))})[0]
+        params = self.autoencoder.model.init(vae_key, batch)[0]
+        params |= self.prior.init(prior_key, {"x": jnp.zeros((1, *self.prior.shape))})[0]
         zero = jnp.zeros(())
         return params, {"latents": {"mean": zero, "mean_square": zero, "count": zero}}
 
-    def scale(model_state: ModelState) -> Array:
+    def vae_loss(
+        self, params: Params, model_state: ModelState, key: Key, batch: Batch
+    ) -> tuple[Array, tuple[ModelState, Metrics]]:
+        """Evaluates the VAE's own loss, and updates the moments of the latents."""
+        (objective,) = self.autoencoder.model.objectives
+        value, (_, metrics) = objective.loss(params, {}, key, batch)
+        # The same key gives the same preparation of x, and one pass through the encoder serves both.
+        q = jax.lax.stop_gradient(self.autoencoder.encode(params, key, batch["x"]))
+        return value, ({"latents": _updated_moments(model_state["latents"], *q)}, metrics)
+
+    def prior_loss(
+        self, params: Params, model_state: ModelState, key: Key, batch: Batch
+    ) -> tuple[Array, tuple[ModelState, Metrics]]:
+        """Evaluates the diffusion model's loss on scaled latents of the batch."""
+        latent_key, key = jax.random.split(key)
+        z = jax.lax.stop_gradient(self.latents(params, model_state, latent_key, batch["x"]))
+        value, (_, metrics) = self.prior.loss(params, {}, key, {"x": z})
+        return value, (model_state, {**metrics, "scale": self.scale(model_state)})
+
+    def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
+        """Computes the bound (2); its settings are those of both bounds."""
+        vae_key, latent_key, key = jax.random.split(key, 3)
+        # E_q log p(x|z) is the VAE's bound without its prior term; one key gives both the same preparation of x.
+        mean, log_var = self.autoencoder.encode(params, vae_key, x)
+        elbo = self.autoencoder.elbo(params, {}, vae_key, x)
+        reconstruction = elbo.log_prob + losses.normal_kl_to_standard(mean, log_var)
+        entropy = -jnp.sum(_negative_entropy(log_var), axis=-1)
+        prior = self.prior.log_prob(params, {}, key, self._draw_latents(model_state, latent_key, mean, log_var))
+        log_p_z = prior.log_prob + mean.shape[-1] * jnp.log(self.scale(model_state))
+        settings = (*elbo.settings, *prior.settings)
+        return Likelihood(reconstruction + log_p_z + entropy, "lower_bound", elbo.measure, settings)
+
+    def sample(
+        self,
+        params: Params,
+        model_state: ModelState,
+        key: Key,
+        n: int,
+        *,
+        label: Array | None = None,
+        temperature: float | Array | None = None,
+    ) -> Array:
+        """Draws n samples: decoded means, rounded to levels if the data have them."""
+        refuse_options(label=label, temperature=temperature)
+        x = self.autoencoder.decode(params, self.prior.sample(params, {}, key, n) / self.scale(model_state))
+        return x if self.levels is None else nearest_level(x, levels=self.levels)
+
+    def scale(self, model_state: ModelState) -> Array:
+        """Computes the constant c of (1); 1 before the first latents."""
         moments = model_state["latents"]
         variance = moments["mean_square"] - jnp.square(moments["mean"])
         return jnp.where(moments["count"] > 0, jax.lax.rsqrt(jnp.maximum(variance, 1e-12)), 1.0)
 
-    def latents(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+    def latents(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+        """Draws c z [B, Z] for z ~ q(z|x): the data of the diffusion model."""
         prepare_key, noise_key = jax.random.split(key)
-        return drawn(model_state, noise_key, *autoencoder.encode(params, prepare_key, x))
+        return self._draw_latents(model_state, noise_key, *self.autoencoder.encode(params, prepare_key, x))
 
-    def drawn(model_state: ModelState, key: Key, mean: Array, log_var: Array) -> Array:
+    def _draw_latents(self, model_state: ModelState, key: Key, mean: Array, log_var: Array) -> Array:
         eps = jax.random.normal(key, mean.shape, mean.dtype)
-        return scale(model_state) * losses.reparameterize(mean, log_var, eps)
-
-    def vae_loss(params: Params, model_state: ModelState, key: Key, batch: Batch):
-        value, (_, metrics) = vae_objective.loss(params, {}, key, batch)
-        # The same key: the same preparation of x, and one pass through the encoder for both.
-        moments = jax.lax.stop_gradient(autoencoder.encode(params, key, batch["x"]))
-        return value, ({"latents": _averaged(model_state["latents"], *moments)}, metrics)
-
-    def prior_loss(params: Params, model_state: ModelState, key: Key, batch: Batch):
-        latent_key, key = jax.random.split(key)
-        z = jax.lax.stop_gradient(latents(params, model_state, latent_key, batch["x"]))
-        value, (_, metrics) = prior_objective.loss(params, {}, key, {"x": z})
-        return value, (model_state, {**metrics, "scale": scale(model_state)})
-
-    def log_prob(params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
-        vae_key, latent_key, key = jax.random.split(key, 3)
-        # E_q log p(x|z) is what the VAE's own bound is without its own prior. One key, and so one preparation of x.
-        mean, log_var = autoencoder.encode(params, vae_key, x)
-        elbo = autoencoder.elbo(params, {}, vae_key, x)
-        reconstruction = elbo.log_prob + losses.normal_kl_to_standard(mean, log_var)
-        entropy = -jnp.sum(_negative_entropy(log_var), axis=-1)
-        of_latents = prior.model.log_prob(params, {}, key, drawn(model_state, latent_key, mean, log_var))
-        log_p_z = of_latents.log_prob + mean.shape[-1] * jnp.log(scale(model_state))
-        settings = (*elbo.settings, *of_latents.settings)
-        return Likelihood(reconstruction + log_p_z + entropy, "lower_bound", elbo.measure, settings)
-
-    def sample(
-        params: Params, model_state: ModelState, key: Key, n: int, *, label: Array | None = None, temperature=None
-    ) -> Array:
-        refuse_options(label=label, temperature=temperature)
-        x = autoencoder.decode(params, prior.model.sample(params, {}, key, n) / scale(model_state))
-        return x if levels is None else jnp.clip(jnp.round(x), 0, levels - 1).astype(jnp.uint8)
-
-    objectives = (
-        Objective("vae", vae_loss, until=vae_steps),
-        Objective("diffusion", prior_loss, since=vae_steps),
-    )
-    return LatentDiffusion(Model(init, objectives, sample, log_prob), scale, latents)
+        return self.scale(model_state) * losses.reparameterize(mean, log_var, eps)
 
 
-def _averaged(moments: dict[str, Array], mean: Array, log_var: Array) -> dict[str, Array]:
-    """The moments of z over all entries, a batch of q's later: a mean at first, then an average that forgets."""
+def _updated_moments(moments: dict[str, Array], mean: Array, log_var: Array) -> dict[str, Array]:
+    """The moments of z over all entries, one batch later: a mean at first, then an exponential average."""
     count = moments["count"] + 1.0
-    weight = jnp.maximum(1.0 / count, 1.0 - _MOST_WEIGHT_ON_THE_PAST)
+    weight = jnp.maximum(1.0 / count, 1.0 - _LARGEST_WEIGHT_OF_THE_PAST)
     now = {"mean": jnp.mean(mean), "mean_square": jnp.mean(jnp.square(mean) + jnp.exp(log_var))}
     return {name: moments[name] + weight * (value - moments[name]) for name, value in now.items()} | {"count": count}
 

@@ -56,13 +56,19 @@ convolution
     conv                   of images, padded as one likes; its weight gradient is fast on CPU and in a scan
     causal_conv            of sequences, dilated
 
+gaussian_path (x_t = a(t) x_0 + s(t) eps; a GaussianPath gives drift, squared_diffusion, velocity)
+    variance_preserving, sub_variance_preserving, variance_exploding, cosine       score-based SDEs
+    edm, linear, trigonometric                     EDM, flow matching, the arc of v
+
+predictions (the parts of x_t that a network predicts, from the factors a_t and s_t)
+    diffuse                                        a sample of q(x_t | x_0)
+    prediction_from_x0, _eps, _v, _score           any of them -> the pair (x_0, eps): a Prediction
+    angular_velocity, score, log_snr               v and score of such a pair; log of a_t^2 / s_t^2
+    per_example                                    [B] values shaped for [B, ...] data
+
 diffusion_process (time counts from 1; abar_0 = 1)
     linear_schedule, cosine_schedule, schedule_from_betas      log abar_t of t = 0 ... T: a Schedule
-    signal_and_noise, log_snr                      sqrt(abar_t) and sqrt(1 - abar_t), log of their squares' ratio
-    diffuse                                        a sample of q(x_t | x_0)
+    signal_and_noise                               sqrt(abar_t) and sqrt(1 - abar_t)
     transition_mean, transition_variance           q(x_t | x_s) for s < t
     posterior_mean, posterior_variance             q(x_s | x_t, x_0) for s < t
-    prediction_from_x0, _eps, _v, _score           what any of them says of x_0 and eps: a Prediction
-    velocity, score                                v and score of such a pair
-    per_example                                    [B] values beside [B, ...] data
 """

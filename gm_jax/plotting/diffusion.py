@@ -1,29 +1,105 @@
-"""The chains of a diffusion model as pictures: data into noise, noise into data, and what samples owe to the steps."""
+"""The chains of a diffusion model as pictures: data into noise, noise into data, and samples by the number of steps."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gm_jax.models.diffusion import Diffusion, ddim
+from gm_jax.models.diffusion import Diffusion
 from gm_jax.ops import diffusion_process
+from gm_jax.samplers.diffusion import ddim
 from gm_jax.types import Array, Key, ModelState, Params
 
-NUM_STEPS = (10, 20, 50, 100)  # of the picture, and T
-WEIGHTS = (-1.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # of guidance, in the picture; -1 is the model of no class
+NUM_STEPS = (10, 20, 50, 100)  # rows of `samples_by_steps`; T follows
+WEIGHTS = (-1.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # rows of `guidance`; -1 is the unconditional model
+
+
+def grids(model: Diffusion) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
+    """Lists the pictures of an image model: functions (params, model_state, key, x) -> [rows, columns, *shape].
+
+    Args:
+        model: a model of images; for other data there are no pictures.
+    Returns:
+        `forward_chain`, `reverse_chain` and `samples_by_steps` by name; for models with labels also `classes` and
+        `guidance`.
+    """
+    if len(model.shape) != 3:
+        return {}
+    pictures = [forward_chain, reverse_chain, samples_by_steps]
+    if model.num_classes is not None:
+        pictures += [classes, guidance]
+    return {picture.__name__: partial(picture, model) for picture in pictures}
+
+
+def forward_chain(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+    """Draws a row for each of the first ten x: data becoming noise from left to right."""
+    times = jnp.asarray(chain_times(model.schedule.num_steps, 10))
+    return model.space.to_data(diffuse_along(model, key, x[:10], times))
+
+
+def reverse_chain(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+    """Draws two rows for each of five samples, from noise to data: x_t above, the predicted x_0 below."""
+    num_steps = model.schedule.num_steps
+    chain = model.trajectory(params, model_state, key, 5)
+    visited = len(chain.x_t)
+    # The visited time nearest to each of the times; the last picture is the sample.
+    steps = visited - np.rint(chain_times(num_steps, 10)[:0:-1] * (visited / num_steps)).astype(np.int32)
+    steps = np.clip(steps, 0, visited - 1)
+    x_t = jnp.concatenate([chain.x_t[steps], chain.x_0[None]])
+    x0_hat = jnp.concatenate([chain.x0_hat[steps], chain.x_0[None]])
+    rows = jnp.stack([x_t, x0_hat], axis=2)  # [10, 5, 2, ...]
+    return model.space.to_data(jnp.moveaxis(rows, 0, 2).reshape(10, 10, *model.shape))
+
+
+def samples_by_steps(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+    """Draws samples from the same ten x_T in every row, by DDIM with 10, 20, 50, 100 and T steps."""
+    num_steps = model.schedule.num_steps
+
+    def row(count: int) -> Array:
+        by_ddim = dataclasses.replace(model, sampler=ddim(model.schedule, count))
+        return by_ddim.sample(params, model_state, key, 10)
+
+    return jnp.stack([row(count) for count in (*(n for n in NUM_STEPS if n < num_steps), num_steps)])
+
+
+def classes(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+    """Draws a row of ten samples for each class."""
+    label = jnp.repeat(jnp.arange(model.num_classes), 10)
+    samples = model.sample(params, model_state, key, len(label), label=label)
+    return samples.reshape(-1, 10, *model.shape)
+
+
+def guidance(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+    """Draws a sample of each class from the same x_T in every row, guided by each of WEIGHTS from top to bottom."""
+    label = jnp.arange(model.num_classes)
+
+    def row(weight: Array) -> Array:
+        guided = dataclasses.replace(model, guidance=weight)
+        return guided.sample(params, model_state, key, len(label), label=label)
+
+    return jax.vmap(row)(jnp.asarray(WEIGHTS))
 
 
 def chain_times(num_steps: int, num_times: int) -> np.ndarray:
-    """Times from 0 to T, both included, for a picture: by their square roots, as most is seen to happen early."""
+    """Lists times from 0 to T, both included, dense near the data, because most changes are visible early.
+
+    Args:
+        num_steps: T.
+        num_times: how many.
+    Returns:
+        [num_times] int32, rising.
+    """
     return np.rint(num_steps * np.linspace(0.0, 1.0, num_times) ** 2).astype(np.int32)
 
 
 def diffuse_along(model: Diffusion, key: Key, x: Array, times: Array) -> Array:
-    """One chain of q(x_t | x_(t-1)) from each of x, seen at some times.
+    """Draws one chain of q(x_t | x_s) from each x, seen at some times.
 
     Args:
-        model: as `diffusion` makes it.
+        model: gives the space and the schedule.
         key: noise.
         x: [B, ...] as the data set ships it.
         times: [N] rising, in 0 ... T.
@@ -41,55 +117,3 @@ def diffuse_along(model: Diffusion, key: Key, x: Array, times: Array) -> Array:
         return x_t, x_t
 
     return jnp.moveaxis(jax.lax.scan(move, x_0, (before, times))[1], 0, 1)
-
-
-def grids(model: Diffusion) -> Mapping[str, Callable]:
-    """Pictures of images: functions (params, model_state, key, x) -> [rows, columns, *shape], as the data set ships it.
-
-    forward_chain: ten of x, each becoming noise from left to right. reverse_chain: five samples, each from noise to
-    data, x_t above and what is predicted of x_0 below. samples_by_steps: the same ten x_T in every row, by DDIM of
-    10, 20, 50, 100 and T steps. Of models with labels also classes: a row of samples for each class; guidance: the
-    same x_T for each class in every row, guided by each of WEIGHTS, from top to bottom.
-
-    Args:
-        model: as `diffusion` makes it; of anything but images there are no grids.
-    """
-    num_steps, to_data = model.schedule.num_steps, model.space.to_data
-    times = chain_times(num_steps, 10)
-
-    def forward_chain(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        return to_data(diffuse_along(model, key, x[:10], jnp.asarray(times)))
-
-    def reverse_chain(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        chain = model.trajectory(params, model_state, key, 5)
-        visited = len(chain.x_t)
-        # The visited time nearest to each of the times, the last of which is the sample itself.
-        steps = visited - np.rint(times[:0:-1] * (visited / num_steps)).astype(np.int32)
-        steps = np.clip(steps, 0, visited - 1)
-        x_t = jnp.concatenate([chain.x_t[steps], chain.x_0[None]])
-        x0_hat = jnp.concatenate([chain.x0_hat[steps], chain.x_0[None]])
-        rows = jnp.stack([x_t, x0_hat], axis=2)  # [10, 5, 2, ...]
-        return to_data(jnp.moveaxis(rows, 0, 2).reshape(10, 10, *model.shape))
-
-    def samples_by_steps(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        counts = [count for count in NUM_STEPS if count < num_steps] + [num_steps]
-        rows = [model.sample(params, model_state, key, 10, sampler=ddim(model.schedule, n)) for n in counts]
-        return jnp.stack(rows)
-
-    def classes(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        label = jnp.repeat(jnp.arange(model.num_classes), 10)
-        samples = model.sample(params, model_state, key, len(label), label=label)
-        return samples.reshape(-1, 10, *model.shape)
-
-    def guidance(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        label = jnp.arange(model.num_classes)
-
-        def row(weight: Array) -> Array:
-            return model.sample(params, model_state, key, len(label), label=label, guidance=weight)
-
-        return jax.vmap(row)(jnp.asarray(WEIGHTS))
-
-    if len(model.shape) != 3:
-        return {}
-    named = {"forward_chain": forward_chain, "reverse_chain": reverse_chain, "samples_by_steps": samples_by_steps}
-    return named if model.num_classes is None else {**named, "classes": classes, "guidance": guidance}

@@ -1,21 +1,21 @@
-"""Samplers of diffusion models: one step function each, and the one loop that takes it through the times.
+"""Samplers of diffusion models: one function a step, and the one loop that takes it through the times.
 
-Notation: that of `ops.diffusion_process`: times t = 1 ... T counted from 1, t = 0 the data, s < t the next time to be
-visited; x0_hat and eps_hat a model's prediction from x_t; z standard normal noise.
+Notation as in `ops.diffusion_process`: times t = 1 ... T counted from 1, t = 0 the data, s < t the next time to visit;
+x0_hat and eps_hat are a model's prediction from x_t, z is standard normal noise.
 
-    ancestral:  x_s = mu_ts(x_t, x0_hat) + sqrt(var_ts) z,    var_ts one of beta_ts, beta~_ts;  z = 0 if s = 0    (1)
+    ancestral:  x_s = mu_ts(x_t, x0_hat) + sqrt(var_ts) z,    var_ts = beta_ts or beta~_ts;  z = 0 if s = 0       (1)
     DDIM:       x_s = a_s x0_hat + sqrt(sigma_s^2 - eta^2 beta~_ts) eps_hat + eta sqrt(beta~_ts) z                (2)
     guidance:   (1 + w) eps(x_t, c) - w eps(x_t)                                                                  (3)
 
-The loop visits any falling times t_1 > t_2 > ... > t_N >= 1 and then 0. The time after t_i is t_(i+1), read off the
-given times and never computed from a stride, and every coefficient is of that very pair. (2) with eta = 1 is (1) with
-beta~_ts; with eta = 0 nothing is drawn, and x_T determines x_0.
+The loop visits any falling times t_1 > t_2 > ... > t_N >= 1 and then 0. It reads the time after t_i, t_(i+1), from the
+given times and never computes it from a stride; all coefficients belong to that pair. (2) with eta = 1 is (1) with
+beta~_ts; with eta = 0 no noise is drawn, and x_T determines x_0.
 
-A model takes part as `predict_fn`, which says what it predicts as a whole (`ops.diffusion_process.Prediction`),
-whatever its network is trained to predict:
+A model takes part as `predict_fn`, which returns a `Prediction` of both data and noise, independent of what its network
+is trained to predict:
 
     def predict_fn(x_t, t):
-        return diffusion_process.prediction_from_eps(x_t, network(x_t, t), schedule.at(t))
+        return predictions.prediction_from_eps(x_t, network(x_t, t), schedule.signal(t), schedule.noise(t))
 
     x_0 = sample(partial(ddim_step, eta=0.0), predict_fn, schedule, key, x_T, trailing_times(T, 50), clip=(-1, 1))
 
@@ -23,6 +23,7 @@ The noise of the step from t is drawn with `fold_in(key, t)`, a function of the 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import chex
@@ -31,22 +32,35 @@ import jax.numpy as jnp
 import numpy as np
 
 from gm_jax.ops import diffusion_process
-from gm_jax.ops.diffusion_process import Prediction, Schedule
+from gm_jax.ops.diffusion_process import Schedule
+from gm_jax.ops.predictions import Prediction, diffuse, per_example, prediction_from_x0
 from gm_jax.types import Array, Key
 
-# (x_t [B, ...], t [B] int32) -> what the model says of it
+# (x_t [B, ...], t [B] int32) -> the model's prediction of data and noise
 PredictFn = Callable[[Array, Array], Prediction]
 # (key, x_t [B, ...], prediction, log abar_s, log abar_t, scalars) -> x_s [B, ...]
 StepFn = Callable[[Key, Array, Prediction, Array, Array], Array]
 
 
+class Sampler(NamedTuple):
+    """How samples are drawn.
+
+    Attributes:
+        step_fn: a step of this module, its settings bound.
+        times: the times to visit, falling, in 1 ... T.
+    """
+
+    step_fn: StepFn
+    times: np.ndarray
+
+
 class Trajectory(NamedTuple):
-    """What a sampler went through, the N visited times first.
+    """The states of a sampler at the N visited times.
 
     Attributes:
         x_0: [B, ...] the samples.
         x_t: [N, B, ...] where each step began; x_T first.
-        x0_hat: [N, B, ...] what was predicted there of x_0, clipped if the sampler clips.
+        x0_hat: [N, B, ...] the prediction of x_0 there, clipped if the sampler clips.
     """
 
     x_0: Array
@@ -63,26 +77,26 @@ def ancestral_step(
     *,
     variance_fn: Callable[[Array, Array], Array],
 ) -> Array:
-    """A draw of p(x_s | x_t), eq. (1); the mean itself if s = 0.
+    """Draws a sample of p(x_s | x_t), eq. (1); returns the mean itself if s = 0.
 
     Args:
         key: noise.
         x_t: [B, ...].
-        prediction: what the model says of `x_t`.
-        log_alpha_bar_s: [B], or a scalar for all; at the time to go to.
+        prediction: the model's, from `x_t`.
+        log_alpha_bar_s: [B], or a scalar for all; at the next time.
         log_alpha_bar_t: [B], or a scalar for all.
         variance_fn: (log abar_s, log abar_t) -> var_ts: `diffusion_process.transition_variance` is beta,
             `diffusion_process.posterior_variance` is beta~.
     Returns:
         [B, ...] x_s.
     Raises:
-        AssertionError: shapes do not fit or an array is not floating (at trace time).
+        AssertionError: shapes do not fit or an array is not floating.
     Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239, algorithm 2.
     """
     mean = diffusion_process.posterior_mean(prediction.x_0, x_t, log_alpha_bar_s, log_alpha_bar_t)
     variance = variance_fn(log_alpha_bar_s, log_alpha_bar_t)
     std = jnp.sqrt(jnp.where(log_alpha_bar_s < 0, variance, 0.0))
-    return mean + diffusion_process.per_example(std, x_t) * jax.random.normal(key, x_t.shape, x_t.dtype)
+    return mean + per_example(std, x_t) * jax.random.normal(key, x_t.shape, x_t.dtype)
 
 
 def ddim_step(
@@ -94,19 +108,19 @@ def ddim_step(
     *,
     eta: float,
 ) -> Array:
-    """A step of DDIM, eq. (2).
+    """Takes a step of DDIM, eq. (2).
 
     Args:
         key: noise; unused if eta = 0.
-        x_t: [B, ...]; it enters through the prediction alone, and gives the shape.
-        prediction: what the model says of `x_t`.
-        log_alpha_bar_s: [B], or a scalar for all; at the time to go to.
+        x_t: [B, ...]; only its shape is used, because the prediction contains the rest.
+        prediction: the model's, from `x_t`.
+        log_alpha_bar_s: [B], or a scalar for all; at the next time.
         log_alpha_bar_t: [B], or a scalar for all.
-        eta: how much noise, from 0, none at all, to 1, the posterior's.
+        eta: the share of new noise, from 0 (none) to 1 (the posterior's standard deviation).
     Returns:
         [B, ...] x_s.
     Raises:
-        AssertionError: shapes do not fit or an array is not floating (at trace time).
+        AssertionError: shapes do not fit or an array is not floating.
         ValueError: `eta` is not from 0 to 1.
     Source: Song, Meng & Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502, eqs. 12 and 16.
     """
@@ -114,14 +128,26 @@ def ddim_step(
         raise ValueError(f"eta must be from 0 to 1: got {eta}.")
     chex.assert_equal_shape([x_t, *prediction])
     if eta == 0.0:
-        return diffusion_process.diffuse(*prediction, log_alpha_bar_s)
-    # sigma_s^2 - eta^2 beta~_ts = sigma_s^2 (1 - fresh): x_s is x_0 and noise at time s, part of which is new.
+        return diffuse(*prediction, *diffusion_process.signal_and_noise(log_alpha_bar_s))
+    # sigma_s^2 - eta^2 beta~_ts = sigma_s^2 (1 - fresh): part of the noise at time s is new.
     beta = diffusion_process.transition_variance(log_alpha_bar_s, log_alpha_bar_t)
     fresh = eta**2 * beta / -jnp.expm1(log_alpha_bar_t)
     kept = jnp.maximum(1.0 - fresh, 0.0)
     z = jax.random.normal(key, x_t.shape, x_t.dtype)
-    kept, fresh = (diffusion_process.per_example(jnp.sqrt(part), x_t) for part in (kept, fresh))
-    return diffusion_process.diffuse(prediction.x_0, kept * prediction.eps + fresh * z, log_alpha_bar_s)
+    kept, fresh = (per_example(jnp.sqrt(part), x_t) for part in (kept, fresh))
+    eps = kept * prediction.eps + fresh * z
+    return diffuse(prediction.x_0, eps, *diffusion_process.signal_and_noise(log_alpha_bar_s))
+
+
+def ancestral(schedule: Schedule, num_steps: int, *, variance_fn: Callable[[Array, Array], Array]) -> Sampler:
+    """Makes the sampler of DDPM, at `num_steps` of the T times, evenly spaced; `variance_fn` as in `ancestral_step`."""
+    step_fn = partial(ancestral_step, variance_fn=variance_fn)
+    return Sampler(step_fn, trailing_times(schedule.num_steps, num_steps))
+
+
+def ddim(schedule: Schedule, num_steps: int, *, eta: float = 0.0) -> Sampler:
+    """Makes the sampler of DDIM, at `num_steps` of the T times, evenly spaced; `eta` as in `ddim_step`."""
+    return Sampler(partial(ddim_step, eta=eta), trailing_times(schedule.num_steps, num_steps))
 
 
 def sample(
@@ -134,23 +160,22 @@ def sample(
     *,
     clip: tuple[float, float] | None,
 ) -> Array:
-    """Samples x_0 from x_T, by one step and one prediction a time.
+    """Samples x_0 from x_T, with one prediction and one step for each time.
 
     Args:
         step_fn: `partial(ancestral_step, variance_fn=...)` or `partial(ddim_step, eta=...)`.
         predict_fn: (x_t [B, ...], t [B] int32) -> Prediction.
         schedule: of T steps.
         key: the step from t draws with `fold_in(key, t)`.
-        x_T: [B, ...] where the first step begins: standard normal noise if the first time is T, and data diffused to
-            that time if it is an earlier one.
-        times: t_1 > t_2 > ... > t_N, each in 1 ... T; what `trailing_times` and its neighbours give. After t_N comes 0.
-        clip: the range of the data, to which each predicted x_0 is cut, and eps made to fit it again; None leaves the
-            prediction as it is. The two are different samplers: with a network trained on images in [-1, 1], and noise
-            prediction's large errors in x_0 at large t, clipping is part of the method.
+        x_T: [B, ...] the state at the first time: standard normal noise if that is T, otherwise data diffused to it.
+        times: t_1 > t_2 > ... > t_N, each in 1 ... T, for example `trailing_times`. After t_N comes 0.
+        clip: the range of the data. Each predicted x_0 is clipped to it, and eps adapted to the clipped x_0; None
+            leaves predictions unchanged. The two are different samplers: for images, whose x_0 is predicted with large
+            errors from eps at large t, clipping is part of the method.
     Returns:
         [B, ...] x_0, in the dtype of `x_T`.
     Raises:
-        AssertionError: shapes do not fit or `x_T` is not floating (at trace time).
+        AssertionError: shapes do not fit or `x_T` is not floating.
         ValueError: the times do not fall, or leave 1 ... T.
     """
     return _reverse(step_fn, predict_fn, schedule, key, x_T, times, clip=clip, keep=False)[0]
@@ -166,7 +191,7 @@ def sample_trajectory(
     *,
     clip: tuple[float, float] | None,
 ) -> Trajectory:
-    """The same samples as `sample`, and the way to them: for pictures, as it keeps 2 N arrays of the samples' size.
+    """Draws the same samples as `sample` and keeps every state: for pictures, because it keeps 2 N times the memory.
 
     Args:
         step_fn: as in `sample`.
@@ -186,23 +211,8 @@ def sample_trajectory(
     return Trajectory(x_0, x_t, x0_hat)
 
 
-def uniform_times(num_steps: int, num_times: int) -> np.ndarray:
-    """N times at equal distances from T down to 1, both included.
-
-    Args:
-        num_steps: T.
-        num_times: N, at most T.
-    Returns:
-        [N] int32, falling.
-    Raises:
-        ValueError: `num_times` is not in 1 ... T.
-    """
-    _check_num_times(num_steps, num_times)
-    return np.rint(np.linspace(num_steps, 1, num_times)).astype(np.int32)
-
-
 def trailing_times(num_steps: int, num_times: int) -> np.ndarray:
-    """N times at equal distances from T down to T / N: steps of one length, the last one to 0 included.
+    """Lists N times at equal distances from T down to T / N, so that all steps have one length, the last one included.
 
     Args:
         num_steps: T.
@@ -215,61 +225,31 @@ def trailing_times(num_steps: int, num_times: int) -> np.ndarray:
         among them: Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024,
         arXiv:2305.08891.
     """
-    _check_num_times(num_steps, num_times)
+    if not 1 <= num_times <= num_steps:
+        raise ValueError(f"num_times must be in 1 ... {num_steps}: got {num_times}.")
     return np.rint(np.arange(num_times, 0, -1) * (num_steps / num_times)).astype(np.int32)
 
 
-def quadratic_times(num_steps: int, num_times: int) -> np.ndarray:
-    """N times from T down to 1, both included, whose square roots are at equal distances: most of them near the data.
-
-    Args:
-        num_steps: T.
-        num_times: N, at most T.
-    Returns:
-        [N] int32, falling; where the roots would meet within one time, the next free one is taken.
-    Raises:
-        ValueError: `num_times` is not in 1 ... T.
-    Source: Song, Meng & Ermon, ICLR 2021, arXiv:2010.02502, appendix D.
-    """
-    _check_num_times(num_steps, num_times)
-    squares = np.rint(np.square(np.linspace(np.sqrt(num_steps), 1.0, num_times)))
-    return np.maximum(squares, np.arange(num_times, 0, -1)).astype(np.int32)
-
-
 def classifier_free_guidance(conditional: Array, unconditional: Array, *, weight: float | Array) -> Array:
-    """Classifier-free guidance by the paper's weight w, eq. (3).
+    """Combines two predictions by classifier-free guidance with the paper's weight w, eq. (3).
 
-    It holds for eps, x_0, v and score alike, as long as both predictions are of the same x_t and kind.
+    It applies to eps, x_0, v and score alike, if both predictions are from the same x_t and of the same kind. Other
+    libraries call 1 + w the guidance scale.
 
     Args:
         conditional: [B, ...] prediction given the class.
-        unconditional: [B, ...] prediction given none.
+        unconditional: [B, ...] prediction given no class.
         weight: w; 0 is the conditional model, -1 the unconditional one.
     Returns:
         [B, ...] (1 + w) conditional - w unconditional.
     Raises:
-        AssertionError: shapes differ or an array is not floating (at trace time).
+        AssertionError: shapes differ or an array is not floating.
     Source: Ho & Salimans, "Classifier-Free Diffusion Guidance", arXiv:2207.12598, eq. 6.
     """
     chex.assert_equal_shape([conditional, unconditional])
     chex.assert_type([conditional, unconditional], float)
     # In this form w = 0 is the conditional prediction bit for bit.
     return conditional + weight * (conditional - unconditional)
-
-
-def classifier_free_guidance_by_scale(conditional: Array, unconditional: Array, *, scale: float | Array) -> Array:
-    """The same by what other libraries call the guidance scale, 1 + w.
-
-    Args:
-        conditional: [B, ...] prediction given the class.
-        unconditional: [B, ...] prediction given none.
-        scale: 1 + w; 1 is the conditional model, 0 the unconditional one.
-    Returns:
-        [B, ...] unconditional + scale (conditional - unconditional).
-    Raises:
-        AssertionError: shapes differ or an array is not floating (at trace time).
-    """
-    return classifier_free_guidance(conditional, unconditional, weight=scale - 1.0)
 
 
 def _reverse(
@@ -283,7 +263,7 @@ def _reverse(
     clip: tuple[float, float] | None,
     keep: bool,
 ) -> tuple[Array, tuple[Array, Array] | None]:
-    """x_0, and where `keep` is set every x_t and predicted x_0 on the way."""
+    """x_0 and, if `keep` is set, every x_t and predicted x_0 on the way."""
     chex.assert_type(x_T, float)
     times = _checked_times(times, schedule.num_steps)
     # Rounded to the dtype of x only here, so that the loop carries one dtype.
@@ -295,7 +275,7 @@ def _reverse(
         prediction = predict_fn(x_t, jnp.full(x_t.shape[:1], t))
         if clip is not None:
             x0_hat = jnp.clip(prediction.x_0, *clip)
-            prediction = diffusion_process.prediction_from_x0(x_t, x0_hat, log_alpha_bar_t)
+            prediction = prediction_from_x0(x_t, x0_hat, *diffusion_process.signal_and_noise(log_alpha_bar_t))
         x_s = step_fn(jax.random.fold_in(key, t), x_t, prediction, log_alpha_bar_s, log_alpha_bar_t)
         return x_s.astype(x_t.dtype), (x_t, prediction.x_0) if keep else None
 
@@ -309,8 +289,3 @@ def _checked_times(times: Sequence[int] | np.ndarray, num_steps: int) -> np.ndar
     if np.any(np.diff(times) >= 0) or times[0] > num_steps or times[-1] < 1:
         raise ValueError(f"times must fall from at most {num_steps} to at least 1: got {times}.")
     return times.astype(np.int32)
-
-
-def _check_num_times(num_steps: int, num_times: int) -> None:
-    if not 1 <= num_times <= num_steps:
-        raise ValueError(f"{num_times} times cannot be chosen among 1 ... {num_steps}.")

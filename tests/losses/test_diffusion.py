@@ -7,9 +7,10 @@ import pytest
 from scipy import stats
 
 from gm_jax.losses import diffusion
-from gm_jax.ops import diffusion_process, distributions
+from gm_jax.ops import diffusion_process, distributions, predictions
 
 RNG = np.random.default_rng(0)
+factors = diffusion_process.signal_and_noise
 T = 50
 VARIANCES = {"beta": diffusion_process.transition_variance, "beta~": diffusion_process.posterior_variance}
 each_variance = pytest.mark.parametrize("variance_fn", VARIANCES.values(), ids=VARIANCES)
@@ -35,21 +36,21 @@ def test_the_noise_prediction_loss_is_the_squared_error_summed_over_the_event():
     np.testing.assert_allclose(diffusion.x0_prediction_loss(eps, eps_hat), expected, rtol=1e-5)
 
 
-def test_the_three_forms_are_one_loss_but_for_their_weights(x64):
+def test_the_three_losses_differ_only_by_their_weights(x64):
     t = jnp.array([1, 7, T])
     log_alpha_bar_t = schedule64().at(t)
     x_0, eps, eps_hat = normal(3, 4), normal(3, 4), normal(3, 4)
-    x_t = diffusion_process.diffuse(x_0, eps, log_alpha_bar_t)
-    prediction = diffusion_process.prediction_from_eps(x_t, eps_hat, log_alpha_bar_t)
-    v_hat = diffusion_process.velocity(*prediction, log_alpha_bar_t)
+    x_t = predictions.diffuse(x_0, eps, *factors(log_alpha_bar_t))
+    prediction = predictions.prediction_from_eps(x_t, eps_hat, *factors(log_alpha_bar_t))
+    v_hat = predictions.angular_velocity(*prediction, *factors(log_alpha_bar_t))
     expected = diffusion.noise_prediction_loss(eps, eps_hat)
-    snr = jnp.exp(diffusion_process.log_snr(log_alpha_bar_t))
+    snr = jnp.exp(predictions.log_snr(*factors(log_alpha_bar_t)))
     np.testing.assert_allclose(snr * diffusion.x0_prediction_loss(x_0, prediction.x_0), expected, rtol=1e-10)
-    v_loss = diffusion.v_prediction_loss(x_0, eps, v_hat, log_alpha_bar_t)
+    v_loss = diffusion.v_prediction_loss(x_0, eps, v_hat, *factors(log_alpha_bar_t))
     np.testing.assert_allclose(jnp.exp(log_alpha_bar_t) * v_loss, expected, rtol=1e-10)
 
 
-def test_the_bound_s_weight_is_the_paper_s(x64):
+def test_the_weight_in_the_bound_is_that_of_the_paper(x64):
     # Ho et al., section 3.2: beta^2 / (2 sigma^2 alpha (1 - alpha_bar)).
     alpha_bar = np.exp(schedule64().log_alpha_bar)
     alpha, variance = alpha_bar[1:] / alpha_bar[:-1], RNG.uniform(0.1, 1.0, size=T)
@@ -59,20 +60,20 @@ def test_the_bound_s_weight_is_the_paper_s(x64):
     np.testing.assert_allclose(weight, expected, rtol=1e-10)
 
 
-def test_with_the_posterior_s_variance_the_weight_is_half_the_growth_of_the_snr(x64):
+def test_with_the_posterior_variance_the_weight_is_half_the_snr_growth(x64):
     log_alpha_bar_s, log_alpha_bar_t = schedule64().at(jnp.array([1, 3])), schedule64().at(jnp.array([2, 20]))
     log_var = jnp.log(diffusion_process.posterior_variance(log_alpha_bar_s, log_alpha_bar_t))
-    growth = diffusion_process.log_snr(log_alpha_bar_s) - diffusion_process.log_snr(log_alpha_bar_t)
+    growth = predictions.log_snr(*factors(log_alpha_bar_s)) - predictions.log_snr(*factors(log_alpha_bar_t))
     weight = diffusion.bound_weight(log_alpha_bar_s, log_alpha_bar_t, log_var=log_var)
     np.testing.assert_allclose(weight, 0.5 * jnp.expm1(growth), rtol=1e-10)
 
 
 @each_variance
-def test_the_weighted_noise_prediction_loss_is_all_of_the_kl_that_a_prediction_can_change(variance_fn, x64):
+def test_the_weighted_loss_is_the_part_of_the_kl_that_predictions_change(variance_fn, x64):
     s_and_t = schedule64().at(jnp.array([1, 4, 20])), schedule64().at(jnp.array([2, 19, T]))
     x_0, eps, eps_hat = normal(3, 4), normal(3, 4), normal(3, 4)
-    x_t = diffusion_process.diffuse(x_0, eps, s_and_t[1])
-    x0_hat = diffusion_process.prediction_from_eps(x_t, eps_hat, s_and_t[1]).x_0
+    x_t = predictions.diffuse(x_0, eps, *factors(s_and_t[1]))
+    x0_hat = predictions.prediction_from_eps(x_t, eps_hat, *factors(s_and_t[1])).x_0
     log_var = jnp.log(variance_fn(*s_and_t))
     kl = diffusion.denoising_kl(x_0, x0_hat, *s_and_t, log_var=log_var)
     least = diffusion.denoising_kl(x_0, x_0, *s_and_t, log_var=log_var)
@@ -83,7 +84,7 @@ def test_the_weighted_noise_prediction_loss_is_all_of_the_kl_that_a_prediction_c
 # Gaussian data, where every optimum is known.
 
 
-def test_the_best_prediction_of_gaussian_data_minimises_the_loss_and_reaches_the_closed_form(x64):
+def test_the_optimal_prediction_of_gaussian_data_reaches_the_closed_form(x64):
     # x_0 ~ N(m, s^2), eps_hat = slope x_t + bias; the expectation over x_0 and eps by quadrature, exact for squares.
     m, s = 0.7, 0.4
     x_0, eps = (jnp.asarray(a.reshape(-1, 1)) for a in np.meshgrid(m + s * NODES, NODES, indexing="ij"))
@@ -91,7 +92,7 @@ def test_the_best_prediction_of_gaussian_data_minimises_the_loss_and_reaches_the
 
     @jax.jit
     def expected_loss(slope_and_bias, log_alpha_bar_t):
-        x_t = diffusion_process.diffuse(x_0, eps, log_alpha_bar_t)
+        x_t = predictions.diffuse(x_0, eps, *factors(log_alpha_bar_t))
         eps_hat = slope_and_bias[0] * x_t + slope_and_bias[1]
         return weights @ diffusion.noise_prediction_loss(eps, eps_hat)
 
@@ -107,7 +108,7 @@ def test_the_best_prediction_of_gaussian_data_minimises_the_loss_and_reaches_the
         assert np.all(np.linalg.eigvalsh(hessian) > 0)
 
 
-def test_the_loss_of_the_best_prediction_is_its_mean_over_samples():
+def test_the_closed_form_loss_is_the_mean_over_samples():
     m, s, draws = 0.7, 0.4, 20_000
     x_0_key, eps_key = jax.random.split(jax.random.key(0))
     x_0 = m + s * jax.random.normal(x_0_key, (draws, 1))
@@ -115,7 +116,7 @@ def test_the_loss_of_the_best_prediction_is_its_mean_over_samples():
     log_alpha_bar_t = diffusion_process.linear_schedule(T).at(10)
     a_t, sigma_t = diffusion_process.signal_and_noise(log_alpha_bar_t)
     variance = a_t**2 * s**2 + sigma_t**2
-    x_t = diffusion_process.diffuse(x_0, eps, log_alpha_bar_t)
+    x_t = predictions.diffuse(x_0, eps, *factors(log_alpha_bar_t))
     loss = np.asarray(diffusion.noise_prediction_loss(eps, sigma_t * (x_t - a_t * m) / variance), np.float64)
     assert abs(loss.mean() - a_t**2 * s**2 / variance) < 3 * loss.std() / np.sqrt(draws)
 
@@ -136,7 +137,7 @@ def exact_bound(x_0, m, s, times, prior_kl):
         log_var = jnp.log(diffusion_process.posterior_variance(*s_and_t) + slope**2 * x_0_variance)
         total = 0.0
         for eps, weight in zip(NODES, WEIGHTS, strict=True):
-            x_t = diffusion_process.diffuse(x_0, jnp.full_like(x_0, eps), s_and_t[1])
+            x_t = predictions.diffuse(x_0, jnp.full_like(x_0, eps), *factors(s_and_t[1]))
             x0_hat = m + a_t * s**2 / variance * (x_t - a_t * m)
             total += weight * term_fn(x0_hat, log_var, *s_and_t)
         return total
@@ -155,7 +156,7 @@ def exact_bound(x_0, m, s, times, prior_kl):
 
 
 @pytest.mark.parametrize("times", [range(T, 0, -1), (T, 31, 30, 7, 2)], ids=["all", "skipped"])
-def test_with_the_exact_reverse_process_the_bound_is_log_p_of_every_x_0(times, x64):
+def test_with_the_exact_reverse_process_the_bound_is_log_p(times, x64):
     m, s = 0.3, 0.6
     x_0 = jnp.array([[-4.0], [-0.2], [0.3], [1.1], [5.0]])
     a_T, sigma_T = diffusion_process.signal_and_noise(schedule64().at(T))
@@ -166,7 +167,7 @@ def test_with_the_exact_reverse_process_the_bound_is_log_p_of_every_x_0(times, x
     np.testing.assert_allclose(bound, stats.norm.logpdf(x_0[:, 0], m, s), rtol=0, atol=1e-10)
 
 
-def test_standard_normal_data_need_the_variance_of_the_step_and_no_other_prior(x64):
+def test_the_transition_variance_is_exact_for_standard_normal_data(x64):
     x_0 = jnp.array([[-4.0], [0.0], [1.3]])
     bound, kls, decoder_nll = exact_bound(x_0, 0.0, 1.0, range(T, 0, -1), diffusion.prior_kl(x_0, schedule64().at(T)))
     np.testing.assert_allclose(bound, stats.norm.logpdf(x_0[:, 0]), rtol=0, atol=1e-10)
@@ -177,7 +178,7 @@ def test_standard_normal_data_need_the_variance_of_the_step_and_no_other_prior(x
         log_var = jnp.log(diffusion_process.transition_variance(*s_and_t))
         total = 0.0
         for eps, weight in zip(NODES, WEIGHTS, strict=True):
-            x_t = diffusion_process.diffuse(x_0, jnp.full_like(x_0, eps), s_and_t[1])
+            x_t = predictions.diffuse(x_0, jnp.full_like(x_0, eps), *factors(s_and_t[1]))
             x0_hat = jnp.exp(0.5 * s_and_t[1]) * x_t
             term = diffusion.denoising_kl(x_0, x0_hat, *s_and_t, log_var=log_var)
             total += weight * (diffusion.decoder_normal_nll(x_0, x0_hat, log_var=log_var) if t == 1 else term)
@@ -187,7 +188,7 @@ def test_standard_normal_data_need_the_variance_of_the_step_and_no_other_prior(x
     np.testing.assert_allclose(by_the_step(1), decoder_nll, rtol=1e-9)
 
 
-def test_data_at_a_single_point_need_the_variance_of_the_posterior(x64):
+def test_the_posterior_variance_is_exact_for_data_at_a_point(x64):
     s_and_t = schedule64().at(jnp.array([1, 7])), schedule64().at(jnp.array([2, 30]))
     x_0 = normal(2, 3)
     least = diffusion.denoising_kl(x_0, x_0, *s_and_t, log_var=jnp.log(VARIANCES["beta~"](*s_and_t)))
@@ -210,7 +211,7 @@ def test_a_wrong_prediction_or_variance_lowers_the_bound(x64):
 
 
 @each_variance
-def test_the_denoising_kl_is_that_of_the_two_means_whatever_x_t(variance_fn, x64):
+def test_the_denoising_kl_does_not_depend_on_x_t(variance_fn, x64):
     s_and_t = schedule64().at(jnp.array([1, 4, 20])), schedule64().at(jnp.array([2, 19, T]))
     x_0, x0_hat, x_t = normal(3, 4), normal(3, 4), normal(3, 4)
     mean_q, mean_p = (diffusion_process.posterior_mean(x, x_t, *s_and_t) for x in (x_0, x0_hat))
@@ -220,7 +221,7 @@ def test_the_denoising_kl_is_that_of_the_two_means_whatever_x_t(variance_fn, x64
     np.testing.assert_allclose(kl, expected, rtol=1e-9)
 
 
-def test_the_prior_kl_is_the_float64_closed_form_even_where_almost_nothing_is_left():
+def test_the_prior_kl_keeps_its_digits_with_almost_no_signal():
     x_0 = normal(3, 4)
     for log_alpha_bar in (-0.5, -10.0, -20.0):
         alpha_bar = np.exp(np.float64(log_alpha_bar))
@@ -230,7 +231,7 @@ def test_the_prior_kl_is_the_float64_closed_form_even_where_almost_nothing_is_le
     np.testing.assert_array_equal(diffusion.prior_kl(x_0, jnp.float32(-np.inf)), np.zeros(3))
 
 
-def test_the_decoder_of_points_is_scipy_s_density():
+def test_the_decoder_of_points_is_a_scipy_density():
     x_0, x0_hat, log_var = normal(3, 4), normal(3, 4), normal(3)
     expected = -stats.norm.logpdf(x_0, x0_hat, np.exp(0.5 * np.asarray(log_var, np.float64))[:, None]).sum(axis=1)
     np.testing.assert_allclose(diffusion.decoder_normal_nll(x_0, x0_hat, log_var=log_var), expected, rtol=1e-5)
@@ -244,7 +245,7 @@ def test_the_decoder_of_levels_sums_to_one_over_all_images(log_var, x64):
     assert float(jnp.exp(-nll).sum()) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_the_decoder_of_256_levels_is_the_difference_of_scipy_s_distribution_functions_with_open_ends():
+def test_the_decoder_of_256_levels_is_a_difference_of_scipy_cdfs():
     x = np.array([[0, 1, 128, 254, 255]])
     x0_hat, std = np.array([[-1.05, -0.9, 0.02, 0.98, 0.9]]), 0.04
     upper = np.where(x == 255, np.inf, (2 * x + 1) / 255 - 1)
@@ -264,7 +265,7 @@ def test_the_bound_by_hand():
     np.testing.assert_array_equal(bound, [-1.0 - 9.0 - 10.0])
 
 
-def test_one_drawn_time_estimates_the_sum_over_all_without_bias():
+def test_one_drawn_time_estimates_the_whole_sum_without_bias():
     prior, kls, decoder = normal(3), normal(9, 3), normal(3)
     whole = diffusion.variational_bound(prior, kls, decoder, num_steps=10)
     drawn = [diffusion.variational_bound(prior, kls[k : k + 1], decoder, num_steps=10) for k in range(9)]
@@ -275,7 +276,7 @@ def test_one_drawn_time_estimates_the_sum_over_all_without_bias():
 # Extremes.
 
 
-def test_where_the_decoder_takes_the_place_of_the_first_kl_the_gradient_is_finite():
+def test_the_gradient_is_finite_where_the_decoder_replaces_the_first_kl():
     # t = 1 and t = 2 in one batch: the KL of the first is infinite, its gradient is not.
     schedule = diffusion_process.linear_schedule(1000)
     s_and_t = schedule.at(jnp.array([0, 1])), schedule.at(jnp.array([1, 2]))
@@ -303,7 +304,7 @@ def test_every_term_is_finite_at_extreme_predictions_and_variances(log_var, dist
             diffusion.denoising_kl(x_0, x0_hat, *s_and_t, log_var=log_var)
             + diffusion.decoder_normal_nll(x_0, x0_hat, log_var=log_var)
             + diffusion.discretized_normal_nll(level, x0_hat, log_var=log_var, levels=256)
-            + diffusion.v_prediction_loss(x_0, x_0, x0_hat, s_and_t[1])
+            + diffusion.v_prediction_loss(x_0, x_0, x0_hat, *factors(s_and_t[1]))
         )
 
     value, vjp_fn = jax.vjp(terms, x_0 + distance, jnp.full(2, log_var, jnp.float32))
@@ -323,7 +324,7 @@ LOG_VAR = jnp.asarray(RNG.normal(size=B), jnp.float32)
 CASES = {
     "noise_prediction_loss": (diffusion.noise_prediction_loss, (X, Y)),
     "x0_prediction_loss": (diffusion.x0_prediction_loss, (X, Y)),
-    "v_prediction_loss": (diffusion.v_prediction_loss, (X, Y, Z, LOG_T)),
+    "v_prediction_loss": (diffusion.v_prediction_loss, (X, Y, Z, *factors(LOG_T))),
     "prior_kl": (diffusion.prior_kl, (X, LOG_T)),
     "denoising_kl": (lambda *a: diffusion.denoising_kl(*a[:-1], log_var=a[-1]), (X, Y, LOG_S, LOG_T, LOG_VAR)),
     "decoder_normal_nll": (lambda *a: diffusion.decoder_normal_nll(*a[:-1], log_var=a[-1]), (X, Y, LOG_VAR)),
@@ -336,7 +337,7 @@ each_case = pytest.mark.parametrize("name", CASES)
 
 
 @each_case
-def test_jit_and_vmap_agree_with_the_plain_call_and_give_nats_for_each_example(name):
+def test_jit_and_vmap_agree_with_the_plain_call(name):
     function, arguments = CASES[name]
     plain = function(*arguments)
     assert plain.shape == (B,)
@@ -356,7 +357,7 @@ def test_shapes_that_would_broadcast_are_refused(name):
 
 
 @each_case
-def test_parameters_that_are_not_floating_or_of_another_batch_are_refused(name):
+def test_integer_parameters_and_those_of_another_batch_are_refused(name):
     function, (*rest, last) = CASES[name]
     with pytest.raises(AssertionError):
         function(*rest, last.astype(jnp.int32))
@@ -364,7 +365,7 @@ def test_parameters_that_are_not_floating_or_of_another_batch_are_refused(name):
         function(*rest, last[: B - 1])
 
 
-def test_a_variance_for_each_element_or_for_all_is_the_same_as_for_each_example():
+def test_a_variance_per_element_or_scalar_equals_one_per_example():
     for name in ("denoising_kl", "decoder_normal_nll", "discretized_normal_nll"):
         function, (*rest, _) = CASES[name]
         expected = function(*rest, jnp.full(B, -0.7))
@@ -374,9 +375,9 @@ def test_a_variance_for_each_element_or_for_all_is_the_same_as_for_each_example(
 
 def test_a_bound_without_its_terms_is_refused():
     one, kls = jnp.ones(3), jnp.ones((5, 3))
-    with pytest.raises(ValueError, match="at least 1 and 2"):
+    with pytest.raises(ValueError, match="at least 1 denoising term and 2 steps"):
         diffusion.variational_bound(one, kls[:0], one, num_steps=5)
-    with pytest.raises(ValueError, match="at least 1 and 2"):
+    with pytest.raises(ValueError, match="at least 1 denoising term and 2 steps"):
         diffusion.variational_bound(one, kls, one, num_steps=1)
     for wrong in ((one, one, one), (one, kls[:, :1], one), (kls, kls, one), (one, kls, one.astype(jnp.int32))):
         with pytest.raises(AssertionError):

@@ -23,7 +23,6 @@ from gm_jax.models import (
     diffusion_space,
     flow,
     gan,
-    parameterization,
     vae,
 )
 from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, wavenet
@@ -38,6 +37,7 @@ from gm_jax.networks.realnvp import ImageRealNVP, RealNVP
 from gm_jax.networks.spline_flow import SplineFlow
 from gm_jax.networks.unet import UNet
 from gm_jax.ops import binarization, diffusion_process
+from gm_jax.samplers.diffusion import ancestral
 from gm_jax.training import parallel, state, step
 from gm_jax.training.checkpoint import Checkpointer
 from gm_jax.types import Model
@@ -166,13 +166,13 @@ def _spline_flow():
 
 def _diffusion(network, space, *, shape):
     schedule, variance_fn = diffusion_process.cosine_schedule(20), diffusion_process.posterior_variance
-    return diffusion.diffusion(
-        network,
-        space,
-        schedule,
+    return diffusion.Diffusion(
+        network=network,
+        space=space,
+        schedule=schedule,
         shape=shape,
-        parameterization=parameterization.noise(),
-        sampler=diffusion.ancestral(schedule, 5, variance_fn=variance_fn),
+        parameterization=diffusion.noise_prediction(),
+        sampler=ancestral(schedule, 5, variance_fn=variance_fn),
         variance_fn=variance_fn,
     ).model
 

@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -9,8 +10,9 @@ import pytest
 from scipy import stats
 
 from gm_jax.errors import UserError
-from gm_jax.models import diffusion, diffusion_space, parameterization
-from gm_jax.ops import diffusion_process
+from gm_jax.models import diffusion, diffusion_space
+from gm_jax.ops import diffusion_process, predictions
+from gm_jax.samplers import diffusion as samplers
 
 KEY = jax.random.key(0)
 T = 30
@@ -43,12 +45,17 @@ def best_noise(m, s, schedule=SCHEDULE):
 def of_points(network, *, shape=(2,), schedule=SCHEDULE, variance="beta", **settings):
     variance_fn = VARIANCES[variance]
     defaults = {
-        "parameterization": parameterization.noise(),
-        "sampler": diffusion.ancestral(schedule, schedule.num_steps, variance_fn=variance_fn),
+        "parameterization": diffusion.noise_prediction(),
+        "sampler": samplers.ancestral(schedule, schedule.num_steps, variance_fn=variance_fn),
     }
-    space = diffusion_space.points()
-    settings = {**defaults, **settings}
-    return diffusion.diffusion(network, space, schedule, shape=shape, variance_fn=variance_fn, **settings)
+    return diffusion.Diffusion(
+        network=network,
+        space=diffusion_space.points(),
+        schedule=schedule,
+        shape=shape,
+        variance_fn=variance_fn,
+        **{**defaults, **settings},
+    )
 
 
 def loss_of(model, x, key=KEY, **more):
@@ -63,10 +70,42 @@ def standard_error(values):
     return values.std() / np.sqrt(len(values))
 
 
+# Parameterisations.
+
+PARAMETERIZATIONS = {
+    "noise": diffusion.noise_prediction,
+    "data": diffusion.data_prediction,
+    "velocity": diffusion.velocity_prediction,
+}
+RNG = np.random.default_rng(0)
+X_0, EPS = (jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32) for _ in range(2))
+FACTORS = diffusion_process.signal_and_noise(jnp.log(jnp.asarray([0.9, 0.5, 0.1, 0.01], jnp.float32)))
+X_T = predictions.diffuse(X_0, EPS, *FACTORS)
+TARGETS = {"noise": EPS, "data": X_0, "velocity": predictions.angular_velocity(X_0, EPS, *FACTORS)}
+each = pytest.mark.parametrize("name", TARGETS)
+
+
+@each
+def test_the_target_has_zero_loss_and_gives_the_pair_back(name):
+    made = PARAMETERIZATIONS[name]()
+    loss = made.loss(X_0, EPS, TARGETS[name], *FACTORS)
+    np.testing.assert_allclose(loss, np.zeros(4), atol=1e-6)
+    prediction = made.predict(X_T, TARGETS[name], *FACTORS)
+    np.testing.assert_allclose(prediction.x_0, X_0, atol=1e-4)
+    np.testing.assert_allclose(prediction.eps, EPS, atol=1e-4)
+
+
+@each
+def test_parameterization_losses_are_squared_errors_of_the_output(name):
+    # An output off by d everywhere: 3 d^2.
+    loss = PARAMETERIZATIONS[name]().loss(X_0, EPS, TARGETS[name] + 0.5, *FACTORS)
+    np.testing.assert_allclose(loss, np.full(4, 0.75), rtol=1e-4)
+
+
 # Training.
 
 
-def test_the_best_prediction_of_a_gaussian_reaches_the_loss_that_is_left():
+def test_the_optimal_prediction_of_a_gaussian_reaches_its_closed_form():
     m, s = 0.7, 1.8
     x = jnp.asarray(m + s * np.random.default_rng(0).normal(size=(40_000, 2)), jnp.float32)
     alpha_bar = np.exp(SCHEDULE.log_alpha_bar[1:].astype(np.float64))
@@ -76,33 +115,33 @@ def test_the_best_prediction_of_a_gaussian_reaches_the_loss_that_is_left():
         assert loss_of(of_points(other), x) > 1.1 * left
 
 
-def test_answering_always_zero_costs_one_for_each_dimension():
+def test_predicting_zero_noise_costs_one_per_dimension():
     model = of_points(Fixed(lambda x_t, t, label: jnp.zeros_like(x_t)), shape=(5,))
     np.testing.assert_allclose(loss_of(model, jnp.ones((20_000, 5))), 1.0, rtol=0.02)
 
 
-def test_all_times_are_trained_equally_and_none_else():
+def test_all_times_are_trained_equally_and_no_others():
     # The data are 0 and are predicted as 1 at a single time: what is left is that time's share.
     at = lambda time: lambda x_t, t, label: (t == time).astype(x_t.dtype)[:, None] * jnp.ones_like(x_t)  # noqa: E731
     shares = [
-        loss_of(of_points(Fixed(at(time)), parameterization=parameterization.data()), jnp.zeros((30_000, 2)))
+        loss_of(of_points(Fixed(at(time)), parameterization=diffusion.data_prediction()), jnp.zeros((30_000, 2)))
         for time in (0, 1, T // 2, T, T + 1)
     ]
     np.testing.assert_allclose(shares, [0.0, 1 / T, 1 / T, 1 / T, 0.0], atol=4 * np.sqrt(1 / T / 30_000))
 
 
-def test_the_network_is_told_that_it_trains_and_gets_noise_of_its_own_for_it():
-    told = []
+def test_the_network_gets_train_and_a_dropout_key_in_training_only():
+    calls = []
 
     class Asked(Fixed):
         def apply(self, variables, x_t, t, label, train=False, rngs=None):
-            told.append((train, rngs))
+            calls.append((train, rngs))
             return self.fn(x_t, t, label)
 
     model = of_points(Asked(lambda x_t, t, label: jnp.zeros_like(x_t)))
     loss_of(model, jnp.ones((4, 2)))
     log_probs(model, jnp.ones((4, 2)))
-    (trains, rngs), *measured = told
+    (trains, rngs), *measured = calls
     assert (trains, list(rngs)) == (True, ["dropout"])
     assert measured
     assert all((train, rngs) == (False, None) for train, rngs in measured)
@@ -112,7 +151,7 @@ def test_the_network_is_told_that_it_trains_and_gets_noise_of_its_own_for_it():
 
 
 @pytest.mark.parametrize("x_0", [0.0, 1.5])
-def test_the_bound_is_tight_where_the_reverse_process_is_exact(x_0):
+def test_the_bound_is_tight_if_the_reverse_process_is_exact(x_0):
     # Of N(0, 1) every reverse conditional is the very normal that the model has: its variance is beta.
     found = log_probs(of_points(best_noise(0.0, 1.0)), jnp.full((20_000, 2), x_0))
     np.testing.assert_allclose(found.mean(), 2 * stats.norm.logpdf(x_0), atol=4 * standard_error(found))
@@ -144,13 +183,13 @@ def test_a_few_terms_estimate_the_whole_sum():
 
 
 def of_pixels(fn, levels=3, schedule=SCHEDULE, **settings):
-    return diffusion.diffusion(
-        Fixed(fn),
-        diffusion_space.pixels(levels=levels),
-        schedule,
+    return diffusion.Diffusion(
+        network=Fixed(fn),
+        space=diffusion_space.pixels(levels=levels),
+        schedule=schedule,
         shape=(1, 1, 1),
-        parameterization=parameterization.data(),
-        sampler=diffusion.ddim(schedule, 5),
+        parameterization=diffusion.data_prediction(),
+        sampler=samplers.ddim(schedule, 5),
         variance_fn=VARIANCES["beta~"],
         **settings,
     )
@@ -164,7 +203,7 @@ def test_probabilities_of_all_levels_sum_to_at_most_one():
     assert np.exp(bounds).sum() < 1.0
 
 
-def test_predictions_out_of_range_are_cut_before_they_are_measured():
+def test_predictions_out_of_range_are_clipped_before_the_bound():
     x = jnp.full((4, 1, 1, 1), 2, jnp.uint8)
     far, edge = (of_pixels(partial(lambda value, x_t, t, label: jnp.full_like(x_t, value), v)) for v in (50.0, 1.0))
     np.testing.assert_allclose(log_probs(far, x), log_probs(edge, x), rtol=1e-6)
@@ -178,8 +217,8 @@ def test_samples_have_the_moments_of_the_data(variance):
     m, s = np.asarray([0.7, -0.5]), np.asarray([0.4, 1.3])
     schedule = diffusion_process.linear_schedule(200)
     model = of_points(best_noise(jnp.asarray(m)[None], jnp.asarray(s)[None], schedule), schedule=schedule)
-    for sampler in (diffusion.ancestral(schedule, 200, variance_fn=VARIANCES[variance]), diffusion.ddim(schedule, 100)):
-        draw = jax.jit(partial(model.sample, sampler=sampler), static_argnums=3)
+    for sampler in (samplers.ancestral(schedule, 200, variance_fn=VARIANCES[variance]), samplers.ddim(schedule, 100)):
+        draw = jax.jit(dataclasses.replace(model, sampler=sampler).sample, static_argnums=3)
         x = np.asarray(draw({"diffusion": {}}, {}, KEY, 20_000))
         np.testing.assert_allclose(x.mean(axis=0), m, atol=0.04)
         np.testing.assert_allclose(x.std(axis=0), s, rtol=0.05)
@@ -198,56 +237,55 @@ def test_a_trajectory_ends_in_the_sample_of_the_same_key():
 
 def of_labels(**settings):
     answer = lambda x_t, t, label: jnp.broadcast_to(label.astype(x_t.dtype)[:, None], x_t.shape)  # noqa: E731
-    return of_points(Fixed(answer), parameterization=parameterization.data(), num_classes=3, **settings)
+    return of_points(Fixed(answer), parameterization=diffusion.data_prediction(), num_classes=3, **settings)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_the_network_is_told_none_for_a_share_of_the_examples(share):
-    # Data of 0 and the label 1: the squared error is 1 where it is told, and 9 where it is told "none".
+def test_the_label_is_withheld_for_a_share_of_the_examples(share):
+    # Data of 0 and the label 1: the squared error is 1 with the label and 9 with "none".
     x, label = jnp.zeros((20_000, 2)), jnp.ones(20_000, jnp.int32)
     loss = loss_of(of_labels(drop_label=share), x, label=label)
     np.testing.assert_allclose(loss, (1 - share) + 9 * share, atol=0.1)
 
 
 @pytest.mark.parametrize("weight", [-1.0, 0.0, 0.5, 2.0])
-def test_guidance_is_the_papers(weight):
+def test_guidance_is_equation_4(weight):
     label = jnp.asarray([0, 2])
-    predict = of_labels().predict_fn({"diffusion": {}}, {}, label, weight)
+    predict = of_labels(guidance=weight).predict_fn({"diffusion": {}}, {}, label)
     x_0 = predict(jnp.zeros((2, 2)), jnp.full(2, 5)).x_0
     expected = (1 + weight) * np.asarray([0.0, 2.0]) - weight * 3.0
     np.testing.assert_allclose(x_0, np.broadcast_to(expected[:, None], (2, 2)), rtol=1e-6)
 
 
-def test_without_a_label_it_is_the_model_of_none():
-    model = of_labels(guidance=2.0)
-    x = model.sample({"diffusion": {}}, {}, KEY, 2, sampler=diffusion.ddim(SCHEDULE, 1))
+def test_without_a_label_it_is_the_unconditional_model():
+    model = of_labels(guidance=2.0, sampler=samplers.ddim(SCHEDULE, 1))
+    x = model.sample({"diffusion": {}}, {}, KEY, 2)
     np.testing.assert_allclose(x, np.full((2, 2), 3.0), rtol=1e-5)
-    labelled = model.sample(
-        {"diffusion": {}}, {}, KEY, 2, label=jnp.asarray([1, 2]), sampler=diffusion.ddim(SCHEDULE, 1)
-    )
+    labelled = model.sample({"diffusion": {}}, {}, KEY, 2, label=jnp.asarray([1, 2]))
     np.testing.assert_allclose(labelled[:, 0], [3 * 1 - 2 * 3, 3 * 2 - 2 * 3], rtol=1e-5)
-    told_none = of_points(Fixed(lambda x_t, t, label: 3.0 + 0.0 * x_t), parameterization=parameterization.data())
+    knows_no_label = Fixed(lambda x_t, t, label: 3.0 + 0.0 * x_t)
+    unconditional = of_points(knows_no_label, parameterization=diffusion.data_prediction())
     x = jnp.ones((4, 2))
-    np.testing.assert_allclose(log_probs(model, x), log_probs(told_none, x), rtol=1e-6)
+    np.testing.assert_allclose(log_probs(model, x), log_probs(unconditional, x), rtol=1e-6)
 
 
-def test_labels_are_refused_where_there_are_none():
+def test_labels_are_refused_or_required():
     with pytest.raises(UserError, match="no labels"):
         of_points(best_noise(0.0, 1.0)).model.sample({"diffusion": {}}, {}, KEY, 2, label=jnp.zeros(2, jnp.int32))
     with pytest.raises(UserError, match="data have none"):
         of_labels().model.objectives[0].loss({"diffusion": {}}, {}, KEY, {"x": jnp.zeros((2, 2))})
 
 
-def test_what_is_predicted_of_images_is_cut_to_their_range():
+def test_predictions_of_images_are_clipped_and_of_points_are_not():
     everywhere_50 = Fixed(lambda x_t, t, label: jnp.full_like(x_t, 50.0))
     for space, largest in ((diffusion_space.pixels(levels=17), 1.0), (diffusion_space.points(), 50.0)):
-        model = diffusion.diffusion(
-            everywhere_50,
-            space,
-            SCHEDULE,
+        model = diffusion.Diffusion(
+            network=everywhere_50,
+            space=space,
+            schedule=SCHEDULE,
             shape=(2, 2, 1),
-            parameterization=parameterization.data(),
-            sampler=diffusion.ddim(SCHEDULE, 5),
+            parameterization=diffusion.data_prediction(),
+            sampler=samplers.ddim(SCHEDULE, 5),
             variance_fn=diffusion_process.transition_variance,
         )
         chain = jax.jit(model.trajectory, static_argnums=3)({"diffusion": {}}, {}, KEY, 3)

@@ -7,9 +7,10 @@ import pytest
 from scipy import stats
 
 from gm_jax.errors import UserError
-from gm_jax.models import decoder_likelihoods, diffusion, diffusion_space, latent_diffusion, parameterization, vae
+from gm_jax.models import decoder_likelihoods, diffusion, diffusion_space, latent_diffusion, vae
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
 from gm_jax.ops import diffusion_process
+from gm_jax.samplers.diffusion import ancestral
 from gm_jax.training import state, step
 from gm_jax.training.checkpoint import Checkpointer
 
@@ -32,13 +33,13 @@ class Decoder(nn.Module):
 
 
 def composed(prior_network=None, *, vae_steps=3, levels=None, **settings):
-    prior = diffusion.diffusion(
-        prior_network or DiffusionMLP(8, 1),
-        diffusion_space.points(),
-        SCHEDULE,
+    prior = diffusion.Diffusion(
+        network=prior_network or DiffusionMLP(8, 1),
+        space=diffusion_space.points(),
+        schedule=SCHEDULE,
         shape=(2,),
-        parameterization=parameterization.velocity(),
-        sampler=diffusion.ancestral(SCHEDULE, 40, variance_fn=diffusion_process.transition_variance),
+        parameterization=diffusion.velocity_prediction(),
+        sampler=ancestral(SCHEDULE, 40, variance_fn=diffusion_process.transition_variance),
         variance_fn=diffusion_process.transition_variance,
     )
     autoencoder = vae.VAE(
@@ -49,7 +50,7 @@ def composed(prior_network=None, *, vae_steps=3, levels=None, **settings):
         objective=vae.elbo_objective(),
         **settings,
     )
-    return latent_diffusion.latent_diffusion(autoencoder, prior, levels=levels, vae_steps=vae_steps)
+    return latent_diffusion.LatentDiffusion(autoencoder=autoencoder, prior=prior, levels=levels, vae_steps=vae_steps)
 
 
 def points(num, seed=0):
@@ -75,7 +76,7 @@ def moved(before, after):
     return [bool(np.any(a != b)) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)]
 
 
-def test_the_vae_trains_first_and_rests_while_the_diffusion_model_trains():
+def test_the_vae_trains_first_and_is_fixed_while_the_diffusion_model_trains():
     history = trained(composed(vae_steps=3), 6)
     start, middle, end = history[0], history[3], history[6]
     assert all(moved(start.params["vae"], middle.params["vae"]))
@@ -83,7 +84,7 @@ def test_the_vae_trains_first_and_rests_while_the_diffusion_model_trains():
     assert not any(moved(middle.params["vae"], end.params["vae"]))
     assert not any(moved(middle.ema_params["vae"], end.ema_params["vae"]))
     assert any(moved(middle.params["diffusion"], end.params["diffusion"]))
-    # The constant is the first stage's, and stays.
+    # The scale is learned in the first stage and stays.
     assert all(moved(start.model_state, middle.model_state)[:2])
     assert not any(moved(middle.model_state, end.model_state))
 
@@ -113,14 +114,14 @@ def test_scaled_latents_of_the_training_data_have_unit_variance():
     np.testing.assert_allclose(np.std(z), 1.0, atol=0.01)
 
 
-def test_the_scale_is_one_before_there_are_latents_and_finite_where_they_are_constant():
+def test_the_scale_is_one_without_latents_and_finite_for_constant_ones():
     model = composed()
     assert model.scale(moments(0.0, 0.0, count=0)) == 1.0
     assert np.isfinite(model.scale(moments(2.0, 4.0)))
     np.testing.assert_allclose(model.scale(moments(1.0, 5.0)), 0.5, rtol=1e-6)
 
 
-def test_a_diffusion_model_of_the_standard_normal_makes_the_bound_the_vaes_own():
+def test_with_a_standard_normal_prior_the_bound_is_the_elbo():
     # At first it predicts a velocity of 0, the best one of N(0, 1), and its reverse process is exact: with c = 1 the
     # bound is the ELBO, here in closed form.
     model, num = composed(num_elbo_samples=1), 20_000
@@ -160,7 +161,7 @@ def test_samples_are_unscaled_before_they_are_decoded():
     np.testing.assert_allclose(np.std(x, axis=0), [3.0, 3.0], rtol=0.03)
 
 
-def test_the_diffusion_loss_is_blind_to_the_size_of_latents():
+def test_the_diffusion_loss_does_not_depend_on_the_size_of_latents():
     model = composed()
     params, _ = model.model.init(KEY, {"x": points(1)})
     objective = model.model.objectives[1]

@@ -1,12 +1,15 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gm_jax.models import diffusion, diffusion_space, parameterization
+from gm_jax.models import diffusion, diffusion_space
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
 from gm_jax.ops import diffusion_process
 from gm_jax.plotting import diffusion as plotting
+from gm_jax.samplers.diffusion import ancestral, ddim
 
 T = 60
 SCHEDULE = diffusion_process.linear_schedule(T)
@@ -15,13 +18,13 @@ KEY = jax.random.key(0)
 
 def model_of(shape, num_classes=None, space=None):
     labels = None if num_classes is None else num_classes + 1
-    return diffusion.diffusion(
-        DiffusionMLP(8, 1, num_classes=labels),
-        space or diffusion_space.pixels(levels=17),
-        SCHEDULE,
+    return diffusion.Diffusion(
+        network=DiffusionMLP(8, 1, num_classes=labels),
+        space=space or diffusion_space.pixels(levels=17),
+        schedule=SCHEDULE,
         shape=shape,
-        parameterization=parameterization.velocity(),
-        sampler=diffusion.ancestral(SCHEDULE, 20, variance_fn=diffusion_process.posterior_variance),
+        parameterization=diffusion.velocity_prediction(),
+        sampler=ancestral(SCHEDULE, 20, variance_fn=diffusion_process.posterior_variance),
         variance_fn=diffusion_process.posterior_variance,
         num_classes=num_classes,
         guidance=0.5,
@@ -41,7 +44,7 @@ def images(num=20):
     return jnp.asarray(np.random.default_rng(3).integers(0, 17, (num, 2, 2, 1)), jnp.uint8)
 
 
-def test_times_of_a_picture_begin_with_the_data_and_end_with_noise():
+def test_chain_times_begin_with_the_data_and_end_with_noise():
     times = plotting.chain_times(1000, 10)
     assert times[0] == 0
     assert times[-1] == 1000
@@ -61,7 +64,7 @@ def test_a_chain_of_transitions_has_the_marginals():
     np.testing.assert_allclose(correlation, a_t[2] / a_t[1] * sigma_t[1] / sigma_t[2], atol=0.02)
 
 
-def test_pictures_show_what_they_say():
+def test_pictures_have_their_shapes_and_their_known_columns():
     x = images()
     params, pictures = random_params(MODEL, x), plotting.grids(MODEL)
     drawn = {name: jax.jit(picture)(params, {}, KEY, x) for name, picture in pictures.items()}
@@ -81,19 +84,20 @@ def test_pictures_show_what_they_say():
 
 
 @pytest.mark.slow
-def test_rows_of_pictures_are_the_samples_that_they_are_called():
+def test_rows_of_pictures_are_samples_of_their_class_steps_and_weight():
     x = images()
     params, pictures = random_params(MODEL, x), plotting.grids(MODEL)
     names = ("classes", "samples_by_steps", "guidance")
     drawn = {name: jax.jit(pictures[name])(params, {}, KEY, x) for name in names}
 
-    def draw(n, **settings):
-        return jax.jit(lambda params: MODEL.sample(params, {}, KEY, n, **settings))(params)
+    def draw(n, label=None, **settings):
+        model = dataclasses.replace(MODEL, **settings)
+        return jax.jit(lambda params: model.sample(params, {}, KEY, n, label=label))(params)
 
     classes = draw(30, label=jnp.repeat(jnp.arange(3), 10))
     np.testing.assert_array_equal(drawn["classes"], classes.reshape(3, 10, 2, 2, 1))
     for row, num_steps in zip(drawn["samples_by_steps"], (10, 20, 50, T), strict=True):
-        np.testing.assert_array_equal(row, draw(10, sampler=diffusion.ddim(SCHEDULE, num_steps)))
+        np.testing.assert_array_equal(row, draw(10, sampler=ddim(SCHEDULE, num_steps)))
     for row, weight in zip(drawn["guidance"], plotting.WEIGHTS, strict=True):
         by_weight = draw(3, label=jnp.arange(3), guidance=weight)
         # One level more or less where two ways of compiling round apart.
