@@ -216,7 +216,7 @@ def measure_flow(work: Work, args: Args) -> dict[str, Any]:
     if work.flow == "glow":
         samplers = {name: timing.Case(make_samples, work, both, flag) for name, flag in flags.items()}
         peer = {"normflows": timing.Case(torch_flows.make_glow_samples, both, 32, 3, NUM_SAMPLES)}
-        tables["samples"] = comparison.compare(f"{NUM_SAMPLES:,} samples", samplers, peer, args)
+        tables["samples"] = comparison.compare(f"{NUM_SAMPLES:,} samples of Glow", samplers, peer, args)
     return {"work": work._asdict(), "parity": differences, "compile_seconds": compiling, **tables}
 
 

@@ -302,7 +302,7 @@ def report(results: dict[str, Any]) -> str:
     speeds = [f"{name}, examples/s" for name in ("gm_jax", *peers)]
     ahead = [f"times {peer}" for peer in peers]
     times = ["bare step, us/step", "fit, us/step", "fit / bare"]
-    parity = "Same parameters, data and noise: the loss differs by {loss:.0e}, a gradient by at most {gradients:.0e}."
+    parity = "Same parameters, data and noise: the loss differs by {loss:.0e}, gradients by at most {gradients:.0e}."
     return "\n\n".join(
         [
             f"{PAPER}, Bernoulli, Adam, float32, {STEPS_PER_CALL} steps per call; medians of clean rounds (range):",

@@ -169,7 +169,7 @@ def test_two_processes_compute_the_same_as_one_with_as_many_devices(parallel, co
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_other_and_the_resumed_run_is_bit_identical(run, complete, tmp_path):
+def test_a_killed_process_ends_the_other_and_resuming_is_bit_identical(run, complete, tmp_path):
     folder = tmp_path / "run"
     first, killed = run(folder, "--cluster.heartbeat-timeout", HEARTBEAT, faults={1: f"kill@{2 * EVERY + CALL}"})
     assert killed.code == -signal.SIGKILL or killed.code == 128 + signal.SIGKILL
@@ -185,7 +185,7 @@ def test_a_killed_process_ends_the_other_and_the_resumed_run_is_bit_identical(ru
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_stops_all_at_one_step_and_one_process_resumes_it(run, complete, tmp_path):
+def test_sigterm_to_one_stops_all_and_one_process_resumes(run, complete, tmp_path):
     folder, pmap = tmp_path / "run", ("--train.parallel", "pmap")
     both = run(folder, *pmap, devices=1, faults={1: f"term@{CALL}"})
     assert [ended.code for ended in both] == [0, 0], both
@@ -278,7 +278,7 @@ def test_an_exception_in_one_process_is_reported_by_the_other(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_with_other_code_is_named_by_all_before_anything_is_written(run, start, tmp_path):
+def test_a_process_with_other_code_is_named_before_anything_is_written(run, start, tmp_path):
     folder = tmp_path / "run"
     for ended in run(folder, faults={1: "code"}):
         assert ended.code == 2

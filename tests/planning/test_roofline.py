@@ -42,7 +42,7 @@ def test_bytes_sent_equal_those_of_a_ring(kind, sent):
     assert roofline.bytes_sent(kind, 1000, num_chips=1) == 0
 
 
-def test_a_reduce_scatter_and_an_all_gather_send_as_much_as_an_all_reduce():
+def test_reduce_scatter_and_all_gather_send_as_much_as_all_reduce():
     apart = roofline.bytes_sent("reduce-scatter", 1000 / 8, 8) + roofline.bytes_sent("all-gather", 1000, 8)
     assert apart == pytest.approx(roofline.bytes_sent("all-reduce", 1000, 8))
 

@@ -82,7 +82,7 @@ def until(condition):
     assert condition()
 
 
-def test_all_workers_get_the_command_and_worker_0_is_watched_to_the_end(workers):
+def test_all_workers_get_the_command_and_worker_0_is_watched(workers):
     flags = ("--workdir", "/mnt/a b/it's", "--hidden", "", "$(touch no)")
     ended = workers.run("start", "pod", "here", "vae", *flags, ticks=5)
     expected = ["-m", "experiments.vae", "train", "--cluster.coordinator", "auto", *flags]
