@@ -1,4 +1,4 @@
-"""`plan`: the cost of every experiment on TPUs, its presentation, and the messages for mistakes."""
+"""`plan`: the cost of every experiment on TPUs, and the messages for mistakes."""
 
 import dataclasses
 import importlib
@@ -14,9 +14,10 @@ import pytest
 
 from experiments import fvsbn, vae
 from gm_jax.errors import UserError
-from gm_jax.planning import hlo, plan, report, roofline, tpus
+from gm_jax.planning import plan, roofline, tpus
 from gm_jax.runner.plan import make_plan
 from gm_jax.runner.run import abstract_batch, assemble
+from tests.planning.handmade import handmade
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted(
@@ -161,27 +162,6 @@ def test_without_a_batch_per_chip_the_configured_batch_is_split():
         plan.global_batch(100, None, wanted)
 
 
-def handmade(topology, *, bytes_accessed=819e6, refusal=None, inner_loops=()):
-    cost = roofline.Cost(
-        memory=roofline.Memory(2_000_000, 1_500_000, 1_400_000, 300_000, 50_000),
-        matrix_flops=197e9,
-        other_ops=2e6,
-        bytes_accessed=bytes_accessed,
-        collectives={"all-reduce": hlo.Traffic(1, 1e6)},
-        donated=not inner_loops,
-        inner_loops=inner_loops,
-        compile_seconds=2.5,
-    )
-    sizes = {
-        "strategy": "pmap",
-        "batch_size": 1024,
-        "steps_per_call": 1,
-        "num_params": 12_345,
-        "state_bytes": 1_400_000,
-    }
-    return plan.Plan(slice=tpus.parse_slice(topology), cost=None if refusal else cost, refusal=refusal, **sizes)
-
-
 def test_speed_and_share_of_peak_follow_from_the_roofline():
     made = handmade("v5e:16x16")
     assert made.roofline.bound == "compute"
@@ -189,78 +169,6 @@ def test_speed_and_share_of_peak_follow_from_the_roofline():
     assert made.examples_per_second == pytest.approx(1024e3)
     assert made.share_of_peak == pytest.approx(1.0)
     assert handmade("v5e:16x16", bytes_accessed=819e6 * 4).share_of_peak == pytest.approx(0.25)
-
-
-def test_the_table_has_a_column_per_slice_and_dashes_for_unknown_cells():
-    text = report.table([handmade("v5e:4x4"), handmade("v5e:2x2", refusal="needs 26G of 15.75G")])
-    lines = {line[:22].strip(): line[22:].split() for line in text.splitlines()}
-    assert lines["chips"] == ["16", "4"]
-    assert lines["all-reduce"] == ["1", "of", "1", "MB", "-"]
-    assert lines["fits, share of HBM"] == ["yes,", "0.0%", "-"]
-    assert len({len(line.rstrip()) for line in text.splitlines()}) == 1
-
-
-def test_numbers_that_loops_bound_on_one_side_are_marked():
-    looping, plain = handmade("v5e:4x4", inner_loops=(28,)), handmade("v5e:4x4")
-    text = report.table([looping])
-    lines = {line[:20].strip(): line[20:].strip() for line in text.splitlines()}
-    assert lines["matrix products"] == "197 GFLOP"
-    assert lines["bytes accessed"] == "at least 819 MB"
-    assert lines["step"] == "at least 1 ms"
-    assert lines["examples/s"].startswith("at most ")
-    assert "at " not in report.table([plain])
-
-
-def test_markdown_has_a_row_per_slice():
-    fit, refused = handmade("v5e:16x16"), handmade("v5e:2x2", refusal="too much")
-    head, rule, first, second = report.markdown("experiments.vae", [fit, refused]).splitlines()
-    assert head.startswith("| experiment | topology | chips | memory |")
-    assert set(rule) == set("| -")
-    assert first == (
-        "| `vae` | v5e:16x16 | 256 | 2.45 MB | 197 GFLOP | 2 Mop | 1 of 1 MB | none | 1 ms, compute | 100.0% |"
-    )
-    assert second.startswith("| `vae` | v5e:2x2 | 4 | does not fit | ")
-    assert len({line.count("|") for line in (head, rule, first, second)}) == 1
-
-
-def test_the_notes_state_what_the_numbers_leave_out():
-    plain = "\n".join(report.notes([handmade("v5e:4x4")], num_examples=5000))
-    for text in ("does not fit", "Loops", "not fully donated", "refuse"):
-        assert text not in plain
-    refused = handmade("v5e:2x2", refusal="needs 26G of 15.75G")
-    odd = "\n".join(report.notes([refused, handmade("v5e:4x4", inner_loops=(28, None, 28))], num_examples=1000))
-    for text in (
-        "v5e:2x2 does not fit: needs 26G",
-        "2 with 28 iterations, 1 with ? iterations",
-        "not fully donated",
-        "refuse a batch of 1,024",
-    ):
-        assert text in odd
-
-
-def test_a_plan_that_does_not_fit_is_reported_and_drawn_too(tmp_path):
-    plans = [handmade("v5e:1x1"), handmade("v5e:2x2", refusal="too much"), handmade("v5e:4x4"), handmade("v4:2x2x1")]
-    saved = json.loads(json.dumps(report.as_json("experiments.vae", {"hidden": [16]}, plans), allow_nan=False))
-    assert [each["fits"] for each in saved["plans"]] == [True, False, True, True]
-    assert saved["plans"][1]["refusal"] == "too much"
-    report.draw(tmp_path / "plan.png", plans)
-    assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    ("value", "unit", "text"),
-    [
-        (508_691_360, "FLOP", "508.7 MFLOP"),
-        (999.96, "B", "1 kB"),
-        (0, "B", "0 B"),
-        (16e9, "B", "16 GB"),
-        (2.5e-6, "s", "2.5 us"),
-        (0.0125, "s", "12.5 ms"),
-        (61, "s", "61 s"),
-    ],
-)
-def test_numbers_have_prefixes_of_powers_of_a_thousand(value, unit, text):
-    assert report.with_prefix(value, unit) == text
 
 
 def test_help_answers_without_importing_jax():

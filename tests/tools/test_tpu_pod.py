@@ -96,7 +96,8 @@ def test_all_workers_get_the_command_and_worker_0_is_watched(workers):
 def test_a_run_outlives_its_start_command_and_stops_on_request(workers):
     watching = workers.start("start", "pod", "here", "vae")
     assert watching.stdout.readline() == "<-m>\n"
-    assert os.getsid(int(workers.file(0, "pid").read_text())) != os.getsid(watching.pid)  # so that no hang-up reaches it
+    # In a session of its own, so that no hang-up reaches it.
+    assert os.getsid(int(workers.file(0, "pid").read_text())) != os.getsid(watching.pid)
     watching.kill()
     watching.stdout.close()
     watching.stderr.close()
