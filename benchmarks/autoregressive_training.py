@@ -1,21 +1,20 @@
-"""How fast autoregressive models train: gm_jax's step against the same network in PyTorch.
+"""How fast autoregressive models train: gm_jax's step compared with the same network in PyTorch.
 
     pip install -e '.[benchmarks]'                    # PyTorch
-    python -m benchmarks.autoregressive_training      # some ten minutes, on a machine that does nothing else
+    python -m benchmarks.autoregressive_training      # about ten minutes on an idle machine
     python -m benchmarks.autoregressive_training --only nade
 
-A step is forward, backward and Adam at 1e-3, float32, on binary 28 x 28 images that come from host memory, a new batch
-each step. Ours is what an experiment runs: the model's own objective in `make_train_step`, compiled by `parallel.jit`,
-STEPS_PER_CALL steps a call, fed by `data.pipeline`; it also computes the metrics that a run logs, such as the
-gradient's norm. PyTorch's is `torch_autoregressive`, eager. Both start from the same parameters, and before anything
-is timed they must give the same loss and gradients.
+A step is forward, backward and Adam at 1e-3, float32, on a new batch of binary 28 x 28 images from host memory. gm_jax
+runs what an experiment runs: the model's objective in `make_train_step`, compiled by `parallel.jit`, STEPS_PER_CALL
+steps per call, fed by `data.pipeline`; it also computes the metrics that a run logs, such as the norm of the gradient.
+PyTorch runs `torch_autoregressive`, eager. Both start from the same parameters, and before anything is timed they must
+give the same loss and gradients.
 
-XLA's flags decide much where there are convolutions: jaxlib 0.10.2 gives a convolution one thread on a CPU by default.
-So experiments run with another choice there (`gm_jax.runner.cpu_flags`), and so does the row "gm_jax", of which the
-goals are; one more row shows what code of one's own gets without it.
+The row "gm_jax" uses the XLA flags of experiments (`gm_jax.runner.cpu_flags`), and the goals apply to it: by default
+jaxlib 0.10.2 runs a convolution in one thread on a CPU. The next row shows the speed without these flags.
 
-NADE in PyTorch comes twice: as it is usually written, W[i] in a loop, where each index costs the backward pass a
-gradient of the whole matrix; and with the rows taken apart beforehand, which few do. The goal is against the first.
+NADE runs in PyTorch in two ways: as usually written, with W[i] in a loop, where each index costs the backward pass a
+gradient of the whole matrix; and with the matrix split into rows beforehand. The goal applies to the first.
 """
 
 import dataclasses
@@ -28,15 +27,15 @@ STEPS_PER_CALL = 10
 
 
 class Work(NamedTuple):
-    """What is trained, and what is wanted of it.
+    """A network to train, with its goal.
 
     Attributes:
-        title: the network, in words.
+        title: description of the network.
         pair: the network.
-        batch_size: examples a step.
-        at_least: the goal, PyTorch's time over ours.
-        convolutional: XLA's flags matter.
-        others: name -> the same network, written otherwise in PyTorch; no goal is against it.
+        batch_size: examples per step.
+        at_least: the goal for PyTorch's time over ours.
+        convolutional: whether XLA's flags matter.
+        others: (name, the same network written differently in PyTorch); no goal applies.
     """
 
     title: str
@@ -48,18 +47,18 @@ class Work(NamedTuple):
 
     @property
     def peers(self) -> dict[str, Pair]:
-        """Name -> PyTorch's network."""
+        """Name -> network in PyTorch."""
         return {"PyTorch": self.pair, **dict(self.others)}
 
     def __str__(self) -> str:
         return f"{self.title}, batch {self.batch_size}"
 
 
-ROWS_APART = torch_parity.NADE._replace(sizes={**torch_parity.NADE.sizes, "unbound": True})
+SPLIT_ROWS = torch_parity.NADE._replace(sizes={**torch_parity.NADE.sizes, "unbound": True})
 WORKS = {
     "made": Work("MADE 784-500", torch_parity.MADE, 100, 1.3),
     "made_256": Work("MADE 784-500", torch_parity.MADE, 256, 1.3),
-    "nade": Work("NADE 500", torch_parity.NADE, 100, 3.5, others=(("PyTorch, rows apart", ROWS_APART),)),
+    "nade": Work("NADE 500", torch_parity.NADE, 100, 3.5, others=(("PyTorch, split rows", SPLIT_ROWS),)),
     "gated_pixelcnn": Work("gated PixelCNN, 8 x 64", torch_parity.GATED_PIXELCNN, 16, 1.1, convolutional=True),
 }
 Name = Literal["made", "made_256", "nade", "gated_pixelcnn"]
@@ -70,11 +69,11 @@ class Args(command.FlaggedArgs):
     """Time the training of autoregressive models in gm_jax and in PyTorch."""
 
     only: tuple[Name, ...] = ()
-    """What to time; all by default."""
+    """The networks to time. Default: all."""
 
 
 def training(work: Work) -> train_step.Training:
-    """What is trained, from random parameters."""
+    """Describes the training from random parameters."""
     from gm_jax.models import autoregressive
 
     network, output = torch_parity.network(work.pair), torch_parity.output(work.pair)
@@ -88,7 +87,7 @@ def training(work: Work) -> train_step.Training:
 
 
 def against_torch(work: Work, args: Args) -> dict[str, Any]:
-    """The step of both, timed: a row for each of our flags and each of PyTorch's networks."""
+    """Times the step of both sides: a row for each choice of flags and each network in PyTorch."""
     from benchmarks import torch_autoregressive
 
     parity = [torch_parity.check(pair, 4, with_grads=True) for pair in work.peers.values()]
@@ -106,19 +105,19 @@ def against_torch(work: Work, args: Args) -> dict[str, Any]:
 
 
 def measure(args: Args) -> dict[str, Any]:
-    """What was asked for, one after the other."""
+    """Measures the chosen networks one after the other."""
     chosen = args.only or tuple(WORKS)
     return {"training": [against_torch(work, args) for name, work in WORKS.items() if name in chosen]}
 
 
 def report(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Formats the results as Markdown."""
     checked = [differences for row in results["training"] for differences in row["parity"]]
     worst = {name: max(differences[name] for differences in checked) for name in ("loss", "gradients")}
-    parity = "Same parameters and data: a loss differs by {loss:.0e}, a gradient by {gradients:.0e} at most."
+    parity = "Same parameters and data: the loss differs by {loss:.0e}, gradients by at most {gradients:.0e}."
     return "\n\n".join(
         [
-            f"Forward, backward and Adam, float32, {STEPS_PER_CALL} steps a call; medians of clean rounds (range):",
+            f"Forward, backward and Adam, float32, {STEPS_PER_CALL} steps per call; medians of clean rounds (range):",
             comparison.table(results["training"]),
             parity.format(**worst),
         ]

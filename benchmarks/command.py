@@ -1,4 +1,4 @@
-"""What the commands of all benchmarks share: flags, what must be installed, the results printed and written."""
+"""The command line that all benchmarks share: flags, requirements, and the printed and written results."""
 
 import dataclasses
 import importlib.util
@@ -18,22 +18,22 @@ from gm_jax.runner import cpu_flags
 
 @dataclasses.dataclass(frozen=True)
 class Args:
-    """How long is measured, and where the results go."""
+    """The flags of every benchmark."""
 
     rounds: int = 9
-    """Clean rounds wanted of each comparison; at most twice as many are run."""
+    """Number of clean rounds for each comparison; at most twice as many rounds are run."""
     seconds: float = 1.0
-    """Length of one sample, where a unit of work is not longer."""
+    """Length of one sample, unless a single unit of work is longer."""
     json: Path | None = None
-    """Where to write the results and every sample."""
+    """File to write the results and all samples to."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FlaggedArgs(Args):
-    """The same of what depends on XLA's flags."""
+    """The flags of benchmarks that depend on XLA's own flags."""
 
     experiment_flags: str = cpu_flags.FLAG
-    """Added to XLA_FLAGS, as experiments do. Empty for a jaxlib that does not know them: it would end the process."""
+    """Added to XLA_FLAGS, as experiments do. Leave it empty for a jaxlib that does not know them."""
 
 
 def main(
@@ -44,14 +44,14 @@ def main(
     *,
     against: str = "torch",
 ) -> None:
-    """Parse, measure, print, write.
+    """Runs a benchmark: parses the flags, measures, prints and writes the results.
 
     Args:
-        module: the benchmark's name, `__spec__.name`.
+        module: name of the benchmark's module.
         args_type: its flags.
         measure: flags -> results.
-        report: results, with the machine's -> Markdown.
-        against: the package to compare with, which needs PyTorch.
+        report: results, with machine and versions -> Markdown.
+        against: the package to compare with.
     """
     args = tyro.cli(args_type, prog=f"python -m {module}", description=args_type.__doc__)
     try:
@@ -72,18 +72,18 @@ def main(
 
 
 def check(against: str) -> None:
-    """Refuse what could not be measured.
+    """Checks what a benchmark needs.
 
     Raises:
-        UserError: the package is missing, or the machine cannot tell clean samples.
+        UserError: the package is missing, or the machine cannot recognise clean samples.
     """
     timing.check_machine()
     if importlib.util.find_spec(against) is None:
-        raise UserError(f"{against}, to compare with, is not installed: pip install -e '.[benchmarks]'")
+        raise UserError(f"{against}, the package to compare with, is not installed: pip install -e '.[benchmarks]'")
 
 
 def footer(results: dict[str, Any]) -> str:
-    """Flags, machine and versions in a line."""
+    """Formats flags, machine and versions in one line."""
     flags = results["args"].get("experiment_flags")
-    told = "" if flags is None else f"gm_jax: with XLA_FLAGS={flags}, as experiments run. "
-    return f"{told}{results['machine']}; {', '.join(' '.join(item) for item in results['versions'].items())}."
+    prefix = "" if flags is None else f"gm_jax: with XLA_FLAGS={flags}, as in experiments. "
+    return f"{prefix}{results['machine']}; {', '.join(' '.join(item) for item in results['versions'].items())}."

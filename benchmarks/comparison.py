@@ -1,6 +1,6 @@
-"""A table of ours against theirs: each of our cases over each of theirs, times of one unit, ratios, a goal.
+"""A table of each of our cases against each of theirs: times of one unit of work, ratios, and a goal.
 
-The goal is that of what experiments run against the plain peer: the first case of ours over the first of theirs.
+The goal compares what experiments run with the plain peer: our first case with their first case.
 """
 
 import itertools
@@ -9,13 +9,13 @@ from typing import Any
 
 from benchmarks import command, timing
 
-OURS = "gm_jax"  # as experiments run it
-UNFLAGGED = f"{OURS}, jaxlib's default flags"  # as code of one's own runs
+OURS = "gm_jax"  # with the XLA flags of experiments
+UNFLAGGED = f"{OURS}, jaxlib's default flags"  # as in a user's own code
 HEADER = ("what", "ours", "ms", "theirs", "ms", "times", "goal", "clean")
 
 
 def flags_of_ours(experiment_flags: str, *, matter: bool = True) -> dict[str, str]:
-    """Name of a case of ours -> XLA's flags: those of experiments first, and none where that makes a difference."""
+    """Maps the names of our cases to XLA flags: those of experiments, and none if the flags matter."""
     return {OURS: experiment_flags, **({UNFLAGGED: ""} if matter and experiment_flags else {})}
 
 
@@ -28,7 +28,7 @@ def compare(
     at_least: float | None = None,
     units: int = 1,
 ) -> dict[str, Any]:
-    """All cases timed in turns, and what `of_rounds` makes of it."""
+    """Times all cases in turns and compares them by `of_rounds`."""
     rounds = timing.alternate({**ours, **theirs}, rounds=args.rounds, seconds=args.seconds, title=title)
     return of_rounds(title, rounds, tuple(ours), tuple(theirs), at_least=at_least, units=units)
 
@@ -42,15 +42,16 @@ def of_rounds(
     at_least: float | None = None,
     units: int = 1,
 ) -> dict[str, Any]:
-    """What samples say.
+    """Compares cases by their samples.
 
     Args:
-        title: of what was timed.
+        title: what was timed.
         rounds: the samples.
-        ours: names of our cases; of the first is the goal.
-        theirs: names of their cases; against the first is the goal.
-        at_least: the goal, their time over ours; None for none.
-        units: pieces of work in one of a sample's.
+        ours: names of our cases; the goal applies to the first.
+        theirs: names of their cases; the goal applies to the first.
+        at_least: the goal for their time over ours; None for no goal.
+        units: pieces of work in one unit of work of a sample.
+
     Returns:
         Seconds of one piece of work by case, ratios, cells of rows under HEADER, and the samples.
     """
@@ -75,5 +76,5 @@ def of_rounds(
 
 
 def table(comparisons: Sequence[Mapping[str, Any]]) -> str:
-    """Their rows, one under the other, as Markdown."""
+    """Formats the rows of all comparisons as one Markdown table."""
     return timing.table(HEADER, [cells for comparison in comparisons for cells in comparison["cells"]])

@@ -1,26 +1,29 @@
-"""How fast a diffusion model trains and samples: gm_jax against Hugging Face diffusers on PyTorch.
+"""How fast a diffusion model trains and samples: gm_jax compared with Hugging Face diffusers on PyTorch.
 
     pip install -e '.[benchmarks]'              # PyTorch, diffusers
-    python -m benchmarks.diffusion_training     # a quarter of an hour, on a machine that does nothing else
+    python -m benchmarks.diffusion_training     # about a quarter of an hour on an idle machine
 
-DDPM's U-Net of 28 x 28 x 1 images: channels (32, 64, 64), one block a level, self-attention of 8 channels a head on the
-second level and in the middle, batch 64. A step is noise, forward, backward and Adam at 1e-3, float32, on a new batch
-of uint8 images from host memory. Ours is what an experiment runs: the model's own objective in `make_train_step`,
-compiled by `parallel.jit`, fed by `data.pipeline`. Theirs is `torch_diffusion`, eager: `UNet2DModel`, `DDPMScheduler`,
-`mse_loss`, `torch.optim.Adam`. Samples are 64 images by DDIM in 50 steps, theirs by `DDIMScheduler`. Before anything is
-timed both networks must give the same outputs and gradients, from random parameters of which none is zero.
+The U-Net of DDPM has 28 x 28 x 1 images, channels (32, 64, 64), one block per level, self-attention with 8 channels per
+head on the second level and in the middle, and batch size 64. A step is noise, forward, backward and Adam at 1e-3,
+float32, on a new batch of uint8 images from host memory. gm_jax runs what an experiment runs: the model's objective in
+`make_train_step`, compiled by `parallel.jit`, fed by `data.pipeline`. diffusers runs `torch_diffusion`, eager:
+`UNet2DModel`, `DDPMScheduler`, `mse_loss`, `torch.optim.Adam`. Sampling draws 64 images by DDIM in 50 steps, in
+diffusers by `DDIMScheduler`. Before anything is timed, both networks must give the same outputs and gradients for
+random parameters, none of them zero.
 
-XLA's flags decide much where there are convolutions: jaxlib 0.10.2 gives a convolution one thread on a CPU by default.
-So experiments run with another choice there (`gm_jax.runner.cpu_flags`), and so does the row "gm_jax", of which the
-goals are; one more row shows what code of one's own gets without it.
+The row "gm_jax" uses the XLA flags of experiments (`gm_jax.runner.cpu_flags`), and the goals apply to it: by default
+jaxlib 0.10.2 runs a convolution in one thread on a CPU. The next row shows the speed without these flags.
 """
 
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks import command, comparison, timing, train_step
+
+if TYPE_CHECKING:
+    from gm_jax.models.diffusion import Diffusion
 
 TOLERANCE = 1e-4
 SHAPE, BATCH, NUM_STEPS, VISITED = (28, 28, 1), 64, 1_000, 50
@@ -31,12 +34,12 @@ class Args(command.FlaggedArgs):
 
 
 def data() -> np.ndarray:
-    """Images [N, 28, 28, 1] uint8."""
+    """Makes random images [N, 28, 28, 1] uint8."""
     return np.random.default_rng(0).integers(0, 256, (2_000, *SHAPE), np.uint8)
 
 
-def model():
-    """DDPM with the U-Net of the peer: eight channels a head, and samples by DDIM."""
+def model() -> "Diffusion":
+    """Builds DDPM with the U-Net of diffusers (eight channels per head) and the DDIM sampler."""
     from gm_jax.models import diffusion, diffusion_space
     from gm_jax.networks.unet import UNet
     from gm_jax.ops import diffusion_process
@@ -55,7 +58,7 @@ def model():
 
 
 def random_params() -> dict[str, Any]:
-    """Parameters of the network, none of them zero; nothing is compiled for them."""
+    """Draws parameters of the network, none of them zero, without compiling anything."""
     import jax
 
     rng = np.random.default_rng(1)
@@ -69,7 +72,7 @@ def random_params() -> dict[str, Any]:
 
 
 def evaluate() -> tuple[dict, tuple, np.ndarray, dict]:
-    """Our parameters, (x_t, t, eps), outputs and gradients of the mean squared error to eps."""
+    """Returns our parameters, (x_t, t, eps), the outputs, and the gradients of their mean squared error to eps."""
     import jax
     import jax.numpy as jnp
 
@@ -89,40 +92,40 @@ def evaluate() -> tuple[dict, tuple, np.ndarray, dict]:
 
 
 def check_parity() -> tuple[dict[str, Any], dict[str, float]]:
-    """Refuse to time two networks that compute different things.
+    """Checks that both networks compute the same.
 
     Returns:
-        Our parameters, and how far diffusers' outputs and gradients are from ours, relative to ours; of the gradients,
-        the worst array's.
+        Our parameters, and the relative differences of diffusers' outputs and gradients from ours (for gradients, that
+        of the worst array).
 
     Raises:
-        RuntimeError: more than TOLERANCE.
+        RuntimeError: they differ by more than TOLERANCE.
     """
     from benchmarks import torch_diffusion
 
     params, inputs, outputs, grads = timing.in_own_process(evaluate)
     their_outputs, their_grads = timing.in_own_process(torch_diffusion.outputs_and_grads, params, *inputs)
     if set(grads) != set(their_grads):
-        raise RuntimeError(f"not the same arrays: {sorted(set(grads) ^ set(their_grads))}")
-    largest = max(float(np.linalg.norm(mine)) for mine in grads.values())
+        raise RuntimeError(f"arrays without a counterpart: {sorted(set(grads) ^ set(their_grads))}")
+    largest = max(float(np.linalg.norm(own)) for own in grads.values())
     worst = max(
-        float(np.linalg.norm(their_grads[path] - mine) / max(np.linalg.norm(mine), 1e-3 * largest))
-        for path, mine in grads.items()
+        float(np.linalg.norm(their_grads[path] - own) / max(np.linalg.norm(own), 1e-3 * largest))
+        for path, own in grads.items()
     )
     of_outputs = float(np.linalg.norm(their_outputs - outputs) / np.linalg.norm(outputs))
     differences = {"outputs": of_outputs, "gradients": worst}
     if not max(differences.values()) <= TOLERANCE:
-        raise RuntimeError(f"not the same network: relative differences {differences}, at most {TOLERANCE} allowed")
+        raise RuntimeError(f"the networks differ: relative differences {differences}, at most {TOLERANCE} is allowed")
     return params, differences
 
 
 def training(params: dict[str, Any]) -> train_step.Training:
-    """What is trained, from given parameters."""
+    """Describes the training from given parameters."""
     return train_step.Training(model().model, {"x": data()}, BATCH, params={"diffusion": params})
 
 
 def make_samples(params: dict[str, Any], xla_flags: str) -> timing.Run:
-    """A unit of work is BATCH images, uint8."""
+    """Makes the sampler; a unit of work is BATCH images, uint8."""
     timing.add_xla_flags(xla_flags)
     import jax
 
@@ -137,7 +140,7 @@ def make_samples(params: dict[str, Any], xla_flags: str) -> timing.Run:
 
 
 def measure(args: Args) -> dict[str, Any]:
-    """Parity, compile time, training and sampling."""
+    """Checks parity, then measures compile time, training and sampling."""
     from benchmarks import torch_diffusion
 
     params, differences = check_parity()
@@ -157,11 +160,9 @@ def measure(args: Args) -> dict[str, Any]:
 
 
 def report(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Formats the results as Markdown."""
     compiling = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in results["compile_seconds"].items())
-    parity = (
-        "Same parameters and data: outputs differ by {outputs:.0e}, an array's gradient by {gradients:.0e} at most."
-    )
+    parity = "Same parameters and data: outputs differ by {outputs:.0e}, gradients by at most {gradients:.0e}."
     return "\n\n".join(
         [
             "U-Net (32, 64, 64), 28 x 28 x 1, float32; medians of clean rounds (range):",

@@ -1,43 +1,46 @@
-"""How fast flows train and sample: gm_jax against the `normflows` package on PyTorch.
+"""How fast flows train and sample: gm_jax compared with the `normflows` package on PyTorch.
 
     pip install -e '.[benchmarks]'            # PyTorch, normflows
-    python -m benchmarks.flow_training        # some ten minutes, on a machine that does nothing else
+    python -m benchmarks.flow_training        # about ten minutes on an idle machine
 
-Glow of 32 x 32 x 3 images: L = 2 scales of K = 8 steps, 64 channels in the couplings, batch 32. RealNVP of the plane:
-64 couplings with perceptrons 1-4-2, an actnorm after each pair, batch 512. A step is forward, backward and Adam at
-1e-3, float32, on a new batch from host memory, for Glow dequantised in the step. Ours is what an experiment runs: the
-model's own objective in `make_train_step`, compiled by `parallel.jit`, fed by `data.pipeline`. Theirs is `torch_flows`,
-eager, of the same structure; its priors of the parts are a mean and a scale of each dimension, where ours are a
-convolution of the other part. Before anything is timed both must give the same loss, and the same gradients of all
-networks in the couplings.
+Glow has 32 x 32 x 3 images, L = 2 scales of K = 8 steps, 64 channels in the couplings and batch size 32. RealNVP in the
+plane has 64 couplings with perceptrons 1-4-2, an actnorm after each pair, and batch size 512. A step is forward,
+backward and Adam at 1e-3, float32, on a new batch from host memory; Glow dequantises in the step. gm_jax runs what an
+experiment runs: the model's objective in `make_train_step`, compiled by `parallel.jit`, fed by `data.pipeline`.
+normflows runs `torch_flows`, eager, with the same structure; only its priors differ, which have a mean and a scale per
+dimension, while ours are convolutions of the other part. Before anything is timed, both sides must give the same loss
+and the same gradients of all networks in the couplings.
 
-XLA's flags decide much where there are convolutions: jaxlib 0.10.2 gives a convolution one thread on a CPU by default.
-So experiments run with another choice there (`gm_jax.runner.cpu_flags`), and so does the row "gm_jax", of which the
-goals are; one more row shows what code of one's own gets without it.
+The row "gm_jax" uses the XLA flags of experiments (`gm_jax.runner.cpu_flags`), and the goals apply to it: by default
+jaxlib 0.10.2 runs a convolution in one thread on a CPU. The next row shows the speed without these flags.
 """
 
 import itertools
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from benchmarks import command, comparison, timing, train_step
+
+if TYPE_CHECKING:
+    from gm_jax.models.flow import Flow
+    from gm_jax.types import Array
 
 TOLERANCE = 1e-4
 NUM_SAMPLES = 1000
 
 
 class Work(NamedTuple):
-    """What is trained, and what is wanted of it.
+    """A flow to train, with its goals.
 
     Attributes:
-        title: the flow, in words.
-        flow: which.
-        batch_size: examples a step.
-        steps: of one call of ours.
-        at_least: the goal, normflows' time over ours.
-        most_compile_seconds: the goal of compiling our step.
-        convolutional: XLA's flags matter.
+        title: description of the flow.
+        flow: the kind of flow.
+        batch_size: examples per step.
+        steps: steps in one call of our step.
+        at_least: the goal for normflows' time over ours.
+        most_compile_seconds: the goal for compiling our step.
+        convolutional: whether XLA's flags matter.
     """
 
     title: str
@@ -49,7 +52,7 @@ class Work(NamedTuple):
     convolutional: bool
 
     def __str__(self) -> str:
-        return f"{self.title}, batch {self.batch_size}, {self.steps} steps a call"
+        return f"{self.title}, batch {self.batch_size}, {self.steps} steps per call"
 
 
 GLOW = Work("Glow 32x32x3, K = 8, L = 2, 64 channels", "glow", 32, 1, 0.9, 6.0, convolutional=True)
@@ -61,7 +64,7 @@ class Args(command.FlaggedArgs):
 
 
 def data(work: Work) -> np.ndarray:
-    """Images [N, 32, 32, 3] uint8 of a few hidden causes, or points [N, 2]."""
+    """Makes images [N, 32, 32, 3] uint8 of a few hidden causes, or points [N, 2]."""
     rng = np.random.default_rng(0)
     causes = rng.standard_normal((5_000, 4), np.float32)
     if work.flow == "realnvp":
@@ -70,8 +73,8 @@ def data(work: Work) -> np.ndarray:
     return np.clip(levels, 0, 255).astype(np.uint8).reshape(-1, 32, 32, 3)
 
 
-def model(work: Work):
-    """The flow that experiments/{glow,realnvp}.py builds of this size."""
+def model(work: Work) -> "Flow":
+    """Builds the flow that experiments/{glow,realnvp}.py builds at this size."""
     from gm_jax.models import flow
     from gm_jax.networks.glow import Glow
     from gm_jax.networks.realnvp import RealNVP
@@ -85,7 +88,7 @@ def model(work: Work):
 
 
 def variables(work: Work) -> dict[str, Any]:
-    """Parameters at which both sides are the same function: random, but 0 for couplings' log-scales and for priors."""
+    """Draws variables for which both sides are the same function: random, but 0 for log-scales and priors."""
     import jax
 
     def draw(path: tuple, leaf: jax.Array) -> np.ndarray:
@@ -95,7 +98,7 @@ def variables(work: Work) -> dict[str, Any]:
             return np.asarray(leaf)
         if names[-1] == "log_abs_diagonal":
             return np.asarray(leaf) + drawn
-        if "layer" not in names:  # the priors, of whose moments the two sides have other networks
+        if "layer" not in names:  # the priors, for which the two sides have different networks
             return np.zeros_like(drawn)
         if names[-2] == ("Conv_1" if work.flow == "glow" else "Dense_1"):
             drawn[..., leaf.shape[-1] // 2 :] = 0.0
@@ -106,7 +109,7 @@ def variables(work: Work) -> dict[str, Any]:
 
 
 def coupling_grads(work: Work, grads: dict[str, Any]) -> list[np.ndarray]:
-    """Of each coupling, from the data on: those of the hidden layers, and the last layer's of the shifts."""
+    """Lists the gradients of each coupling, from data to latents: hidden layers, then the shifts of the last layer."""
     if work.flow == "glow":
         scales = (grads["multi_scale"][f"stages_{level}"]["layers_1"]["layer"]["layers_2"] for level in range(2))
         networks = [(scale["network"],) for scale in scales]
@@ -126,7 +129,7 @@ def coupling_grads(work: Work, grads: dict[str, Any]) -> list[np.ndarray]:
 
 
 def evaluate(work: Work) -> tuple[dict[str, Any], np.ndarray, float, list[np.ndarray]]:
-    """Our variables, prepared data, their loss and its gradients, as `coupling_grads` orders them."""
+    """Returns our variables, prepared data, their loss, and its gradients in the order of `coupling_grads`."""
     import jax
     import jax.numpy as jnp
 
@@ -134,7 +137,7 @@ def evaluate(work: Work) -> tuple[dict[str, Any], np.ndarray, float, list[np.nda
     x = data(work)[:8].astype(np.float32)
     h = x / 256.0 - 0.5 if work.flow == "glow" else x
 
-    def loss(params):
+    def loss(params: Any) -> "Array":
         return -jnp.mean(flow.log_density({"flow": params}, {k: v for k, v in both.items() if k != "params"}, h))
 
     value, grads = jax.jit(jax.value_and_grad(loss))(both["params"])
@@ -142,33 +145,33 @@ def evaluate(work: Work) -> tuple[dict[str, Any], np.ndarray, float, list[np.nda
 
 
 def check_parity(work: Work) -> tuple[dict[str, Any], dict[str, float]]:
-    """Refuse to time two programs that compute different things.
+    """Checks that both programs compute the same.
 
     Returns:
-        Our variables, and how far normflows' loss and gradients are from ours, relative to ours; of the gradients, the
-        worst array's.
+        Our variables, and the relative differences of normflows' loss and gradients from ours (for gradients, that of
+        the worst array).
 
     Raises:
-        RuntimeError: more than TOLERANCE.
+        RuntimeError: they differ by more than TOLERANCE.
     """
     from benchmarks import torch_flows
 
     both, h, loss, grads = timing.in_own_process(evaluate, work)
     evaluate_theirs = {"glow": torch_flows.glow_loss_and_grads, "realnvp": torch_flows.realnvp_loss_and_grads}
     their_loss, their_grads = timing.in_own_process(evaluate_theirs[work.flow], both, h)
-    largest = max(float(np.linalg.norm(mine)) for mine in grads)
+    largest = max(float(np.linalg.norm(own)) for own in grads)
     worst = max(
-        float(np.linalg.norm(theirs - mine) / max(np.linalg.norm(mine), 1e-3 * largest))
-        for theirs, mine in zip(their_grads, grads, strict=True)
+        float(np.linalg.norm(theirs - own) / max(np.linalg.norm(own), 1e-3 * largest))
+        for theirs, own in zip(their_grads, grads, strict=True)
     )
     differences = {"loss": abs(their_loss - loss) / abs(loss), "gradients": worst}
     if not max(differences.values()) <= TOLERANCE:
-        raise RuntimeError(f"not the same flow: relative differences {differences}, at most {TOLERANCE} allowed")
+        raise RuntimeError(f"the flows differ: relative differences {differences}, at most {TOLERANCE} is allowed")
     return both, differences
 
 
 def training(work: Work, both: dict[str, Any]) -> train_step.Training:
-    """What is trained, from given parameters."""
+    """Describes the training from given variables."""
     return train_step.Training(
         model(work).model,
         {"x": data(work)},
@@ -180,7 +183,7 @@ def training(work: Work, both: dict[str, Any]) -> train_step.Training:
 
 
 def make_samples(work: Work, both: dict[str, Any], xla_flags: str) -> timing.Run:
-    """A unit of work is NUM_SAMPLES images, uint8."""
+    """Makes the sampler; a unit of work is NUM_SAMPLES images, uint8."""
     timing.add_xla_flags(xla_flags)
     import jax
 
@@ -196,7 +199,7 @@ def make_samples(work: Work, both: dict[str, Any], xla_flags: str) -> timing.Run
 
 
 def measure_flow(work: Work, args: Args) -> dict[str, Any]:
-    """Parity, compile time, training, and for Glow sampling."""
+    """Checks parity, then measures compile time, training, and for Glow sampling."""
     from benchmarks import torch_flows
 
     both, differences = check_parity(work)
@@ -213,23 +216,23 @@ def measure_flow(work: Work, args: Args) -> dict[str, Any]:
     if work.flow == "glow":
         samplers = {name: timing.Case(make_samples, work, both, flag) for name, flag in flags.items()}
         peer = {"normflows": timing.Case(torch_flows.make_glow_samples, both, 32, 3, NUM_SAMPLES)}
-        tables["samples"] = comparison.compare(f"{NUM_SAMPLES:,} samples of it", samplers, peer, args)
+        tables["samples"] = comparison.compare(f"{NUM_SAMPLES:,} samples of Glow", samplers, peer, args)
     return {"work": work._asdict(), "parity": differences, "compile_seconds": compiling, **tables}
 
 
 def compile_verdict(name: str, seconds: float, work: dict[str, Any]) -> str:
-    """The goal of compiling what experiments run, and whether it is met."""
+    """Formats the goal for compiling what experiments run, and whether it is met."""
     most = work["most_compile_seconds"]
     return f"at most {most:g}: {'met' if seconds <= most else 'missed'}" if name == comparison.OURS else "-"
 
 
 def measure(args: Args) -> dict[str, Any]:
-    """Both flows."""
+    """Measures both flows."""
     return {"flows": [measure_flow(work, args) for work in (GLOW, REALNVP)]}
 
 
 def report(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Formats the results as Markdown."""
     tables = [result[name] for result in results["flows"] for name in ("step", "samples") if name in result]
     compiling = [
         [result["work"]["title"], name, f"{seconds:.1f}", compile_verdict(name, seconds, result["work"])]
@@ -237,7 +240,7 @@ def report(results: dict[str, Any]) -> str:
         for name, seconds in result["compile_seconds"].items()
     ]
     worst = {name: max(result["parity"][name] for result in results["flows"]) for name in ("loss", "gradients")}
-    parity = "Same parameters and data: a loss differs by {loss:.0e}, a coupling's gradient by {gradients:.0e} at most."
+    parity = "Same parameters and data: the loss differs by {loss:.0e}, gradients by at most {gradients:.0e}."
     return "\n\n".join(
         [
             "Forward, backward and Adam, float32, time of one step; medians of clean rounds (range):",

@@ -1,51 +1,55 @@
-"""How fast autoregressive models sample: each piece of work once, against a full forward pass for every position.
+"""How fast autoregressive models sample: with cached work, compared with a full forward pass for every position.
 
     pip install -e '.[benchmarks]'            # PyTorch
-    python -m benchmarks.sampling             # some twenty minutes, on a machine that does nothing else
+    python -m benchmarks.sampling             # about twenty minutes on an idle machine
     python -m benchmarks.sampling --only made wavenet
 
-Side by side, in turns, in one run, for the same network with the same parameters:
+Three samplers run in turns, for the same network with the same parameters:
 
-    cached     `samplers.autoregressive.sample`: all positions, compiled whole
-    naive      `samplers.autoregressive.sample_naive`: our own full pass a position, compiled whole
-    PyTorch    the plain loop of `torch_autoregressive`, a full pass a position; NADE alone has its recursion there
-               too, as everybody writes it: both do the same work, and no goal is set
+    cached     `samplers.autoregressive.sample`: all positions in one compiled program
+    naive      `samplers.autoregressive.sample_naive`: our full forward pass per position, in one compiled program
+    PyTorch    the plain loop of `torch_autoregressive`, a full forward pass per position. NADE uses its recursion in
+               PyTorch too: both sides then do the same work, and there is no goal
 
-Every pass of the naive loops costs the same, so what is timed of them is some positions, the last ones, and their time
-is scaled up to all; how many were timed is printed. Before anything is timed, PyTorch's outputs must be ours, and the
-cached sampler's draws the naive one's.
+Every pass of the naive loops costs the same. Only the last positions are timed, and their time is scaled up to all; the
+number of timed positions is printed. Before anything is timed, PyTorch's outputs must equal ours, and the draws of the
+cached sampler those of the naive one.
 
-The growth: gated PixelCNN, cached and naive, as the image's side doubles. The naive work grows with the fourth power
-of the side, the cached with the second.
+The growth table doubles the side of the image for gated PixelCNN. The naive work grows with the fourth power of the
+side, the cached work with the second.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from benchmarks import command, timing, torch_parity
 from benchmarks.torch_parity import Pair
 
+if TYPE_CHECKING:
+    from gm_jax.types import Array, Key
+
 Rounds = Sequence[Mapping[str, timing.Sample]]
+Draw = Callable[..., "Array"]  # (params, key, prefix [n, i]) -> levels [n, D]
 
 GROWTH_SIDES = (28, 56, 112)
 COMPARED_POSITIONS = 32
 
 
 class Work(NamedTuple):
-    """What is sampled, and what is wanted of it.
+    """A network to sample from, with its goals.
 
     Attributes:
-        title: the network, in words.
+        title: description of the network.
         pair: the network.
-        n: samples at once.
-        naive_positions: that one unit of our naive loop draws.
-        torch_positions: that one unit of PyTorch's loop draws.
-        times_naive: the goal against our naive loop, None for none.
-        times_torch: the goal against PyTorch's, None for none.
+        n: number of samples drawn together.
+        naive_positions: positions in one unit of work of our naive loop.
+        torch_positions: positions in one unit of work of PyTorch's loop.
+        times_naive: goal for the speed relative to our naive loop; None for no goal.
+        times_torch: goal for the speed relative to PyTorch's loop; None for no goal.
     """
 
     title: str
@@ -64,7 +68,7 @@ WORKS = {
     "made": Work("MADE 784-500", torch_parity.MADE, 16, 784, 196, 50, 150),
     "nade": Work("NADE 500", torch_parity.NADE, 16, 16, 784),
     "wavenet": Work("WaveNet, 10 x 32/256", torch_parity.WAVENET, 16, 16, 4, 60, 300),
-    "wavenet_one": Work("the same, one sequence", torch_parity.WAVENET, 1, 128, 32, 60, 300),
+    "wavenet_one": Work("WaveNet, 10 x 32/256, one sequence", torch_parity.WAVENET, 1, 128, 32, 60, 300),
 }
 Name = Literal["gated_pixelcnn", "pixelcnn", "made", "nade", "wavenet", "wavenet_one", "growth"]
 
@@ -74,23 +78,23 @@ class Args(command.FlaggedArgs):
     """Time sampling in gm_jax, cached and naive, and in PyTorch."""
 
     rounds: int = 7
-    """Clean rounds wanted of each comparison; at most twice as many are run."""
+    """Number of clean rounds for each comparison; at most twice as many rounds are run."""
     only: tuple[Name, ...] = ()
-    """What to time; all by default."""
+    """What to time. Default: everything."""
 
 
 def make_cached(pair: Pair, n: int, xla_flags: str) -> timing.Run:
-    """The cached sampler; a unit of work is n whole samples."""
+    """Makes the cached sampler; a unit of work is n whole samples."""
     return _make_sampler(_cached, pair, n, 0, xla_flags)
 
 
 def make_naive(pair: Pair, n: int, first: int, xla_flags: str) -> timing.Run:
-    """The naive sampler; a unit of work is the positions `first` ... D-1 of n samples."""
+    """Makes the naive sampler; a unit of work is the positions `first` ... D-1 of n samples."""
     return _make_sampler(_naive, pair, n, first, xla_flags)
 
 
 def differing_draws(pair: Pair, n: int) -> int:
-    """How many of the last positions' draws are not the same, cached and naive, after random levels."""
+    """Counts the draws of the last positions, after random levels, that differ between cached and naive sampler."""
     import jax
 
     params, prefix = torch_parity.parameters(pair), torch_parity.levels(pair, n)[:, :-COMPARED_POSITIONS]
@@ -98,7 +102,7 @@ def differing_draws(pair: Pair, n: int) -> int:
     return int(np.sum(np.asarray(cached) != np.asarray(naive)))
 
 
-def _make_sampler(sampler, pair: Pair, n: int, first: int, xla_flags: str) -> timing.Run:
+def _make_sampler(sampler: Callable[[Pair, int], Draw], pair: Pair, n: int, first: int, xla_flags: str) -> timing.Run:
     timing.add_xla_flags(xla_flags)
     import jax
 
@@ -116,24 +120,24 @@ def _make_sampler(sampler, pair: Pair, n: int, first: int, xla_flags: str) -> ti
     return run
 
 
-def _cached(pair: Pair, n: int):
+def _cached(pair: Pair, n: int) -> Draw:
     from gm_jax.samplers import autoregressive as samplers
 
     network, output = torch_parity.network(pair), torch_parity.output(pair)
 
-    def draw(params, key, prefix):
+    def draw(params: Any, key: "Key", prefix: "Array") -> "Array":
         conditionals = network.conditionals(params, None, 0)
         return samplers.sample(conditionals, output.draw, key, n, pair.num_dims, prefix=prefix)
 
     return draw
 
 
-def _naive(pair: Pair, n: int):
+def _naive(pair: Pair, n: int) -> Draw:
     from gm_jax.samplers import autoregressive as samplers
 
     network, output = torch_parity.network(pair), torch_parity.output(pair)
 
-    def draw(params, key, prefix):
+    def draw(params: Any, key: "Key", prefix: "Array") -> "Array":
         outputs_fn = lambda x: network.outputs(params, x, None, 0)  # noqa: E731
         return samplers.sample_naive(outputs_fn, output.draw, key, n, pair.num_dims, prefix=prefix)
 
@@ -141,13 +145,13 @@ def _naive(pair: Pair, n: int):
 
 
 def check(work: Work) -> dict[str, float]:
-    """Refuse to time samplers of different models.
+    """Checks that all three samplers draw from the same model.
 
     Returns:
-        How far PyTorch's outputs are from ours, relative to ours.
+        Relative difference of PyTorch's outputs from ours.
 
     Raises:
-        RuntimeError: too far, or the cached sampler draws something else than the naive one.
+        RuntimeError: it is too large, or the cached and the naive sampler draw different levels.
     """
     differences = torch_parity.check(work.pair, 4)
     if wrong := timing.in_own_process(differing_draws, work.pair, work.n):
@@ -156,7 +160,7 @@ def check(work: Work) -> dict[str, float]:
 
 
 def against_naive_loops(work: Work, args: Args) -> dict[str, Any]:
-    """The three samplers of one network, timed: one row of the first table."""
+    """Times the three samplers of one network: one row of the first table."""
     from benchmarks import torch_autoregressive
 
     pair, total, parity = work.pair, work.pair.num_dims, check(work)
@@ -172,7 +176,7 @@ def against_naive_loops(work: Work, args: Args) -> dict[str, Any]:
 
 
 def network_row(work: Work, rounds: Rounds) -> dict[str, Any]:
-    """What the samples of a network's three samplers say."""
+    """Makes a row of the first table from the timings of three samplers."""
     total, positions = work.pair.num_dims, {"naive": work.naive_positions, "PyTorch": work.torch_positions}
     seen = {name: positions_timed(rounds, name, count) for name, count in positions.items()}
     rounds = scaled(rounds, {name: total / count for name, count in positions.items()})
@@ -198,12 +202,12 @@ def network_row(work: Work, rounds: Rounds) -> dict[str, Any]:
 
 
 def growth(args: Args) -> list[dict[str, Any]]:
-    """Gated PixelCNN, cached and naive, at each side: the rows of the second table."""
+    """Times gated PixelCNN, cached and naive, at each side: the rows of the second table."""
     rows: list[dict[str, Any]] = []
     work = GATED_PIXELCNN
     for side in GROWTH_SIDES:
         pair = work.pair._replace(sizes={**work.pair.sizes, "side": side})
-        # A pass costs in proportion to the pixels: of large images fewer are timed.
+        # The cost of a pass is proportional to the number of pixels, so fewer positions of a large image are timed.
         positions = max(1, work.naive_positions * work.pair.num_dims // pair.num_dims)
         cases = {
             "cached": timing.Case(make_cached, pair, work.n, args.experiment_flags),
@@ -216,7 +220,7 @@ def growth(args: Args) -> list[dict[str, Any]]:
 
 
 def growth_row(side: int, positions: int, rounds: Rounds, before: dict[str, float | None]) -> dict[str, Any]:
-    """What the samples of one side say, after the seconds of the side before."""
+    """Makes a row of the second table; `before` holds the seconds of the side before."""
     total = side**2
     seen = positions_timed(rounds, "naive", positions)
     rounds = scaled(rounds, {"naive": total / positions})
@@ -234,7 +238,7 @@ def growth_row(side: int, positions: int, rounds: Rounds, before: dict[str, floa
 
 
 def scaled(rounds: Rounds, factors: Mapping[str, float]) -> Rounds:
-    """The rounds with the seconds of some cases multiplied."""
+    """Multiplies the seconds of some cases."""
     return [
         {name: sample._replace(seconds=sample.seconds * factors.get(name, 1)) for name, sample in samples.items()}
         for samples in rounds
@@ -242,22 +246,22 @@ def scaled(rounds: Rounds, factors: Mapping[str, float]) -> Rounds:
 
 
 def positions_timed(rounds: Rounds, name: str, positions: int) -> int:
-    """How many positions of a case were drawn in all its clean samples, a unit of work being so many."""
+    """Counts the positions that a case drew in all clean samples, `positions` per unit of work."""
     return positions * sum(samples[name].count for samples in rounds if samples[name].clean)
 
 
 def goal(ratio: timing.Ratio, at_least: float | None) -> str:
-    """A cell: the verdict on a goal, where there is one."""
+    """Formats the verdict on a goal, or "-" if there is none."""
     return "-" if at_least is None else timing.verdict(ratio, at_least=at_least)
 
 
 def times(now: float | None, before: float | None) -> str:
-    """A cell: how much has grown."""
+    """Formats a growth factor."""
     return "-" if now is None or before is None else f"x{now / before:.1f}"
 
 
 def measure(args: Args) -> dict[str, Any]:
-    """Of what was asked for: all three samplers of each network, and the growth."""
+    """Measures what was chosen: all three samplers of each network, and the growth."""
     chosen = args.only or (*WORKS, "growth")
     return {
         "networks": [against_naive_loops(work, args) for name, work in WORKS.items() if name in chosen],
@@ -266,17 +270,17 @@ def measure(args: Args) -> dict[str, Any]:
 
 
 def report(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Formats the results as Markdown."""
     parts = []
     if results["networks"]:
         header = ["network", "samples", "cached, s", "naive, s", "PyTorch, s", "times naive", "goal", "times PyTorch"]
         header += ["goal", "positions timed: naive, PyTorch", "clean"]
         worst = max(row["parity"]["outputs"] for row in results["networks"])
         parts += [
-            "Seconds for all positions; medians of clean rounds (range). The naive loops: some positions, scaled up.",
+            "Seconds for all positions; medians of clean rounds (range). Naive loops: some positions, scaled up.",
             timing.table(header, [row["cells"] for row in results["networks"]]),
             f"Same parameters and input: PyTorch's outputs differ from ours by {worst:.0e} at most. Same key: the "
-            f"cached sampler's last {COMPARED_POSITIONS} draws, after random levels, are those of the naive one.",
+            f"cached sampler's last {COMPARED_POSITIONS} draws, after random levels, equal those of the naive one.",
         ]
     if results["growth"]:
         header = [
@@ -290,7 +294,7 @@ def report(results: dict[str, Any]) -> str:
             "clean",
         ]
         parts += [
-            f"{GATED_PIXELCNN.title}, {GATED_PIXELCNN.n} samples, by the image's side:",
+            f"{GATED_PIXELCNN.title}, {GATED_PIXELCNN.n} samples, by side of the image:",
             timing.table(header, [row["cells"] for row in results["growth"]]),
         ]
     return "\n\n".join(parts)

@@ -1,16 +1,16 @@
-"""Cases side by side: live worker processes, timed in turns, and which of the samples a busy machine has spoiled.
+"""Times several cases side by side in live worker processes, and marks samples that a busy machine has spoiled.
 
     rounds = alternate({"ours": Case(make_ours, 256), "theirs": Case(make_theirs, 256)})
     ratio(rounds, over="theirs", under="ours")        # above 1: ours is faster
 
-A case is a picklable `make(*args)` that returns `run(count)`: do `count` units of work, return when they are done. It
-lives in a process of its own, on as many cores as every other case. A round times each case once, and every other round
-in reverse order (A B B A ...). What is compared are ratios within a round, so that a slow drift of the machine cancels;
-what is reported is their median.
+A case is a picklable `make(*args)` that returns `run(count)`, which does `count` units of work and returns when they
+are done. Each case has a process of its own, with the same number of cores. A round times each case once; every other
+round runs in reverse order (A B B A ...). Ratios are taken within a round, so that a slow drift of the machine cancels,
+and their median is reported.
 
-A sample is clean when the rest of the machine used less than MOST_OTHERS cores while it ran, by /proc/stat: contention
-slows some thread pools ten times more than others, so that a ratio measured under it says nothing. No verdict is given
-on fewer than FEWEST_CLEAN clean rounds.
+A sample is clean if, by /proc/stat, the rest of the machine used less than MOST_OTHERS cores while it ran. Contention
+slows some thread pools ten times more than others, so a ratio from a busy machine is meaningless. Fewer than
+FEWEST_CLEAN clean rounds give no verdict.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from importlib import metadata
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ MOST_OTHERS = 0.2  # cores
 FEWEST_CLEAN = 5  # rounds
 THREADS = 2
 
-# Fresh interpreters: a fork would share the parent's thread pools, or their corpses.
+# A fork would inherit the thread pools of the parent without their threads.
 _SPAWN = multiprocessing.get_context("spawn")
 
 Run = Callable[[int], None]
@@ -43,9 +44,9 @@ class Sample(NamedTuple):
     """One timing.
 
     Attributes:
-        seconds: of one unit of work.
-        others: cores that everything but this worker used meanwhile.
-        count: units that it took.
+        seconds: time of one unit of work.
+        others: cores in use by everything except this worker.
+        count: units of work in the sample.
     """
 
     seconds: float
@@ -54,19 +55,19 @@ class Sample(NamedTuple):
 
     @property
     def clean(self) -> bool:
-        """Whether the worker had the machine to itself."""
+        """Whether the rest of the machine was idle."""
         return self.others < MOST_OTHERS
 
 
 class Ratio(NamedTuple):
-    """Paired ratios of two cases, over the rounds where both were clean.
+    """Ratios of two cases within the rounds in which both were clean.
 
     Attributes:
-        median: None where no round was clean.
-        low: the smallest, or None.
-        high: the largest, or None.
-        clean: rounds where both samples were clean.
-        rounds: all rounds.
+        median: their median; None if no round was clean.
+        low: the smallest ratio, or None.
+        high: the largest ratio, or None.
+        clean: number of rounds in which both samples were clean.
+        rounds: number of all rounds.
     """
 
     median: float | None
@@ -77,7 +78,7 @@ class Ratio(NamedTuple):
 
     @property
     def cleanliness(self) -> str:
-        """Clean rounds of all rounds, "9/11"."""
+        """Clean rounds out of all rounds, such as "9/11"."""
         return f"{self.clean}/{self.rounds}"
 
     def __str__(self) -> str:
@@ -88,25 +89,25 @@ class Ratio(NamedTuple):
 
 
 class Case:
-    """Something to time, not begun yet: make(*args) -> run(count)."""
+    """Something to time: make(*args) -> run(count), which the worker calls."""
 
     def __init__(self, make: Callable[..., Run], *args: Any):
-        """A function of a module, and its arguments; both travel to the worker."""
+        """Takes a function of a module and its arguments, both of which are pickled for the worker."""
         self.make, self.args = make, args
 
 
 def alternate(
     cases: Mapping[str, Case], *, rounds: int = 9, seconds: float = 1.0, title: str = ""
 ) -> list[dict[str, Sample]]:
-    """Time the cases in turns, until so many rounds are clean or twice as many are done.
+    """Times the cases in turns, until `rounds` rounds are clean or twice as many are done.
 
-    When to stop depends on how clean the samples are, never on how fast. Progress goes to stderr.
+    The samples' cleanness decides when to stop, never their speed. Progress goes to stderr.
 
     Args:
         cases: name -> case.
-        rounds: clean rounds wanted.
+        rounds: number of clean rounds wanted.
         seconds: length of a sample; /proc/stat counts in hundredths of a second.
-        title: what the progress is headed by.
+        title: heading of the progress.
 
     Returns:
         The rounds: name -> sample.
@@ -129,7 +130,7 @@ def alternate(
 
 
 def ratio(rounds: Sequence[Mapping[str, Sample]], *, over: str, under: str) -> Ratio:
-    """Time of the case `over`, divided by that of `under`: how many times faster `under` is."""
+    """Divides the time of case `over` by the time of case `under`: how many times faster `under` is."""
     pairs = [(r[over], r[under]) for r in rounds]
     ratios = [a.seconds / b.seconds for a, b in pairs if a.clean and b.clean]
     if not ratios:
@@ -138,13 +139,13 @@ def ratio(rounds: Sequence[Mapping[str, Sample]], *, over: str, under: str) -> R
 
 
 def median_seconds(rounds: Sequence[Mapping[str, Sample]], name: str) -> float | None:
-    """Seconds of one unit of work, over the clean samples; None where there are none."""
+    """Returns the median time of one unit of work over the clean samples; None if there are none."""
     clean = [r[name].seconds for r in rounds if r[name].clean]
     return statistics.median(clean) if clean else None
 
 
 def verdict(result: Ratio, *, at_least: float | None = None, at_most: float | None = None) -> str:
-    """The goal, and whether it is met: "at least 1.3: met", "at most 1.1: missed", "at least 1.3: no verdict"."""
+    """Formats a goal and whether it is met: "at least 1.3: met", "at most 1.1: missed", "at least 1.3: no verdict"."""
     goal = f"at least {at_least:g}" if at_least is not None else f"at most {at_most:g}"
     if result.median is None or result.clean < FEWEST_CLEAN:
         return f"{goal}: no verdict"
@@ -153,13 +154,13 @@ def verdict(result: Ratio, *, at_least: float | None = None, at_most: float | No
 
 
 def in_own_process(fn: Callable, *args: Any) -> Any:
-    """What fn(*args) returns, computed in a fresh process."""
+    """Returns fn(*args), computed in a fresh process."""
     with futures.ProcessPoolExecutor(1, mp_context=_SPAWN) as pool:
         return pool.submit(fn, *args).result()
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its columns aligned."""
+    """Formats a Markdown table with aligned columns."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -170,28 +171,28 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float | None, form: str) -> str:
-    """A cell of a table; "-" where nothing is known."""
+    """Formats a cell of a table; None becomes "-"."""
     return "-" if value is None else format(value, form)
 
 
 def add_xla_flags(flags: str) -> None:
-    """For a worker, before it uses jax: flags beside those of the environment. XLA ends a process that names others."""
+    """Adds XLA flags to the environment, before a worker uses jax. XLA ends the process if it does not know a flag."""
     if flags:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 
 def check_machine() -> None:
-    """Refuse a machine on which clean samples cannot be told from others.
+    """Checks that this machine can recognise clean samples.
 
     Raises:
         UserError: it has no /proc/stat.
     """
     if not Path("/proc/stat").exists():
-        raise UserError("benchmarks need Linux: without /proc/stat nobody knows what else the machine was doing.")
+        raise UserError("there is no /proc/stat, which shows whether the machine is idle: run benchmarks on Linux.")
 
 
 def machine() -> str:
-    """Processor, cores and threads, in words."""
+    """Describes processor, cores and threads."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = models[0] if models else platform.processor() or platform.machine()
@@ -200,7 +201,7 @@ def machine() -> str:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Python's version and those of the packages that are installed."""
+    """Returns the versions of Python and of those packages that are installed."""
     found = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -211,18 +212,18 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def others_used(busy: float, own: float, elapsed: float) -> float:
-    """Cores in use by others: all CPU seconds of the machine, less one's own, per second; at least 0."""
+    """Returns the cores in use by others: CPU seconds of the machine minus one's own, per second; at least 0."""
     return max(0.0, busy - own) / elapsed
 
 
 def busy_seconds(stat: str, ticks_per_second: int) -> float:
-    """CPU seconds in use since boot, of all cores, from the text of /proc/stat; stolen ones are in use, by others."""
+    """Sums the CPU seconds of all cores since boot from the text of /proc/stat; stolen time counts as busy."""
     user, nice, system, _, _, irq, softirq, steal = map(int, stat.split("\n", 1)[0].split()[1:9])
     return (user + nice + system + irq + softirq + steal) / ticks_per_second
 
 
 class _Worker:
-    """A case in a process of its own, which is made at once, side by side with others."""
+    """A case in a process of its own, which starts at once."""
 
     def __init__(self, case: Case):
         self._connection, theirs = _SPAWN.Pipe()
@@ -234,7 +235,7 @@ class _Worker:
     def __enter__(self) -> "_Worker":
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._connection.close()
         self._process.join(timeout=5)
         if self._process.is_alive():
@@ -242,17 +243,17 @@ class _Worker:
             self._process.join()
 
     def get_ready(self) -> None:
-        """Wait until it is made and warm."""
+        """Waits until the case is made and warm."""
         self._receive()
 
     def calibrate(self, seconds: float) -> None:
-        """Find out how much work a sample of that length is."""
+        """Finds out how much work a sample of that length contains."""
         while (elapsed := self._count * self.sample().seconds) < seconds / 4:
             self._count *= 2
         self._count = max(1, round(self._count * seconds / elapsed))
 
     def sample(self) -> Sample:
-        """Time the work of one sample."""
+        """Times one sample."""
         self._connection.send(self._count)
         return self._receive()
 
@@ -267,9 +268,9 @@ class _Worker:
         return answer
 
 
-def _serve(connection, make: Callable[..., Run], args: tuple) -> None:
-    """A worker's whole life: make the case, then answer each count with a Sample; a str is a traceback."""
-    # Before any thread pool is made, for they size themselves by it.
+def _serve(connection: Connection, make: Callable[..., Run], args: tuple) -> None:
+    """Runs a worker: makes the case, then answers each count with a Sample, or with a traceback as str."""
+    # First of all, because thread pools size themselves by it.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
     try:
         run = make(*args)

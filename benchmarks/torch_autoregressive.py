@@ -1,12 +1,11 @@
-"""The autoregressive networks of torch_parity.py in PyTorch: eager, plain, as one would write them by hand.
+"""The autoregressive networks of torch_parity.py in eager PyTorch, as a user would write them by hand.
 
 Each maps levels x [B, D] to outputs [B, D, P]: output i parametrises p(x_i | x_<i), in raster order. P is 1, the
-log-odds of a 1, or the number of levels. `sample` is the usual loop, the whole network once for each position; NADE
-alone comes with the recursion that is its point, at one cheap step a position.
+log-odds of a 1, or the number of levels. `sample` is the usual loop, which runs the whole network for each position.
+Only NADE samples by its recursion, which takes one cheap step per position.
 """
 
 import itertools
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,20 +14,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import timing
+from benchmarks import timing, torch_data
 
-Arrays = Mapping[str, np.ndarray]  # a network's parameters and masks, by the names of its state_dict
+Arrays = Mapping[str, np.ndarray]  # name in the state_dict -> parameter or mask
 
 
 class MaskedLinear(nn.Linear):
-    """A linear layer, some of whose weights are held at zero."""
+    """A linear layer with some weights fixed at zero."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__(inputs, outputs)
         self.register_buffer("mask", torch.ones(outputs, inputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Outputs [B, O] of x [B, I]."""
+        """Computes outputs [B, O] of x [B, I]."""
         return functional.linear(x, self.weight * self.mask, self.bias)
 
 
@@ -40,15 +39,15 @@ class MADE(nn.Module):
         self.layers = nn.Sequential(MaskedLinear(num_dims, hidden), nn.ReLU(), MaskedLinear(hidden, num_dims))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [B, D, 1] of x [B, D]."""
+        """Computes logits [B, D, 1] of x [B, D]."""
         return self.layers(x.float())[..., None]
 
 
 class NADE(nn.Module):
-    """One hidden layer of sigmoid units, whose activation is carried from position to position.
+    """One hidden layer of sigmoid units, whose activation is updated from position to position.
 
-    Plain indexing costs the backward pass a gradient of the whole matrix for each row, O(D^2 H). Those who know take
-    the rows apart beforehand: `unbound`.
+    With plain indexing the backward pass computes a gradient of the whole matrix for each row, O(D^2 H). `unbound`
+    splits the matrix into rows beforehand, which avoids that.
     """
 
     def __init__(self, num_dims: int, hidden: int, unbound: bool = False):
@@ -60,7 +59,7 @@ class NADE(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_dims))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [B, D, 1] of x [B, D]."""
+        """Computes logits [B, D, 1] of x [B, D]."""
         x = x.float()
         encoder, decoder = self.encoder, self.decoder
         if self.unbound:
@@ -82,7 +81,7 @@ class NADE(nn.Module):
 
 
 class MaskedConv2d(nn.Conv2d):
-    """A k x k convolution that sees what precedes a pixel, and with mask B the pixel."""
+    """A k x k convolution that sees the pixels before a pixel, and with mask B the pixel itself."""
 
     def __init__(self, inputs: int, outputs: int, size: int, mask_type: str):
         super().__init__(inputs, outputs, size, padding=size // 2)
@@ -92,12 +91,12 @@ class MaskedConv2d(nn.Conv2d):
         self.register_buffer("mask", mask)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps [B, O, H, W] of x [B, I, H, W]."""
+        """Computes maps [B, O, H, W] of x [B, I, H, W]."""
         return self._conv_forward(x, self.weight * self.mask, self.bias)
 
 
 class ResidualBlock(nn.Module):
-    """To half the features, a mask-B convolution, and back."""
+    """A mask-B convolution on half the features, with a residual connection."""
 
     def __init__(self, features: int, size: int):
         super().__init__()
@@ -106,7 +105,7 @@ class ResidualBlock(nn.Module):
         self.wide = nn.Conv2d(features // 2, features, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps [B, F, H, W] of x, the same."""
+        """Computes maps [B, F, H, W] of x [B, F, H, W]."""
         y = functional.relu(self.narrow(functional.relu(x)))
         return x + self.wide(functional.relu(self.conv(y)))
 
@@ -122,13 +121,13 @@ class PixelCNN(nn.Module):
         self.readout = _readout(features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [B, D, 1] of x [B, D]."""
+        """Computes logits [B, D, 1] of x [B, D]."""
         outputs = self.readout(self.blocks(self.first(_image(x, self.side))))
         return outputs.reshape(*x.shape, 1)
 
 
 class GatedLayer(nn.Module):
-    """A layer of both stacks; the first sees the image in both, and not the pixel itself."""
+    """A layer of both stacks. In the first layer both stacks see the image, without the pixel itself."""
 
     def __init__(self, inputs: int, features: int, size: int, first: bool):
         super().__init__()
@@ -139,10 +138,10 @@ class GatedLayer(nn.Module):
         self.residual = nn.Conv2d(features, features, 1)
 
     def forward(self, v: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next v and h [B, F, H, W]."""
+        """Computes the next v and h [B, F, H, W]."""
         a_v = self.vertical(functional.pad(v, (self.reach, self.reach, self.reach, 0)))
         down = functional.pad(a_v, (0, 0, 1, -1))
-        # The first layer has no weight for the pixel itself: the last column serves no pixel of the row.
+        # The first layer has no weight for the pixel itself, so the last column is cut off.
         a_h = self.horizontal(functional.pad(h, (self.reach, -1 if self.first else 0, 0, 0))) + self.link(down)
         update = self.residual(_gate(a_h))
         return _gate(a_v), update if self.first else h + update
@@ -159,7 +158,7 @@ class GatedPixelCNN(nn.Module):
         self.readout = _readout(features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [B, D, 1] of x [B, D]."""
+        """Computes logits [B, D, 1] of x [B, D]."""
         v = h = _image(x, self.side)
         for layer in self.stack:
             v, h = layer(v, h)
@@ -177,7 +176,7 @@ class WaveNetLayer(nn.Module):
         self.skip = nn.Conv1d(features, skip, 1)
 
     def forward(self, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next h [B, F, T], and what goes to the outputs, [B, S, T]."""
+        """Computes the next h [B, F, T], and the contribution to the outputs, [B, S, T]."""
         z = _gate(self.conv(functional.pad(h, (self.dilation, 0))))
         return h if self.residual is None else h + self.residual(z), self.skip(z)
 
@@ -194,7 +193,7 @@ class WaveNet(nn.Module):
         self.readout = nn.Sequential(nn.ReLU(), nn.Conv1d(skip, skip, 1), nn.ReLU(), nn.Conv1d(skip, levels, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits [B, T, L] of x [B, T]."""
+        """Computes logits [B, T, L] of x [B, T]."""
         h = functional.pad(self.embedding(x).mT, (1, -1))
         skips = 0
         for layer in self.layers:
@@ -204,7 +203,7 @@ class WaveNet(nn.Module):
 
 
 def draw(outputs: torch.Tensor) -> torch.Tensor:
-    """Levels [B] of the parameters [B, P] of one position."""
+    """Draws levels [B] from the parameters [B, P] of one position."""
     if outputs.shape[1] == 1:
         return torch.bernoulli(torch.sigmoid(outputs[:, 0])).long()
     return torch.multinomial(torch.softmax(outputs, dim=1), 1)[:, 0]
@@ -219,25 +218,25 @@ def sample(network: nn.Module, x: torch.Tensor, first: int) -> torch.Tensor:
 
 
 def negative_log_likelihood(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """The loss of binary x [B, D], nats, a mean over the batch."""
+    """Computes the loss of binary x [B, D] in nats, a mean over the batch."""
     return functional.binary_cross_entropy_with_logits(network(x)[..., 0], x.float(), reduction="sum") / len(x)
 
 
 def load(name: str, sizes: Mapping[str, Any], arrays: Arrays) -> nn.Module:
-    """A network of this module with these parameters."""
+    """Builds a network of this module with these parameters."""
     network = globals()[name](**sizes)
     network.load_state_dict({key: torch.tensor(array) for key, array in arrays.items()})
     return network
 
 
 def outputs(name: str, sizes: Mapping[str, Any], arrays: Arrays, x: np.ndarray) -> np.ndarray:
-    """[B, D, P] at x [B, D]."""
+    """Computes the outputs [B, D, P] at x [B, D]."""
     with torch.inference_mode():
         return load(name, sizes, arrays)(torch.tensor(x, dtype=torch.long)).numpy()
 
 
 def loss_and_grads(name: str, sizes: Mapping[str, Any], arrays: Arrays, x: np.ndarray) -> tuple[float, Arrays]:
-    """The loss at x [B, D], and its gradients."""
+    """Returns the loss at x [B, D] and its gradients."""
     network = load(name, sizes, arrays)
     loss = negative_log_likelihood(network, torch.tensor(x, dtype=torch.long))
     loss.backward()
@@ -245,8 +244,8 @@ def loss_and_grads(name: str, sizes: Mapping[str, Any], arrays: Arrays, x: np.nd
 
 
 def make_sampler(name: str, sizes: Mapping[str, Any], arrays: Arrays, n: int, length: int, first: int) -> timing.Run:
-    """The sampling loop; a unit of work is positions first ... length-1 of n samples."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    """Makes the sampling loop; a unit of work is positions first ... length-1 of n samples."""
+    torch_data.use_all_cores()
     network = load(name, sizes, arrays).eval()
     loop: Callable = network.sample if isinstance(network, NADE) else lambda x, first: sample(network, x, first)
 
@@ -266,31 +265,25 @@ def make_steps(
     count: int,
     learning_rate: float,
 ) -> timing.Run:
-    """The training loop; a unit of work is `count` steps, each on a new batch of images [N, D] uint8, binary."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    """Makes the training loop; a unit of work is `count` steps, each on a new batch of binary images [N, D] uint8."""
+    torch_data.use_all_cores()
     network = load(name, sizes, arrays)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     data = torch.from_numpy(images)
 
-    def epochs():
-        while True:
-            for indices in torch.randperm(len(data)).split(batch_size):
-                if len(indices) == batch_size:
-                    yield data[indices].float()
-
-    batches = epochs()
+    batches = torch_data.batches(data, batch_size)
 
     def run(calls: int) -> None:
         for x in itertools.islice(batches, calls * count):
             optimizer.zero_grad()
-            negative_log_likelihood(network, x).backward()
+            negative_log_likelihood(network, x.float()).backward()
             optimizer.step()
 
     return run
 
 
 def _image(x: torch.Tensor, side: int) -> torch.Tensor:
-    """Binary x [B, D] as images [B, 1, H, W] on [-1, 1]."""
+    """Turns binary x [B, D] into images [B, 1, H, W] in [-1, 1]."""
     return 2 * x.reshape(-1, 1, side, side).float() - 1
 
 

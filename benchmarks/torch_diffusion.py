@@ -1,10 +1,9 @@
-"""The U-Net of diffusion_training.py as Hugging Face diffusers has it (PyTorch), from our parameters.
+"""The U-Net of diffusion_training.py in Hugging Face diffusers (PyTorch), with our parameters.
 
-Theirs has a bias of the keys, which the softmax takes away: it is 0 here and has no gradient. Their embedding of the
-time begins with the cosines, ours with the sines: the rows of the layer after it are put in their order.
+Their keys have a bias, which the softmax cancels: it is 0 here and has no gradient. Their time embedding starts with
+the cosines and ours with the sines, so the rows of the next layer are reordered.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,14 +11,14 @@ import diffusers
 import numpy as np
 import torch
 
-from benchmarks import timing
+from benchmarks import timing, torch_data
 
 
 def make_steps(
     params: Mapping, images: np.ndarray, num_steps: int, batch_size: int, learning_rate: float
 ) -> timing.Run:
-    """The training loop on uint8 images [N, H, W, C]; a unit of work is one step."""
-    _use_all_cores()
+    """Makes the training loop on uint8 images [N, H, W, C]; a unit of work is one step."""
+    torch_data.use_all_cores()
     model, scheduler = unet(params, images.shape[1], images.shape[3]), diffusers.DDPMScheduler(num_steps)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     data = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
@@ -38,8 +37,8 @@ def make_steps(
 
 
 def make_samples(params: Mapping, side: int, channels: int, num_steps: int, visited: int, num: int) -> timing.Run:
-    """A unit of work is `num` images by DDIM, from noise to data, cut to their range at each of the visited times."""
-    _use_all_cores()
+    """Makes the sampler; a unit of work is `num` images by DDIM, clipped to [-1, 1] at each of the visited times."""
+    torch_data.use_all_cores()
     model = unet(params, side, channels).eval()
     scheduler = diffusers.DDIMScheduler(num_steps, timestep_spacing="trailing")
     scheduler.set_timesteps(visited)
@@ -55,7 +54,7 @@ def make_samples(params: Mapping, side: int, channels: int, num_steps: int, visi
 
 
 def outputs_and_grads(params: Mapping, x_t: np.ndarray, t: np.ndarray, eps: np.ndarray) -> tuple[np.ndarray, dict]:
-    """What the network says of x_t [B, H, W, C] at times t [B], and the gradients of its mean squared error to eps."""
+    """Returns the outputs for x_t [B, H, W, C] at times t [B], and the gradients of their mean squared error to eps."""
     model = unet(params, x_t.shape[1], x_t.shape[3])
     predicted = model(_nchw(x_t), torch.from_numpy(t)).sample
     torch.nn.functional.mse_loss(predicted, _nchw(eps)).backward()
@@ -64,7 +63,7 @@ def outputs_and_grads(params: Mapping, x_t: np.ndarray, t: np.ndarray, eps: np.n
 
 
 def unet(params: Mapping, side: int, channels: int) -> diffusers.UNet2DModel:
-    """The U-Net (32, 64, 64) of one block a level, with self-attention on the second and in the middle."""
+    """Builds the U-Net (32, 64, 64): one block per level, self-attention on the second level and in the middle."""
     model = diffusers.UNet2DModel(
         sample_size=side,
         in_channels=channels,
@@ -85,7 +84,7 @@ def unet(params: Mapping, side: int, channels: int) -> diffusers.UNet2DModel:
 
 
 def _tensors(model: torch.nn.Module, params: Mapping) -> Iterator[tuple[tuple[str, ...], torch.nn.Parameter]]:
-    """(path of ours, tensor of theirs) for each of our arrays."""
+    """Yields (our path, their tensor) for each of our arrays."""
     last = sum(name.startswith("down_") and "attention" not in name for name in params) - 1
     for name, module in params.items():
         theirs = model.get_submodule(_module(name, last))
@@ -95,7 +94,7 @@ def _tensors(model: torch.nn.Module, params: Mapping) -> Iterator[tuple[tuple[st
             yield path, owner.bias if kind == "bias" else owner.weight
 
 
-# Of our blocks, attentions and time embedding: the names of their layers.
+# Layers of our blocks, attentions and time embedding -> their names in diffusers.
 _INNER = {
     "norm_0": "norm1",
     "conv_0": "conv1",
@@ -114,7 +113,7 @@ _INNER = {
 
 
 def _module(name: str, last: int) -> str:
-    """Where theirs has what is called so in ours; their levels on the way up are counted from the innermost."""
+    """Translates the name of one of our modules; diffusers counts the levels on the way up from the innermost."""
     kind, *parts = name.split("_")
     *words, index = parts or ["", ""]
     match kind, *words:
@@ -163,7 +162,3 @@ def _halves_swapped(array: np.ndarray) -> np.ndarray:
 
 def _nchw(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array).permute(0, 3, 1, 2)
-
-
-def _use_all_cores() -> None:
-    torch.set_num_threads(len(os.sched_getaffinity(0)))

@@ -1,27 +1,26 @@
-"""The flows of flow_training.py in `normflows` (PyTorch), from our parameters.
+"""The flows of flow_training.py in `normflows` (PyTorch), with our parameters.
 
-normflows calls the way from the latent to the data `forward`, and trains `inverse`: its coupling takes x to
-(x - shift) exp(-scale) where ours is x exp(scale) + shift. The two are the same where the scales are 0 and the shifts
-have the other sign, which is how both start here, and all that a step does has the same cost at any parameters. The
-log-determinants that both must agree on are those of the actnorms and the 1x1 convolutions, which are nowhere 0.
+In normflows `forward` maps latents to data and `inverse` is trained: its coupling maps x to (x - shift) exp(-scale),
+and ours to x exp(scale) + shift. The two are equal if the scales are 0 and the shifts have opposite signs. Both start
+there, and the cost of a step does not depend on the parameters. The log-determinants of the actnorms and the 1x1
+convolutions, on which both sides must agree, are nonzero everywhere.
 """
 
 import itertools
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import normflows as nf
 import numpy as np
 import torch
 
-from benchmarks import timing
+from benchmarks import timing, torch_data
 
 LEVELS = 256
 
 
 def make_glow_steps(variables: Mapping, images: np.ndarray, batch_size: int, learning_rate: float) -> timing.Run:
-    """The training loop on uint8 images [N, H, W, C], dequantised; a unit of work is one step."""
+    """Makes the training loop on uint8 images [N, H, W, C], dequantised; a unit of work is one step."""
     side = images.shape[1]
     data = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
@@ -34,13 +33,13 @@ def make_glow_steps(variables: Mapping, images: np.ndarray, batch_size: int, lea
 def make_realnvp_steps(
     variables: Mapping, points: np.ndarray, batch_size: int, count: int, learning_rate: float
 ) -> timing.Run:
-    """The training loop on points [N, 2]; a unit of work is `count` steps."""
+    """Makes the training loop on points [N, 2]; a unit of work is `count` steps."""
     return _make_steps(realnvp(variables), torch.from_numpy(points), lambda x: x, batch_size, count, learning_rate)
 
 
 def make_glow_samples(variables: Mapping, side: int, channels: int, num: int) -> timing.Run:
-    """A unit of work is `num` images."""
-    _use_all_cores()
+    """Makes the sampler; a unit of work is `num` images."""
+    torch_data.use_all_cores()
     model = glow(variables, side, channels)
 
     def run(calls: int) -> None:
@@ -52,7 +51,7 @@ def make_glow_samples(variables: Mapping, side: int, channels: int, num: int) ->
 
 
 def glow_loss_and_grads(variables: Mapping, h: np.ndarray) -> tuple[float, list[np.ndarray]]:
-    """-mean log p of h [B, H, W, C] and its gradients of all couplings, in the order of `coupling_grads`."""
+    """Returns -mean log p of h [B, H, W, C] and its gradients, in the order of `coupling_grads`."""
     model = glow(variables, h.shape[1], h.shape[3])
     loss = -model.log_prob(torch.from_numpy(h).permute(0, 3, 1, 2), None).mean()
     loss.backward()
@@ -66,7 +65,7 @@ def glow_loss_and_grads(variables: Mapping, h: np.ndarray) -> tuple[float, list[
 
 
 def realnvp_loss_and_grads(variables: Mapping, x: np.ndarray) -> tuple[float, list[np.ndarray]]:
-    """-mean log p of x [B, 2] and its gradients of all couplings, in the order of `coupling_grads`."""
+    """Returns -mean log p of x [B, 2] and its gradients, in the order of `coupling_grads`."""
     model = realnvp(variables)
     loss = -model.log_prob(torch.from_numpy(x)).mean()
     loss.backward()
@@ -79,7 +78,7 @@ def realnvp_loss_and_grads(variables: Mapping, x: np.ndarray) -> tuple[float, li
 
 
 def glow(variables: Mapping, side: int, channels: int) -> nf.MultiscaleFlow:
-    """Normflows' Glow with our parameters, the priors of its parts trainable."""
+    """Builds the Glow of normflows with our parameters and trainable priors."""
     params, fixed = (variables[name]["multi_scale"] for name in ("params", "fixed"))
     levels, bases = [], []
     for level in range(len(fixed)):
@@ -91,7 +90,7 @@ def glow(variables: Mapping, side: int, channels: int) -> nf.MultiscaleFlow:
         for k in range(count):
             block = nf.flows.GlowBlock(channels, features, scale_map="exp")
             matrix = _matrix({name: leaf[k] for name, leaf in convolution.items()})
-            # Our squeeze and theirs put the channels in another order, which the first matrix after it takes up.
+            # The two squeezes order channels differently; the first matrix after a squeeze absorbs the permutation.
             order = _squeezed_order(channels) if k == 0 else np.eye(channels)
             _set_convolution(block.flows[1], matrix @ order.T)
             _set_network(block.flows[0].flows[1].param_map, step["layers_2"]["network"], k)
@@ -106,7 +105,7 @@ def glow(variables: Mapping, side: int, channels: int) -> nf.MultiscaleFlow:
 
 
 def realnvp(variables: Mapping) -> nf.NormalizingFlow:
-    """Normflows' RealNVP of the plane with our parameters: pairs of couplings, swaps between them, and actnorms."""
+    """Builds the RealNVP of normflows in the plane with our parameters: pairs of couplings, swaps and actnorms."""
     layer = variables["params"]["layers"]["layer"]
     networks = [layer[name]["network"] for name in ("layers_0", "layers_1")]
     from_data = []
@@ -123,17 +122,18 @@ def realnvp(variables: Mapping) -> nf.NormalizingFlow:
     return nf.NormalizingFlow(nf.distributions.DiagGaussian(2, trainable=False), from_data[::-1])
 
 
-def _make_steps(model, data: torch.Tensor, prepare, batch_size: int, count: int, learning_rate: float) -> timing.Run:
-    _use_all_cores()
+def _make_steps(
+    model: torch.nn.Module,
+    data: torch.Tensor,
+    prepare: Callable[[torch.Tensor], torch.Tensor],
+    batch_size: int,
+    count: int,
+    learning_rate: float,
+) -> timing.Run:
+    torch_data.use_all_cores()
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
 
-    def epochs():
-        while True:
-            for indices in torch.randperm(len(data)).split(batch_size):
-                if len(indices) == batch_size:
-                    yield data[indices]
-
-    batches = epochs()
+    batches = torch_data.batches(data, batch_size)
 
     def run(calls: int) -> None:
         for x in itertools.islice(batches, calls * count):
@@ -146,7 +146,7 @@ def _make_steps(model, data: torch.Tensor, prepare, batch_size: int, count: int,
 
 
 def _set_network(network: torch.nn.Module, ours: Mapping[str, Any], k: int) -> None:
-    """The k-th of our stacked networks; the order of layers is that of their kind: Conv_0, Dense_0, Conv_1."""
+    """Copies the k-th of our stacked networks; its layers are in the order Conv_0, Dense_0, Conv_1."""
     layers = [module for module in network.net if hasattr(module, "weight")]
     names = sorted(ours, key=lambda name: (name.split("_")[1], name))
     for i, (layer, name) in enumerate(zip(layers, names, strict=True)):
@@ -155,7 +155,7 @@ def _set_network(network: torch.nn.Module, ours: Mapping[str, Any], k: int) -> N
             kernel = (kernel if kernel.ndim == 4 else kernel[None, None]).transpose(3, 2, 0, 1)
         else:
             kernel = kernel.T
-        if i + 1 == len(layers):  # shifts, then log-scales, which are 0; theirs alternate
+        if i + 1 == len(layers):  # ours: shifts, then log-scales, which are 0; theirs alternate
             kernel, bias = (_alternating(-array) for array in (kernel, bias))
         with torch.no_grad():
             layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(kernel)))
@@ -163,7 +163,7 @@ def _set_network(network: torch.nn.Module, ours: Mapping[str, Any], k: int) -> N
 
 
 def _set_actnorm(layer: nf.flows.ActNorm, shift: np.ndarray, log_scale: np.ndarray) -> None:
-    """Ours is x exp(log_scale) + shift, theirs (x - t) exp(-s)."""
+    """Converts our x exp(log_scale) + shift to (x - t) exp(-s)."""
     with torch.no_grad():
         layer.s.copy_(torch.from_numpy(-log_scale).reshape(layer.s.shape))
         layer.t.copy_(torch.from_numpy(-shift * np.exp(-log_scale)).reshape(layer.t.shape))
@@ -182,26 +182,22 @@ def _set_convolution(layer: nf.flows.Invertible1x1Conv, matrix: np.ndarray) -> N
 
 
 def _matrix(factors: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Our W = P L (U + diag(s))."""
+    """Computes our W = P L (U + diag(s))."""
     lower = np.tril(factors["lower"], -1) + np.eye(len(factors["sign"]))
     upper = np.triu(factors["upper"], 1) + np.diag(factors["sign"] * np.exp(factors["log_abs_diagonal"]))
     return (lower @ upper)[factors["permutation"]]
 
 
 def _squeezed_order(channels: int) -> np.ndarray:
-    """[C, C] the permutation from our channels after a squeeze, place of the pixel first, to theirs, colour first."""
+    """Computes the permutation [C, C] of channels after a squeeze, from ours (pixel first) to theirs (colour first)."""
     ours = np.arange(channels).reshape(4, channels // 4)
     return np.eye(channels)[ours.T.reshape(-1)]
 
 
 def _alternating(array: np.ndarray) -> np.ndarray:
-    """Two halves of the first axis, one entry of each in turn."""
+    """Interleaves the two halves of the first axis."""
     return np.stack(np.split(array, 2), axis=1).reshape(array.shape)
 
 
 def _hwio(weight: torch.Tensor) -> np.ndarray:
     return weight.permute(2, 3, 1, 0).numpy()
-
-
-def _use_all_cores() -> None:
-    torch.set_num_threads(len(os.sched_getaffinity(0)))

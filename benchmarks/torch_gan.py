@@ -1,7 +1,6 @@
-"""The DCGAN of gan_training.py in PyTorch: eager, plain, its loop that of PyTorch's own DCGAN tutorial."""
+"""The DCGAN of gan_training.py in eager PyTorch, with the training loop of PyTorch's DCGAN tutorial."""
 
 import itertools
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,55 +9,49 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import timing
+from benchmarks import gan_case, timing, torch_data
 
-Arrays = dict[str, list[np.ndarray]]  # by player, in the order of the module's parameters
+Arrays = dict[str, list[np.ndarray]]  # player -> arrays in the order of the module's parameters
 
 
 def make_steps(
-    params: Mapping, images: np.ndarray, batch_size: int, count: int, learning_rate: float, b1: float, anew: bool
+    params: Mapping, images: np.ndarray, batch_size: int, count: int, learning_rate: float, b1: float, redraw: bool
 ) -> timing.Run:
-    """The training loop on uint8 images [N, H, W, C]; a unit of work is `count` steps of both players.
+    """Makes the training loop on uint8 images [N, H, W, C]; a unit of work is `count` steps of both players.
 
     Args:
-        params: ours, to begin with.
+        params: our parameters, to start from.
         images: the data.
-        batch_size: examples a step.
-        count: steps of one unit of work.
-        learning_rate: Adam's, of both players.
-        b1: Adam's.
-        anew: whether the generator's loss is of new examples, as ours is; else of those that the discriminator has
-            just learned from, as in the tutorial: one pass of the generator less.
+        batch_size: examples per step.
+        count: steps per unit of work.
+        learning_rate: learning rate of Adam, for both players.
+        b1: decay of Adam's first moment.
+        redraw: whether the generator's loss draws new examples, as ours does. Otherwise it reuses the examples of the
+            discriminator's update, as in the tutorial, which saves one pass of the generator.
     """
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch_data.use_all_cores()
     generator, discriminator = networks(params, images.shape[1])
     latent_dim = generator[0].in_features
     players = discriminator, generator
     adams = [torch.optim.Adam(player.parameters(), learning_rate, (b1, 0.999)) for player in players]
     data = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
-    def epochs():
-        while True:
-            for indices in torch.randperm(len(data)).split(batch_size):
-                if len(indices) == batch_size:
-                    yield data[indices].float() / 127.5 - 1.0
+    batches = torch_data.batches(data, batch_size)
 
-    batches = epochs()
-
-    def move(adam: torch.optim.Adam, loss: torch.Tensor) -> None:
+    def update(adam: torch.optim.Adam, loss: torch.Tensor) -> None:
         adam.zero_grad()
         loss.backward()
         adam.step()
 
     def run(calls: int) -> None:
         for _ in range(calls * count):
-            x = next(batches)
-            with torch.set_grad_enabled(not anew):
+            x = next(batches).float() / 127.5 - 1.0
+            with torch.set_grad_enabled(not redraw):
                 fake = generator(torch.randn(batch_size, latent_dim))
-            move(adams[0], discriminator_loss(discriminator, x, fake.detach()))
-            if anew:
+            update(adams[0], discriminator_loss(discriminator, x, fake.detach()))
+            if redraw:
                 fake = generator(torch.randn(batch_size, latent_dim))
-            move(adams[1], generator_loss(discriminator, fake))
+            update(adams[1], generator_loss(discriminator, fake))
 
     return run
 
@@ -66,7 +59,7 @@ def make_steps(
 def losses_and_grads(
     params: Mapping, x: np.ndarray, z_discriminator: np.ndarray, z_generator: np.ndarray
 ) -> tuple[dict[str, float], Arrays]:
-    """Each player's loss at data x [B, H, W, C] in [-1, 1] and its latents, and the gradients of its own parameters."""
+    """Returns each player's loss at data x [B, H, W, C] in [-1, 1] and its latents, and its own gradients."""
     generator, discriminator = networks(params, x.shape[1])
     real = torch.from_numpy(x).permute(0, 3, 1, 2)
     losses = {
@@ -81,23 +74,21 @@ def losses_and_grads(
 
 
 def discriminator_loss(discriminator: nn.Module, x: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy, data and generated examples in two calls."""
+    """Computes the cross-entropy, on data and on generated examples in two calls."""
     real_logits, fake_logits = discriminator(x), discriminator(fake)
     real_loss = functional.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
     return real_loss + functional.binary_cross_entropy_with_logits(fake_logits, torch.zeros_like(fake_logits))
 
 
 def generator_loss(discriminator: nn.Module, fake: torch.Tensor) -> torch.Tensor:
-    """Non-saturating."""
+    """Computes the non-saturating loss."""
     logits = discriminator(fake)
     return functional.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
 
 
 def networks(params: Mapping, side: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """Generator and discriminator with our parameters, in training mode."""
-    from benchmarks import gan_training
-
-    theirs = gan_training.arrays(params, side)
+    """Builds generator and discriminator with our parameters, in training mode."""
+    theirs = gan_case.arrays(params, side)
     kernels = [params["discriminator"][f"Conv_{i}"]["kernel"].shape for i in range(_stages(params))]
     widths = [kernel[-1] for kernel in kernels]
     smallest = side // 2 ** len(widths)

@@ -1,16 +1,19 @@
-"""Networks that exist twice, in gm_jax and in torch_autoregressive.py, with the same parameters.
+"""Networks in gm_jax and their twins in torch_autoregressive.py, with the same parameters.
 
-`network` makes ours, `parameters` draws its parameters, `arrays` turns them into those of PyTorch: transposed, taken
-apart or put together, never scaled. As `arrays` is linear, it turns gradients into gradients, too.
+`network` builds ours, `parameters` draws its parameters, and `arrays` converts them to PyTorch's: transposed, split or
+joined, never scaled. `arrays` is linear, so it also converts gradients.
 """
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import timing
+
+if TYPE_CHECKING:
+    from gm_jax.models.autoregressive_networks import OrderedNetwork, PixelLikelihood
 
 Arrays = dict[str, np.ndarray]
 
@@ -18,12 +21,12 @@ TOLERANCE = 1e-4
 
 
 class Pair(NamedTuple):
-    """A network.
+    """A network on both sides.
 
     Attributes:
-        name: PyTorch's class.
-        sizes: what that class takes; "side" of an image or "length" of a sequence among it, or "num_dims".
-        levels: of a position; binary ones have one output, the log-odds, others one a level.
+        name: its class in torch_autoregressive.py.
+        sizes: arguments of that class; they include "side" of an image, "length" of a sequence, or "num_dims".
+        levels: levels per position. Two levels have one output, the log-odds; otherwise there is one output per level.
     """
 
     name: str
@@ -32,7 +35,7 @@ class Pair(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one example, which images always are for us."""
+        """The shape of one example."""
         if "side" in self.sizes:
             return (self.sizes["side"], self.sizes["side"], 1)
         if "length" in self.sizes:
@@ -42,7 +45,7 @@ class Pair(NamedTuple):
 
     @property
     def num_dims(self) -> int:
-        """D."""
+        """The number of dimensions D."""
         return math.prod(self.shape)
 
 
@@ -53,8 +56,8 @@ GATED_PIXELCNN = PIXELCNN._replace(name="GatedPixelCNN")
 WAVENET = Pair("WaveNet", {"length": 1024, "levels": 256, "features": 32, "skip": 256, "layers": 10}, levels=256)
 
 
-def network(pair: Pair):
-    """Ours: a `models.autoregressive_networks.OrderedNetwork`, as the experiments build it."""
+def network(pair: Pair) -> "OrderedNetwork":
+    """Builds our network as the experiments do."""
     from gm_jax.models import autoregressive_networks
     from gm_jax.networks import made, nade, pixelcnn, wavenet
 
@@ -73,11 +76,11 @@ def network(pair: Pair):
             dilations = tuple(2**layer for layer in range(sizes["layers"]))
             module = wavenet.WaveNet(pair.levels, pair.levels, sizes["features"], sizes["skip"], dilations)
             return autoregressive_networks.sequence_network(module, length=pair.num_dims)
-    raise ValueError(f"there is no network {pair.name}.")
+    raise ValueError(f"unknown network {pair.name}: use a class of torch_autoregressive.py.")
 
 
-def output(pair: Pair):
-    """The likelihood that the outputs define: a `models.autoregressive_networks.PixelLikelihood`."""
+def output(pair: Pair) -> "PixelLikelihood":
+    """Returns the likelihood that the outputs define."""
     from gm_jax.models import autoregressive_networks
     from gm_jax.ops import binarization
 
@@ -87,7 +90,7 @@ def output(pair: Pair):
 
 
 def parameters(pair: Pair) -> Any:
-    """Ours, initialised and then moved a little, so that none is zero: neither biases nor their gradients hide."""
+    """Draws our parameters: initialised and perturbed, so that none is zero and every gradient counts."""
     import jax
     import jax.numpy as jnp
 
@@ -100,7 +103,7 @@ def parameters(pair: Pair) -> Any:
 
 
 def arrays(pair: Pair, params: Any) -> Arrays:
-    """Parameters, or gradients, by the names of PyTorch's state_dict, in its layout; and the masks."""
+    """Converts parameters or gradients to PyTorch's state_dict, in its names and layout, and adds the masks."""
     convert = {
         "MADE": _made,
         "NADE": lambda pair, params: params,
@@ -113,24 +116,24 @@ def arrays(pair: Pair, params: Any) -> Arrays:
 
 
 def initial_arrays(pair: Pair) -> Arrays:
-    """`parameters`, PyTorch's way."""
+    """Returns `parameters` in PyTorch's layout."""
     return arrays(pair, parameters(pair))
 
 
 def levels(pair: Pair, n: int) -> np.ndarray:
-    """Random levels [n, D] int32."""
+    """Draws random levels [n, D] int32."""
     return np.random.default_rng(0).integers(pair.levels, size=(n, pair.num_dims), dtype=np.int32)
 
 
 class Evaluation(NamedTuple):
-    """What ours computes once, and all that PyTorch needs to repeat it.
+    """One evaluation of our network, with everything that PyTorch needs to repeat it.
 
     Attributes:
-        arrays: its parameters, PyTorch's way.
-        x: [B, D] levels.
-        outputs: [B, D, P].
-        loss: of binary levels; a mean over the batch.
-        grads: of the loss, PyTorch's way.
+        arrays: parameters in PyTorch's layout.
+        x: levels [B, D].
+        outputs: outputs [B, D, P].
+        loss: loss of binary levels, a mean over the batch; None if not computed.
+        grads: gradients of the loss in PyTorch's layout.
     """
 
     arrays: Arrays
@@ -141,7 +144,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(pair: Pair, batch_size: int, with_grads: bool) -> Evaluation:
-    """Outputs, and the very objective that is trained with its gradients."""
+    """Evaluates our outputs and, if asked, the objective that is trained and its gradients."""
     import jax
 
     from gm_jax.models import autoregressive
@@ -159,14 +162,14 @@ def evaluate(pair: Pair, batch_size: int, with_grads: bool) -> Evaluation:
 
 
 def check(pair: Pair, batch_size: int, *, with_grads: bool = False) -> dict[str, float]:
-    """Refuse to time two programs that compute different things.
+    """Checks that both programs compute the same.
 
     Returns:
-        How far PyTorch's outputs, and its loss and gradients where asked for, are from ours, relative to ours; of the
-        gradients, the worst array's.
+        Relative differences of PyTorch's outputs from ours and, if asked, of its loss and gradients (for gradients,
+        that of the worst array).
 
     Raises:
-        RuntimeError: more than TOLERANCE.
+        RuntimeError: they differ by more than TOLERANCE.
     """
     from benchmarks import torch_autoregressive
 
@@ -179,12 +182,14 @@ def check(pair: Pair, batch_size: int, *, with_grads: bool = False) -> dict[str,
         differences["loss"] = abs(loss - ours.loss) / abs(ours.loss)
         differences["gradients"] = max(relative_difference(grads[name], ours.grads[name]) for name in grads)
     if not max(differences.values()) <= TOLERANCE:
-        raise RuntimeError(f"not the same {pair.name}: relative differences {differences}, at most {TOLERANCE} allowed")
+        raise RuntimeError(
+            f"the {pair.name}s differ: relative differences {differences}, at most {TOLERANCE} is allowed"
+        )
     return differences
 
 
 def relative_difference(theirs: np.ndarray, ours: np.ndarray) -> float:
-    """|theirs - ours| / |ours|, Euclidean."""
+    """Computes |theirs - ours| / |ours| with Euclidean norms."""
     if theirs.shape != ours.shape:
         raise RuntimeError(f"shapes differ: {theirs.shape} and {ours.shape}")
     return float(np.linalg.norm(theirs - ours) / np.linalg.norm(ours))
@@ -235,7 +240,7 @@ def _wavenet(pair: Pair, params: Any) -> Arrays:
     features, converted = pair.sizes["features"], {"embedding.weight": params["embedding"]["embedding"]}
     for index in range(pair.sizes["layers"]):
         conv, projection, name = params[f"convs_{index}"], params[f"projections_{index}"], f"layers.{index}"
-        # Our first tap is that of the present, PyTorch's last one is.
+        # The tap of the present is our first and PyTorch's last.
         converted[f"{name}.conv.weight"] = conv["kernel"][::-1].transpose(2, 1, 0)
         converted[f"{name}.conv.bias"] = conv["bias"]
         is_last = index == pair.sizes["layers"] - 1
@@ -248,14 +253,14 @@ def _wavenet(pair: Pair, params: Any) -> Arrays:
 
 
 def _dense(name: str, layer: Any, *, trailing: int) -> Arrays:
-    """A linear map as a convolution of so many axes, all of size 1."""
+    """Converts a linear map to a convolution with `trailing` axes of size 1."""
     kernel = layer["kernel"].T
     converted = {f"{name}.weight": kernel.reshape(*kernel.shape, *(1,) * trailing)}
     return converted | ({f"{name}.bias": layer["bias"]} if "bias" in layer else {})
 
 
 def _masked_conv(name: str, layer: Any, *, own_pixel: bool) -> Arrays:
-    """The rows above and the taps to the left as one k x k kernel; what it may not see is zero."""
+    """Joins the rows above and the taps to the left to one k x k kernel, zero where it must not see."""
     above = layer["above"]["kernel"]
     reach, size, inputs, features = above.shape
     taps, mask = _taps(layer["left"]["taps"], inputs), np.zeros((size, size), np.float32)
@@ -267,7 +272,7 @@ def _masked_conv(name: str, layer: Any, *, own_pixel: bool) -> Arrays:
 
 
 def _taps(layer: Any, inputs: int) -> np.ndarray:
-    """The kernel [taps, I, O] of a `RowConv`; the last tap is the pixel itself."""
+    """Returns the kernel [taps, I, O] of a `RowConv`; the last tap is the pixel itself."""
     return np.asarray(layer["kernel"]).reshape(-1, inputs, layer["kernel"].shape[1])
 
 

@@ -1,7 +1,6 @@
-"""The VAE of vae_training.py in PyTorch: eager, plain, as one would write it by hand."""
+"""The VAE of vae_training.py in eager PyTorch, as a user would write it by hand."""
 
 import itertools
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,25 +8,25 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks import timing
+from benchmarks import timing, torch_data
 
-Layers = Sequence[tuple[np.ndarray, np.ndarray]]  # (kernel [in, out], bias [out]), the encoder's half and the decoder's
+Layers = Sequence[tuple[np.ndarray, np.ndarray]]  # (kernel [in, out], bias [out]) of the encoder, then of the decoder
 
 
 def make_steps(
     layers: Layers, images: np.ndarray, batch_size: int, count: int, learning_rate: float, compiled: bool
 ) -> timing.Run:
-    """The training loop; a unit of work is `count` steps, each on a new batch.
+    """Makes the training loop; a unit of work is `count` steps, each on a new batch.
 
     Args:
         layers: initial parameters.
         images: [N, D] uint8, binary.
-        batch_size: examples a step.
-        count: steps of one unit of work.
-        learning_rate: Adam's.
+        batch_size: examples per step.
+        count: steps per unit of work.
+        learning_rate: learning rate of Adam.
         compiled: whether to use torch.compile and the fused Adam instead of plain eager code.
     """
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch_data.use_all_cores()
     encoder, decoder = networks(layers)
     parameters = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True if compiled else None)
@@ -35,18 +34,12 @@ def make_steps(
     data = torch.from_numpy(images)
     latent_dim = decoder[0].in_features
 
-    def epochs():
-        while True:
-            for indices in torch.randperm(len(data)).split(batch_size):
-                if len(indices) == batch_size:
-                    yield data[indices].float()
-
-    batches = epochs()
+    batches = torch_data.batches(data, batch_size)
 
     def run(calls: int) -> None:
         for x in itertools.islice(batches, calls * count):
             optimizer.zero_grad()
-            loss = loss_fn(encoder, decoder, x, torch.randn(batch_size, latent_dim))
+            loss = loss_fn(encoder, decoder, x.float(), torch.randn(batch_size, latent_dim))
             loss.backward()
             optimizer.step()
 
@@ -54,7 +47,7 @@ def make_steps(
 
 
 def loss_and_grads(layers: Layers, x: np.ndarray, eps: np.ndarray) -> tuple[float, Layers]:
-    """The loss at x [B, D] and noise eps [B, Z], and its gradients in the layout of `layers`."""
+    """Returns the loss at x [B, D] and noise eps [B, Z], and its gradients in the layout of `layers`."""
     encoder, decoder = networks(layers)
     loss = negative_elbo(encoder, decoder, torch.tensor(x), torch.tensor(eps))
     loss.backward()
@@ -63,7 +56,7 @@ def loss_and_grads(layers: Layers, x: np.ndarray, eps: np.ndarray) -> tuple[floa
 
 
 def negative_elbo(encoder: nn.Module, decoder: nn.Module, x: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
-    """The loss, a mean over the batch."""
+    """Computes the loss, a mean over the batch."""
     mean, log_var = encoder(x).chunk(2, dim=1)
     logits = decoder(mean + (0.5 * log_var).exp() * eps)
     nll = functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
@@ -72,7 +65,7 @@ def negative_elbo(encoder: nn.Module, decoder: nn.Module, x: torch.Tensor, eps: 
 
 
 def networks(layers: Layers) -> tuple[nn.Sequential, nn.Sequential]:
-    """Encoder and decoder with these parameters."""
+    """Builds encoder and decoder with these parameters."""
     half = len(layers) // 2
     return _mlp(layers[:half]), _mlp(layers[half:])
 

@@ -12,20 +12,20 @@ from benchmarks import timing
 if TYPE_CHECKING:
     from gm_jax.types import Model
 
-LEARNING_RATE = 1e-3  # of Adam, on both sides of every benchmark
+LEARNING_RATE = 1e-3  # for Adam, on both sides of every benchmark
 
 
 class Training(NamedTuple):
-    """What is trained.
+    """A model, its data and its settings.
 
     Attributes:
-        model: whose objectives.
+        model: the model whose objectives are trained.
         split: name -> [N, ...] data in host memory.
-        batch_size: examples a step.
-        steps: of one call of the compiled step.
-        params: those to start from; None for the model's own.
-        model_state: the same.
-        b1: of Adam, of every player.
+        batch_size: examples per step.
+        steps: steps in one call of the compiled step.
+        params: initial parameters; None for the model's own.
+        model_state: initial model state; None for the model's own.
+        b1: decay of Adam's first moment, for every player.
     """
 
     model: "Model"
@@ -38,12 +38,12 @@ class Training(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """What a run puts together before it trains.
+    """Everything that a training loop needs.
 
     Attributes:
-        state: the first.
+        state: the initial state.
         step: (state, batches) -> (state, metrics), compiled at its first call.
-        batches: first step -> the batches of a call, on the device.
+        batches: first step -> the batches of one call, on the device.
     """
 
     state: Any
@@ -52,7 +52,7 @@ class Ready(NamedTuple):
 
 
 def ready(training: Training) -> Ready:
-    """State, step and input pipeline, as runner/train.py makes them."""
+    """Makes state, step and input pipeline as runner/train.py does."""
     import jax
 
     from gm_jax.data import pipeline
@@ -66,14 +66,14 @@ def ready(training: Training) -> Ready:
     first = first._replace(**{name: tree for name, tree in given.items() if tree is not None})
     strategy = parallel.jit()
 
-    def batches(first_step: int):
+    def batches(first_step: int) -> Any:
         return strategy.place_batches(pipeline.train_batches(split, size, 0, first_step, training.steps))
 
     return Ready(strategy.place(first), strategy.compile(step.make_train_step(model, adams, seed=0)), batches)
 
 
 def make_run(make: Callable[..., Training], args: tuple, xla_flags: str = "") -> timing.Run:
-    """A unit of work is one call of the step of make(*args), on new batches; flags for XLA come first."""
+    """Makes the training of make(*args) under XLA flags; a unit of work is one call of its step, on new batches."""
     timing.add_xla_flags(xla_flags)
     import jax
 
@@ -91,7 +91,7 @@ def make_run(make: Callable[..., Training], args: tuple, xla_flags: str = "") ->
 
 
 def compile_seconds(make: Callable[..., Training], args: tuple, xla_flags: str = "") -> float:
-    """Wall time of tracing and compiling the step of make(*args)."""
+    """Measures the wall time of tracing and compiling the step of make(*args)."""
     timing.add_xla_flags(xla_flags)
     state, step, batches = ready(make(*args))
     batch = batches(0)
@@ -101,10 +101,10 @@ def compile_seconds(make: Callable[..., Training], args: tuple, xla_flags: str =
 
 
 def cases(make: Callable[..., Training], args: tuple, flags: Mapping[str, str]) -> dict[str, timing.Case]:
-    """The run of each choice of flags, to be timed."""
+    """Makes a case for each choice of flags."""
     return {name: timing.Case(make_run, make, args, each) for name, each in flags.items()}
 
 
 def compiling(make: Callable[..., Training], args: tuple, flags: Mapping[str, str]) -> dict[str, float]:
-    """Compile seconds of each choice of flags, each in a process of its own."""
+    """Measures the compile time for each choice of flags, each in a process of its own."""
     return {name: timing.in_own_process(compile_seconds, make, args, each) for name, each in flags.items()}

@@ -1,29 +1,33 @@
-"""How fast a VAE trains: gm_jax's step against the same model in PyTorch, and what the loop around the step costs.
+"""How fast a VAE trains: gm_jax's step compared with the same model in PyTorch, and the cost of the loop around it.
 
     pip install -e '.[benchmarks]'            # PyTorch
-    python -m benchmarks.vae_training         # some five minutes, on a machine that does nothing else
+    python -m benchmarks.vae_training         # about five minutes on an idle machine
 
-Model: 784-500-500-50 and back, tanh, Bernoulli decoder, the ELBO with one sample, Adam at 1e-3, float32. Both sides
-take binary uint8 images from host memory, a new batch each step, and start from the same parameters. Ours is what an
-experiment runs: batches of `data.pipeline`, `make_train_step` compiled by `parallel.jit`, STEPS_PER_CALL steps a call;
-it also computes the metrics that a run logs, such as the gradient's norm. PyTorch's is `torch_vae`. Before anything is
-timed, both must give the same loss and gradients for the same parameters, data and noise.
+The model is 784-500-500-50 and back, tanh, with a Bernoulli decoder, the ELBO with one sample, and Adam at 1e-3,
+float32. Both sides start from the same parameters and take a new batch of binary uint8 images from host memory in each
+step. gm_jax runs what an experiment runs: batches of `data.pipeline`, `make_train_step` compiled by `parallel.jit`,
+STEPS_PER_CALL steps per call; it also computes the metrics that a run logs, such as the norm of the gradient. PyTorch
+runs `torch_vae`. Before anything is timed, both must give the same loss and gradients for the same parameters, data and
+noise.
 
-The loop: `training.loop.fit` with all that a run does at each step and each line of its log, on new host batches,
-against the bare compiled step called over and over on one batch that is on the device already.
+The loop is `training.loop.fit` with everything that a run does at each step and at each line of its log, on new batches
+from the host. It is compared with the bare compiled step, called repeatedly on one batch that is already on the device.
 """
 
 import contextlib
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import command, timing, train_step
+
+if TYPE_CHECKING:
+    from gm_jax.types import Array, Key, Model
 
 NUM_EXAMPLES = 50_000
 STEPS_PER_CALL = 10
@@ -32,7 +36,7 @@ TOLERANCE = 1e-4
 
 
 class Size(NamedTuple):
-    """A model's widths; images are square."""
+    """The widths of a model for square images."""
 
     side: int
     hidden: tuple[int, ...]
@@ -43,18 +47,18 @@ class Size(NamedTuple):
 
 
 PAPER = Size(28, (500, 500), 50)
-TINY = Size(4, (16, 16), 2)  # its step is nearly all overhead
+TINY = Size(4, (16, 16), 2)  # a step is almost pure overhead
 
 
 class Work(NamedTuple):
-    """What one call of the compiled step does."""
+    """A model, and the work of one call of its compiled step."""
 
     size: Size
     batch_size: int
     steps: int
 
     def __str__(self) -> str:
-        return f"{self.size}, batch {self.batch_size}, {self.steps} steps a call"
+        return f"{self.size}, batch {self.batch_size}, {self.steps} steps per call"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,19 +66,19 @@ class Args(command.Args):
     """Time VAE training in gm_jax and in PyTorch, and the loop around gm_jax's step."""
 
     compile: bool = False
-    """Time torch.compile with PyTorch's fused Adam, too; it needs a C++ compiler."""
+    """Also time torch.compile with PyTorch's fused Adam; needs a C++ compiler."""
 
 
 def images(size: Size) -> np.ndarray:
-    """Binary images [N, H, W, 1] uint8 of ten hidden causes, so that there is something to learn."""
+    """Makes binary images [N, H, W, 1] uint8 of ten hidden causes, so that there is something to learn."""
     rng = np.random.default_rng(0)
     causes = rng.standard_normal((NUM_EXAMPLES, 10), np.float32)
     pixels = causes @ rng.standard_normal((10, size.side**2), np.float32) > 2.0
     return pixels.astype(np.uint8).reshape(-1, size.side, size.side, 1)
 
 
-def model(size: Size, objective: Callable):
-    """The VAE that experiments/vae.py builds of this size."""
+def model(size: Size, objective: Callable) -> "Model":
+    """Builds the VAE that experiments/vae.py builds at this size."""
     from gm_jax.models import decoder_likelihoods, vae
     from gm_jax.networks import mlp
     from gm_jax.ops import binarization
@@ -89,7 +93,7 @@ def model(size: Size, objective: Callable):
 
 
 def training(work: Work) -> train_step.Training:
-    """What is trained, from the model's own parameters."""
+    """Describes the training from the model's own initial parameters."""
     from gm_jax.models import vae
 
     return train_step.Training(
@@ -98,7 +102,7 @@ def training(work: Work) -> train_step.Training:
 
 
 def make_bare_step(work: Work) -> timing.Run:
-    """The compiled step alone, on one batch; a unit of work is one call."""
+    """Makes the compiled step alone, on one batch; a unit of work is one call."""
     import jax
 
     state, train, batches = train_step.ready(training(work))
@@ -114,9 +118,9 @@ def make_bare_step(work: Work) -> timing.Run:
 
 
 def make_fit(work: Work) -> timing.Run:
-    """The loop with the effects of a run between two validations; a unit of work is one call of its step.
+    """Makes the loop with the effects of a run between two validations; a unit of work is one call of its step.
 
-    Every sample opens and closes its files, some 20 ms that count against the loop: samples of a second are the least.
+    Every sample opens and closes its files, about 20 ms that count against the loop: use samples of at least a second.
     """
     import jax
     import tensorboardX
@@ -156,14 +160,14 @@ def make_fit(work: Work) -> timing.Run:
 
 
 class Evaluation(NamedTuple):
-    """Our loss once, with all that another implementation needs to repeat it, and what it must find.
+    """One evaluation of our loss, with everything that another implementation needs to repeat it.
 
     Attributes:
         layers: (kernel [in, out], bias [out]) of the encoder, then of the decoder.
-        x: [B, D] binary, float32.
-        eps: [B, Z] the noise that was drawn.
-        loss: a mean over the batch.
-        grads: of the loss, in the layout of `layers`.
+        x: binary images [B, D], float32.
+        eps: the noise [B, Z] that was drawn.
+        loss: the loss, a mean over the batch.
+        grads: gradients of the loss, in the layout of `layers`.
     """
 
     layers: list[tuple[np.ndarray, np.ndarray]]
@@ -174,7 +178,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(size: Size, batch_size: int) -> Evaluation:
-    """Loss and gradients of the very objective that is trained, and the noise that it drew."""
+    """Evaluates the objective that is trained: its loss, its gradients, and the noise that it drew."""
     import jax
     import jax.numpy as jnp
 
@@ -182,12 +186,14 @@ def evaluate(size: Size, batch_size: int) -> Evaluation:
 
     elbo = vae.elbo_objective()
 
-    def elbo_with_noise(key, mean, log_var, nll_fn):
+    def elbo_with_noise(
+        key: "Key", mean: "Array", log_var: "Array", nll_fn: Callable
+    ) -> tuple["Array", Mapping[str, "Array"]]:
         drawn = []
         loss, _ = elbo(key, mean, log_var, lambda z: (drawn.append(z), nll_fn(z))[1])
         return loss, {"eps": (drawn[0][0] - mean) * jnp.exp(-0.5 * log_var)}
 
-    def layers(networks):
+    def layers(networks: Mapping[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
         mlps = (networks[name]["MLP_0"] for name in ("encoder", "decoder"))
         dense = [mlp[f"Dense_{index}"] for mlp in mlps for index in range(len(mlp))]
         return [(np.asarray(layer["kernel"]), np.asarray(layer["bias"])) for layer in dense]
@@ -202,27 +208,27 @@ def evaluate(size: Size, batch_size: int) -> Evaluation:
 
 
 def check_parity(ours: Evaluation) -> dict[str, float]:
-    """Refuse to time two programs that compute different things.
+    """Checks that both programs compute the same.
 
     Returns:
-        How far PyTorch's loss and gradients are from ours, relative to ours; of the gradients, the worst array's.
+        Relative differences of PyTorch's loss and gradients from ours (for gradients, that of the worst array).
 
     Raises:
-        RuntimeError: more than TOLERANCE.
+        RuntimeError: they differ by more than TOLERANCE.
     """
     from benchmarks import torch_vae
 
     loss, grads = timing.in_own_process(torch_vae.loss_and_grads, ours.layers, ours.x, ours.eps)
     pairs = zip(itertools.chain(*grads), itertools.chain(*ours.grads), strict=True)
-    worst = max(float(np.linalg.norm(theirs - mine) / np.linalg.norm(mine)) for theirs, mine in pairs)
+    worst = max(float(np.linalg.norm(theirs - own) / np.linalg.norm(own)) for theirs, own in pairs)
     differences = {"loss": abs(loss - ours.loss) / abs(ours.loss), "gradients": worst}
     if not max(differences.values()) <= TOLERANCE:
-        raise RuntimeError(f"not the same model: relative differences {differences}, at most {TOLERANCE} allowed")
+        raise RuntimeError(f"the models differ: relative differences {differences}, at most {TOLERANCE} is allowed")
     return differences
 
 
 def against_torch(work: Work, layers: list, args: Args, *, at_least: float) -> dict[str, Any]:
-    """The step of both, timed: one row of the first table."""
+    """Times the step of both sides: one row of the first table."""
     from benchmarks import torch_vae
 
     flat = images(work.size).reshape(NUM_EXAMPLES, -1)
@@ -251,7 +257,7 @@ def against_torch(work: Work, layers: list, args: Args, *, at_least: float) -> d
 
 
 def against_bare_step(work: Work, args: Args, *, at_most: float | None = None) -> dict[str, Any]:
-    """The loop and the step alone, timed: one row of the second table."""
+    """Times the loop and the bare step: one row of the second table."""
     cases = {"bare": timing.Case(make_bare_step, work), "fit": timing.Case(make_fit, work)}
     rounds = timing.alternate(cases, rounds=args.rounds, seconds=args.seconds, title=f"loop of {work}")
     ratio = timing.ratio(rounds, over="fit", under="bare")
@@ -274,7 +280,7 @@ def against_bare_step(work: Work, args: Args, *, at_most: float | None = None) -
 
 
 def measure(args: Args) -> dict[str, Any]:
-    """Parity, the step of both sides, and the loop around ours."""
+    """Checks parity, then measures the step of both sides and the loop around ours."""
     ours = timing.in_own_process(evaluate, PAPER, 256)
     return {
         "parity": check_parity(ours),
@@ -291,19 +297,19 @@ def measure(args: Args) -> dict[str, Any]:
 
 
 def report(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Formats the results as Markdown."""
     peers = list(results["training"][0]["ratios"])
     speeds = [f"{name}, examples/s" for name in ("gm_jax", *peers)]
     ahead = [f"times {peer}" for peer in peers]
     times = ["bare step, us/step", "fit, us/step", "fit / bare"]
-    parity = "Same parameters, data and noise: the loss differs by {loss:.0e}, a gradient by at most {gradients:.0e}."
+    parity = "Same parameters, data and noise: the loss differs by {loss:.0e}, gradients by at most {gradients:.0e}."
     return "\n\n".join(
         [
-            f"{PAPER}, Bernoulli, Adam, float32, {STEPS_PER_CALL} steps a call; medians of clean rounds (range):",
+            f"{PAPER}, Bernoulli, Adam, float32, {STEPS_PER_CALL} steps per call; medians of clean rounds (range):",
             timing.table(["batch", *speeds, *ahead, "goal", "clean"], [row["cells"] for row in results["training"]]),
-            "The loop of `fit` against the bare compiled step:",
+            "The loop of `fit` compared with the bare compiled step:",
             timing.table(
-                ["model", "batch", "steps a call", *times, "goal", "clean"], [row["cells"] for row in results["loop"]]
+                ["model", "batch", "steps per call", *times, "goal", "clean"], [row["cells"] for row in results["loop"]]
             ),
             parity.format(**results["parity"]),
         ]

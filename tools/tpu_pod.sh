@@ -1,16 +1,17 @@
 #!/bin/sh
-# Runs an experiment on every worker of a TPU VM slice. It goes on when this machine, or its ssh, goes away:
+# Runs an experiment on every worker of a TPU VM slice. The run continues if this machine or its ssh connection is lost.
 #
-#     tools/tpu_pod.sh start NAME ZONE EXPERIMENT [flags]    on all workers, and watch
-#     tools/tpu_pod.sh watch NAME ZONE [WORKER]              what worker 0 (or another, or all) prints; Ctrl-C ends this
-#     tools/tpu_pod.sh stop NAME ZONE                        it saves and leaves
+#     tools/tpu_pod.sh start NAME ZONE EXPERIMENT [flags]    starts it on all workers, then shows the output of worker 0
+#     tools/tpu_pod.sh watch NAME ZONE [WORKER]              shows the output of worker 0, of another, or of all
+#     tools/tpu_pod.sh stop NAME ZONE                        stops it; it saves a checkpoint first
 #
 #     tools/tpu_pod.sh start my-pod us-east5-a vae --workdir /mnt/shared/vae --train.parallel pmap
 #
-# The same again goes on where the run stopped. --workdir must lie on a file system that all workers share, NFS
-# (Filestore); not a bucket mounted with gcsfuse, which renames no folder at one stroke, as checkpoints need, and shows
-# files as they were. The clone is at ~/gm_jax of every worker, or where GM_JAX says, and at the same commit: the
-# workers compare it, and their data, before the first step. watch and stop leave with the run's exit code.
+# Ctrl-C ends the watching, not the run. The same start command resumes the run. watch and stop return the run's exit
+# code. --workdir must lie on a file system that all workers share, such as NFS (Filestore). A bucket mounted with
+# gcsfuse does not do: it cannot rename a folder atomically, as checkpoints need, and it shows outdated files. Every
+# worker needs a clone of the same commit at ~/gm_jax, or at $GM_JAX: the workers compare code and data before the first
+# step.
 set -eu
 
 usage() {
@@ -18,7 +19,7 @@ usage() {
     exit 2
 }
 
-# On which workers, and what: the command line's flags are "$@" there.
+# on_workers WORKERS COMMANDS: runs shell commands on workers; the experiment's command line is "$@" there.
 on_workers() {
     gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker="$1" --command "gm_jax='${GM_JAX:-gm_jax}'
 here=\${TMPDIR:-/tmp}/gm_jax.\$(id -u)
@@ -34,7 +35,7 @@ code() {
 
 start=$running'
 cd "$gm_jax" && mkdir -p "$here" || exit
-if running; then echo "$(hostname): a run goes on here; stop it first" >&2; exit 1; fi
+if running; then echo "$(hostname): a run is active here; stop it first" >&2; exit 1; fi
 rm -f "$here/pid" "$here/code"
 PYTHONUNBUFFERED=1 setsid nohup sh -c '\''
     here=$1; shift
@@ -45,12 +46,12 @@ for second in 1 2 3 4 5; do [ -s "$here/pid" ] && exit 0; sleep 1; done
 exit 1'
 
 watch=$running'
-[ -s "$here/pid" ] || { echo "$(hostname): nothing was started here" >&2; exit 1; }
+[ -s "$here/pid" ] || { echo "$(hostname): no run was started here; use start" >&2; exit 1; }
 tail -n +1 --pid "$(cat "$here/pid")" -f "$here/log"
 code'
 
 stop=$running'
-running || { echo "$(hostname): nothing runs here" >&2; exit 0; }
+running || { echo "$(hostname): no run is active here" >&2; exit 0; }
 kill -TERM "$(cat "$here/pid")"
 tail --pid "$(cat "$here/pid")" -f /dev/null
 code'
@@ -63,7 +64,7 @@ start)
     [ $# -ge 1 ] || usage
     experiment=$1
     shift
-    # Each argument quoted for the shell of the worker.
+    # Quote each argument for the shell of the worker.
     for argument in "experiments.$experiment" train --cluster.coordinator auto "$@"; do
         quoted="$quoted '$(printf '%s' "$argument" | sed "s/'/'\\\\''/g")'"
     done

@@ -2,6 +2,6 @@
 
 config.py           the flags
 processes.py        joining, comparing, leaving
-watchdog.py         heartbeats, and who is named when a process fails
+watchdog.py         heartbeats, and the culprit when a process dies or stalls
 detached_output.py  output that outlives its terminal
 """

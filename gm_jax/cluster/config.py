@@ -7,19 +7,19 @@ from gm_jax.runner.config import Count, CountOrZero
 
 @dataclasses.dataclass(frozen=True)
 class ClusterConfig:
-    """Training by several processes, each with its own devices; it is no part of a run's configuration."""
+    """Training by several processes, each with its own devices. It is not part of a run's configuration."""
 
     coordinator: str | None = None
-    """Where process 0 can be reached, HOST:PORT, the same for all processes; or auto, on a TPU pod or under Slurm,
-    where jax finds this and the next two by itself. By default there is one process."""
+    """Address of process 0, HOST:PORT, the same for all processes. Use auto on a TPU pod or under Slurm: jax then
+    finds the address, the number of processes and the process id. Default: a single process."""
     num_processes: Count | None = None
-    """How many processes there are."""
+    """Number of processes."""
     process_id: CountOrZero | None = None
-    """Which of them this is, counted from 0."""
+    """Index of this process, counted from 0."""
     heartbeat_timeout: Count = 30
-    """Seconds after which a process that gives no heartbeat is given up, and the others leave."""
+    """Seconds without a heartbeat after which a process counts as dead; all others then exit with code 1."""
     shutdown_timeout: Count = 120
-    """Seconds that a process which is done waits for the others."""
+    """Seconds that a finished process waits for the others."""
     stall_timeout: Count = 60
-    """Seconds that a step, or another phase, may take before somebody is blamed; 20 times the median of its kind, if
-    that is longer; 60 times as many the first time, when it compiles."""
+    """Seconds that a step, or any other phase, may take before the run is given up; 20 times the median of that phase,
+    if longer. The first occurrence of a phase compiles and may take 60 times as long."""

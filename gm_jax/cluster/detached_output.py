@@ -1,7 +1,7 @@
-"""Standard output and error that outlive whoever reads them.
+"""Standard output and error that outlive their reader.
 
-A run takes days; the pipe, the terminal or the ssh session that shows what it prints may be closed before. What is
-written from then on goes nowhere, and the run goes on.
+A run takes days; the pipe, the terminal or the ssh session that shows its output may close earlier. Output is then
+discarded, and the run continues.
 """
 
 import contextlib
@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-_GONE = (errno.EPIPE, errno.EIO)  # a pipe, a terminal
+_READER_GONE = (errno.EPIPE, errno.EIO)  # a pipe, a terminal
 
 
-class Lasting:
-    """A text stream on a file descriptor; once its reader has gone, the descriptor is that of the null device."""
+class DetachedStream:
+    """A text stream on a file descriptor that turns into the null device when its reader is gone."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -24,38 +24,38 @@ class Lasting:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write as the stream does, or nowhere."""
-        with self._outliving():
+        """Writes as the stream does, or discards the text."""
+        with self._outliving_reader():
             return self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush as the stream does, or to nowhere."""
-        with self._outliving():
+        """Flushes as the stream does, or discards what it holds."""
+        with self._outliving_reader():
             self._stream.flush()
 
     @contextlib.contextmanager
-    def _outliving(self) -> Iterator[None]:
+    def _outliving_reader(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno not in _READER_GONE:
                 raise
-            # What the stream still holds goes there too, at its next flush.
+            # The stream's buffer goes to the null device too, at its next flush.
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())
             os.close(null)
 
 
 @contextlib.contextmanager
-def lasting() -> Iterator[None]:
-    """Make `sys.stdout` and `sys.stderr` so for the length of a block."""
+def detached() -> Iterator[None]:
+    """Replaces `sys.stdout` and `sys.stderr` by detached streams for the length of a block."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (Lasting(stream) for stream in before)
+    sys.stdout, sys.stderr = (DetachedStream(stream) for stream in before)
     try:
         yield
     finally:
-        # While it can still be borne: Python, which flushes at its end, would leave with exit code 120.
+        # Flush while errors are still caught: Python's own flush at exit would end with code 120.
         sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = before

@@ -1,19 +1,18 @@
-"""Training by several processes: how they find each other, what they compare before the first step, how they part.
+"""Training by several processes: how they find each other, what they compare before the first step, how they leave.
 
-    with joined(args.cluster) as member:                 # alone, all of this does nothing; else the program ends here
-        check_same(config, module, data=fingerprint)     # or all leave with an error that names the odd one
-        share(folder)
-        member.watch(folder)                             # signs of life, and a watch over each phase
+    with joined(args.cluster) as member:                   # a single process passes through all of this
+        check_same(facts, module, data=fingerprint)        # or all leave with an error that names what differs
+        share(folder)                                      # <run>/processes
+        member.watch(folder)                               # heartbeats, and a limit on each phase
         member.enter("training", step)
 
-The folder must lie on a file system that all processes share. Who can agree leaves in order: at the end, after a signal
-and after a mistake that all of them see. Whoever meets an exception alone says so in its sign of life and leaves at
-once, since the others would not come to meet it; they fail in the next collective, or jax gives the lost one up after
-`heartbeat_timeout` seconds, and each says in one line who it was.
+The folder must lie on a file system that all processes share. Processes that can agree leave together: at the end,
+after a signal and after an error that all of them see. A process that meets an exception alone reports it in the folder
+and leaves at once; the others read the report, each prints it and leaves too.
 
-jax's own service for preemptions is turned off. It takes SIGTERM for itself, where the handlers of `loop.stop_signals`
-also take Ctrl-C and let a second signal end the process; the processes agree on the step by votes instead
-(`loop.counting_votes`), which cost no call and no waiting.
+jax's own heartbeat stays as a backup for what happens before `watch`. jax's preemption service is turned off: it takes
+SIGTERM for itself, but the handlers of `loop.stop_signals` also take Ctrl-C and let a second signal end the process.
+The processes agree on the last step by votes instead (`loop.counting_votes`), which cost no extra call.
 """
 
 import contextlib
@@ -25,104 +24,91 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
-from gm_jax.cluster import detached_output, watchdog
 from gm_jax.cluster.config import ClusterConfig
+from gm_jax.cluster.watchdog import FAILURE, Watchdog
 from gm_jax.errors import UserError
-from gm_jax.runner import cli
-from gm_jax.runner import config as config_lib
-from gm_jax.runner.folder import Folder
+from gm_jax.runner.cli import report
 from gm_jax.training import multihost
 
 AUTO = "auto"
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 _SHOWN = 3
-_LEAVING = "leaving"  # a phase, whose limit is the shutdown timeout
-_PATIENCE = 3.0  # seconds that process 0 stays behind for the others, who are on their way out
-_SEARCH = 10.0  # seconds to look for whoever made a collective fail
+_BACKUP = 3  # jax's heartbeat timeout, in units of ours: the watchdog must act first
+_PATIENCE = 3.0  # seconds that process 0 outlives the others if no heartbeats show when they have left
 
 
 class Member:
-    """This process among the others; alone, it does nothing."""
+    """This process among the others. If it is the only one, the methods do nothing."""
 
     def __init__(self, config: ClusterConfig):
         self._config = config
-        self._watchdog: watchdog.Watchdog | None = None
+        self._watchdog: Watchdog | None = None
         self._folder: Path | None = None
 
-    def watch(self, folder: Folder) -> None:
-        """Begin to give signs of life in a folder, where `share` was called.
-
-        From here on what C++ writes to standard error passes through a process that outlives this one.
-        """
+    def watch(self, folder: Path) -> None:
+        """Begins to give heartbeats in a folder for which `share` was called."""
         if jax.process_count() == 1:
             return
-        self._folder = folder.processes
-        self._watchdog = watchdog.Watchdog(
-            self._folder,
+        self._folder = folder
+        self._watchdog = Watchdog(
+            folder,
             jax.process_index(),
-            floor=self._config.stall_timeout,
-            limits={_LEAVING: self._config.shutdown_timeout},
+            heartbeat_timeout=self._config.heartbeat_timeout,
+            stall_timeout=self._config.stall_timeout,
         )
         self._watchdog.start()
-        watchdog.filter_standard_error(self._folder, jax.process_index())
-        sys.stderr = detached_output.Lasting(sys.stderr)
+        self._watchdog.catch_abort()
 
-    def enter(self, phase: str, step: int) -> None:
-        """Say what this process is doing from now on."""
+    def enter(self, phase: str, step: int, *, limit: float | None = None) -> None:
+        """Begins a phase, for the others to see; `limit` is in seconds and by default follows from earlier phases."""
         if self._watchdog is not None:
-            self._watchdog.enter(phase, step)
+            self._watchdog.enter(phase, step, limit=limit)
 
-    def part(self, code: int) -> None:
-        """Leave when all others are here too, process 0 last; never returns.
+    def leave_together(self, code: int) -> NoReturn:
+        """Waits at a barrier for all others, then ends this process, process 0 last.
 
-        Not by `jax.distributed.shutdown`: behind its barrier process 0 takes the service away, and jax kills whoever
-        has not yet let go of it.
+        `jax.distributed.shutdown` does not do: behind its barrier process 0 stops the coordination service, and jax
+        aborts every process that is still connected to it.
         """
-        self.enter(_LEAVING, 0)
+        self.enter("leaving", 0, limit=self._config.shutdown_timeout)
         try:
             multihost.gather(None)
         except jax.errors.JaxRuntimeError as error:
             self.abandon(error)
-        if multihost.is_primary():
-            if self._watchdog is None:
-                time.sleep(_PATIENCE)
-            else:
-                self._watchdog.wait_for_others(_PATIENCE)
-        self._leave(watchdog.DONE, code)
+        if self._watchdog is not None:
+            self._watchdog.leave()
+        elif multihost.is_primary():
+            time.sleep(_PATIENCE)
+        if self._folder is not None and multihost.is_primary():
+            shutil.rmtree(self._folder, ignore_errors=True)
+        _exit(code)
 
-    def abandon(self, error: BaseException) -> None:
-        """Leave the others, who may be anywhere, without waiting for anything; never returns."""
-        if isinstance(error, jax.errors.JaxRuntimeError) and self._watchdog is not None:
-            line = self._watchdog.find_lost(seconds=_SEARCH)
-            if line is not None:
-                print(f"error: {line}; {watchdog.AGAIN}", file=sys.stderr)
-                self._leave(watchdog.blaming(line), 1)
-        code = cli.report(error)
+    def abandon(self, error: BaseException) -> NoReturn:
+        """Reports the error and ends this process without waiting for the others, who may be anywhere."""
+        if self._watchdog is not None and is_failed_collective(error):
+            culprit = self._watchdog.find_culprit()
+            if culprit is not None:
+                self._watchdog.give_up(culprit)
+        code = report(error)
         if code is None:
             traceback.print_exception(error)
-        self._leave(f"{type(error).__name__}: {' '.join(str(error).split())}", 1 if code is None else code)
-
-    def _leave(self, why: str, code: int) -> None:
         if self._watchdog is not None:
-            self._watchdog.end(why)
-            if why == watchdog.DONE and multihost.is_primary():
-                shutil.rmtree(self._folder, ignore_errors=True)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # at a normal exit jax waits for the others
+            self._watchdog.fail(f"{type(error).__name__}: {' '.join(str(error).split())}")
+            self._watchdog.leave()
+        _exit(1 if code is None else code)
 
 
 @contextlib.contextmanager
 def joined(config: ClusterConfig) -> Iterator[Member]:
-    """Be one of the processes for the length of a block; it comes before anything that touches a device.
+    """Makes this process one of several for the length of a block; must come before anything that touches a device.
 
     Raises:
         UserError: the settings do not fit together, or the others were not found.
@@ -133,29 +119,34 @@ def joined(config: ClusterConfig) -> Iterator[Member]:
         yield member
         return
     _initialize(config)
-    logging.getLogger("absl").addFilter(_is_news)
+    logging.getLogger("absl").addFilter(is_news)
     try:
         yield member
     except multihost.AgreedError as error:
-        member.part(cli.report(error))
+        member.leave_together(report(error))
     except SystemExit as end:
-        member.part(end.code)
+        member.leave_together(end.code)
     except BaseException as error:
         member.abandon(error)
     else:
-        member.part(0)
+        member.leave_together(0)
 
 
-def check_same(config: Any, module: str, *, data: str) -> None:
-    """Compare what all processes must have alike: configuration, code, data.
+def check_same(facts: Mapping[str, Any], module: str, *, data: str) -> None:
+    """Compares what all processes must have in common: configuration, code and data.
+
+    Args:
+        facts: the configuration's fields that change the result, by their full names.
+        module: the experiment's module.
+        data: the fingerprint of the data.
 
     Raises:
-        AgreedError: on all of them, naming the processes that differ from process 0, and in what.
+        AgreedError: on all processes; names the processes that differ from process 0, and in what.
     """
-    mine = {f"config {name}": value for name, value in config_lib.facts(config).items()}
-    mine |= {f"code {name}": value for name, value in _code(module).items()}
-    mine["data"] = data
-    everyone = multihost.gather(mine)
+    own = {f"config {name}": value for name, value in facts.items()}
+    own |= {f"code {name}": value for name, value in code_versions(module).items()}
+    own["data"] = data
+    everyone = multihost.gather(own)
     lines = []
     for process, theirs in enumerate(everyone):
         names = [name for name in {**everyone[0], **theirs} if everyone[0].get(name) != theirs.get(name)]
@@ -170,11 +161,11 @@ def check_same(config: Any, module: str, *, data: str) -> None:
         )
 
 
-def share(folder: Folder) -> None:
-    """Make the place for signs of life, and see that all processes see it.
+def share(folder: Path) -> None:
+    """Makes the folder for heartbeats, and checks that all processes see the same one.
 
     Raises:
-        AgreedError: some process does not.
+        AgreedError: some process does not see it.
     """
     if jax.process_count() == 1:
         return
@@ -182,23 +173,54 @@ def share(folder: Folder) -> None:
 
     def make() -> None:
         if multihost.is_primary():
-            shutil.rmtree(folder.processes, ignore_errors=True)
-            folder.processes.mkdir()
-            (folder.processes / "run").write_text(token)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            (folder / FAILURE).touch()  # now: some network file systems show a new file late, but not a new content
+            (folder / "run").write_text(token)
 
     def see() -> None:
-        for _ in range(60):  # some network file systems are slow to show what is new
+        for _ in range(60):
             with contextlib.suppress(OSError):
-                if (folder.processes / "run").read_text() == token:
+                if (folder / "run").read_text() == token:
                     return
             time.sleep(0.5)
         raise UserError(
-            f"{folder.root} is not the folder that process 0 has made:\n"
-            "--workdir must lie on a file system that all processes share."
+            f"{folder.parent} is not the folder that process 0 has made:\n"
+            "choose a --workdir on a file system that all processes share."
         )
 
     multihost.together(make)
     multihost.together(see)
+
+
+def is_failed_collective(error: BaseException | None) -> bool:
+    """Returns whether an exception comes from jax, directly or as the cause of another: a peer may be the culprit."""
+    while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Returns whether a log record is worth its page: Orbax logs one for each save that a lost peer has left."""
+    return not (record.exc_info and is_failed_collective(record.exc_info[1]))
+
+
+def code_versions(module: str) -> dict[str, str]:
+    """Returns the versions of all that computes: packages, and hashes of this package's and the experiment's source."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
+    # The experiment, which is __main__, and what it has imported from its own package.
+    near = {name: one for name, one in sys.modules.items() if name.partition(".")[0] == module.partition(".")[0]}
+    files = {getattr(one, "__file__", None) for one in [sys.modules["__main__"], *near.values()]} - {None}
+    experiment = hashlib.sha256(b"\0".join(sorted(Path(file).read_bytes() for file in files)))
+    return {
+        "gm_jax": digest.hexdigest(),
+        module: experiment.hexdigest(),
+        "python": sys.version.split()[0],
+        **{name: metadata.version(name) for name in _PACKAGES},
+    }
 
 
 def _check(config: ClusterConfig) -> None:
@@ -213,10 +235,13 @@ def _check(config: ClusterConfig) -> None:
     if not (host and port.isdecimal() and 0 < int(port) < 2**16):
         raise UserError(f"--cluster.coordinator is {config.coordinator!r}: give HOST:PORT of process 0, or auto.")
     if None in settings:
-        raise UserError("give --cluster.num-processes and --cluster.process-id too (or --cluster.coordinator auto).")
+        raise UserError(
+            f"--cluster.coordinator {config.coordinator} is not enough:\n"
+            "give --cluster.num-processes and --cluster.process-id too, or --cluster.coordinator auto."
+        )
     if config.process_id >= config.num_processes:
         raise UserError(
-            f"--cluster.process-id is {config.process_id}: {config.num_processes} processes are counted from 0."
+            f"--cluster.process-id is {config.process_id}: give 0 to {config.num_processes - 1}, one to each process."
         )
 
 
@@ -234,39 +259,21 @@ def _initialize(config: ClusterConfig) -> None:
     try:
         jax.distributed.initialize(
             **given,
-            heartbeat_timeout_seconds=config.heartbeat_timeout,
+            heartbeat_timeout_seconds=_BACKUP * config.heartbeat_timeout,
             shutdown_timeout_seconds=config.shutdown_timeout,
         )
     except (ValueError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"the processes did not find each other by {config.coordinator}: {first[:200]}") from error
+        raise UserError(
+            f"the processes did not find each other at {config.coordinator}: {first[:200]}\n"
+            "check the address, and that all processes were started."
+        ) from error
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record of Orbax' is more than pages on a save that another process has left, which we say in a line."""
-    error = record.exc_info[1] if record.exc_info else None
-    while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
-        error = error.__cause__ or error.__context__
-    return error is None
-
-
-def _code(module: str) -> dict[str, str]:
-    """The versions of what computes: packages, and hashes of this package's and the experiment's source."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
-    versions = {name: metadata.version(name) for name in _PACKAGES}
-    # The experiment, which is __main__, and what it has imported from its own package (beta_vae is made of vae).
-    near = {name: one for name, one in sys.modules.items() if name.partition(".")[0] == module.partition(".")[0]}
-    files = {getattr(one, "__file__", None) for one in [sys.modules["__main__"], *near.values()]} - {None}
-    experiment = hashlib.sha256(b"\0".join(sorted(Path(file).read_bytes() for file in files)))
-    return {
-        "gm_jax": digest.hexdigest(),
-        module: experiment.hexdigest(),
-        "python": sys.version.split()[0],
-        **versions,
-    }
+def _exit(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a normal exit waits in jax for the others
 
 
 def _short(value: Any) -> str:

@@ -1,60 +1,52 @@
-"""Signs of life: what each process tells the others through the run's folder, and who is named when one fails.
+"""Heartbeats: how the processes of a run notice that one of them died or stalled, and name the culprit.
 
-Every second each process writes <folder>/processes/<id>.json: how often it has done so, and what it is doing. Nobody
-reads them while all goes well. They are read to name the one to blame
+Each process writes <folder>/<id>.json once a second: a count, its phase and its step. The first process that learns why
+the run fails writes one line to <folder>/failure. All others read that line within a second, print it and exit with
+code 1, so that every survivor names the same culprit. A process looks for the culprit
 
-  * when a phase outlasts its limit here: whose file no longer changes is dead or stopped, and whoever has passed fewer
-    phases than this process is what it waits for (`Watchdog`);
-  * when a collective fails, or when jax itself has given another process up and ends this one (`last_words`).
-
-jax ends a process from C++, at once and with a page of text, so that only another process can still speak. That is
-what this file does when it is run as a program: it stands between C++'s standard error and the real one, hands
-everything on, and makes one line of that page. It imports nothing but the standard library.
+  * if a collective fails, or jax aborts the process from C++ because process 0 is gone;
+  * if another process gives no heartbeat for `heartbeat_timeout` seconds;
+  * if its own phase exceeds its limit: a silent process is the culprit, or else the one that has passed fewest phases.
 """
 
 import contextlib
+import ctypes
 import json
 import os
-import re
+import signal
 import socket
 import statistics
-import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple, NoReturn
 
-BEAT = 1.0  # seconds from one sign to the next
-AGAIN = "start all processes again: they go on from the last checkpoint"
+BEAT = 1.0  # seconds between two heartbeats
+FAILURE = "failure"  # the file that names the culprit
 
-_TIMES_MEDIAN = 20  # a phase may take this many times as long as those of its name usually do,
-_TIMES_FLOOR = 60  # and the first of its name this many times the least limit: it may compile
-_SIZE = 2048
-DONE = "done"  # the last word of a process that has nothing more to do
-_LEFT = "left, since "  # how the last words begin of one that blames another
-
-_GLOG = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d")
-_COORDINATION = re.compile(r"coordination_service|preemption_sync|client\.h|distributed_runtime")
-_GIVEN_UP = "the JAX distributed service detected fatal errors"
-_UNHEALTHY = re.compile(r"stopped sending heartbeats\):((?:\s|,|\d+\b|/job\S*task:\d+)+)")
+_SEARCH = 10  # beats to look for the process that made a collective fail
+_PROOF = 4  # beats without a change that prove death once something has failed
+_PATIENCE = 3  # beats that process 0, which hosts jax's coordination service, may outlive the others
+_TIMES_MEDIAN = 20  # a phase may take this many times its median duration,
+_TIMES_FLOOR = 60  # and its first occurrence, which compiles, this many times `stall_timeout`
+_SIZE = 2048  # bytes of each file
 
 
-class Sign(NamedTuple):
-    """What a process last said of itself.
+class Heartbeat(NamedTuple):
+    """What a process last reported.
 
     Attributes:
-        process: its number.
+        process: its index.
         host: where it runs.
         pid: its id there.
-        count: how many signs it has given.
-        passed: how many phases it has been through; equal for all processes that are at the same point.
+        count: number of heartbeats so far.
+        passed: number of phases so far; equal for all processes that are at the same point.
         phase: what it is doing.
-        step: the training step it is at.
-        ended: why it left, if it did and was able to say so.
+        step: its training step.
+        left: whether it has exited in an orderly way.
     """
 
     process: int
@@ -64,260 +56,234 @@ class Sign(NamedTuple):
     passed: int = 0
     phase: str = "starting"
     step: int = 0
-    ended: str | None = None
+    left: bool = False
 
     def __str__(self) -> str:
         return f"process {self.process} (pid {self.pid} on {self.host})"
 
 
-def write(folder: Path, sign: Sign) -> None:
-    """Write a sign; whoever reads at the same time reads the old one, the new one or neither."""
-    # In place and padded: a file renamed over another stays unseen for long on some network file systems.
-    data = _encode(sign).ljust(_SIZE)
-    with contextlib.suppress(OSError):  # a disk that is full for now must not end the run
-        descriptor = os.open(folder / f"{sign.process}.json", os.O_WRONLY | os.O_CREAT, 0o644)
+def write(folder: Path, heartbeat: Heartbeat) -> None:
+    """Writes a heartbeat. A concurrent reader finds the old one, the new one or neither."""
+    _write(folder / f"{heartbeat.process}.json", json.dumps(heartbeat._asdict()))
+
+
+def read(folder: Path) -> dict[int, Heartbeat]:
+    """Reads the last heartbeat of every process."""
+    heartbeats = {}
+    for path in folder.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            heartbeat = Heartbeat(**json.loads(path.read_bytes()))
+            heartbeats[heartbeat.process] = heartbeat
+    return heartbeats
+
+
+def read_failure(folder: Path) -> str | None:
+    """Reads the line that names the culprit; None while nothing has failed."""
+    with contextlib.suppress(OSError):
+        return (folder / FAILURE).read_bytes().decode(errors="ignore").strip("\0 ") or None
+    return None
+
+
+def report_failure(folder: Path, line: str) -> str:
+    """Writes the line that names the culprit, unless another process was first; returns the line that stands."""
+    if read_failure(folder) is None:
+        _write(folder / FAILURE, line)
+    return read_failure(folder) or line
+
+
+def _write(path: Path, text: str) -> None:
+    # In place and padded: some network file systems show a renamed file late, and a full disk still takes it.
+    data = text.encode(errors="replace")[:_SIZE].ljust(_SIZE)
+    with contextlib.suppress(OSError):  # a disk that fails for a moment must not end the run
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             os.write(descriptor, data)
         finally:
             os.close(descriptor)
 
 
-def _encode(sign: Sign) -> bytes:
-    """A sign in JSON, its last word cut to what there is room for."""
-    data = json.dumps(sign._asdict(), ensure_ascii=False).encode(errors="replace")
-    if len(data) <= _SIZE or not sign.ended:
-        return data
-    # A character may take six bytes; each of these cuts leaves less.
-    return _encode(sign._replace(ended=sign.ended[: -1 - (len(data) - _SIZE) // 6]))
+class SilenceDetector:
+    """Finds processes whose heartbeat count stays the same over several looks.
 
+    It counts looks, not seconds: a disk that hangs for a minute accuses nobody.
+    """
 
-def read(folder: Path) -> dict[int, Sign]:
-    """Every process's last sign."""
-    signs = {}
-    for path in folder.glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            sign = Sign(**json.loads(path.read_bytes()))
-            signs[sign.process] = sign
-    return signs
+    def __init__(self, looks: int):
+        self._looks = max(1, looks)
+        self._unchanged: dict[int, tuple[int, int]] = {}
 
-
-class Hearing:
-    """Which of the others are silent: whose count has stayed the same for long enough, by this process's own clock."""
-
-    def __init__(self, silence: float):
-        self._silence = silence
-        self._heard: dict[int, tuple[int, float]] = {}
-
-    def silent(self, signs: Iterable[Sign], now: float) -> list[Sign]:
-        """Those of `signs` that have been silent for long."""
+    def silent(self, heartbeats: Iterable[Heartbeat]) -> list[Heartbeat]:
+        """Looks once more; returns the heartbeats that have now been unchanged for `looks` looks."""
         silent = []
-        for sign in signs:
-            count, since = self._heard.get(sign.process, (None, now))
-            if count != sign.count:
-                self._heard[sign.process] = (sign.count, now)
-            elif now - since >= self._silence:
-                silent.append(sign)
+        for heartbeat in heartbeats:
+            count, looks = self._unchanged.get(heartbeat.process, (None, 0))
+            looks = looks + 1 if count == heartbeat.count else 0
+            self._unchanged[heartbeat.process] = (heartbeat.count, looks)
+            if looks >= self._looks:
+                silent.append(heartbeat)
         return silent
 
 
-def blame(others: Sequence[Sign], silent: Sequence[Sign]) -> str | None:
-    """The line that names who failed: who said so itself, or fell silent, but was not itself the victim of another."""
-    others = [sign for sign in others if sign.ended != DONE]
-    for sign in others:
-        if sign.ended is not None and not sign.ended.startswith(_LEFT):
-            return f"{sign} ended in {sign.phase} at step {sign.step}: {sign.ended}"
-    for sign in silent:
-        if sign.ended is None:
-            return f"{sign} is dead or stopped: no sign of life since {sign.phase} at step {sign.step}"
-    for sign in others:
-        if sign.ended is not None:
-            return sign.ended.removeprefix(_LEFT)
-    return None
-
-
-def blaming(line: str) -> str:
-    """What a process says in its last sign that leaves because of another."""
-    return _LEFT + line
-
-
 class Watchdog:
-    """This process's own signs of life, and the watch over the phase that it is in.
+    """Gives this process's heartbeats, and ends it when the run has failed elsewhere or its own phase takes too long.
 
-    The limit of a phase is `floor` seconds or, if longer, 20 times the median of those of its name. Past `floor` a
-    process that is silent is enough to leave; past the limit, so is one that is behind, or anything. Phases whose
-    names are in `limits` have those.
+    All waiting is counted in beats of `beat` seconds.
     """
 
-    def __init__(self, folder: Path, process: int, *, floor: float, limits: Mapping[str, float] = MappingProxyType({})):
-        self._folder, self._floor, self._limits = folder, floor, limits
-        self._sign = Sign(process, socket.gethostname(), os.getpid())
-        self._lock, self._stopped = threading.Lock(), threading.Event()
-        self._since = time.monotonic()
+    def __init__(
+        self,
+        folder: Path,
+        process: int,
+        *,
+        heartbeat_timeout: float,
+        stall_timeout: float,
+        beat: float = BEAT,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Makes a watchdog that does nothing before `start`.
+
+        Args:
+            folder: where the processes write their heartbeats.
+            process: the index of this process.
+            heartbeat_timeout: seconds of silence after which another process counts as dead.
+            stall_timeout: seconds that a phase may take at least.
+            beat: seconds between two heartbeats.
+            clock: returns the time in seconds.
+        """
+        self._folder, self._heartbeat_timeout, self._stall_timeout = folder, heartbeat_timeout, stall_timeout
+        self._beat_seconds, self._clock = beat, clock
+        self._own = Heartbeat(process, socket.gethostname(), os.getpid())
+        # Reentrant: a signal may interrupt the thread that holds it.
+        self._lock, self._exiting, self._stopped = threading.RLock(), threading.Lock(), threading.Event()
         self._durations: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=100))
-        self._hearing = Hearing(self._silence())
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+        self._begin(None)
 
     def start(self) -> None:
-        """Begin to give signs, and to watch."""
-        write(self._folder, self._sign)
-        self._thread.start()
+        """Gives the first heartbeat and begins to watch."""
+        write(self._folder, self._own)
+        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
-    def enter(self, phase: str, step: int) -> None:
-        """Say that a phase begins, which ends the one before."""
-        now = time.monotonic()
+    def enter(self, phase: str, step: int, *, limit: float | None = None) -> None:
+        """Begins a phase, which ends the one before.
+
+        Args:
+            phase: its name; phases of the same name share their limit.
+            step: the training step.
+            limit: seconds that it may take, in place of `limit(phase)`.
+        """
         with self._lock:
-            self._durations[self._sign.phase].append(now - self._since)
-            self._sign = self._sign._replace(phase=phase, step=step, passed=self._sign.passed + 1)
-            self._since = now
+            self._durations[self._own.phase].append(self._clock() - self._since)
+            self._own = self._own._replace(phase=phase, step=step, passed=self._own.passed + 1)
+            self._begin(limit)
 
     def limit(self, phase: str) -> float:
-        """Seconds that a phase of this name may take."""
-        if phase in self._limits:
-            return self._limits[phase]
+        """Returns the seconds that a phase may take: 20 times its median duration, and at least `stall_timeout`."""
         durations = self._durations[phase]
-        usual = _TIMES_MEDIAN * statistics.median(durations) if durations else _TIMES_FLOOR * self._floor
-        return max(self._floor, usual)
+        usual = _TIMES_MEDIAN * statistics.median(durations) if durations else _TIMES_FLOOR * self._stall_timeout
+        return max(self._stall_timeout, usual)
 
-    def end(self, why: str) -> None:
-        """Give no more signs, the last with the reason."""
-        self._stopped.set()
+    def check(self) -> str | None:
+        """Checks once, as the watch does at every beat, whether the run has failed; returns the line that says why."""
         with self._lock:
-            self._sign = self._sign._replace(ended=why[:1000])
-            write(self._folder, self._sign)
+            own, age = self._own, self._clock() - self._since
+            limit = self.limit(own.phase) if self._given_limit is None else self._given_limit
+        if age > limit:
+            line = self.find_culprit(_PROOF + 1)
+            went_on = self._own.passed != own.passed
+            return line if line or went_on else report_failure(self._folder, self._stalled(own, age))
+        # Nobody waits for a dead process while phases are short: then only one file is read.
+        return read_failure(self._folder) if age < self._heartbeat_timeout / 2 else self._look(self._detector)
 
-    def wait_for_others(self, seconds: float) -> None:
-        """Wait until each of the others has said its last word, at most so long."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and any(sign.ended is None for sign in self._others()):
-            time.sleep(BEAT / 10)
-
-    def find_lost(self, seconds: float) -> str | None:
-        """Who failed, looked for at most so long: for a collective that has failed here. The watch ends."""
-        self._stopped.set()
-        hearing, until = Hearing(3 * BEAT), time.monotonic() + seconds
-        while time.monotonic() < until:
-            self._beat()  # still alive, and not to be blamed
-            others = self._others()
-            line = blame(others, hearing.silent(others, time.monotonic()))
+    def find_culprit(self, beats: int = _SEARCH) -> str | None:
+        """Looks for so many beats for the process that made the run fail; returns the line that names it, or None."""
+        detector = SilenceDetector(_PROOF)
+        for _ in range(beats):
+            self._give_heartbeat()  # this process is alive, and others search too
+            line = self._look(detector)
             if line is not None:
                 return line
-            time.sleep(BEAT / 2)
+            time.sleep(self._beat_seconds)
         return None
 
-    def _silence(self) -> float:
-        return max(4 * BEAT, self._floor / 2)  # a network file system may show a change half a minute late
+    def fail(self, reason: str) -> None:
+        """Stops to watch and names this process as the culprit, unless another one is named already."""
+        self._stopped.set()
+        report_failure(self._folder, f"{self._own} ended in {self._own.phase} at step {self._own.step}: {reason}")
 
-    def _others(self) -> list[Sign]:
-        return [sign for sign in read(self._folder).values() if sign.process != self._sign.process]
+    def leave(self) -> None:
+        """Ends the heartbeats in an orderly way. Process 0 first waits a few beats until the others have left."""
+        self._stopped.set()
+        for _ in range(10 * _PATIENCE if self._own.process == 0 else 0):
+            if not self._others():
+                break
+            time.sleep(self._beat_seconds / 10)
+        with self._lock:
+            self._own = self._own._replace(left=True)
+            write(self._folder, self._own)
+
+    def give_up(self, line: str) -> NoReturn:
+        """Prints the line that names the culprit and ends this process with exit code 1."""
+        self._exiting.acquire()  # and never released: the first thread that comes here ends the process
+        with contextlib.suppress(OSError):
+            print(f"error: {line}; start all processes again: they resume from the last checkpoint", file=sys.stderr)
+            sys.stderr.flush()
+        self.leave()
+        os._exit(1)
+
+    def catch_abort(self) -> None:
+        """Names the culprit if C++ aborts, as jax does as soon as process 0 with its coordination service is gone.
+
+        The handler is libc's: an abort does not wait for a signal handler of Python.
+        """
+        libc = ctypes.CDLL(None)
+
+        def on_abort(_: int) -> None:
+            line = self.find_culprit()
+            if line is not None:
+                self.give_up(line)
+            self.fail("aborted by C++, which gives the reason on its standard error")
+            libc.signal(signal.SIGABRT, None)  # the default handler
+            os.abort()
+
+        self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort)  # libc holds no reference
+        libc.signal(signal.SIGABRT, self._on_abort)
+
+    def _begin(self, limit: float | None) -> None:
+        self._since, self._given_limit = self._clock(), limit
+        self._detector = SilenceDetector(round(self._heartbeat_timeout / self._beat_seconds))
 
     def _run(self) -> None:
-        while not self._stopped.wait(BEAT):
-            self._beat()
-            line = self._accusation()
-            if line is not None:
-                self.end(blaming(line))
-                print(f"error: {line}; {AGAIN}", file=sys.stderr, flush=True)
-                os._exit(1)
+        while not self._stopped.wait(self._beat_seconds):
+            self._give_heartbeat()
+            line = self.check()
+            if line is not None and not self._stopped.is_set():
+                self.give_up(line)
 
-    def _beat(self) -> None:
+    def _give_heartbeat(self) -> None:
         with self._lock:
-            self._sign = self._sign._replace(count=self._sign.count + 1)
-            write(self._folder, self._sign)
+            self._own = self._own._replace(count=self._own.count + 1)
+            write(self._folder, self._own)
 
-    def _accusation(self) -> str | None:
-        now = time.monotonic()
-        with self._lock:
-            mine, age, limit = self._sign, now - self._since, self.limit(self._sign.phase)
-        least = min(self._floor, limit)
-        # Listened for before, so that who is silent is known by then: two beats, for signs come once in a beat.
-        if age <= least - self._silence() - 2 * BEAT:
-            self._hearing = Hearing(self._silence())
-            return None
-        others = self._others()
-        silent = self._hearing.silent(others, now)
-        if age <= least:
-            return None
-        line = blame(others, silent)
-        if line is not None or age <= limit:
+    def _others(self) -> list[Heartbeat]:
+        return [one for one in read(self._folder).values() if one.process != self._own.process and not one.left]
+
+    def _look(self, detector: SilenceDetector) -> str | None:
+        line = read_failure(self._folder)
+        if line is not None:
             return line
-        behind, ahead = (choose([mine, *others], key=lambda sign: sign.passed) for choose in (min, max))
+        for silent in detector.silent(self._others()):
+            line = f"{silent} is dead or stopped: no heartbeat since {silent.phase} at step {silent.step}"
+            return report_failure(self._folder, line)
+        return None
+
+    def _stalled(self, own: Heartbeat, age: float) -> str:
+        everyone = [own, *self._others()]
+        behind, ahead = (choose(everyone, key=lambda one: one.passed) for choose in (min, max))
         if behind.passed == ahead.passed:
-            return f"{mine.phase} at step {mine.step} takes {age:.0f} s, and no process is behind: devices or network"
+            return (
+                f"{own.phase} at step {own.step} takes {age:.0f} s, and no process is behind: check devices and network"
+            )
         return (
             f"{behind} is stalled in {behind.phase} at step {behind.step}, "
             f"and {ahead.phase} at step {ahead.step} waits for it: {age:.0f} s so far"
         )
-
-
-def filter_standard_error(folder: Path, process: int) -> None:
-    """Send C++'s standard error to the real one through a process of its own, which outlives this one."""
-    sys.stderr.flush()
-    real = os.dup(2)
-    # A session of its own: Ctrl-C and a scheduler's signals are for the processes that train.
-    command = [sys.executable, "-I", __file__, str(folder), str(process)]
-    speaker = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=real, start_new_session=True)
-    os.dup2(speaker.stdin.fileno(), 2)
-    speaker.stdin.close()
-    # Python's own goes directly: in order, and to a terminal if it is one.
-    sys.stderr = os.fdopen(real, "w", buffering=1, errors="backslashreplace")
-
-
-def last_words(page: str, folder: Path, process: int) -> str:
-    """One line for jax's page on the end of process `process`, which must say who was lost.
-
-    jax names those that have stopped sending heartbeats, or else says only that process 0 cannot be reached, which may
-    be because that one has just left for the same reason.
-    """
-    unhealthy = _UNHEALTHY.search(page)
-    lost = [int(number) for number in re.findall(r"\d+(?=[\s,]|$)", unhealthy[1])] if unhealthy else []
-    signs = read(folder)
-    own = signs.get(process, Sign(process, socket.gethostname(), os.getppid()))
-    if not lost:
-        time.sleep(2 * BEAT)  # for process 0's own last words
-        signs = read(folder)
-        lost = [0]
-    named = [signs[number] for number in lost if number in signs]
-    line = blame(named, named) or f"process {lost[0]} is dead or cannot be reached"
-    write(folder, own._replace(ended=blaming(line)))
-    return f"error: {line}; {AGAIN}"
-
-
-def _speak(folder: Path, process: int) -> None:
-    """Hand standard input on to standard error, line by line, but what jax says of other processes' ends."""
-    page: list[str] = []
-    held = False
-    for data in sys.stdin.buffer:
-        line = data.decode(errors="replace")
-        if _GLOG.match(line):
-            held = _COORDINATION.search(line) is not None
-        if held:
-            page.append(line)
-        else:
-            _hand_on(line)
-    if any(_GIVEN_UP in line for line in page):
-        with contextlib.suppress(OSError):
-            (folder / f"{process}.log").write_text("".join(page))
-        _hand_on(last_words("".join(page), folder, process) + "\n")
-    elif not _has_spoken(folder, process):
-        _hand_on("".join(page))  # whatever ended it, it may have said so among this
-
-
-def _has_spoken(folder: Path, process: int) -> bool:
-    """Whether a process has said why it left; process 0 takes the folder away when all is done."""
-    sign = read(folder).get(process)
-    return sign.ended is not None if sign is not None else not folder.is_dir()
-
-
-def _hand_on(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody may be there to read it
-        sys.stderr.write(text)
-        sys.stderr.flush()
-
-
-def main(arguments: Sequence[Any]) -> None:
-    """What `filter_standard_error` runs: FOLDER PROCESS."""
-    _speak(Path(arguments[0]), int(arguments[1]))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

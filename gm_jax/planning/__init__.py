@@ -1,8 +1,9 @@
-"""What a train step costs on a TPU topology that is not there.
+"""What a train step costs on a TPU topology, computed without any TPU.
 
-plan.py      one plan for each topology: the verb's table, picture and JSON
+plan.py      one plan for each topology
+report.py    plans as a table, Markdown, JSON and a picture
 roofline.py  the step compiled for a topology, and the bounds on its time
-hlo.py       a compiled program read as text: its loops and its collectives
-flops.py     the multiply-adds of a program
+hlo.py       the text of a compiled program: its loops and its collectives
+flops.py     the arithmetic of a compiled program
 tpus.py      the chips: peak, memory, bandwidth, interconnect
 """

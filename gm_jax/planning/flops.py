@@ -1,16 +1,15 @@
-"""How much a compiled program computes, counted from its text: what its matrix units do, and all the rest.
+"""Counts the arithmetic of a compiled program from its text, matrix products apart from the rest.
 
-jax tells a program's arithmetic in one number, in which the bodies of loops count once, however often they run, and
-elementwise work is added to matrix products, for which alone a TPU's peak is documented. Here the two are apart and
-loops count as often as they turn:
+jax reports one number, which counts the body of a loop once and adds elementwise work to matrix products, although a
+TPU's documented peak holds for matrix products alone. Here the two are separate and a loop counts once per iteration:
 
     matrix product, [M, K] times [K, N]                 2 M N K
-    convolution                                         2 for each product of an input with a weight; none for padding
-    elementwise operation, on floats or integers        1 an element of the result
-    reduction                                           1 an element of the operand, or of each window
+    convolution                                         2 for each product of an input and a weight; 0 for padding
+    elementwise operation, on floats or integers        1 per element of the result
+    reduction                                           1 per element of the operand, or of each window
 
-Data movement, sorting and what hides in a custom call (decompositions of matrices) are not arithmetic here. The
-compiler decides which is which: a product that it runs elementwise, with a sum after it, is no matrix product.
+Data movement, sorting and custom calls (such as matrix decompositions) count as 0. The compiler decides what is a
+matrix product: it may run one elementwise and sum afterwards.
 """
 
 import math
@@ -32,11 +31,11 @@ _OTHER = {"dot", "convolution", "reduce", "reduce-window", "select-and-scatter",
 
 
 class Work(NamedTuple):
-    """What one run of a program computes on one device.
+    """The arithmetic of one run of a program on one device.
 
     Attributes:
-        matrix_flops: of matrix products and convolutions.
-        other_ops: of everything else.
+        matrix_flops: FLOPs of matrix products and convolutions.
+        other_ops: operations of all other kinds.
     """
 
     matrix_flops: float
@@ -44,7 +43,7 @@ class Work(NamedTuple):
 
 
 def count(program: hlo.Program) -> Work:
-    """The work of one run; the body of a loop counts once where the text does not say how often it runs."""
+    """Counts the work of one run. The body of a loop counts once if its number of iterations is unknown."""
     amounts = program.total(_work)
     return Work(*(amounts.get(name, 0.0) for name in Work._fields))
 
@@ -73,7 +72,7 @@ def _dot(instruction: hlo.Instruction, left: tuple[int, ...]) -> float:
 
 
 def _convolution(instruction: hlo.Instruction, data: tuple[int, ...], weights: tuple[int, ...]) -> float:
-    """Batch and features of the result, times the input features of a weight, times the products along each axis."""
+    """Multiplies batch and features of the result, input features of a weight, and products along each axis."""
     labels = re.search(r"dim_labels=([\w?]+?)_([\w?]+)->([\w?]+)", instruction.attributes)
     of_data, of_weights, of_result = (dict(zip(text, range(len(text)), strict=True)) for text in labels.groups())
     result, window = _dims(instruction.type), _window(instruction)
@@ -85,7 +84,7 @@ def _convolution(instruction: hlo.Instruction, data: tuple[int, ...], weights: t
 
 
 def _products(length: int, size: int, out: int, window: Mapping[str, int]) -> int:
-    """How many pairs of a weight and a place of the result meet an input along one axis, and no padding or hole."""
+    """Counts the pairs of a weight and an output position that meet an input, not padding, along one axis."""
     dilated = window.get("lhs_dilate", 1)
     weight = window.get("rhs_dilate", 1) * np.arange(size)[:, None]
     place = window.get("stride", 1) * np.arange(out)[None, :] - window.get("pad", 0) + weight
@@ -93,14 +92,14 @@ def _products(length: int, size: int, out: int, window: Mapping[str, int]) -> in
 
 
 def _window(instruction: hlo.Instruction) -> dict[str, tuple[int, ...]]:
-    """An operation's window, a number for each axis; of the padding only that before the first."""
+    """Parses an operation's window: one number per axis; for padding, the one at the low end."""
     found = re.search(r"window=\{([^}]*)\}", instruction.attributes)
     entries = re.findall(r"(\w+)=(\S+)", found[1]) if found else []
     return {name: tuple(int(part.partition("_")[0]) for part in values.split("x")) for name, values in entries}
 
 
 def _dims(text: str) -> tuple[int, ...]:
-    """Of an array's type, "f32[8,2]{1,0}"; of a tuple's, its first member's."""
+    """Parses the shape of an array type, such as "f32[8,2]{1,0}", or of the first member of a tuple type."""
     found = re.search(r"\[([\d,]*)\]", text)
     return tuple(int(dim) for dim in found[1].split(",") if dim) if found else ()
 

@@ -1,14 +1,15 @@
-"""What the text of a compiled program says: its collectives, its loops, and which inputs it overwrites.
+"""Reads the text of a compiled program: its collectives, its loops, and which inputs it overwrites.
 
-jax tells a compiled program's memory; what its devices say to each other, and how often its loops turn, stands in the
-optimised HLO alone, `jax.stages.Compiled.as_text()`. The text is one computation after another,
+jax reports the memory of a compiled program. Its collectives and its numbers of loop iterations appear only in the text
+of the optimised HLO, `jax.stages.Compiled.as_text()`, which lists one computation after another,
 
     %body (p: f32[8]) -> f32[8] {
       %p = f32[8]{0} parameter(0)
       ROOT %all-reduce.1 = f32[8]{0} all-reduce(%p), replica_groups={{0,1}}, to_apply=%add
     }
 
-and the last, `ENTRY`, calls the others: a loop its body, a fusion its insides, a conditional one of its branches.
+The last one, `ENTRY`, calls the others: a loop calls its body, a fusion its contents, a conditional one of its
+branches.
 """
 
 import math
@@ -31,7 +32,7 @@ _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
 _CALLED = re.compile(r"(\w+)=(?:%?([\w.-]+)|\{([^}]*)\})")
 _CALLING = {"calls", "called_computations", "to_apply"}
-_RUNS_ITS_COMPUTATION = {"fusion", "call", "async-start", "custom-call"}  # others apply theirs to pairs of elements
+_RUNS_ITS_COMPUTATION = {"fusion", "call", "async-start", "custom-call"}  # others apply it to pairs of elements
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 _BRANCHES = {"branch_computations", "true_computation", "false_computation"}
 
@@ -40,8 +41,8 @@ class Traffic(NamedTuple):
     """Collectives of one kind.
 
     Attributes:
-        count: how often one runs.
-        num_bytes: of their results, on one device, all runs together.
+        count: number of runs.
+        num_bytes: bytes of their results on one device, summed over all runs.
     """
 
     count: float
@@ -53,12 +54,12 @@ class Instruction(NamedTuple):
 
     Attributes:
         is_root: whether it is the computation's result.
-        name: of the result.
-        type: of the result.
+        name: name of the result.
+        type: type of the result.
         op: the operation.
         attributes: the rest of the line, operands first, without metadata.
-        called: the computations that it names, by the attribute that names them.
-        trips: how often a loop's body runs, where the compiler has noted it.
+        called: attribute -> the computations that it names.
+        trips: number of iterations of a loop, if the compiler has noted it.
     """
 
     is_root: bool
@@ -71,31 +72,40 @@ class Instruction(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A module: its computations by name, and the name of the one that is run."""
+    """An HLO module.
+
+    Attributes:
+        computations: name -> its instructions.
+        entry: name of the computation that is run.
+        num_aliased: number of inputs that an output overwrites.
+    """
 
     computations: Mapping[str, tuple[Instruction, ...]]
     entry: str
     num_aliased: int
 
     def total(self, measure: Callable[[Instruction, Mapping[str, str]], Mapping[Hashable, float]]) -> Counter:
-        """Sum amounts over everything that one run of the program executes; of a conditional, the larger branch.
+        """Sums amounts over everything that one run of the program executes.
 
-        The body of a loop counts as often as it runs, or once where the text does not say how often that is. What is
-        asynchronous counts once, at its start.
+        The body of a loop counts once per iteration, or once if their number is unknown. A conditional counts as its
+        larger branch. An asynchronous operation counts once, at its start.
 
         Args:
             measure: (instruction, types of the names in its computation) -> its own amounts, by name.
+
+        Returns:
+            Name of an amount -> its sum.
         """
         return self._total(self.entry, measure)
 
     def collectives(self) -> dict[str, Traffic]:
-        """What one run of the program does of each kind."""
+        """Counts the collectives of one run, by kind."""
         amounts = self.total(_traffic)
         kinds = dict.fromkeys(kind for kind, _ in amounts)
         return {kind: Traffic(*(amounts[kind, field] for field in Traffic._fields)) for kind in kinds}
 
     def loops(self) -> list[int | None]:
-        """How often the body of each loop runs, outer before inner; None where the text does not say."""
+        """Lists the number of iterations of each loop, outer before inner; None if the text does not give it."""
         return list(self._loops(self.entry))
 
     def _total(self, name: str, measure: Callable) -> Counter:
@@ -124,7 +134,7 @@ class Program(NamedTuple):
                 yield from self._loops(called)
 
     def _trips(self, loop: Instruction) -> int | None:
-        """How often a loop runs: noted, or N if its counter is compared with the constant N, as jax makes of a scan."""
+        """Finds a loop's number of iterations: as noted, or N if the counter is compared with N, as in a jax scan."""
         if loop.trips is not None:
             return loop.trips
         condition = self.computations.get(loop.called["condition"][0], ())
@@ -141,7 +151,7 @@ class Program(NamedTuple):
 
 
 def parse(text: str) -> Program:
-    """Read the text of an HLO module."""
+    """Parses the text of an HLO module."""
     computations: dict[str, tuple[Instruction, ...]] = {}
     entry, name, lines = "", "", []
     for line in text.splitlines():
@@ -153,7 +163,7 @@ def parse(text: str) -> Program:
         elif line.startswith("}"):
             computations[name] = tuple(lines)
         elif found := _INSTRUCTION.match(line):
-            # Names in metadata and in the backend's settings are no calls.
+            # Names in metadata and in the backend's settings are not calls.
             noted = re.search(r'"known_trip_count":\{"n":"(\d+)"', found[5])
             attributes = re.split(r", (?:metadata|backend_config)=", found[5], maxsplit=1)[0]
             lines.append(
@@ -182,7 +192,7 @@ def _called(instruction: Instruction) -> Iterator[str]:
 
 
 def operands(instruction: Instruction) -> list[str]:
-    """What an instruction is applied to, each with its type before it if the text says it there."""
+    """Splits off the operands of an instruction, each with its type in front if the text gives it there."""
     depth = 1
     for index, character in enumerate(instruction.attributes):
         depth += (character == "(") - (character == ")")
@@ -192,7 +202,7 @@ def operands(instruction: Instruction) -> list[str]:
 
 
 def operand_type(operand: str, types: Mapping[str, str]) -> str:
-    """The type of an operand: what stands before its name, or what its computation says."""
+    """Returns the type of an operand: the text in front of its name, or else its entry in `types`."""
     before, _, name = operand.rpartition(" ")
     return before or types.get(name.lstrip("%"), "")
 
@@ -205,24 +215,24 @@ def _traffic(instruction: Instruction, types: Mapping[str, str]) -> dict[tuple[s
 
 
 def _result_bytes(instruction: Instruction) -> float:
-    """Bytes of what a collective returns; the start of some returns its operands first and flags last as well."""
+    """Returns the bytes of a collective's result; some starts also return operands (first) and flags (last)."""
     if instruction.op in ("all-gather-start", "collective-permute-start"):
         return type_bytes(_parts(instruction.type)[1])
     return type_bytes(instruction.type)
 
 
 def type_bytes(text: str) -> float:
-    """Bytes of an HLO type, an array's or a tuple's, without the padding of its layout: "f32[8,2]{1,0}" is 64."""
+    """Returns the bytes of an array or tuple type without the padding of its layout: 64 for "f32[8,2]{1,0}"."""
     total = 0.0
     for dtype, dims in _ARRAY.findall(text):
-        # The first number in a type's name is its bits: bf16, s4, f8e4m3fn.
+        # The first number in the name of a type is its bits: bf16, s4, f8e4m3fn.
         bits = 8 if dtype == "pred" else int(re.findall(r"\d+", dtype)[0])
         total += math.prod(int(dim) for dim in dims.split(",") if dim) * bits / 8
     return total
 
 
 def _parts(tuple_type: str) -> list[str]:
-    """The members of a tuple's type."""
+    """Splits a tuple type into its members."""
     parts, depth, start = [], 0, 1
     for index, character in enumerate(tuple_type):
         depth += (character in "({[") - (character in ")}]")

@@ -1,19 +1,18 @@
-"""What a train step costs on TPUs that are not there.
+"""Compiles a train step for a TPU topology, without any TPU, and bounds its time by the roofline.
 
-The step is compiled ahead of time for the devices of a topology, by the compiler that TPUs run (libtpu), from shapes
-alone. What the compiler says of the program, and what the chips' documents say of the chips, give the roofline of a
-step's time,
+libtpu, the compiler of TPUs, compiles the step ahead of time for the devices of a topology, from shapes alone. The
+compiler's analysis of the program and the documented numbers of the chips give the roofline of a step's time,
 
     t = max( FLOPs / peak,   bytes accessed / HBM bandwidth,   bytes sent / interconnect bandwidth )              (1)
 
-with all numbers per chip, and FLOPs those of matrix products, whose peak it is; no peak is documented of the units that
-do the rest. A chip of n sends, for collectives whose result is b bytes on each,
+per chip. FLOPs are those of matrix products, because the documented peak holds for these alone. One of n chips sends,
+for collectives whose result is b bytes on each chip,
 
     all-reduce 2 b (n-1)/n,   all-gather and all-to-all b (n-1)/n,   reduce-scatter b (n-1),   others b            (2)
 
-Not in it are the latency of messages, dispatch, and input from the host: a small net on many chips is slower than (1).
-The compiler's bytes are those that its operations read and write, of the body of a loop within the step once; of a
-small net part of them stays in the chip's own memory and never meets the HBM, whose time is then less than (1) says.
+(1) leaves out message latency, dispatch and input from the host, so it is too low for small networks on many chips.
+The compiler counts the bytes of a loop body once and counts traffic that stays in on-chip memory, so the memory bound
+is too low for loops and too high for small networks.
 """
 
 import importlib.util
@@ -23,6 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
+from jax.experimental import topologies
 
 from gm_jax.errors import UserError
 from gm_jax.planning import flops, hlo
@@ -31,8 +31,8 @@ from gm_jax.training import parallel
 from gm_jax.training.step import TrainStep
 from gm_jax.types import PyTree
 
-# This process compiles for TPUs and uses none: libtpu need not ask which TPU host it runs on, in five lines of
-# complaint where it is none, nor claim that host's chips, which one process at a time may have.
+# This process compiles for TPUs and uses none: libtpu must not look for a TPU host, which prints five lines if there is
+# none, nor claim that host's chips, which only one process may hold.
 _COMPILE_ONLY = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -47,8 +47,8 @@ class Memory(NamedTuple):
     Attributes:
         arguments: the state and the chip's part of the batches.
         outputs: the new state and the metrics.
-        aliased: what of the outputs overwrites the arguments.
-        temporaries: what lives between them.
+        aliased: the outputs that overwrite arguments.
+        temporaries: intermediate results.
         program: the instructions.
     """
 
@@ -60,23 +60,23 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it, counting what is overwritten once."""
+        """The sum, which counts overwritten memory once."""
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.program
 
 
 class Cost(NamedTuple):
-    """What the compiler says of one call's program, divided by its steps where it is work.
+    """The compiler's analysis of the program of one call; work is per step and chip.
 
     Attributes:
-        memory: on one chip.
-        matrix_flops: of matrix products and convolutions, a step and chip; loops count as often as they turn.
-        other_ops: all other arithmetic, a step and chip.
-        bytes_accessed: a step and chip.
-        collectives: a step, by kind; bytes of the results on one chip.
+        memory: bytes on one chip.
+        matrix_flops: FLOPs of matrix products and convolutions; loops count once per iteration.
+        other_ops: all other arithmetic.
+        bytes_accessed: bytes read and written.
+        collectives: kind -> number, and bytes of the results on one chip.
         donated: whether every leaf of the state is overwritten by its successor.
-        inner_loops: how often the bodies of the loops within a step run, None where that is not known. The compiler
-            counts the bytes of each body once: with loops, there are more. So is the arithmetic where it is None.
-        compile_seconds: what compiling took, here.
+        inner_loops: numbers of iterations of the loops within a step, None if unknown. The compiler counts the bytes
+            of each loop body once, and the arithmetic too if the number is unknown: both are then too low.
+        compile_seconds: time that compiling took on this machine.
     """
 
     memory: Memory
@@ -98,29 +98,27 @@ class Roofline(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """The largest of them: the time of a step."""
+        """The largest of the three: the time of a step."""
         return max(self)
 
     @property
     def bound(self) -> str:
-        """Which of the three it is."""
+        """The name of the largest."""
         return max(self._asdict(), key=self._asdict().get)
 
 
 class OutOfMemory(Exception):
-    """The compiler's own words on why a program does not fit."""
+    """A program does not fit into the devices' memory; the message is the compiler's."""
 
 
 def topology_devices(wanted: Slice) -> list[jax.Device]:
-    """The devices of a slice that need not be there, one a chip.
+    """Describes the devices of a slice, one per chip; no TPU is needed.
 
     Raises:
-        UserError: there is no compiler for TPUs, or it knows no such slice.
+        UserError: the compiler for TPUs is not installed, or does not know the slice.
     """
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
-        raise UserError("planning for TPUs takes their compiler, libtpu: pip install -e '.[tpu]'")
-    from jax.experimental import topologies
-
+        raise UserError("libtpu, the compiler for TPUs, is not installed: pip install -e '.[tpu]'")
     for name, value in _COMPILE_ONLY.items():
         os.environ.setdefault(name, value)
     options = dict(wanted.chip.options)
@@ -129,21 +127,24 @@ def topology_devices(wanted: Slice) -> list[jax.Device]:
     try:
         topology = topologies.get_topology_desc(platform="tpu", topology_name=wanted.name, **options)
     except jax.errors.JaxRuntimeError as error:
-        said = str(error).splitlines()[0].partition(": ")[2]
-        raise UserError(f"{wanted.name}: {said}\nHosts have 2x2 chips: axes of even length work.") from None
+        reason = str(error).splitlines()[0].partition(": ")[2]
+        raise UserError(f"{wanted.name}: {reason}\nA host has 2x2 chips: choose axes of even length.") from None
     if len(topology.devices) != wanted.num_chips:
-        raise UserError(f"{wanted.name}: libtpu makes {len(topology.devices)} devices of {wanted.num_chips} chips.")
+        raise UserError(
+            f"{wanted.name}: libtpu has {len(topology.devices)} devices for {wanted.num_chips} chips; "
+            "choose another topology."
+        )
     return list(topology.devices)
 
 
 def compile_step(
     make_step: Callable[[str | None], TrainStep], strategy: parallel.Strategy, state: PyTree, batches: PyTree
 ) -> Cost:
-    """Compile a train step for a strategy's devices, from shapes.
+    """Compiles a train step for a strategy's devices, from shapes.
 
     Args:
         make_step: axis name -> the step of one device, as `make_train_step` makes it.
-        strategy: where it is to run; its devices may be a topology's.
+        strategy: where the step runs; its devices may be those of a topology.
         state: shapes of the state.
         batches: shapes of the global batches of one call, [S, B, ...].
 
@@ -179,7 +180,7 @@ def _cost(compiled: jax.stages.Compiled, num_steps: int, *, num_leaves: int, com
         ),
         matrix_flops=work.matrix_flops / num_steps,
         other_ops=work.other_ops / num_steps,
-        # The compiler counts the body of the loop over steps once: these are of one step already.
+        # Already per step: the compiler counts the body of the loop over steps once.
         bytes_accessed=analysis["bytes accessed"],
         collectives={
             kind: hlo.Traffic(traffic.count / num_steps, traffic.num_bytes / num_steps)
@@ -192,7 +193,7 @@ def _cost(compiled: jax.stages.Compiled, num_steps: int, *, num_leaves: int, com
 
 
 def roofline(cost: Cost, wanted: Slice) -> Roofline:
-    """Equation (1) for a step on a slice."""
+    """Computes equation (1) for a step on a slice."""
     sent = sum(bytes_sent(kind, traffic.num_bytes, wanted.num_chips) for kind, traffic in cost.collectives.items())
     return Roofline(
         compute=cost.matrix_flops / wanted.chip.peak_flops,
@@ -202,7 +203,7 @@ def roofline(cost: Cost, wanted: Slice) -> Roofline:
 
 
 def bytes_sent(kind: str, num_bytes: float, num_chips: int) -> float:
-    """Equation (2): what each of n chips sends for collectives whose results on a chip are so many bytes."""
+    """Computes equation (2): the bytes that each of `num_chips` sends for results of `num_bytes` on each."""
     rest = num_chips - 1
     factors = {
         "all-reduce": 2 * rest / num_chips,

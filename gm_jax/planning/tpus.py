@@ -1,11 +1,11 @@
 """TPU chips as Google documents them, and the slices that are made of them.
 
-Peaks, not promises: the numbers are those of Google Cloud's documentation (each chip's `source`, read in November
-2026), in units of 1. Memory is in powers of two: v4's and v5p's pages say GiB, v5e's and v6e's say GB of what their
-compiler counts in GiB. All else is in powers of ten. What links a chip uses depends on its slice:
+The numbers are the peaks in Google Cloud's documentation (each chip's `source`, read in November 2026), in units of 1.
+Memory is in powers of two: the pages of v4 and v5p state GiB; those of v5e and v6e state GB, which their compiler
+counts in GiB. All other numbers are in powers of ten. The links that a chip uses depend on its slice:
 
-    an axis that wraps around is a ring            two links of each chip carry a ring's two directions
-    an axis that does not is a line                the ring is folded onto it: as much as one link carries
+    an axis that wraps around is a ring            two links of each chip carry the two directions
+    an axis that does not is a line                the ring is folded onto it: the bandwidth of one link
     an axis of one chip                            no link
 """
 
@@ -24,18 +24,18 @@ class Chip(NamedTuple):
     """One kind of TPU chip.
 
     Attributes:
-        name: as topologies are named.
-        peak_flops: FLOP/s of matrix products with bfloat16 inputs. jax multiplies float32 matrices so too on TPUs, in
-            one pass, unless another `precision` is asked for.
-        hbm_bytes: high-bandwidth memory, bytes. A program has a little less, or on v5p more, as the compiler says.
+        name: the chip's name in a topology.
+        peak_flops: FLOP/s of matrix products with bfloat16 inputs. On TPUs jax also multiplies float32 matrices this
+            way, in one pass, unless another `precision` is requested.
+        hbm_bytes: high-bandwidth memory, bytes. The compiler leaves a program slightly less, on v5p slightly more.
         hbm_bandwidth: bytes/s.
-        ici_bandwidth: bytes/s that a chip sends to its neighbours over all its links together. The documents say both
-            directions together, which is twice this.
-        axes: of the network: 2 for a plane, 3 for a cube; a chip has two links an axis.
-        pod_chips: how many chips the largest slice can have.
+        ici_bandwidth: bytes/s that a chip sends to its neighbours over all its links. The documents add both
+            directions, which gives twice this number.
+        axes: axes of the network: 2 for a plane, 3 for a cube; a chip has two links per axis.
+        pod_chips: chips of the largest slice.
         wraps: shape of a slice -> whether each axis wraps around.
-        source: where the numbers stand.
-        options: what `get_topology_desc` must be told, so that a chip is one device, as it is on Cloud TPU.
+        source: the page that states the numbers.
+        options: arguments of `get_topology_desc` that make a chip one device, as on Cloud TPU.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Chip(NamedTuple):
 
 
 def _wraps_at_16(shape: tuple[int, ...]) -> tuple[bool, ...]:
-    """Each axis by itself, where it is as long as the pod's."""
+    """Each axis wraps around if it is as long as the axis of the pod."""
     return tuple(length == 16 for length in shape)
 
 
 def _wraps_if_cubes(shape: tuple[int, ...]) -> tuple[bool, ...]:
-    """All axes or none: the optical links that close them run between whole cubes of 4x4x4 chips."""
+    """All axes wrap around or none: the optical links that close them join whole cubes of 4x4x4 chips."""
     return (all(length % 4 == 0 for length in shape),) * len(shape)
 
 
@@ -113,10 +113,10 @@ CHIPS = {
 
 
 class Slice(NamedTuple):
-    """Chips wired to a grid: what a topology's name stands for.
+    """A grid of chips, which the name of a topology stands for.
 
     Attributes:
-        chip: the kind.
+        chip: the kind of chip.
         shape: chips along each axis.
     """
 
@@ -130,30 +130,33 @@ class Slice(NamedTuple):
 
     @property
     def num_chips(self) -> int:
-        """How many chips it has."""
+        """The number of chips."""
         return math.prod(self.shape)
 
     @property
     def ici_bandwidth(self) -> float:
-        """Bytes/s that a chip sends in collectives over the whole slice; 0 for a single chip."""
+        """The bytes/s that a chip sends in collectives over the whole slice; 0 for a single chip."""
         axes = zip(self.shape, self.chip.wraps(self.shape), strict=True)
         links = sum(0 if length == 1 else 2 if wraps else 1 for length, wraps in axes)
         return self.chip.ici_bandwidth * links / (2 * self.chip.axes)
 
 
 def parse_slice(topology: str) -> Slice:
-    """The slice that a topology's name stands for.
+    """Parses the name of a topology.
 
     Args:
-        topology: chip and chips along each axis, as "v5e:16x16".
+        topology: chip and chips along each axis, for example "v5e:16x16".
+
+    Returns:
+        The slice.
 
     Raises:
-        UserError: it is no such name, or no such slice can be had.
+        UserError: the name is malformed, or there is no such slice.
     """
     match = re.fullmatch(r"(\w+):([1-9]\d*(?:x[1-9]\d*)*)", topology)
     if match is None or match[1] not in CHIPS:
         raise UserError(
-            f"{topology!r} is no topology: chip ({', '.join(CHIPS)}), colon, chips along each axis.\n"
+            f"{topology!r} is not a topology: give a chip ({', '.join(CHIPS)}), a colon, and chips along each axis.\n"
             f"For example: {_EXAMPLES}"
         )
     wanted = Slice(CHIPS[match[1]], tuple(map(int, match[2].split("x"))))
@@ -163,7 +166,7 @@ def parse_slice(topology: str) -> Slice:
         )
     if wanted.num_chips > wanted.chip.pod_chips:
         raise UserError(
-            f"{topology} would be {wanted.num_chips:,} chips: "
-            f"the largest slice of {wanted.chip.name} has {wanted.chip.pod_chips:,}."
+            f"{topology} has {wanted.num_chips:,} chips: "
+            f"the largest slice of {wanted.chip.name} has {wanted.chip.pod_chips:,}; choose a smaller one."
         )
     return wanted

@@ -184,9 +184,9 @@ def _dispatch(config_type: type, build: Callable, argv: list[str]) -> None:
         args = tyro.cli(_plan_args(config_type, plot), prog=prog, args=argv)
         config_lib.check(args.config)
         config_lib.check(args.plan)
-        from gm_jax.planning import plan
+        from gm_jax.runner import plan
 
-        plan.run(module, args.config, build, args.plan)
+        plan.plan_run(module, args.config, build, args.plan)
     else:
         args_type = _with_fields(SampleArgs, config_type, config_lib.sampling_fields(config_type))
         args = tyro.cli(args_type, prog=prog, args=argv, default=args_type(workdir=workdir))

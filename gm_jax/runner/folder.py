@@ -8,7 +8,7 @@ checkpoints/      Orbax' checkpoints, one folder a step
 samples/          grids of samples over time
 *.png             the pictures of the last evaluation
 tensorboard/      the same scalars and sample grids as events
-processes/        signs of life, where several processes train together
+processes/        heartbeats, if several processes train together
 """
 
 import contextlib

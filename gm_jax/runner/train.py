@@ -35,9 +35,9 @@ _SAMPLES_OVER_TIME, _POINTS_OVER_TIME = 64, 1_000
 def run(module: str, config: Any, build: Callable, workdir: Path, cluster_config: ClusterConfig | None = None) -> None:
     """Train the run in `workdir` to its end, evaluate it and draw its pictures."""
     cluster_config = cluster_config or ClusterConfig()
-    with detached_output.lasting(), processes.joined(cluster_config) as member, contextlib.ExitStack() as stack:
+    with detached_output.detached(), processes.joined(cluster_config) as member, contextlib.ExitStack() as stack:
         assembled = _prepare(module, _with_data_dir(config), build, Folder(workdir), stack)
-        member.watch(assembled.folder)
+        member.watch(assembled.folder.processes)
         with loop.stop_signals() as interrupted:
             try:
                 step = train(assembled, interrupted, member)
@@ -97,7 +97,7 @@ def _prepare(module: str, config: Any, build: Callable, folder: Folder, stack: c
 
     assembled = multihost.together(put_together)
     spec = assembled.spec
-    processes.check_same(config, module, data=spec.fingerprint)
+    processes.check_same(config_lib.facts(config), module, data=spec.fingerprint)
 
     def claim() -> None:
         folder.create()
@@ -110,7 +110,7 @@ def _prepare(module: str, config: Any, build: Callable, folder: Folder, stack: c
         record_versions(folder.versions, facts)
 
     multihost.together(claim if multihost.is_primary() else lambda: None)
-    processes.share(folder)
+    processes.share(folder.processes)
     return assembled
 
 

@@ -11,7 +11,7 @@ def test_the_report_has_all_rows_and_the_worst_difference():
     parities = ({"loss": 1e-8, "gradients": 2e-7}, {"loss": 3e-8, "gradients": 1e-7})
     report = autoregressive_training.report({"training": [{**step, "parity": list(parities)}] * 2})
     assert report.count("| tiny, batch 4 | gm_jax | 100 | PyTorch | 250") == 2
-    assert "differs by 3e-08, a gradient by 2e-07" in report
+    assert "differs by 3e-08, gradients by at most 2e-07" in report
 
 
 def test_our_step_runs_on_batches_from_the_host():

@@ -28,13 +28,13 @@ def run(monkeypatch, *flags, against="json"):
     command.main("benchmarks.it", Args, measure, lambda results: f"found {results['found']}", against=against)
 
 
-def test_results_are_printed_under_what_they_are_of_and_written(monkeypatch, tmp_path, capsys):
+def test_results_are_printed_and_written(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(timing, "machine", lambda: "a machine")
     where = tmp_path / "r.json"
     run(monkeypatch, "--rounds=3", "--only", "a", "b", f"--json={where}", "--experiment-flags=-f")
     printed = capsys.readouterr().out
     assert printed.startswith(
-        "found [3, 'a', 'b']\n\ngm_jax: with XLA_FLAGS=-f, as experiments run. a machine; python 3"
+        "found [3, 'a', 'b']\n\ngm_jax: with XLA_FLAGS=-f, as in experiments. a machine; python 3"
     )
     written = json.loads(where.read_text())
     assert written["found"] == [3, "a", "b"]
@@ -42,24 +42,24 @@ def test_results_are_printed_under_what_they_are_of_and_written(monkeypatch, tmp
     assert written["versions"]["jax"]
 
 
-def test_a_missing_peer_is_said_before_anything_is_measured(monkeypatch, capsys):
+def test_a_missing_peer_is_an_error_before_measuring(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         run(monkeypatch, against="no_such_package")
     assert stopped.value.code == 2
-    told = capsys.readouterr()
-    assert "error: no_such_package, to compare with, is not installed" in told.err
-    assert told.out == ""
+    printed = capsys.readouterr()
+    assert "error: no_such_package, the package to compare with, is not installed" in printed.err
+    assert printed.out == ""
 
 
-def test_a_machine_that_cannot_tell_clean_samples_is_refused(monkeypatch, capsys):
+def test_a_machine_that_cannot_recognise_clean_samples_is_refused(monkeypatch, capsys):
     def refuse():
-        raise UserError("without /proc/stat nobody knows")
+        raise UserError("there is no /proc/stat")
 
     monkeypatch.setattr(timing, "check_machine", refuse)
     with pytest.raises(SystemExit) as stopped:
         run(monkeypatch)
     assert stopped.value.code == 2
-    assert "error: without /proc/stat" in capsys.readouterr().err
+    assert "error: there is no /proc/stat" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [*(f"{name}_training" for name in NAMES), "sampling"])

@@ -1,4 +1,4 @@
-"""The table of ours against theirs, of samples that nobody has to wait for."""
+"""The table of our cases against theirs, from made-up samples."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def found(**settings):
     return comparison.of_rounds("a step", rounds, (OURS, UNFLAGGED), ("PyTorch", "other"), **settings)
 
 
-def test_there_is_a_row_for_each_of_ours_and_theirs_and_the_ratio_is_their_time_over_ours():
+def test_each_pair_has_a_row_with_their_time_over_ours():
     assert [(row["under"], row["over"]) for row in found()["ratios"]] == [
         (OURS, "PyTorch"),
         (OURS, "other"),
@@ -29,7 +29,7 @@ def test_there_is_a_row_for_each_of_ours_and_theirs_and_the_ratio_is_their_time_
     ]
 
 
-def test_the_goal_is_of_what_experiments_run_against_the_plain_peer():
+def test_the_goal_applies_to_what_experiments_run_and_the_plain_peer():
     def goals(at_least):
         return [cells[6] for cells in found(at_least=at_least)["cells"]]
 
@@ -38,27 +38,27 @@ def test_the_goal_is_of_what_experiments_run_against_the_plain_peer():
     assert goals(None) == ["-"] * 4
 
 
-def test_times_are_those_of_one_unit():
+def test_times_are_per_unit():
     halves = found(units=2)
     assert halves["seconds"] == pytest.approx({name: value / 2 for name, value in SECONDS.items()})
     assert halves["cells"][0][2:5] == ["100", "PyTorch", "250"]
     assert [row["median"] for row in halves["ratios"]] == [row["median"] for row in found()["ratios"]]
 
 
-def test_where_no_sample_is_clean_nothing_is_said():
+def test_without_a_clean_sample_there_are_no_numbers():
     rounds = [{name: timing.Sample(value, 1.5) for name, value in SECONDS.items()}]
     row = comparison.of_rounds("a step", rounds, (OURS,), ("PyTorch",), at_least=1.0)
     assert row["seconds"] == {OURS: None, "PyTorch": None}
     assert row["cells"] == [["a step", OURS, "-", "PyTorch", "-", "-", "at least 1: no verdict", "0/1"]]
 
 
-def test_comparisons_are_compared_in_one_table():
+def test_all_comparisons_are_in_one_table():
     lines = comparison.table([found(), found()]).splitlines()
     assert len(lines) == 2 + 8
     assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == list(comparison.HEADER)
 
 
-def test_ours_comes_without_the_flags_too_where_they_matter():
+def test_ours_is_also_timed_without_the_flags_if_they_matter():
     assert comparison.flags_of_ours("--flag") == {OURS: "--flag", UNFLAGGED: ""}
     assert comparison.flags_of_ours("--flag", matter=False) == {OURS: "--flag"}
     assert comparison.flags_of_ours("") == {OURS: ""}

@@ -27,12 +27,12 @@ def test_the_naive_loops_are_scaled_up_to_all_positions():
     assert "at least 500: missed" in row["cells"]
 
 
-def test_what_was_timed_is_counted():
+def test_timed_positions_are_counted():
     row = sampling.network_row(WORK, rounds(5))
     assert row["positions"] == {"all": 16, "naive": 5 * 3 * 8, "PyTorch": 5 * 1 * 2}
 
 
-def test_growth_is_from_side_to_side():
+def test_growth_is_relative_to_the_side_before():
     row = sampling.growth_row(4, 4, rounds(), before={"cached": 0.0025, "naive": 0.1})
     assert row["seconds"] == pytest.approx({"cached": 0.01, "naive": 1.6})
     assert row["cells"][:5] == ["4", "0.01", "x4.0", "1.6", "x16.0"]
@@ -54,5 +54,5 @@ def test_cached_and_naive_samplers_draw_the_same(name):
     assert sampling.differing_draws(PAIRS[name], 2) == 0
 
 
-def test_there_is_a_name_for_every_network():
+def test_every_network_has_a_name():
     assert set(sampling.Name.__args__) == {*sampling.WORKS, "growth"}

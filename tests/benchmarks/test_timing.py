@@ -19,12 +19,12 @@ def make_nothing():
     raise ValueError("there is no such case")
 
 
-def test_busy_seconds_count_all_but_idle_and_waiting():
+def test_busy_seconds_count_everything_except_idle_and_waiting():
     stat = "cpu  100 20 30 9999 8888 1 2 3 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n"
     assert timing.busy_seconds(stat, 100) == pytest.approx(1.56)
 
 
-def test_others_are_the_machine_less_oneself():
+def test_others_are_the_machine_minus_oneself():
     assert timing.others_used(busy=3.0, own=2.0, elapsed=2.0) == pytest.approx(0.5)
     assert timing.others_used(busy=1.99, own=2.0, elapsed=1.0) == 0.0
 
@@ -67,7 +67,7 @@ def test_cases_are_timed_in_workers():
         assert 1.5 < samples["long"].seconds / samples["short"].seconds < 6.0
 
 
-def test_a_worker_that_fails_says_why():
+def test_a_failing_worker_reports_why():
     with pytest.raises(RuntimeError, match="there is no such case"):
         timing.alternate({"none": timing.Case(make_nothing)}, rounds=1)
 

@@ -5,8 +5,8 @@ import pytest
 from benchmarks import torch_parity
 from benchmarks.torch_parity import Pair
 
-# No test needs PyTorch: what it does with the converted arrays is written out here, in numpy and with XLA's convolution
-# in PyTorch's layout. That PyTorch itself agrees is checked by the benchmarks before they time anything.
+# These tests do not need PyTorch: its computation on the converted arrays is written out here, in numpy and with XLA's
+# convolution in PyTorch's layout. The benchmarks themselves compare with PyTorch before they time anything.
 SIDE, FEATURES = 5, 4
 IMAGES = {"side": SIDE, "features": FEATURES, "layers": 1, "first_size": 5, "size": 3}
 PIXELCNN, GATED = Pair("PixelCNN", IMAGES), Pair("GatedPixelCNN", IMAGES)
@@ -15,13 +15,13 @@ MADE = Pair("MADE", {"num_dims": 9, "hidden": 7})
 
 
 def module(pair):
-    """Ours, its random parameters, and PyTorch's."""
+    """Our random parameters, and the same for PyTorch."""
     params = torch_parity.parameters(pair)
     return params, torch_parity.arrays(pair, params)
 
 
 def conv(x, arrays, name, padding, dilation=1):
-    """A convolution [B, C, ...] of PyTorch's layout."""
+    """A convolution [B, C, ...] in PyTorch's layout."""
     weight = arrays[f"{name}.weight"] * arrays.get(f"{name}.mask", 1)
     bias = arrays.get(f"{name}.bias", np.zeros(len(weight)))
     axes = "HW"[: weight.ndim - 2]
@@ -54,7 +54,7 @@ def ours(pair, params, x):
     return np.asarray(jax.jit(lambda params, x: torch_parity.network(pair).outputs(params, x, None, 0))(params, x))
 
 
-def test_made_of_the_converted_arrays_is_ours():
+def test_made_with_the_converted_arrays_equals_ours():
     params, arrays = module(MADE)
     x = torch_parity.levels(MADE, 3)
     h = relu(x @ (arrays["layers.0.weight"] * arrays["layers.0.mask"]).T + arrays["layers.0.bias"])
@@ -62,7 +62,7 @@ def test_made_of_the_converted_arrays_is_ours():
     np.testing.assert_allclose(logits, ours(MADE, params, x)[..., 0], rtol=1e-4, atol=1e-5)
 
 
-def test_pixelcnn_of_the_converted_arrays_is_ours():
+def test_pixelcnn_with_the_converted_arrays_equals_ours():
     params, arrays = module(PIXELCNN)
     x = torch_parity.levels(PIXELCNN, 3)
     h = conv(2.0 * x.reshape(-1, 1, SIDE, SIDE) - 1, arrays, "first", [(2, 2), (2, 2)])
@@ -72,7 +72,7 @@ def test_pixelcnn_of_the_converted_arrays_is_ours():
     np.testing.assert_allclose(logits.reshape(3, -1), ours(PIXELCNN, params, x)[..., 0], rtol=1e-4, atol=1e-5)
 
 
-def test_gated_pixelcnn_of_the_converted_arrays_is_ours():
+def test_gated_pixelcnn_with_the_converted_arrays_equals_ours():
     params, arrays = module(GATED)
     x = torch_parity.levels(GATED, 3)
     v = h = 2.0 * x.reshape(-1, 1, SIDE, SIDE) - 1
@@ -86,7 +86,7 @@ def test_gated_pixelcnn_of_the_converted_arrays_is_ours():
     np.testing.assert_allclose(logits.reshape(3, -1), ours(GATED, params, x)[..., 0], rtol=1e-4, atol=1e-5)
 
 
-def test_wavenet_of_the_converted_arrays_is_ours():
+def test_wavenet_with_the_converted_arrays_equals_ours():
     params, arrays = module(WAVENET)
     x = torch_parity.levels(WAVENET, 3)
     h = np.pad(arrays["embedding.weight"][x].transpose(0, 2, 1)[:, :, :-1], [(0, 0), (0, 0), (1, 0)])

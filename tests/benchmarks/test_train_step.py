@@ -10,7 +10,7 @@ SPLIT = {"x": RNG.normal(size=(12, 3)).astype(np.float32)}
 
 
 def least_squares():
-    """min_w E (x w)^2, of which Adam's first steps are known."""
+    """min_w E (x w)^2, for which Adam's first steps are known."""
 
     def loss(params, model_state, key, batch):
         value = (batch["x"] @ params["player"]["w"]).__pow__(2).mean()
@@ -29,12 +29,12 @@ def training(**settings):
     return train_step.Training(least_squares(), SPLIT, 12, 2, **given)
 
 
-def test_a_call_is_so_many_steps_of_adam_from_the_given_parameters():
+def test_a_call_takes_steps_of_adam_from_the_given_parameters():
     state, step, batches = train_step.ready(training(b1=0.5))
     state, _ = step(state, batches(0))
     w, adam = np.array([1.0, -2.0, 0.5]), optax.adam(train_step.LEARNING_RATE, b1=0.5)
     moments = adam.init(w)
-    for _ in range(2):  # a batch is the whole split: only its order differs
+    for _ in range(2):  # a batch is the whole split; only the order differs
         gradient = 2 * SPLIT["x"].T @ (SPLIT["x"] @ w) / 12
         update, moments = adam.update(gradient, moments)
         w = w + np.asarray(update)
@@ -42,7 +42,7 @@ def test_a_call_is_so_many_steps_of_adam_from_the_given_parameters():
     np.testing.assert_allclose(state.params["player"]["w"], w, rtol=1e-5)
 
 
-def test_a_run_goes_on_from_call_to_call(monkeypatch):
+def test_each_call_continues_where_the_last_one_stopped(monkeypatch):
     asked = []
     prepared = train_step.ready(training())
     counted = prepared._replace(batches=lambda first: (asked.append(first), prepared.batches(first))[1])

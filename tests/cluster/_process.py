@@ -1,16 +1,16 @@
-"""Runs a command of experiments.vae as one of several processes, with two virtual devices and perhaps a fault.
+"""Runs a command of experiments.vae as one of several processes, with virtual devices and an optional fault.
 
-FAULT=<what>@<step> python _process.py ARGUMENTS
+FAULT=<what>@<number> python _process.py ARGUMENTS
 
-    kill         SIGKILL, in the call after the step
-    stop         SIGSTOP, there
-    sleep        the main thread stalls there, while the process is alive
-    raise        a ValueError there
-    term         SIGTERM there
-    code         another version of the code
-    measure      SIGTERM before the evaluation at the end
-    draw         SIGTERM while its pictures are drawn
-    slow         drawing takes so many seconds, not steps
+    kill@STEP      SIGKILL in the call after the step
+    stop@STEP      SIGSTOP there
+    sleep@STEP     the main thread stalls there; the process stays alive
+    raise@STEP     a ValueError there
+    term@STEP      SIGTERM there
+    code           another version of the code
+    measure        SIGTERM before the final evaluation
+    draw           SIGTERM while the final pictures are drawn
+    slow@SECONDS   drawing takes this long
 """
 
 import os
@@ -32,8 +32,8 @@ from gm_jax.runner import evaluate
 def inject(fault: str) -> None:
     what, _, number = fault.partition("@")
     if what == "code":
-        code = processes._code
-        processes._code = lambda module: {**code(module), "jax": "0.0.0"}
+        versions = processes.code_versions
+        processes.code_versions = lambda module: {**versions(module), "jax": "0.0.0"}
         return
     if what in ("measure", "draw"):
         before(what, lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -1,4 +1,4 @@
-"""The tiny run that these tests share."""
+"""The fixtures of the tiny run that these tests share."""
 
 from tests.run_fixtures import (  # noqa: F401
     command,

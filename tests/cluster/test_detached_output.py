@@ -1,4 +1,4 @@
-"""What is printed after its reader has gone goes nowhere, and nobody minds."""
+"""Output without a reader is discarded, and the program continues."""
 
 import io
 import os
@@ -12,8 +12,8 @@ from gm_jax.cluster import detached_output
 
 PROGRAM = """
 import sys, time
-from gm_jax.runner import output
-with detached_output.lasting():
+from gm_jax.cluster import detached_output
+with detached_output.detached():
     for line in range(100):
         print(line, flush={flush})
         print(line, file=sys.stderr)
@@ -23,7 +23,7 @@ open(sys.argv[1], "w").write("whole")
 
 
 @pytest.mark.parametrize("flush", [True, False])
-def test_a_program_goes_on_when_its_pipes_are_closed(flush, tmp_path):
+def test_a_program_continues_if_its_pipes_are_closed(flush, tmp_path):
     command = [sys.executable, "-c", PROGRAM.format(flush=flush), str(tmp_path / "end")]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -35,9 +35,9 @@ def test_a_program_goes_on_when_its_pipes_are_closed(flush, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_to_its_end_when_its_pipes_are_closed(tmp_path, compiled_programs, tiny):
+def test_a_run_ends_normally_if_its_pipes_are_closed(tmp_path, compiled_programs, tiny):
     repo, folder = pathlib.Path(__file__).resolve().parents[2], tmp_path / "run"
-    # Steps are few: the pipes are closed before the first of them, whose line of validation is the first to be printed.
+    # The run is short, so the pipes are closed before its first output.
     command = [sys.executable, "-m", "experiments.vae", "--workdir", str(folder), *tiny]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(compiled_programs)}
     process = subprocess.Popen(command, cwd=repo, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -47,23 +47,23 @@ def test_a_run_goes_on_to_its_end_when_its_pipes_are_closed(tmp_path, compiled_p
     assert (folder / "results.json").exists()
 
 
-def test_what_has_a_reader_reaches_it(capfd):
-    with detached_output.lasting():
+def test_output_reaches_its_reader(capfd):
+    with detached_output.detached():
         print("out")
         print("error", file=sys.stderr)
     assert capfd.readouterr() == ("out\n", "error\n")
 
 
-def test_the_streams_are_as_before_after_the_block():
+def test_the_block_restores_the_streams():
     before = sys.stdout, sys.stderr
-    with detached_output.lasting():
+    with detached_output.detached():
         assert sys.stdout.encoding == before[0].encoding
         assert sys.stdout is not before[0]
     assert (sys.stdout, sys.stderr) == before
 
 
-def test_other_failures_are_raised(monkeypatch):
+def test_other_errors_are_raised(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(stream, "flush", lambda: os.close(1_000_000))
     with pytest.raises(OSError, match="Bad file descriptor"):
-        detached_output.Lasting(stream).flush()
+        detached_output.DetachedStream(stream).flush()

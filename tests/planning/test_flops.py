@@ -1,4 +1,4 @@
-"""What a program computes: on a text written by hand, and on programs of jax whose arithmetic is known."""
+"""The arithmetic of programs: of a text written by hand, and of jax programs with known counts."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from gm_jax.planning import flops, hlo
 from gm_jax.planning.flops import Work
 
-# As the TPU's compiler writes it: products of matrices are convolutions without a window, operands have no types.
+# In the style of the TPU compiler: matrix products are convolutions without a window, operands have no types.
 TPU = """\
 HloModule tpu
 
@@ -55,7 +55,7 @@ ENTRY %main (p: f32[8]) -> f32[] {
 """
 
 
-def test_loops_count_as_often_as_they_turn_and_conditionals_their_larger_branch():
+def test_loops_count_once_per_iteration_and_conditionals_as_their_larger_branch():
     in_the_loop, in_the_branch = 2 * 128 * 64 * 500, 2 * 9 * 8 * 4
     pooled, scattered = 4 * 2, 3
     assert flops.count(hlo.parse(TPU)) == Work(7 * in_the_loop + in_the_branch, 7 * 128 * 500 + pooled + scattered)
@@ -71,11 +71,11 @@ def test_a_batch_of_matrix_products_contracts_one_axis():
     assert work.matrix_flops == 2 * 3 * 200 * 100 * 300
 
 
-def test_a_scan_multiplies():
-    def again(w, h):
+def test_a_scan_counts_once_per_iteration():
+    def repeated(w, h):
         return jax.lax.scan(lambda h, _: (jnp.tanh(h @ w), None), h, None, length=11)[0]
 
-    work = compiled(again, (256, 256), (128, 256))
+    work = compiled(repeated, (256, 256), (128, 256))
     assert work.matrix_flops == 11 * 2 * 128 * 256 * 256
     assert work.other_ops >= 11 * 128 * 256
 
@@ -90,8 +90,8 @@ def test_a_scan_multiplies():
         ((2, 9, 7, 6), (3, 3, 2, 9), {"padding": "SAME", "feature_group_count": 3}),
     ],
 )
-def test_a_convolution_counts_the_products_that_it_needs(shape, weights, options):
-    # The sum of all results, where data and weights are ones, is the number of products.
+def test_a_convolution_counts_products_without_padding(shape, weights, options):
+    # With ones as data and weights, the sum of all results is the number of products.
     def convolve(x, w):
         labels = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, w, **{"window_strides": (1, 1), **options}, dimension_numbers=labels)
@@ -102,14 +102,14 @@ def test_a_convolution_counts_the_products_that_it_needs(shape, weights, options
 
 
 def as_hlo(fn, *shapes):
-    """Before the compiler makes calls of the CPU's libraries of its convolutions."""
+    """The HLO before the compiler replaces convolutions by calls of CPU libraries."""
     lowered = jax.jit(fn).lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
     return lowered.compiler_ir("hlo").as_hlo_text()
 
 
 @pytest.mark.parametrize("wrt", [0, 1])
-def test_the_gradients_of_a_convolution_cost_what_it_costs(wrt):
-    # No padding: each product of an input and a weight comes once, in the result and in either gradient.
+def test_each_gradient_of_a_convolution_costs_as_much_as_the_convolution(wrt):
+    # Without padding each product of an input and a weight occurs once in the result and in each gradient.
     def convolve(x, w):
         return jax.lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 

@@ -1,4 +1,4 @@
-"""What is read off a compiled program's text, on texts written by hand and on one that jax compiles here."""
+"""The parser of compiled programs, on texts written by hand and on a program that jax compiles here."""
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +88,7 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 """
 
 
-def test_a_fused_all_reduce_is_one_and_its_members_bytes_add_up():
+def test_a_fused_all_reduce_counts_once_with_the_bytes_of_all_members():
     program = hlo.parse(FUSED)
     assert program.collectives() == {"all-reduce": Traffic(1, 500 * 4 + 50 * 500 * 2 + 4)}
     assert program.loops() == []
@@ -99,12 +99,12 @@ def test_aliased_inputs_are_counted():
     assert hlo.parse(NESTED).num_aliased == 0
 
 
-def test_collectives_in_loops_count_as_often_as_they_run_and_asynchronous_ones_once():
+def test_collectives_count_once_per_iteration_and_asynchronous_ones_once():
     program = hlo.parse(NESTED)
     assert program.loops() == [10, 7, None]
     assert program.collectives() == {
         "all-reduce": Traffic(10 * 7 + 1 + 1, (10 * 7 + 1 + 1) * 32),
-        "collective-permute": Traffic(10, 10 * 32),  # the branch that moves most
+        "collective-permute": Traffic(10, 10 * 32),  # the larger branch
         "reduce-scatter": Traffic(10, 10 * 16),
         "all-gather": Traffic(2, 2 * 64),
     }
@@ -127,7 +127,7 @@ def test_bytes_of_types(text, num_bytes):
     assert hlo.type_bytes(text) == num_bytes
 
 
-def test_what_jax_compiles_here_is_read_too():
+def test_a_program_that_jax_compiles_here_is_parsed():
     def step(carry, x):
         return carry + jax.lax.psum(x, "batch"), ()
 

@@ -1,4 +1,4 @@
-"""The roofline by hand, and a small step compiled for TPUs that are not here."""
+"""The roofline by hand, and a small step compiled for TPUs that are absent."""
 
 import importlib.util
 
@@ -23,7 +23,7 @@ def make_cost(**values):
     return roofline.Cost(**{"memory": memory, **work, **settled, **values})
 
 
-def test_memory_counts_what_is_overwritten_once():
+def test_memory_counts_overwritten_arguments_once():
     assert make_cost().memory.total == 100 + 90 - 80 + 30 + 7
 
 
@@ -37,12 +37,12 @@ def test_memory_counts_what_is_overwritten_once():
         ("collective-permute", 1000),
     ],
 )
-def test_bytes_sent_are_those_of_a_ring(kind, sent):
+def test_bytes_sent_equal_those_of_a_ring(kind, sent):
     assert roofline.bytes_sent(kind, 1000, num_chips=4) == pytest.approx(sent)
     assert roofline.bytes_sent(kind, 1000, num_chips=1) == 0
 
 
-def test_a_reduce_scatter_and_an_all_gather_send_what_the_all_reduce_does():
+def test_reduce_scatter_and_all_gather_send_as_much_as_all_reduce():
     apart = roofline.bytes_sent("reduce-scatter", 1000 / 8, 8) + roofline.bytes_sent("all-gather", 1000, 8)
     assert apart == pytest.approx(roofline.bytes_sent("all-reduce", 1000, 8))
 
@@ -62,12 +62,12 @@ def test_the_slowest_of_the_three_bounds_a_step(values, bound, seconds):
     assert bounds.seconds == pytest.approx(seconds)
 
 
-def test_a_single_chip_waits_for_nobody():
+def test_a_single_chip_sends_nothing():
     cost = make_cost(matrix_flops=1.0, collectives={"all-reduce": hlo.Traffic(1, 1e9)})
     assert roofline.roofline(cost, parse_slice("v5e:1x1")).interconnect == 0
 
 
-def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
+def test_without_libtpu_one_line_names_the_package_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
     with pytest.raises(UserError, match=r"pip install -e '\.\[tpu\]'") as caught:
@@ -85,22 +85,22 @@ def test_a_chip_is_one_device(topology):
 
 
 @needs_libtpu
-def test_a_slice_that_hosts_cannot_make_up_is_refused():
+def test_a_slice_that_is_not_made_of_whole_hosts_is_refused():
     with pytest.raises(UserError, match="not divisible"):
         roofline.topology_devices(parse_slice("v5e:3x3"))
 
 
 def mlp(*, inner_steps):
-    """A model whose step has a loop of its own."""
+    """A model whose step contains a loop."""
 
     def init(key, batch):
         return {"net": {"w": 0.1 * jax.random.normal(key, (256, 256)), "b": jnp.zeros((256,))}}, {"mean": jnp.zeros(())}
 
     def loss(params, model_state, key, batch):
-        def again(h, _):
+        def body(h, _):
             return jnp.tanh(h @ params["net"]["w"] + params["net"]["b"][None]), None
 
-        h, _ = jax.lax.scan(again, batch["x"], None, length=inner_steps)
+        h, _ = jax.lax.scan(body, batch["x"], None, length=inner_steps)
         return jnp.mean(h**2), ({"mean": 0.9 * model_state["mean"] + 0.1 * jnp.mean(h)}, {"size": jnp.mean(jnp.abs(h))})
 
     return Model(init, (Objective("net", loss),), sample=None)
@@ -121,7 +121,7 @@ def compile_mlp(topology, *, steps=1, inner_steps=1, batch_size=512, strategy=pa
 
 
 def one_product(batch_size):
-    """FLOPs of the model's one product, on each of four chips."""
+    """FLOPs of the model's only matrix product, on each of four chips."""
     return 2 * (batch_size // 4) * 256 * 256
 
 
@@ -140,7 +140,7 @@ def test_gradients_metrics_and_model_state_travel_in_one_all_reduce(strategy):
 
 @pytest.mark.slow
 @needs_libtpu
-def test_several_steps_in_a_call_cost_each_what_one_costs():
+def test_each_of_several_steps_in_a_call_costs_as_much_as_one():
     one, _ = compile_mlp("v5e:2x2")
     many, _ = compile_mlp("v5e:2x2", steps=8)
     assert many.collectives["all-reduce"].count == one.collectives["all-reduce"].count == 1
@@ -151,17 +151,17 @@ def test_several_steps_in_a_call_cost_each_what_one_costs():
 
 @pytest.mark.slow
 @needs_libtpu
-def test_arithmetic_of_loops_within_a_step_counts_as_often_as_they_turn():
+def test_arithmetic_in_a_loop_within_a_step_counts_once_per_iteration():
     cost, _ = compile_mlp("v5e:2x2", steps=3, inner_steps=20)
     assert set(cost.inner_loops) == {20}
-    # The first turn too has a gradient for its input, in a loop: it does not know that nobody asks.
+    # In a loop the first iteration also computes the gradient of its input, which is not used.
     assert cost.matrix_flops == 20 * 3 * one_product(512)
     assert cost.collectives["all-reduce"].count == 1
 
 
 @pytest.mark.slow
 @needs_libtpu
-def test_what_does_not_fit_is_said_in_the_compilers_words():
-    # 20 GB a chip: more than v5e's 16 GiB.
+def test_a_program_that_does_not_fit_raises_the_message_of_the_compiler():
+    # 20 GB per chip, more than the 16 GiB of v5e.
     with pytest.raises(roofline.OutOfMemory, match="HBM"):
         compile_mlp("v5e:2x2", batch_size=4 * 20_000_000)

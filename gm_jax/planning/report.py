@@ -1,0 +1,210 @@
+"""Formats plans: a table, Markdown, notes, JSON and a picture."""
+
+import collections
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from gm_jax.planning import roofline
+from gm_jax.planning.plan import Plan
+
+
+def table(plans: Sequence[Plan]) -> str:
+    """Formats plans as a table with a column for each."""
+    kinds = sorted({"all-reduce"}.union(*(plan.cost.collectives for plan in plans if plan.cost)))
+    rows = [("", *(plan.slice.name for plan in plans))]
+    rows += [(label, *map(value, plans)) for label, value in _SIZE.items()]
+    known = _MEMORY | _WORK | {kind: functools.partial(_traffic, kind=kind) for kind in kinds} | _TIME
+    rows += [(label, *("-" if plan.cost is None else value(plan) for plan in plans)) for label, value in known.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def markdown(module: str, plans: Sequence[Plan]) -> str:
+    """Formats plans as a Markdown table with a row for each."""
+    name = f"`{module.rpartition('.')[2]}`"
+    rows = [tuple(_COLUMNS), ("---",) * len(_COLUMNS)]
+    rows += [(name, *(cell(plan) for cell in _COLUMNS.values() if cell is not None)) for plan in plans]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def notes(plans: Sequence[Plan], *, num_examples: int) -> list[str]:
+    """Lists what the numbers leave out, what does not fit, and the sources."""
+    lines = [
+        "Time is a roofline: the largest of the three bounds. It leaves out message latency, dispatch and input, so it",
+        "is too short. The memory bound counts traffic that stays on the chip, so it is too long for a small network.",
+        "The compute bound counts matrix products at the bfloat16 peak, which TPUs also use for float32 by default.",
+    ]
+    lines += [f"{plan.slice.name} does not fit: {plan.refusal}" for plan in plans if plan.refusal]
+    costs = [plan.cost for plan in plans if plan.cost is not None]
+    if not all(cost.donated for cost in costs):
+        lines.append("The state is not fully donated: parts of the old and the new state are in memory together.")
+    loops = next((cost.inner_loops for cost in costs if cost.inner_loops), ())
+    if loops:
+        lengths = ", ".join(f"{n} with {trips or '?'} iterations" for trips, n in collections.Counter(loops).items())
+        lines.append(f"Loops within the step ({lengths}): bytes and the memory bound count each loop body once.")
+    largest = max(plan.batch_size for plan in plans)
+    if largest > num_examples:
+        lines.append(f"Training would refuse a batch of {largest:,}: there are {num_examples:,} training examples.")
+    sources = {plan.slice.chip.name: plan.slice.chip.source for plan in plans}
+    return lines + [f"{name}: {source}" for name, source in sources.items()]
+
+
+def as_json(module: str, config: Mapping[str, Any], plans: Sequence[Plan]) -> dict[str, Any]:
+    """Converts plans to JSON values in bytes, FLOPs, seconds and examples; `config` is the configuration as a dict."""
+    return {"experiment": module, "config": dict(config), "plans": [_record(plan) for plan in plans]}
+
+
+def draw(path: Path, plans: Sequence[Plan]) -> None:
+    """Writes a PNG: examples per second, and the three bounds on a step's time, against the number of chips."""
+    figure = Figure(figsize=(9, 4))
+    speed, times = figure.subplots(1, 2)
+    known = sorted((plan for plan in plans if plan.cost is not None), key=lambda plan: plan.slice.num_chips)
+    for kind in {plan.slice.chip.name: None for plan in known}:
+        same = [plan for plan in known if plan.slice.chip.name == kind]
+        num_chips = [plan.slice.num_chips for plan in same]
+        (line,) = speed.plot(num_chips, [plan.examples_per_second for plan in same], marker="o", label=kind)
+        for name, style in zip(roofline.Roofline._fields, ("-", "--", ":"), strict=True):
+            # A logarithmic axis cannot show the interconnect of a single chip, which is 0.
+            microseconds = [getattr(plan.roofline, name) * 1e6 or math.nan for plan in same]
+            times.plot(num_chips, microseconds, style, marker="o", ms=3, color=line.get_color(), label=f"{kind} {name}")
+    for axes, label in ((speed, "examples per second"), (times, "microseconds per step")):
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xlabel("chips")
+        axes.set_ylabel(label)
+        axes.legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def _record(plan: Plan) -> dict[str, Any]:
+    record = {
+        "topology": plan.slice.name,
+        "chips": plan.slice.num_chips,
+        "chip": {
+            name: value for name, value in plan.slice.chip._asdict().items() if isinstance(value, (str, int, float))
+        },
+        "strategy": plan.strategy,
+        "batch_size": plan.batch_size,
+        "batch_per_chip": plan.batch_size // plan.slice.num_chips,
+        "steps_per_call": plan.steps_per_call,
+        "parameters": plan.num_params,
+        "state_bytes": plan.state_bytes,
+        "fits": plan.fits,
+        "refusal": plan.refusal,
+    }
+    if plan.cost is None:
+        return record
+    return record | {
+        "memory": {**plan.cost.memory._asdict(), "total": plan.cost.memory.total},
+        "donated": plan.cost.donated,
+        "matrix_flops": plan.cost.matrix_flops,
+        "other_ops": plan.cost.other_ops,
+        "bytes_accessed": plan.cost.bytes_accessed,
+        "collectives": {kind: traffic._asdict() for kind, traffic in plan.cost.collectives.items()},
+        "inner_loops": list(plan.cost.inner_loops),
+        "seconds": {**plan.roofline._asdict(), "step": plan.roofline.seconds},
+        "bound": plan.roofline.bound,
+        "examples_per_second": plan.examples_per_second,
+        "share_of_peak": plan.share_of_peak,
+        "compile_seconds": plan.cost.compile_seconds,
+    }
+
+
+def _traffic(plan: Plan, kind: str) -> str:
+    traffic = plan.cost.collectives.get(kind)
+    return "none" if traffic is None else f"{traffic.count:g} of {with_prefix(traffic.num_bytes, 'B')}"
+
+
+def _others(plan: Plan) -> str:
+    kinds = [kind for kind in plan.cost.collectives if kind != "all-reduce"]
+    return ", ".join(f"{kind}: {_traffic(plan, kind)}" for kind in kinds) or "none"
+
+
+def _at_least(plan: Plan, text: str) -> str:
+    """Marks a lower bound: with loops the compiler counts too few bytes."""
+    return f"at least {text}" if plan.cost.inner_loops else text
+
+
+def _at_most(plan: Plan, text: str) -> str:
+    return f"at most {text}" if plan.cost.inner_loops else text
+
+
+def _fits(plan: Plan) -> str:
+    return f"{'yes' if plan.fits else 'NO'}, {plan.cost.memory.total / plan.slice.chip.hbm_bytes:.1%}"
+
+
+def _step(plan: Plan) -> str:
+    # With too few bytes the largest of the three bounds is still a lower bound.
+    return _at_least(plan, with_prefix(plan.roofline.seconds, "s"))
+
+
+def _known(cell: Callable[[Plan], str]) -> Callable[[Plan], str]:
+    return lambda plan: "does not fit" if plan.cost is None else cell(plan)
+
+
+def with_prefix(value: float, unit: str) -> str:
+    """Formats a number with four digits and a power of 1,000: "508.7 MFLOP"; seconds start at microseconds."""
+    prefixes = ["", "k", "M", "G", "T"]
+    if unit == "s":
+        value, prefixes = value * 1e6, ["u", "m", *prefixes]
+    while abs(value) >= 999.95 and len(prefixes) > 1:
+        value, prefixes = value / 1000.0, prefixes[1:]
+    return f"{value:.4g} {prefixes[0]}{unit}"
+
+
+# Label -> the cell of a plan, in the order of the table.
+_SIZE = {
+    "chips": lambda plan: f"{plan.slice.num_chips:,}",
+    "parallel": lambda plan: plan.strategy,
+    "batch, all chips": lambda plan: f"{plan.batch_size:,}",
+    "batch, per chip": lambda plan: f"{plan.batch_size // plan.slice.num_chips:,}",
+    "parameters": lambda plan: f"{plan.num_params:,}",
+    "HBM": lambda plan: f"{plan.slice.chip.hbm_bytes / 2**30:g} GiB",
+}
+_MEMORY = {
+    "arguments": lambda plan: with_prefix(plan.cost.memory.arguments, "B"),
+    "outputs": lambda plan: with_prefix(plan.cost.memory.outputs, "B"),
+    "  in place (donated)": lambda plan: with_prefix(plan.cost.memory.aliased, "B"),
+    "temporaries": lambda plan: with_prefix(plan.cost.memory.temporaries, "B"),
+    "program": lambda plan: with_prefix(plan.cost.memory.program, "B"),
+    "fits, share of HBM": _fits,
+}
+_WORK = {
+    "matrix products": lambda plan: with_prefix(plan.cost.matrix_flops, "FLOP"),
+    "other arithmetic": lambda plan: with_prefix(plan.cost.other_ops, "op"),
+    "bytes accessed": lambda plan: _at_least(plan, with_prefix(plan.cost.bytes_accessed, "B")),
+}
+_TIME = {
+    "time, compute": lambda plan: with_prefix(plan.roofline.compute, "s"),
+    "time, memory": lambda plan: _at_least(plan, with_prefix(plan.roofline.memory, "s")),
+    "time, interconnect": lambda plan: with_prefix(plan.roofline.interconnect, "s"),
+    "bound by": lambda plan: plan.roofline.bound,
+    "step": _step,
+    "examples/s": lambda plan: _at_most(plan, f"{plan.examples_per_second:,.0f}"),
+    "share of peak": lambda plan: _at_most(plan, f"{plan.share_of_peak:.1%}") if plan.cost.matrix_flops else "0%",
+    "compiled here in": lambda plan: f"{plan.cost.compile_seconds:.1f} s",
+}
+
+# Title of a column -> the cell of a plan; the first column is the experiment's name.
+_COLUMNS = {
+    "experiment": None,
+    "topology": lambda plan: plan.slice.name,
+    "chips": lambda plan: f"{plan.slice.num_chips:,}",
+    "memory": _known(lambda plan: with_prefix(plan.cost.memory.total, "B")),
+    "matrix products": _known(_WORK["matrix products"]),
+    "other arithmetic": _known(_WORK["other arithmetic"]),
+    "all-reduce": _known(functools.partial(_traffic, kind="all-reduce")),
+    "other collectives": _known(_others),
+    "step, bound by": _known(lambda plan: f"{_step(plan)}, {plan.roofline.bound}"),
+    "share of peak": _known(_TIME["share of peak"]),
+}
