@@ -25,7 +25,7 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,7 @@ import jax
 
 from gm_jax.cluster import detached_output, watchdog
 from gm_jax.cluster.config import ClusterConfig
-from gm_jax.errors import UserError
-from gm_jax.runner import cli
-from gm_jax.runner import config as config_lib
-from gm_jax.runner.folder import Folder
+from gm_jax.errors import UserError, report
 from gm_jax.training import multihost
 
 AUTO = "auto"
@@ -57,14 +54,14 @@ class Member:
         self._watchdog: watchdog.Watchdog | None = None
         self._folder: Path | None = None
 
-    def watch(self, folder: Folder) -> None:
+    def watch(self, folder: Path) -> None:
         """Begin to give signs of life in a folder, where `share` was called.
 
         From here on what C++ writes to standard error passes through a process that outlives this one.
         """
         if jax.process_count() == 1:
             return
-        self._folder = folder.processes
+        self._folder = folder
         self._watchdog = watchdog.Watchdog(
             self._folder,
             jax.process_index(),
@@ -105,7 +102,7 @@ class Member:
             if line is not None:
                 print(f"error: {line}; {watchdog.AGAIN}", file=sys.stderr)
                 self._leave(watchdog.blaming(line), 1)
-        code = cli.report(error)
+        code = report(error)
         if code is None:
             traceback.print_exception(error)
         self._leave(f"{type(error).__name__}: {' '.join(str(error).split())}", 1 if code is None else code)
@@ -137,7 +134,7 @@ def joined(config: ClusterConfig) -> Iterator[Member]:
     try:
         yield member
     except multihost.AgreedError as error:
-        member.part(cli.report(error))
+        member.part(report(error))
     except SystemExit as end:
         member.part(end.code)
     except BaseException as error:
@@ -146,13 +143,13 @@ def joined(config: ClusterConfig) -> Iterator[Member]:
         member.part(0)
 
 
-def check_same(config: Any, module: str, *, data: str) -> None:
+def check_same(facts: Mapping[str, Any], module: str, *, data: str) -> None:
     """Compare what all processes must have alike: configuration, code, data.
 
     Raises:
         AgreedError: on all of them, naming the processes that differ from process 0, and in what.
     """
-    mine = {f"config {name}": value for name, value in config_lib.facts(config).items()}
+    mine = {f"config {name}": value for name, value in facts.items()}
     mine |= {f"code {name}": value for name, value in _code(module).items()}
     mine["data"] = data
     everyone = multihost.gather(mine)
@@ -170,7 +167,7 @@ def check_same(config: Any, module: str, *, data: str) -> None:
         )
 
 
-def share(folder: Folder) -> None:
+def share(folder: Path) -> None:
     """Make the place for signs of life, and see that all processes see it.
 
     Raises:
@@ -182,18 +179,18 @@ def share(folder: Folder) -> None:
 
     def make() -> None:
         if multihost.is_primary():
-            shutil.rmtree(folder.processes, ignore_errors=True)
-            folder.processes.mkdir()
-            (folder.processes / "run").write_text(token)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            (folder / "run").write_text(token)
 
     def see() -> None:
         for _ in range(60):  # some network file systems are slow to show what is new
             with contextlib.suppress(OSError):
-                if (folder.processes / "run").read_text() == token:
+                if (folder / "run").read_text() == token:
                     return
             time.sleep(0.5)
         raise UserError(
-            f"{folder.root} is not the folder that process 0 has made:\n"
+            f"{folder.parent} is not the folder that process 0 has made:\n"
             "--workdir must lie on a file system that all processes share."
         )
 

@@ -1,26 +1,19 @@
-"""The verb `plan`: what an experiment would cost on TPUs, without any."""
+"""What an experiment would cost on TPUs, without any TPU: the numbers of the verb `plan`, as tables and a plot."""
 
 import collections
 import functools
-import json
 import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 
 from gm_jax.errors import UserError
 from gm_jax.planning import roofline, tpus
-from gm_jax.runner import config as config_lib
-from gm_jax.runner.folder import write_text
-from gm_jax.runner.run import Run, assemble
-from gm_jax.training import loop, parallel
-from gm_jax.training.step import make_train_step
-
-if TYPE_CHECKING:
-    from gm_jax.runner.cli import PlanArgs
+from gm_jax.training import parallel
+from gm_jax.training.step import TrainStep
+from gm_jax.types import PyTree
 
 _STRATEGIES = {"jit": parallel.jit, "pmap": parallel.pmap}
 
@@ -69,36 +62,6 @@ class Plan(NamedTuple):
         return self.roofline.compute / self.roofline.seconds
 
 
-def run(module: str, config: Any, build: Callable, args: "PlanArgs") -> None:
-    """Print what the experiment costs on each slice; write it as JSON and, of several slices, as a plot."""
-    slices = [tpus.parse_slice(name) for name in args.topology]
-    if not slices:
-        raise UserError("which TPUs? For example: plan --topology v5e:4x4 v5e:16x16")
-    batch_sizes = [global_batch(config.train.batch_size, args.batch_per_chip, wanted) for wanted in slices]
-    for path in (args.json, args.plot):
-        _make_room(path)  # compiling may take minutes: not to find out after them
-    # The programs are compiled for TPUs and run nowhere: no accelerator of this machine is to be started.
-    jax.config.update("jax_platforms", "cpu")
-    devices = [roofline.topology_devices(wanted) for wanted in slices]
-    assembled = assemble(config, build, Path())
-    plans = []
-    for wanted, each, batch_size in zip(slices, devices, batch_sizes, strict=True):
-        print(f"compiling for {wanted.name} ...", file=sys.stderr)
-        plans.append(make_plan(assembled, wanted, each, batch_size))
-    if args.markdown:
-        print(markdown(module, plans))
-    else:
-        print(f"{module} on {assembled.spec.name}, one step and one chip unless said otherwise\n")
-        print(table(plans))
-        print("\n" + "\n".join(notes(plans, num_examples=len(assembled.splits["train"]["x"]))))
-    if args.json is not None:
-        write_text(args.json, json.dumps(report(module, config, plans), indent=1) + "\n")
-        print(f"{args.json}: the same as JSON", file=sys.stderr)
-    if len(plans) > 1:
-        draw(args.plot, plans)
-        print(f"{args.plot}: how it grows with the number of chips", file=sys.stderr)
-
-
 def global_batch(batch_size: int, batch_per_chip: int | None, wanted: tpus.Slice) -> int:
     """Examples a step over all chips: so many on each where that is said, or else the configuration's.
 
@@ -115,42 +78,48 @@ def global_batch(batch_size: int, batch_per_chip: int | None, wanted: tpus.Slice
     return batch_size
 
 
-def make_plan(run: Run, wanted: tpus.Slice, devices: Sequence[jax.Device], batch_size: int) -> Plan:
-    """Compile the train step that a run would take, for devices that need not be there."""
-    train = run.config.train
-    schedule = loop.make_schedule(
-        num_steps=train.steps,
-        steps_per_call=train.steps_per_call,
-        log_every=train.log_every,
-        checkpoint_every=train.checkpoint_every,
-    )
+def make_plan(
+    make_step: Callable[[str | None], TrainStep],
+    state: PyTree,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    wanted: tpus.Slice,
+    devices: Sequence[jax.Device],
+    *,
+    strategy: Literal["jit", "pmap"],
+    batch_size: int,
+    steps_per_call: int,
+) -> Plan:
+    """Compiles a train step for devices that need not be there.
 
-    def make_step(axis_name: str | None):
-        return make_train_step(
-            run.experiment.model,
-            run.experiment.optimizers,
-            seed=train.seed,
-            ema_decay=train.ema_decay or None,
-            axis_name=axis_name,
-        )
+    Args:
+        make_step: axis name -> the step of one device, as `make_train_step` makes it.
+        state: shapes of the state.
+        batch: name -> shape [B, ...] and dtype of a batch, of any size.
+        wanted: the slice.
+        devices: its devices, from `roofline.topology_devices`.
+        strategy: how the devices share the work.
+        batch_size: global batch size.
+        steps_per_call: steps in one call of the compiled program.
 
-    state = run.abstract_state()
+    Returns:
+        The plan, also if the program does not fit into memory.
+    """
     batches = {
-        name: jax.ShapeDtypeStruct((schedule.steps_per_call, batch_size, *leaf.shape[1:]), leaf.dtype)
-        for name, leaf in run.splits["train"].items()
+        name: jax.ShapeDtypeStruct((steps_per_call, batch_size, *leaf.shape[1:]), leaf.dtype)
+        for name, leaf in batch.items()
     }
-    strategy = _STRATEGIES[train.parallel](devices)
-    parallel.check_batch_size(batch_size, strategy)
+    placement = _STRATEGIES[strategy](devices)
+    parallel.check_batch_size(batch_size, placement)
     cost = refusal = None
     try:
-        cost = roofline.compile_step(make_step, strategy, state, batches)
+        cost = roofline.compile_step(make_step, placement, state, batches)
     except roofline.OutOfMemory as error:
         refusal = str(error)
     return Plan(
         slice=wanted,
-        strategy=train.parallel,
+        strategy=strategy,
         batch_size=batch_size,
-        steps_per_call=schedule.steps_per_call,
+        steps_per_call=steps_per_call,
         num_params=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         state_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
         cost=cost,
@@ -203,9 +172,9 @@ def notes(plans: Sequence[Plan], *, num_examples: int) -> list[str]:
     return lines + [f"{name}: {source}" for name, source in sources.items()]
 
 
-def report(module: str, config: Any, plans: Sequence[Plan]) -> dict[str, Any]:
+def as_json(module: str, config: Mapping[str, Any], plans: Sequence[Plan]) -> dict[str, Any]:
     """Everything as JSON values: bytes, FLOPs, seconds, examples."""
-    return {"experiment": module, "config": config_lib.to_dict(config), "plans": [_record(plan) for plan in plans]}
+    return {"experiment": module, "config": dict(config), "plans": [_record(plan) for plan in plans]}
 
 
 def draw(path: Path, plans: Sequence[Plan]) -> None:
@@ -265,17 +234,6 @@ def _record(plan: Plan) -> dict[str, Any]:
         "share_of_peak": plan.share_of_peak,
         "compile_seconds": plan.cost.compile_seconds,
     }
-
-
-def _make_room(path: Path | None) -> None:
-    if path is None:
-        return
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: name a file in it.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise UserError(f"cannot write {path}: {path.parent} is no folder.") from None
 
 
 def _traffic(plan: Plan, kind: str) -> str:

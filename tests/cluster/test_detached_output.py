@@ -12,7 +12,7 @@ from gm_jax.cluster import detached_output
 
 PROGRAM = """
 import sys, time
-from gm_jax.runner import output
+from gm_jax.cluster import detached_output
 with detached_output.lasting():
     for line in range(100):
         print(line, flush={flush})

@@ -15,22 +15,23 @@ import pytest
 from experiments import fvsbn, vae
 from gm_jax.errors import UserError
 from gm_jax.planning import hlo, plan, roofline, tpus
+from gm_jax.runner import plan as verb
 from gm_jax.runner.run import abstract_batch, assemble
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted(
-    path.stem for path in (REPO / "experiments").glob("*.py") if "runner.main(Config, build)" in path.read_text()
+    path.stem for path in (REPO / "experiments").glob("*.py") if "runner.main(CONFIG)" in path.read_text()
 )
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 
 
 def planned(module, *, topology="v5e:2x2", batch_per_chip, parallel="pmap", **changes):
-    config = module.Config(**changes)
+    config = dataclasses.replace(module.CONFIG, **changes)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, parallel=parallel))
     wanted = tpus.parse_slice(topology)
-    run = assemble(config, module.build, pathlib.Path())
-    made = plan.make_plan(run, wanted, roofline.topology_devices(wanted), batch_per_chip * wanted.num_chips)
+    run = assemble(config, pathlib.Path())
+    made = verb.make_plan(run, wanted, roofline.topology_devices(wanted), batch_per_chip * wanted.num_chips)
     return made, run
 
 
@@ -134,7 +135,7 @@ def test_the_command_plans_for_several_slices_without_making_a_run(command, tmp_
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ((), "which TPUs?"),
+        ((), "give --topology"),
         (("--topology", "v9:2x2"), "is no topology"),
         (("--topology", "v5e:16x16"), "multiple of 256"),
         (("--topology", "v5e:2x2", "--batch-per-chip", "0"), "at least 1"),
@@ -239,7 +240,7 @@ def test_the_notes_say_what_the_numbers_leave_out():
 
 def test_a_plan_that_does_not_fit_is_reported_and_drawn_too(tmp_path):
     plans = [handmade("v5e:1x1"), handmade("v5e:2x2", refusal="too much"), handmade("v5e:4x4"), handmade("v4:2x2x1")]
-    report = json.loads(json.dumps(plan.report("experiments.vae", vae.Config(), plans), allow_nan=False))
+    report = json.loads(json.dumps(plan.as_json("experiments.vae", {"hidden": 3}, plans), allow_nan=False))
     assert [each["fits"] for each in report["plans"]] == [True, False, True, True]
     assert report["plans"][1]["refusal"] == "too much"
     plan.draw(tmp_path / "plan.png", plans)
