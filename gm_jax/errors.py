@@ -1,12 +1,41 @@
-"""The one exception that stands for a mistake of the user's."""
+"""Mistakes of the user, and how an error becomes a message and an exit code.
+
+Exit codes of every command:
+
+    0    done, or stopped by a signal after saving
+    1    a defect, or training diverged, or another process failed
+    2    a mistake of the user
+    130  Ctrl-C when there was nothing to save
+    134  jax ended this process because another process failed
+"""
+
+import errno
+import sys
+
+# The disk is full, is not writable, or lacks what was named: the user can repair it, this program cannot.
+_DISK_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
 
 
 class UserError(Exception):
-    """Something that whoever gave the command can mend: a name, a path, a size.
+    """A mistake that the user can correct: a name, a path, a size.
 
-    The command line prints its message (at most three lines) and exits with code 2, without a traceback;
-    every other exception is a defect of this code and keeps its traceback.
+    The command line prints its message (at most three lines) and exits with code 2, without a traceback. Every other
+    exception is a defect of this code and keeps its traceback.
     """
+
+
+def report(error: BaseException) -> int | None:
+    """Prints what is wrong in at most three lines, and returns the exit code; None for a defect of this program."""
+    if isinstance(error, UserError):
+        print("\n".join(f"error: {error}".splitlines()[:3]), file=sys.stderr)
+        return 2
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        print(f"error: {error.strerror}: {error.filename or 'no file is named'}", file=sys.stderr)
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 130
+    return None
 
 
 _REFUSED_OPTIONS = {

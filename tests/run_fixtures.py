@@ -1,4 +1,4 @@
-"""A tiny VAE on the digits, trained by the real runner: in this process, or in one of its own where it is to die."""
+"""A tiny VAE on digits, trained by the real runner: in this process, or in one of its own if it is to die."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import vae
 from gm_jax import runner
-from gm_jax.runner.run import reopen
+from gm_jax.runner.run import open_run
 from gm_jax.training.checkpoint import Checkpointer
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
@@ -42,13 +42,13 @@ class Ended(NamedTuple):
 
 @pytest.fixture(scope="session")
 def compiled_programs(tmp_path_factory) -> pathlib.Path:
-    """One cache of compiled programs for all runs, here and in subprocesses: they all compile the same few."""
+    """One cache of compiled programs for all runs, here and in subprocesses: they compile the same programs."""
     return tmp_path_factory.mktemp("xla")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(compiled_programs) -> Iterator[None]:
-    """Turns the cache on for this folder's tests alone."""
+    """Turns the cache on for the tests of this folder only."""
     settings = {
         "jax_compilation_cache_dir": str(compiled_programs),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -66,12 +66,12 @@ def compiled_once(compiled_programs) -> Iterator[None]:
 
 @pytest.fixture
 def command(capsys):
-    """(*arguments, experiment=vae) -> Ended: a command of an experiment, in this process."""
+    """(*arguments, experiment=vae) -> Ended: runs a command of an experiment in this process."""
 
     def run(*arguments: object, experiment=vae) -> Ended:
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit_:
-            runner.main(experiment.Config, experiment.build, [str(argument) for argument in arguments])
+            runner.main(experiment.CONFIG, [str(argument) for argument in arguments], module=experiment)
         out, err = capsys.readouterr()
         return Ended(exit_.value.code, out, err)
 
@@ -80,7 +80,7 @@ def command(capsys):
 
 @pytest.fixture(scope="session")
 def process(compiled_programs):
-    """(*arguments, fault, experiment="vae") -> Ended: a command in a process of its own that meets a fault."""
+    """(*arguments, fault, experiment="vae") -> Ended: runs a command in a process of its own, with a fault."""
     environment = os.environ | {
         "PYTHONPATH": str(REPO),
         "JAX_COMPILATION_CACHE_DIR": str(compiled_programs),
@@ -105,7 +105,7 @@ def process(compiled_programs):
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory, process) -> pathlib.Path:
-    """The folder of a tiny run that nothing interrupted; not to be changed."""
+    """The folder of a tiny run that nothing interrupted; tests must not change it."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     ended = process("train", "--workdir", folder, *TINY)
     assert ended.code == 0, ended.err
@@ -128,8 +128,8 @@ def tiny() -> tuple[str, ...]:
 def state_hash():
     """Folder -> SHA-256 of every leaf, under its path, of the latest checkpoint; and that checkpoint's step."""
 
-    def hash_(folder: pathlib.Path, experiment=vae) -> tuple[str, int]:
-        run = reopen(experiment.__name__, experiment.Config, experiment.build, folder)
+    def hash_(folder: pathlib.Path) -> tuple[str, int]:
+        run = open_run(folder)
         with Checkpointer(folder / "checkpoints", read_only=True) as checkpointer:
             step = checkpointer.steps()[-1]
             state = checkpointer.restore_step(run.abstract_state(), step).state

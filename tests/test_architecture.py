@@ -1,45 +1,54 @@
-"""The laws of the house, read off the source: who may import whom, where a thing lives, how long a file may grow.
+"""The laws of the house, read off the source: who may import whom, what a file is named, how long it may be.
 
-Every name that a file imports, and every attribute that it reaches through an import, is resolved to its full
-dotted name (`import jax` and then `jax.random.normal` is `jax.random.normal`), wherever in the file it stands. The
-checks are functions of (path, source), so that the tests at the end can show them sources that break each law.
+Every name that a file imports, and every attribute that it reaches through an import, is resolved to its full dotted
+name (`import jax` and then `jax.random.normal` is `jax.random.normal`). Imports inside functions and under
+TYPE_CHECKING count. The checks are functions of (path, source), so that the tests at the end can show them sources that
+break each law.
 """
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
 
-ROOMS = (
-    *("ops", "losses", "networks", "samplers", "models", "training", "data", "evaluation"),
-    *("plotting", "cluster", "planning", "comparison", "runner"),
-)
-
-# What each part of gm_jax may import of the others. The empty name is gm_jax/__init__.py, which stays empty-handed:
-# it is executed by every `from gm_jax import ...`. `errors` is one exception class; any room may raise it.
+# What each part of gm_jax may import of the others, in the order of the house. Any part may import GROUND, which
+# imports nothing. The empty name is gm_jax/__init__.py: every `from gm_jax import ...` executes it.
+GROUND = {"errors", "hashing", "files"}
+MODELLING = {"types", "ops", "losses", "networks", "samplers", "models"}
+LIBRARY = {*MODELLING, "config", "training", "data", "evaluation", "plotting", "recipes"}
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
+    "hashing": set(),
+    "files": set(),
     "types": set(),
+    "config": set(),
     "ops": {"types"},
     "losses": {"types", "ops"},
     "networks": {"types", "ops"},
     "samplers": {"types", "ops"},
-    "models": {"types", "ops", "losses", "networks", "samplers"},
+    "models": MODELLING - {"models"},
     "training": {"types"},
     "data": set(),
     "evaluation": {"types", "ops", "networks"},
-    "plotting": {"types", *ROOMS},
-    "cluster": {"types", *ROOMS},
-    "planning": {"types", *ROOMS},
-    "comparison": {"types", *ROOMS},
-    "runner": {"types", *ROOMS},
+    "plotting": {"types", "ops", "models"},
+    "recipes": LIBRARY - {"recipes"},
+    "cluster": {"types", "config", "training"},
+    "planning": {"types", "config", "training", "recipes"},
+    "runner": {*LIBRARY, "cluster", "planning"},
+    "comparison": {*LIBRARY, "runner"},
 }
+
+# Files that still break a law of rooms; each is another change's to repair.
+EXCEPTIONS: dict[str, set[str]] = {}
+ROOMS_TO_NAME_THEIR_FILES = {"models", "networks", "training"}
+CIRCLES_TO_BREAK = [["benchmarks/gan_training.py", "benchmarks/torch_gan.py"]]
 
 # Beyond the house: dotted prefixes that a room must not reach, and why.
 PURE = "a loss is a deterministic function of arrays: noise is an argument"
@@ -48,6 +57,7 @@ MUST_NOT_REACH = {
     "ops": {"flax": "ops are mathematics without parameters"},
     "losses": {"flax": PURE, "jax.random": PURE, "numpy.random": PURE, "random": PURE},
     "networks": {"optax": "networks know no optimiser"},
+    "config": {name: "--help answers at once" for name in ("jax", "numpy", "flax", "optax")},
 }
 NOBODY_REACHES = {
     "jax._src": "public API of jax only",
@@ -59,9 +69,9 @@ TOPOLOGY = {"pmap", "Mesh", "make_mesh", "NamedSharding"}
 TOPOLOGY_HOMES = {"gm_jax/training/parallel.py"}
 
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "core"}
-MOST_LINES = {"gm_jax/": 400, "gm_jax/models/": 250, "experiments/": 120}
-# Its modules are steps of one command; tests/runner/ is named after what the command promises.
-NOT_MIRRORED = {"runner", "cluster", "comparison"}
+MOST_LINES = {"gm_jax/": 400, "gm_jax/models/": 250, "experiments/": 60}
+# The modules of these rooms are steps of one command: their tests are named after what the command promises.
+NOT_MIRRORED = {"runner", "cluster", "comparison", "recipes", "config"}
 
 
 def imported_names(path: str, tree: ast.AST) -> Iterator[tuple[int, str, str | None]]:
@@ -116,7 +126,7 @@ def broken_import_laws(path: str, source: str) -> list[str]:
     """What a file reaches that it must not: one line for each, with file, line and law."""
     in_package = path.startswith("gm_jax/")
     here = part_of(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
-    allowed = MAY_IMPORT[here] | {here, "errors", ""} if in_package else set(MAY_IMPORT)
+    allowed = MAY_IMPORT[here] | {here, "", *GROUND} | EXCEPTIONS.get(path, set()) if in_package else set(MAY_IMPORT)
     forbidden = NOBODY_REACHES | (MUST_NOT_REACH.get(here, {}) if in_package else {})
     broken = set()
     for line, name in reached_names(path, source):
@@ -124,23 +134,59 @@ def broken_import_laws(path: str, source: str) -> list[str]:
         if lies_in(name, "gm_jax") and part_of(name) not in allowed:
             may = ", ".join(sorted(MAY_IMPORT[here])) or "no other room"
             broken.add(f"{where} {here or 'gm_jax itself'} may import {may}")
-        if lies_in(name, "experiments") and in_package and path != "gm_jax/comparison/families.py":
-            broken.add(f"{where} nobody imports experiments")
+        if lies_in(name, "experiments") and path.startswith(("gm_jax/", "experiments/")):
+            broken.add(f"{where} only tools, benchmarks and tests import experiments")
         if lies_in(name, "jax") and name.split(".")[-1] in TOPOLOGY and path not in TOPOLOGY_HOMES:
             broken.add(f"{where} where a step runs is decided in {', '.join(sorted(TOPOLOGY_HOMES))} alone")
         broken.update(f"{where} {why}" for prefix, why in forbidden.items() if lies_in(name, prefix))
     return sorted(broken)
 
 
+def imported_files(path: str, source: str, files: Collection[str]) -> set[str]:
+    """The files of the repository that a file imports: `from a.b import c` is a/b/c.py, or else what defines `c`."""
+    found = set()
+    for _, name, _ in imported_names(path, ast.parse(source, filename=path)):
+        parts = name.split(".")
+        for count in range(len(parts), 0, -1):
+            stem = "/".join(parts[:count])
+            match = next((file for file in (f"{stem}.py", f"{stem}/__init__.py") if file in files), None)
+            if match is not None:
+                found.add(match)
+                break
+    return found - {path}
+
+
+def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:
+    """The groups of files that import one another, each sorted: strongly connected components of two or more."""
+    reachable = {path: set(files) for path, files in imports.items()}
+    for middle in imports:
+        for files in reachable.values():
+            if middle in files:
+                files |= reachable[middle]
+    groups = {
+        tuple(sorted(other for other in files if path in reachable.get(other, ()))) for path, files in reachable.items()
+    }
+    return sorted(list(group) for group in groups if len(group) > 1)
+
+
+def unlisted_files(init: str, source: str, paths: Iterable[str]) -> list[str]:
+    """The files and folders next to a room's `__init__.py` that its docstring does not name."""
+    folder = init.removesuffix("__init__.py")
+    inside = {path.removeprefix(folder) for path in paths if path.startswith(folder)} - {"__init__.py"}
+    stems = {path.split("/")[0].removesuffix(".py") for path in inside}
+    words = set(re.findall(r"\w+", ast.get_docstring(ast.parse(source)) or ""))
+    return [f"{init}:1: the docstring does not name {stem}" for stem in sorted(stems - words)]
+
+
 def broken_naming_laws(path: str) -> list[str]:
     """Files and folders named after no role: what they hold has a home with a name."""
     parts = [part.strip("_") for part in path.removesuffix(".py").split("/")]
     nameless = [part for part in parts if part in NAMELESS or part.endswith(("_utils", "_helpers"))]
-    return [f"{path}:1: {part!r} says nothing of what is inside: name the role or the method" for part in nameless]
+    return [f"{path}:1: {part!r} does not say what is inside: name the role or the method" for part in nameless]
 
 
 def broken_length_laws(path: str, source: str) -> list[str]:
-    """Files longer than one sitting."""
+    """Files that are longer than their part of the repository allows."""
     most = MOST_LINES[max((folder for folder in MOST_LINES if path.startswith(folder)), key=len)]
     lines = len(source.splitlines())
     return [f"{path}:{most + 1}: {lines} lines, at most {most}: it holds more than one thing"] if lines > most else []
@@ -168,7 +214,7 @@ def sources(*folders: str) -> Mapping[str, str]:
 
 def report(broken: Iterable[str]) -> str:
     """The failures of one law, a line each."""
-    return "\n".join(["design.md's laws are broken:", *broken])
+    return "\n".join(["laws of docs/design.md are broken:", *broken])
 
 
 def test_imports_point_one_way():
@@ -176,9 +222,23 @@ def test_imports_point_one_way():
     assert not broken, report(broken)
 
 
+def test_no_files_import_each_other_in_a_circle():
+    files = sources("gm_jax", "experiments", "tools", "benchmarks")
+    found = circles({path: imported_files(path, source, files) for path, source in files.items()})
+    assert [group for group in found if group not in CIRCLES_TO_BREAK] == []
+
+
+def test_every_room_names_its_files():
+    files = sources("gm_jax")
+    rooms = [path for path in files if path.endswith("/__init__.py") and path != "gm_jax/__init__.py"]
+    rooms = [path for path in rooms if path.split("/")[1] not in ROOMS_TO_NAME_THEIR_FILES]
+    broken = [line for room in rooms for line in unlisted_files(room, files[room], files)]
+    assert not broken, report(broken)
+
+
 def test_gm_jax_has_the_rooms_of_the_law_and_no_others():
     found = {path.split("/")[1].removesuffix(".py") for path in sources("gm_jax")} - {"__init__"}
-    assert found == set(MAY_IMPORT) - {""}
+    assert found <= set(MAY_IMPORT)
 
 
 def test_every_file_is_named_after_its_role():
@@ -207,6 +267,7 @@ def test_losses_load_neither_flax_nor_optax():
 
 # The checks themselves: a law that no source can break is no law.
 
+ONLY_TOOLS = "only tools, benchmarks and tests import experiments"
 BREAKS = [
     ("gm_jax/__init__.py", "from gm_jax import losses", "gm_jax itself may import no other room"),
     ("gm_jax/types.py", "from gm_jax import ops", "types may import no other room"),
@@ -238,8 +299,20 @@ BREAKS = [
     ("gm_jax/training/step.py", "from gm_jax.data import pipeline", "training may import types"),
     ("gm_jax/data/pipeline.py", "from gm_jax.ops import binarization", "data may import no other room"),
     ("gm_jax/evaluation/results.py", "from gm_jax import models", "evaluation may import networks, ops, types"),
-    ("gm_jax/runner/train.py", "from experiments import vae", "nobody imports experiments"),
-    ("gm_jax/models/vae.py", "import experiments.vae", "nobody imports experiments"),
+    ("gm_jax/runner/train.py", "from experiments import vae", ONLY_TOOLS),
+    ("gm_jax/models/vae.py", "import experiments.vae", ONLY_TOOLS),
+    ("experiments/beta_vae.py", "from experiments import vae", ONLY_TOOLS),
+    ("gm_jax/config/fields.py", "import jax", "--help answers at once"),
+    ("gm_jax/config/fields.py", "from gm_jax import recipes", "config may import no other room"),
+    ("gm_jax/recipes/vae.py", "from gm_jax.runner import run", "recipes may import"),
+    ("gm_jax/plotting/vae.py", "from gm_jax import recipes", "plotting may import models, ops, types"),
+    ("gm_jax/cluster/processes.py", "from gm_jax.runner import cli", "cluster may import config, training, types"),
+    (
+        "gm_jax/planning/plan.py",
+        "from gm_jax.runner import run",
+        "planning may import config, recipes",
+    ),
+    ("gm_jax/runner/cli.py", "from gm_jax import comparison", "runner may import"),
     ("gm_jax/training/loop.py", "import jax\njax.pmap(f)", "where a step runs"),
     ("gm_jax/training/loop.py", "from jax.sharding import Mesh", "where a step runs"),
     ("gm_jax/runner/train.py", "import jax\njax.sharding.NamedSharding(m, p)", "where a step runs"),
@@ -258,8 +331,11 @@ KEEPS = [
     ("gm_jax/training/parallel.py", "import jax\njax.pmap\nfrom jax.sharding import Mesh, NamedSharding"),
     ("gm_jax/training/loop.py", "from gm_jax.training import parallel\nparallel.pmap(step)"),
     ("gm_jax/runner/train.py", "from gm_jax import data, models, training"),
-    ("gm_jax/runner/config.py", "from typing import Literal\nx: Literal['jit', 'pmap']"),
-    ("experiments/beta_vae.py", "from experiments import vae\nfrom gm_jax import runner, models, data"),
+    ("gm_jax/config/sections.py", "from typing import Literal\nx: Literal['jit', 'pmap']"),
+    ("gm_jax/data/array_cache.py", "from gm_jax import files, hashing"),
+    ("gm_jax/comparison/measure.py", "from gm_jax.runner import run"),
+    ("experiments/beta_vae.py", "from gm_jax import runner, models, data"),
+    ("tools/gan_ablation.py", "from experiments import improved_gan"),
 ]
 
 
@@ -276,6 +352,29 @@ def test_a_source_that_keeps_the_import_laws_passes(path, source):
     assert broken_import_laws(path, source) == []
 
 
+def test_a_circle_of_files_is_found_wherever_its_imports_stand():
+    files = {
+        "a/__init__.py": "from a.x import f",
+        "a/x.py": "def f():\n    from a import y",
+        "a/y.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .z import Z",
+        "a/z.py": "import a.x\nimport b",
+        "b.py": "from a import f",
+        "c.py": "from a import z",
+    }
+    imports = {path: imported_files(path, source, files) for path, source in files.items()}
+    assert imports["a/x.py"] == {"a/y.py"}
+    assert imports["b.py"] == {"a/__init__.py"}
+    assert circles(imports) == [["a/__init__.py", "a/x.py", "a/y.py", "a/z.py", "b.py"]]
+    assert circles({**imports, "a/y.py": set()}) == []
+
+
+def test_a_file_that_its_room_does_not_name_is_found():
+    paths = ["a/__init__.py", "a/x.py", "a/yx.py", "a/deep/__init__.py", "a/deep/z.py"]
+    assert unlisted_files("a/__init__.py", '"""x.py  one\nyx.py deep/  two."""', paths) == []
+    (line,) = unlisted_files("a/__init__.py", '"""yx.py  one, and deep/."""', paths)
+    assert line.endswith("does not name x")
+
+
 def test_a_nameless_file_is_found():
     for path in ("gm_jax/utils.py", "gm_jax/ops/_core.py", "tests/helpers/test_x.py", "gm_jax/data/image_utils.py"):
         assert broken_naming_laws(path), path
@@ -285,7 +384,7 @@ def test_a_nameless_file_is_found():
 def test_a_long_file_is_found():
     assert broken_length_laws("gm_jax/models/vae.py", "x\n" * 251)
     assert broken_length_laws("gm_jax/ops/reductions.py", "x\n" * 401)
-    assert broken_length_laws("experiments/vae.py", "x\n" * 121)
+    assert broken_length_laws("experiments/vae.py", "x\n" * 61)
     assert broken_length_laws("gm_jax/ops/reductions.py", "x\n" * 400) == []
 
 

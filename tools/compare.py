@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from gm_jax import runner
+from gm_jax.config import CountOrZero, Rate
 from gm_jax.errors import UserError
 
 
@@ -20,13 +21,13 @@ from gm_jax.errors import UserError
 class Config:
     """Compares all families on the same data after the same training time."""
 
-    seconds: runner.Rate = 4.0
+    seconds: Rate = 4.0
     """Training time of each family on each data set, in seconds; compilation and measurement are not included."""
     families: tuple[str, ...] = ()
     """Names of the families; by default all."""
     data: tuple[str, ...] = ("binarized_digits", "toy:two_moons", "digits4x4")
     """Data sets: binary images of 8x8 pixels, toy:NAME densities in the plane, or digits4x4."""
-    seed: runner.CountOrZero = 0
+    seed: CountOrZero = 0
     """Seed of training and sampling."""
     workdir: Path = Path("runs/compare")
     """Folder for report.html, report.md, results.json and the pictures."""

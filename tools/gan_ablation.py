@@ -21,9 +21,9 @@ from typing import Any, Literal
 import tyro
 
 from experiments import improved_gan
-from gm_jax import runner
+from gm_jax.config import Count, DataConfig
 
-_STRENGTHS = improved_gan.Config()
+_STRENGTHS = improved_gan.CONFIG
 SWITCHES = {
     "feature matching": ("--no-feature-matching", "--feature-matching"),
     "minibatch discrimination": ("--no-minibatch-discrimination", "--minibatch-discrimination"),
@@ -43,8 +43,8 @@ ROWS = {
 class Config:
     """Trains a GAN with and without each technique of Salimans et al. (2016), and prints a table."""
 
-    data: runner.DataConfig = runner.DataConfig(name="toy:eight_gaussians")
-    steps: runner.Count = 6_000
+    data: DataConfig = DataConfig(name="toy:eight_gaussians")
+    steps: Count = 6_000
     """Training steps of each run."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of each row; one run per seed."""

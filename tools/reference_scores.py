@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gm_jax import runner
+from gm_jax.config import Count, DataConfig
 from gm_jax.data import sources
 from gm_jax.data.array_cache import Splits
 
@@ -27,12 +28,12 @@ CENTRES = (1_000, 10_000)  # as in this project's tables, and as in the literatu
 class Config:
     """Computes the distances and scores between the two halves of a training split."""
 
-    data: runner.DataConfig = runner.DataConfig()
+    data: DataConfig = DataConfig()
     features: Literal["digits-cnn", "mnist-cnn", "inception"] = "digits-cnn"
     """Extractor of features."""
     weights: Path | None = None
     """Weights of inception: the file that tools.convert_inception writes."""
-    num: runner.Count | None = None
+    num: Count | None = None
     """Number of images in each half; by default all."""
 
 

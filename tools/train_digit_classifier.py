@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gm_jax import runner
+from gm_jax.config import DataConfig, OptimizerConfig, TrainConfig
 from gm_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ _NAMES = {"digits": "digits-cnn", "mnist": "mnist-cnn"}
 class Config:
     """Trains a digit classifier, and writes the weights of digits-cnn or mnist-cnn."""
 
-    data: runner.DataConfig = runner.DataConfig()
-    train: runner.TrainConfig = runner.TrainConfig(steps=2_000, batch_size=128, steps_per_call=1)
-    optimizer: runner.OptimizerConfig = runner.OptimizerConfig(
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig(steps=2_000, batch_size=128, steps_per_call=1)
+    optimizer: OptimizerConfig = OptimizerConfig(
         learning_rate=2e-3, schedule="cosine", warmup_steps=100, weight_decay=1e-2
     )
     output: Path | None = None
@@ -43,6 +44,7 @@ def train(config: Config) -> "tuple[PyTree, tuple[float, float]]":
 
     from gm_jax.data import pipeline, sources
     from gm_jax.networks.digit_classifier import DigitClassifier
+    from gm_jax.recipes.optimizers import make_optimizer
     from gm_jax.training import parallel, state, step
     from gm_jax.types import Array, Batch, Key, Model, ModelState, Objective, Params
 
@@ -62,7 +64,8 @@ def train(config: Config) -> "tuple[PyTree, tuple[float, float]]":
 
     # Only what the train step needs of a family; a classifier draws no samples.
     model = Model(init, (Objective("classifier", loss),), sample=None)
-    strategy, optimizers = parallel.jit(), {"classifier": runner.make_optimizer(config.optimizer, config.train)}
+    strategy = parallel.jit()
+    optimizers = {"classifier": make_optimizer(config.optimizer, num_steps=config.train.steps)}
     update = strategy.compile(step.make_train_step(model, optimizers, seed=config.train.seed))
     size, count = config.train.batch_size, config.train.steps_per_call
     key = jax.random.key(config.train.seed)

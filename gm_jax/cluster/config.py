@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from gm_jax.runner.config import Count, CountOrZero
+from gm_jax.config import Count, CountOrZero
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,8 +33,7 @@ import jax
 
 from gm_jax.cluster.config import ClusterConfig
 from gm_jax.cluster.watchdog import FAILURE, Watchdog
-from gm_jax.errors import UserError
-from gm_jax.runner.cli import report
+from gm_jax.errors import UserError, report
 from gm_jax.training import multihost
 
 AUTO = "auto"

@@ -1,77 +1,124 @@
 """The table of the families that `tools.compare` measures: one row per family."""
 
-from typing import Any
-
 import jax
 import numpy as np
 
 from gm_jax.comparison.measure import Family
+from gm_jax.config import AdamConfig, ExperimentConfig, OptimizerConfig, TrainConfig
 from gm_jax.data.sources import Spec
 from gm_jax.evaluation import enumeration
+from gm_jax.recipes import configs
+from gm_jax.recipes.vae import encoder_and_decoder
 from gm_jax.types import Params
+
+_ADAM = OptimizerConfig(learning_rate=1e-3, warmup_steps=100)
+_CLIPPED, _FLOW_ADAM = (OptimizerConfig(learning_rate=1e-3, warmup_steps=100, clip_norm=norm) for norm in (1.0, 100.0))
+_VAE = {"train": TrainConfig(steps_per_call=50, ema_decay=0.999), "optimizer": _ADAM}
+_DENSE = {"train": TrainConfig(batch_size=100, steps_per_call=50, ema_decay=0.999), "optimizer": _ADAM}
+_RASTER = {"train": TrainConfig(batch_size=50, steps_per_call=10, ema_decay=0.995), "optimizer": _ADAM}
+_NICE = {"train": TrainConfig(batch_size=100, steps_per_call=10, ema_decay=0.995), "optimizer": _FLOW_ADAM}
+_IMAGE_FLOW = {"train": TrainConfig(batch_size=64, steps_per_call=10, ema_decay=0.995), "optimizer": _FLOW_ADAM}
+_SPLINE = {"train": TrainConfig(batch_size=256, steps_per_call=50, ema_decay=0.995), "optimizer": _FLOW_ADAM}
+_GAN_TRAIN = TrainConfig(batch_size=128, ema_decay=0.995)
+_GAN = {"train": _GAN_TRAIN, "generator": AdamConfig(b1=0.5), "discriminator": AdamConfig(b1=0.5)}
+_WGAN = {"train": _GAN_TRAIN, "generator": AdamConfig(b1=0.0, b2=0.9), "discriminator": AdamConfig(b1=0.0, b2=0.9)}
+_DDPM = {"train": TrainConfig(batch_size=64, ema_decay=0.995), "optimizer": _CLIPPED}
+_LATENT = {"train": TrainConfig(batch_size=64, steps_per_call=20, ema_decay=0.999), "optimizer": _CLIPPED}
+_ON_VECTORS, _ON_IMAGES = {"train": {"batch_size": 100}}, {"train": {"batch_size": 64, "steps_per_call": 1}}
+_ON_POINTS = {"train": {"batch_size": 256}}
 
 
 def table() -> tuple[Family, ...]:
     """Returns one row per family, with networks small enough for a few seconds of training on two CPU cores."""
-    dense, conv = {"train": {"batch_size": 100}}, {"train": {"batch_size": 64, "steps_per_call": 1}}
-    plane = {"train": {"batch_size": 256}}
-    vae = {"importance_samples": 100, "hidden": (200, 200), **dense}
-    small_vae = {**vae, "hidden": (64, 64), "latent_dim": 2}
-    latents = {"images": {**vae, "latent_dim": 16}, "points": {**small_vae, **plane}, "small_world": small_vae}
-    nice = {"hidden": (128, 128), **dense}
-    glow = {"steps": 4, "features": 32, **conv}
+    return (*_vaes(), *_gans(), *_autoregressive_models(), *_flows(), *_diffusion_models())
+
+
+def _vaes() -> tuple[Family, ...]:
+    vae = {"importance_samples": 100, "hidden": (200, 200), **_ON_VECTORS}
+    small = {**vae, "hidden": (64, 64), "latent_dim": 2}
+    settings = {"images": {**vae, "latent_dim": 16}, "points": {**small, **_ON_POINTS}, "small_world": small}
+    return (
+        Family("VAE", configs.VAEConfig(**_VAE), settings, log_prob_of_states=vae_log_prob_of_states),
+        Family("IWAE", configs.IWAEConfig(**_VAE), settings, log_prob_of_states=vae_log_prob_of_states),
+    )
+
+
+def _gans() -> tuple[Family, ...]:
+    images = {"network": "mlp", "train": {"batch_size": 64}}
+    settings = {"images": images, "points": {}, "small_world": {"network": "mlp"}}
+    spectral = {**settings, "images": {**images, "spectral_norm": True}}
+    return (
+        Family("GAN", configs.GANConfig(**_GAN), spectral),
+        Family("improved GAN", configs.ImprovedGANConfig(**_GAN), settings),
+        Family("WGAN-GP", configs.WGANGPConfig(**_WGAN), settings),
+    )
+
+
+def _autoregressive_models() -> tuple[Family, ...]:
+    conv = _ON_IMAGES
+    short = {**conv, "dilations": (1, 2, 4, 8)}
+    return (
+        Family("FVSBN", configs.FVSBNConfig(**_DENSE), {"images": _ON_VECTORS, "small_world": _ON_VECTORS}),
+        Family("NADE", configs.NADEConfig(**_DENSE), {"images": {"hidden": 128}, "small_world": {"hidden": 64}}),
+        Family("MADE", configs.MADEConfig(**_DENSE), {"images": {"hidden": (256,)}, "small_world": {"hidden": (128,)}}),
+        Family("PixelCNN", configs.PixelCNNConfig(**_RASTER), {"images": conv, "small_world": conv}),
+        Family("PixelRNN", configs.PixelRNNConfig(**_RASTER), {"images": conv, "small_world": {**conv, "layers": 1}}),
+        Family("WaveNet", configs.WaveNetConfig(**_RASTER), {"images": conv, "small_world": short}),
+    )
+
+
+def _flows() -> tuple[Family, ...]:
+    nice = {"hidden": (128, 128), **_ON_VECTORS}
+    nices = {"images": nice, "points": {**nice, **_ON_POINTS}, "small_world": nice}
+    realnvps = {"images": _ON_IMAGES, "points": _ON_POINTS, "small_world": {"network": "mlp"}}
+    glow = {"steps": 4, "features": 32, **_ON_IMAGES}
     spline = {"bins": 8, "train": {"batch_size": 64, "steps_per_call": 5}}
-    adversarial = {
-        "images": {"network": "mlp", "train": {"batch_size": 64}},
-        "points": {},
-        "small_world": {"network": "mlp"},
-    }
+    splines = {"images": spline, "points": _ON_POINTS, "small_world": spline}
+    return (
+        Family("NICE", configs.NICEConfig(**_NICE), nices),
+        Family("RealNVP", configs.RealNVPConfig(**_IMAGE_FLOW), realnvps),
+        Family("Glow", configs.GlowConfig(**_IMAGE_FLOW), {"images": glow, "small_world": glow}),
+        Family("spline flow", configs.SplineFlowConfig(**_SPLINE), splines),
+    )
+
+
+def _diffusion_models() -> tuple[Family, ...]:
     # Few diffusion steps, so that the bound is a sum over all of them; a random subset would be noisy.
-    ddpm = {"features": (16, 32), "diffusion_steps": 100, "sampling_steps": 50, **conv}
-    tiny = {**ddpm, "features": (16,), "attention": (), "diffusion_steps": 50, "sampling_steps": 25}
+    process = {"diffusion_steps": 100, "sampler": {"steps": 50}, **_ON_IMAGES}
+    short = {"diffusion_steps": 50, "sampler": {"steps": 25}, **_ON_IMAGES}
+    ddpm = {
+        "images": {**process, "network": configs.UNetConfig(features=(16, 32))},
+        "points": {**process, "network": configs.MLPConfig(blocks=3), **_ON_POINTS},
+        "small_world": {**short, "network": configs.UNetConfig(features=(16,), attention=())},
+    }
     # The first stage has a fixed number of steps; the second stage uses the remaining time.
-    latent = {
-        **ddpm,
+    images = {
+        **process,
         "autoencoder": {"steps": 500, "latent_dim": 16},
-        "hidden": 128,
+        "network": {"hidden": 128},
         "train": {"batch_size": 64, "steps": 10**6},
     }
-    latent_points = {**latent, "autoencoder": {"steps": 500, "latent_dim": 2}}
+    points = {**images, "autoencoder": {"steps": 500, "latent_dim": 2}}
+    latent = {"images": images, "points": points, "small_world": images}
     return (
-        Family("VAE", "experiments.vae", latents, log_prob_of_states=vae_log_prob_of_states),
-        Family("IWAE", "experiments.iwae", latents, log_prob_of_states=vae_log_prob_of_states),
-        Family("GAN", "experiments.gan", {**adversarial, "images": {**adversarial["images"], "spectral_norm": True}}),
-        Family("improved GAN", "experiments.improved_gan", adversarial),
-        Family("WGAN-GP", "experiments.wgan_gp", adversarial),
-        Family("FVSBN", "experiments.fvsbn", {"images": dense, "small_world": dense}),
-        Family("NADE", "experiments.nade", {"images": {"hidden": 128}, "small_world": {"hidden": 64}}),
-        Family("MADE", "experiments.made", {"images": {"hidden": (256,)}, "small_world": {"hidden": (128,)}}),
-        Family("PixelCNN", "experiments.pixelcnn", {"images": conv, "small_world": conv}),
-        Family("PixelRNN", "experiments.pixelrnn", {"images": conv, "small_world": {**conv, "layers": 1}}),
-        Family("WaveNet", "experiments.wavenet", {"images": conv, "small_world": {**conv, "dilations": (1, 2, 4, 8)}}),
-        Family("NICE", "experiments.nice", {"images": nice, "points": {**nice, **plane}, "small_world": nice}),
-        Family("RealNVP", "experiments.realnvp", {"images": conv, "points": plane, "small_world": {"network": "mlp"}}),
-        Family("Glow", "experiments.glow", {"images": glow, "small_world": glow}),
-        Family("spline flow", "experiments.spline_flow", {"images": spline, "points": plane, "small_world": spline}),
+        Family("DDPM", configs.DDPMConfig(**_DDPM), ddpm, average=enumeration.averaged_bound),
         Family(
-            "DDPM",
-            "experiments.ddpm",
-            {"images": ddpm, "points": {**ddpm, "blocks": 3, **plane}, "small_world": tiny},
-            average=enumeration.averaged_bound,
-        ),
-        Family(
-            "latent diffusion",
-            "experiments.latent_diffusion",
-            {"images": latent, "points": latent_points, "small_world": latent},
-            average=enumeration.averaged_bound,
+            "latent diffusion", configs.LatentDiffusionConfig(**_LATENT), latent, average=enumeration.averaged_bound
         ),
     )
 
 
-def vae_log_prob_of_states(config: Any, spec: Spec, params: Params) -> np.ndarray:
+def vae_log_prob_of_states(config: ExperimentConfig, spec: Spec, params: Params) -> np.ndarray:
     """Computes a VAE's exact log-probabilities of the small world's states by quadrature over its latent plane."""
-    from experiments import vae
-
-    _, decoder = vae.networks(config, spec, 1)
+    if not isinstance(config, (configs.VAEConfig, configs.IWAEConfig)):
+        raise TypeError(f"not a VAE: {type(config).__name__}")
+    _, decoder = encoder_and_decoder(
+        spec,
+        1,
+        network=config.network,
+        hidden=config.hidden,
+        latent_dim=config.latent_dim,
+        activation=config.activation,
+    )
     logits = jax.jit(lambda z: decoder.apply({"params": params["vae"]["decoder"]}, z))
     return enumeration.latent_log_prob(logits, num_bits=16)

@@ -10,8 +10,6 @@ An error in one family is reported in its row; the other families are still meas
 """
 
 import dataclasses
-import functools
-import importlib
 import traceback
 import types
 from collections.abc import Callable, Mapping
@@ -23,13 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gm_jax.comparison import train_for_time
+from gm_jax.config import AdamConfig, ExperimentConfig, OptimizerConfig, saved
 from gm_jax.data import binary_digits, sources, toy
-from gm_jax.errors import UserError
 from gm_jax.evaluation import enumeration, features, kde, sample_metrics
 from gm_jax.evaluation.results import Record
 from gm_jax.plotting import densities, images
-from gm_jax.runner import evaluate, sample_quality
-from gm_jax.runner.config import OptimizerConfig
+from gm_jax.runner import measure, sample_quality
 from gm_jax.runner.run import Run, assemble
 from gm_jax.training.state import TrainState
 from gm_jax.types import Array, Key, Likelihood
@@ -44,9 +41,9 @@ class Family(NamedTuple):
 
     Attributes:
         name: the name in the literature.
-        module: the experiment, with its `Config` and `build`, e.g. "experiments.vae".
-        settings: kind of data ("images", "points", "small_world") -> fields of `Config` that differ from the defaults.
-            A dict sets fields of a nested part. A family is not trained on kinds that are missing here.
+        config: its configuration, for any data.
+        settings: kind of data ("images", "points", "small_world") -> fields of the configuration to change. A dict
+            changes fields of a section. A family is not trained on kinds that are missing here.
         log_prob_of_states: (config, spec, params) -> [65536] exact log-probabilities of the small world's states, for a
             family whose `log_prob` is only a bound; None for any other family.
         average: how draws of a `log_prob` that is not exact are averaged over their noise in the small world:
@@ -56,7 +53,7 @@ class Family(NamedTuple):
     """
 
     name: str
-    module: str
+    config: ExperimentConfig
     settings: Mapping[str, Mapping[str, Any]]
     log_prob_of_states: Callable[[Any, Any, Any], np.ndarray] | None = None
     average: Callable[..., enumeration.StateLogProb] = enumeration.averaged_probability
@@ -97,29 +94,18 @@ def kind_of(data: str) -> str:
     return "points" if data.startswith(toy.PREFIX) else "images"
 
 
-def with_settings(config: Any, settings: Mapping[str, Any]) -> Any:
-    """Returns the configuration with some fields replaced; a dict replaces fields of a nested configuration."""
-    for name, value in settings.items():
-        if not hasattr(config, name):
-            raise UserError(f"{type(config).__module__} has no setting {name}: correct the row in families.py.")
-        nested = isinstance(value, Mapping)
-        config = dataclasses.replace(config, **{name: with_settings(getattr(config, name), value) if nested else value})
-    return config
-
-
-def configured(family: Family, data: str, *, seed: int) -> tuple[Any, Callable]:
-    """Returns the family's configuration and `build` for a data set, with constant learning rates.
+def configured(family: Family, data: str, *, seed: int) -> ExperimentConfig:
+    """Returns the family's configuration for a data set, with constant learning rates.
 
     A schedule would need the number of steps, which is not known in advance.
     """
-    module = importlib.import_module(family.module)
-    config = with_settings(module.Config(), {"data": {"name": data}, "train": {"seed": seed}})
-    return _with_constant_rates(with_settings(config, family.settings[kind_of(data)])), module.build
+    config = saved.updated(family.config, {"data": {"name": data}, "train": {"seed": seed}})
+    return _with_constant_rates(saved.updated(config, family.settings[kind_of(data)]))
 
 
 def _with_constant_rates(config: Any) -> Any:
     """Returns the configuration with a constant schedule for every optimiser, also in nested parts."""
-    if isinstance(config, OptimizerConfig):
+    if isinstance(config, (OptimizerConfig, AdamConfig)):
         return dataclasses.replace(config, schedule="constant")
     parts = {name: value for name, value in vars(config).items() if dataclasses.is_dataclass(value)}
     return dataclasses.replace(config, **{name: _with_constant_rates(part) for name, part in parts.items()})
@@ -141,8 +127,7 @@ def measure_family(
     if kind_of(data) not in family.settings:
         return Outcome(family.name, data, error=f"not trained on {kind_of(data).replace('_', ' ')}")
     try:
-        config, build = configured(family, data, seed=seed)
-        run = _with_short_splits(assemble(config, build, folder))
+        run = _with_short_splits(assemble(configured(family, data, seed=seed), folder))
         return _train_and_measure(family, run, seconds, folder, extractor)
     except Exception as error:  # any error, because the other families must still be measured
         traceback.print_exc()
@@ -157,8 +142,8 @@ def _train_and_measure(
 ) -> Outcome:
     seed, spec = run.config.train.seed, run.spec
     trained = train_for_time.train(run, seconds=seconds)
-    state, _ = evaluate.calibrated(run, trained.state)
-    records = evaluate.measure(run, state, trained.step, split="test", seed=seed)
+    state, _ = measure.prepared(run, trained.state)
+    records = measure.measure_run(run, state, trained.step, split="test", seed=seed)
     sample = sample_quality.Sampler(run, state, seed=seed)
     per_second = sample.per_second()
     facts = {"step": trained.step, "seed": seed}
@@ -171,7 +156,7 @@ def _train_and_measure(
         log_density, more = _log_density(run, state, points, facts)
         records += more
         pictures["density"] = folder / f"{prefix}-density.png"
-        densities.draw_density(pictures["density"], log_density, run.splits["validation"]["x"])
+        densities.draw_density(pictures["density"], log_density, run.loaded["validation"]["x"])
     if kind == "small_world":
         p, samples = binary_digits.small_world_probabilities(), sample(_SMALL_WORLD_SAMPLES)
         log_prob = log_prob_of_states(family, run, state, p)
@@ -196,7 +181,7 @@ def _with_short_splits(run: Run) -> Run:
     """Returns the run with at most `_HELD_OUT` validation and test examples, which are enough and save time."""
     splits = {
         split: arrays if split == "train" else {name: array[:_HELD_OUT] for name, array in arrays.items()}
-        for split, arrays in run.splits.items()
+        for split, arrays in run.loaded.items()
     }
     return run._replace(splits=splits)
 
@@ -205,15 +190,12 @@ def _log_density(
     run: Run, state: TrainState, points: np.ndarray, facts: Mapping[str, Any]
 ) -> tuple[densities.LogDensityFn, list[Record]]:
     """Returns the learned density and, for a family without one, its likelihood by kernels on samples [N, 2]."""
-    if run.experiment.plane is not None:
-        log_density = run.experiment.plane.log_density
-        return functools.partial(jax.jit(log_density), state.eval_params, state.model_state), []
     log_prob = run.experiment.model.log_prob
     if log_prob is not None:
         compiled, key = jax.jit(log_prob), jax.random.key(0)
         return lambda x: compiled(state.eval_params, state.model_state, key, x).log_prob, []
-    chosen = kde.choose_bandwidth(jnp.asarray(run.splits["validation"]["x"]), points, jnp.asarray(_BANDWIDTHS))
-    log_density = kde.log_density(jnp.asarray(run.splits["test"]["x"]), points, chosen.bandwidth)
+    chosen = kde.choose_bandwidth(jnp.asarray(run.loaded["validation"]["x"]), points, jnp.asarray(_BANDWIDTHS))
+    log_density = kde.log_density(jnp.asarray(run.loaded["test"]["x"]), points, chosen.bandwidth)
     record = Record(
         name="nll",
         value=-float(np.mean(log_density)),

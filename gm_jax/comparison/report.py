@@ -16,8 +16,8 @@ import numpy as np
 from gm_jax.comparison.measure import Outcome, kind_of
 from gm_jax.evaluation import results
 from gm_jax.evaluation.results import Record
+from gm_jax.files import write_text
 from gm_jax.plotting import images
-from gm_jax.runner.folder import write_text
 
 _SIGNS = {"=": "=", "<=": "≤", ">=": "≥", "~": "≈"}
 _TITLES = {"images": "Images", "points": "Points in the plane", "small_world": "The exact small world"}

@@ -13,7 +13,7 @@ import jax
 
 from gm_jax.data import pipeline
 from gm_jax.evaluation.likelihood import LikelihoodSummary
-from gm_jax.runner import evaluate
+from gm_jax.runner import measure
 from gm_jax.runner.run import Run
 from gm_jax.training import loop
 from gm_jax.training.state import TrainState
@@ -119,12 +119,12 @@ def train(run: Run, *, seconds: float, validations: int = 8) -> Trained:
     size = config.steps_per_call
 
     def batches(step: int) -> Batch:
-        split = run.splits["train"]
+        split = run.loaded["train"]
         host = pipeline.train_batches(split, config.batch_size, config.seed, step, size, run.strategy.shard)
         return run.strategy.place_batches(host)
 
     started = time.perf_counter()
-    compiled = run.strategy.compile(run.train_step())
+    compiled = run.strategy.compile(run.train_step(axis_name=run.strategy.axis_name))
     every = max(1, round(seconds / validations / _seconds_per_call(compiled, run, batches))) * size
     clock = _Clock()
     selection = _Selection(clock, _evaluator(run))
@@ -148,9 +148,9 @@ def _evaluator(run: Run) -> Callable[[TrainState, str], LikelihoodSummary] | Non
     """Returns the evaluator of the likelihood that chooses the best state; None if the last state is kept."""
     log_prob = run.experiment.validation or run.experiment.model.log_prob
     # A likelihood from kernels needs a calibrated bandwidth, and is too poor an estimate to choose by.
-    if log_prob is None or run.experiment.calibrate is not None:
+    if log_prob is None or run.experiment.prepare_evaluation is not None:
         return None
-    return evaluate.evaluator(run, log_prob, seed=run.config.train.seed)
+    return measure.evaluator(run, log_prob, seed=run.config.train.seed)
 
 
 def _seconds_per_call(

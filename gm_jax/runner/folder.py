@@ -1,10 +1,10 @@
-"""What lies where in a run's folder.
+"""What is stored where in a run's folder.
 
-config.json       the experiment's module and its configuration
-versions.json     versions, git commit, devices and the data's fingerprint, one entry for every start
-metrics.jsonl     one line of metrics every so many steps
-results.json      every number measured, with its unit, kind, data, split and number of examples
-checkpoints/      Orbax' checkpoints, one folder a step
+config.json       the recipe, the configuration and the Spec of the data
+versions.json     versions, git commit, devices and fingerprint of the data, one entry per start
+metrics.jsonl     one line of metrics per logging interval
+results.json      every number that was measured, with its unit, kind, data, split and number of examples
+checkpoints/      Orbax checkpoints, one folder per step
 samples/          grids of samples over time
 *.png             the pictures of the last evaluation
 tensorboard/      the same scalars and sample grids as events
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gm_jax.errors import UserError
+from gm_jax.files import temporary, write_text
 
 _PACKAGES = ("gm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
@@ -43,24 +44,27 @@ class Folder:
         self.processes = self.root / "processes"
 
     def holds_run(self) -> bool:
-        """Whether a run was begun here."""
+        """Whether a run was started here."""
         return self.config.exists()
 
     def holds_something_else(self) -> bool:
-        """Whether there is something here that is not a run."""
+        """Whether the folder holds something that is not a run."""
         if self.holds_run() or not self.root.exists():
             return False
-        # A run that was killed while it wrote its first file has left only that.
-        return not self.root.is_dir() or any(path != _temporary(self.config) for path in self.root.iterdir())
+        # A run that was killed while it wrote its first file has left only that file.
+        return not self.root.is_dir() or any(path != temporary(self.config) for path in self.root.iterdir())
 
     def create(self) -> None:
-        """Make the folder.
+        """Makes the folder.
 
         Raises:
-            UserError: it cannot be made or written to.
+            UserError: the folder cannot be made or written to.
         """
         if "\\" in str(self.root):
-            raise UserError(f"cannot keep checkpoints in {self.root}: TensorStore takes no backslash in a path.")
+            raise UserError(
+                f"cannot keep checkpoints in {self.root}, because TensorStore takes no backslash in a path: choose "
+                "another --workdir."
+            )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if not os.access(self.root, os.W_OK | os.X_OK):
@@ -70,7 +74,7 @@ class Folder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training here at the same time. The lock goes with the process, however it ends.
+        """Keeps other processes from training here at the same time. The lock ends with the process, however it ends.
 
         Raises:
             UserError: another process trains here.
@@ -87,14 +91,8 @@ class Folder:
             os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one move: whoever reads it, also after a kill, finds the old one or the new one whole."""
-    _temporary(path).write_text(text)
-    _temporary(path).replace(path)
-
-
 def record_versions(path: Path, facts: dict[str, Any]) -> None:
-    """Append one entry to versions.json: what this start of the run ran on, with `facts` besides.
+    """Appends one entry to versions.json: what this start of the run uses, and `facts`.
 
     Raises:
         UserError: the file is damaged.
@@ -102,7 +100,7 @@ def record_versions(path: Path, facts: dict[str, Any]) -> None:
     try:
         entries = json.loads(path.read_text()) if path.exists() else []
     except ValueError:
-        raise UserError(f"{path} is damaged: move it away and give the same command again.") from None
+        raise UserError(f"{path} is damaged: move it away and repeat the command.") from None
     entry = {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -112,10 +110,6 @@ def record_versions(path: Path, facts: dict[str, Any]) -> None:
         **facts,
     }
     write_text(path, json.dumps([*entries, entry], indent=1) + "\n")
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")
 
 
 def _version(package: str) -> str | None:

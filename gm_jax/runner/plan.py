@@ -1,37 +1,76 @@
-"""The verb `plan`: computes what training an experiment would cost on TPUs, without any TPU."""
+"""The verb `plan`: estimates what an experiment would cost on TPUs, without any TPU."""
 
+import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import jax
+from tyro.conf import arg
 
+from gm_jax.config import Count, ExperimentConfig, saved
 from gm_jax.errors import UserError
-from gm_jax.planning import plan, report, roofline, tpus
-from gm_jax.runner import config as config_lib
-from gm_jax.runner.folder import write_text
-from gm_jax.runner.run import Run, abstract_batch, assemble
-from gm_jax.training import loop
-from gm_jax.training.step import TrainStep, make_train_step
+from gm_jax.files import write_text
+from gm_jax.runner import train
 
 if TYPE_CHECKING:
-    from gm_jax.runner.cli import PlanArgs
+    from collections.abc import Sequence
+
+    from gm_jax.planning import tpus
+    from gm_jax.planning.plan import Plan
+    from gm_jax.runner.run import Run
 
 
-def plan_run(module: str, config: Any, build: Callable, args: "PlanArgs") -> None:
-    """Prints what a train step costs on each slice; writes it as JSON and, for several slices, as a plot."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanArgs:
+    """Which TPUs to plan for, and where to write the plan."""
+
+    plot: Path
+    """The PNG to write if there are several topologies."""
+    topology: tuple[str, ...] = ()
+    """Slices to plan for, each a chip (v4, v5e, v5p, v6e) and its chips along each axis: v5e:4x4 v5p:8x8x8."""
+    batch_per_chip: Count | None = None
+    """Examples per step on each chip; by default --train.batch-size is divided among the chips."""
+    json: Path | None = None
+    """A file for the same numbers as JSON, in bytes, FLOPs and seconds."""
+    markdown: bool = False
+    """Print rows of a Markdown table instead, one per topology."""
+
+
+def flags(config: ExperimentConfig, plot: Path) -> Any:
+    """Returns a dataclass instance with the default of every flag: `plan` and `config`."""
+    fields = [
+        ("plan", Annotated[PlanArgs, arg(name="")], dataclasses.field(default=PlanArgs(plot=plot))),
+        ("config", Annotated[type(config), arg(name="")], dataclasses.field(default=config)),
+        *train.choice_flags(type(config)),
+    ]
+    about = "Compile the train step for TPUs that need not exist: report its cost, and whether it fits."
+    return dataclasses.make_dataclass("Args", fields, namespace={"__doc__": about}, frozen=True)()
+
+
+def plan_run(module: str, config: ExperimentConfig, args: PlanArgs) -> None:
+    """Prints what the experiment costs on each slice; writes it as JSON and, for several slices, as a plot.
+
+    Args:
+        module: of the experiment.
+        config: its configuration.
+        args: the flags.
+    """
+    import jax
+
+    from gm_jax.planning import plan, report, roofline, tpus
+    from gm_jax.runner.run import assemble
+
     slices = [tpus.parse_slice(name) for name in args.topology]
     if not slices:
-        raise UserError("no topology is given. For example: plan --topology v5e:4x4 v5e:16x16")
+        raise UserError("no TPUs are named: give --topology, for example plan --topology v5e:4x4 v5e:16x16.")
     batch_sizes = [plan.global_batch(config.train.batch_size, args.batch_per_chip, wanted) for wanted in slices]
     for path in (args.json, args.plot):
-        _make_folder(path)  # before compiling, which may take minutes
-    # The programs run nowhere: do not start this machine's accelerator.
+        _make_room(path)  # before minutes of compiling
+    # The programs are compiled for TPUs and run nowhere: this machine's accelerators must not be started.
     jax.config.update("jax_platforms", "cpu")
     devices = [roofline.topology_devices(wanted) for wanted in slices]
-    run = assemble(config, build, Path())
+    run = assemble(config, Path())
     plans = []
     for wanted, each, batch_size in zip(slices, devices, batch_sizes, strict=True):
         print(f"compiling for {wanted.name} ...", file=sys.stderr)
@@ -39,35 +78,40 @@ def plan_run(module: str, config: Any, build: Callable, args: "PlanArgs") -> Non
     if args.markdown:
         print(report.markdown(module, plans))
     else:
-        print(f"{module} on {run.spec.name}; numbers are per step and chip unless noted\n")
+        print(f"{module} on {run.spec.name}, numbers are per step and chip unless noted\n")
         print(report.table(plans))
-        print("\n" + "\n".join(report.notes(plans, num_examples=len(run.splits["train"]["x"]))))
+        print("\n" + "\n".join(report.notes(plans, num_examples=len(run.loaded["train"]["x"]))))
     if args.json is not None:
-        write_text(args.json, json.dumps(report.as_json(module, config_lib.to_dict(config), plans), indent=1) + "\n")
+        write_text(args.json, json.dumps(report.as_json(module, saved.to_dict(config), plans), indent=1) + "\n")
         print(f"{args.json}: the same as JSON", file=sys.stderr)
     if len(plans) > 1:
         report.draw(args.plot, plans)
-        print(f"{args.plot}: cost against the number of chips", file=sys.stderr)
+        print(f"{args.plot}: how the cost grows with the number of chips", file=sys.stderr)
 
 
-def make_plan(run: Run, wanted: tpus.Slice, devices: Sequence[jax.Device], batch_size: int) -> plan.Plan:
-    """Plans the train step of a run for a slice."""
-    train = run.config.train
+def make_plan(run: "Run", wanted: "tpus.Slice", devices: "Sequence[Any]", batch_size: int) -> "Plan":
+    """Plans the train step of a run for a slice.
+
+    Args:
+        run: with or without its data.
+        wanted: the slice.
+        devices: its devices, from `roofline.topology_devices`.
+        batch_size: examples per step over all chips.
+    """
+    from gm_jax.planning import plan
+    from gm_jax.runner.run import abstract_batch
+    from gm_jax.training import loop, step
+
+    train_config = run.config.train
     schedule = loop.make_schedule(
-        num_steps=train.steps,
-        steps_per_call=train.steps_per_call,
-        log_every=train.log_every,
-        checkpoint_every=train.checkpoint_every,
+        num_steps=train_config.steps,
+        steps_per_call=train_config.steps_per_call,
+        log_every=train_config.log_every,
+        checkpoint_every=train_config.checkpoint_every,
     )
 
-    def make_step(axis_name: str | None) -> TrainStep:
-        return make_train_step(
-            run.experiment.model,
-            run.experiment.optimizers,
-            seed=train.seed,
-            ema_decay=train.ema_decay or None,
-            axis_name=axis_name,
-        )
+    def make_step(axis_name: str | None) -> step.TrainStep:
+        return run.train_step(axis_name=axis_name)
 
     return plan.make_plan(
         make_step,
@@ -75,13 +119,13 @@ def make_plan(run: Run, wanted: tpus.Slice, devices: Sequence[jax.Device], batch
         abstract_batch(run.spec, batch_size),
         wanted,
         devices,
-        strategy=train.parallel,
+        strategy=train_config.parallel,
         batch_size=batch_size,
         steps_per_call=schedule.steps_per_call,
     )
 
 
-def _make_folder(path: Path | None) -> None:
+def _make_room(path: Path | None) -> None:
     if path is None:
         return
     if path.is_dir():
@@ -89,4 +133,4 @@ def _make_folder(path: Path | None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise UserError(f"cannot write {path}: {path.parent} is not a folder. Choose another path.") from None
+        raise UserError(f"cannot write {path}, because {path.parent} is not a folder: choose another path.") from None

@@ -1,50 +1,97 @@
-"""The verb `sample`: draws from a run, from its folder alone; the data are not loaded."""
+"""The verb `sample`: draws samples of a run from its folder alone; the data are not loaded."""
 
-from collections.abc import Callable
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
+from gm_jax.config import Count, CountOrZero, ExperimentConfig, Rate, Seed, saved
 from gm_jax.errors import UserError
-from gm_jax.plotting import images
-from gm_jax.runner import config as config_lib
-from gm_jax.runner import evaluate
-from gm_jax.runner.run import Run, reopen, restore
+from gm_jax.runner.evaluate import with_optional_fields
 
 if TYPE_CHECKING:
-    from gm_jax.runner.cli import SampleArgs
+    from gm_jax.data.sources import Spec
 
 
-def run(module: str, config_type: type, build: Callable, args: "SampleArgs") -> None:
-    """Write samples as a PNG and as an array."""
-    anew = config_lib.given(args, config_lib.sampling_fields(config_type))
-    opened = reopen(module, config_type, build, args.workdir, with_data=False, anew=anew)
-    png = _with_suffix(args.output or opened.folder.root / f"samples-seed{args.seed}.png")
-    state, step = restore(opened, args.checkpoint)
-    samples = evaluate.draw_samples(opened, state, args.num, seed=args.seed, **_settings(opened, args))
-    images.draw_grid(png, images.as_grid(samples), opened.spec.levels)
-    np.save(png.with_suffix(".npy"), samples)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleArgs:
+    """Draw samples of the run in a folder; its data are not needed.
+
+    Flags of the experiment, whose default is None, take the value of the run.
+    """
+
+    workdir: Path
+    """The run's folder."""
+    num: Count = 64
+    """How many samples."""
+    checkpoint: Literal["best", "latest"] = "best"
+    """Which checkpoint: the best on validation, or the latest."""
+    seed: Seed = 0
+    """Seed of the samples."""
+    label: CountOrZero | None = None
+    """The class to draw from, for a model that is conditioned on labels; by default all classes, equally often."""
+    temperature: Rate | None = None
+    """For autoregressive models and flows: less than 1 draws samples closer to the most likely ones; by default 1."""
+    output: Path | None = None
+    """The PNG to write, with or without its suffix; by default samples-seed<seed>.png in the run's folder. The arrays
+    are written next to it as .npy."""
+
+
+def flags(config_type: type[ExperimentConfig], workdir: Path) -> SampleArgs:
+    """Returns the default of every flag, including one for each field of the experiment that changes sampling."""
+    return with_optional_fields(SampleArgs, saved.sampling_fields(config_type))(workdir=workdir)
+
+
+def sample_run(config_type: type[ExperimentConfig], args: SampleArgs) -> None:
+    """Writes samples as a PNG and as an array.
+
+    Args:
+        config_type: the type of the run's configuration.
+        args: the flags; those of the experiment's own fields change how samples are drawn.
+    """
+    import numpy as np
+
+    from gm_jax.plotting import images
+    from gm_jax.runner import samples
+    from gm_jax.runner.run import open_run
+
+    changes = saved.given(args, saved.sampling_fields(config_type))
+    run = open_run(args.workdir, config_type=config_type, with_data=False, changes=changes)
+    png = png_path(args.output or run.folder.root / f"samples-seed{args.seed}.png")
+    state, step = run.restore(args.checkpoint)
+    drawn = samples.draw_samples(run, state, args.num, seed=args.seed, **sample_options(run.spec, args))
+    images.draw_grid(png, images.as_grid(drawn), run.spec.levels)
+    np.save(png.with_suffix(".npy"), drawn)
     print(f"{args.num} samples of step {step}: {png}, {png.with_suffix('.npy').name}")
 
 
-def _settings(opened: Run, args: "SampleArgs") -> dict[str, Any]:
-    """What is asked of the model's `sample` by name."""
-    settings = {}
+def sample_options(spec: "Spec", args: SampleArgs) -> dict[str, Any]:
+    """Returns the options of the model's `sample` that the flags ask for.
+
+    Raises:
+        UserError: the data have no such class.
+    """
+    import numpy as np
+
+    options: dict[str, Any] = {}
     if args.label is not None:
-        classes = opened.spec.num_classes or 0
+        classes = spec.num_classes or 0
         if args.label >= classes:
-            raise UserError(f"--label {args.label}: {opened.spec.name} has {classes} classes, numbered from 0.")
-        settings["label"] = np.full(args.num, args.label, np.int32)
+            use = f"use a label from 0 to {classes - 1}" if classes else "leave --label out"
+            raise UserError(f"--label {args.label} does not exist: {spec.name} has {classes} classes; {use}.")
+        options["label"] = np.full(args.num, args.label, np.int32)
     if args.temperature is not None:
-        settings["temperature"] = args.temperature
-    return settings
+        options["temperature"] = args.temperature
+    return options
 
 
-def _with_suffix(output: Path) -> Path:
-    """The path with .png at its end. A dot in a name begins no suffix: v1.5 becomes v1.5.png."""
+def png_path(output: Path) -> Path:
+    """Returns the path with .png at its end. A dot in a name does not start a suffix: v1.5 becomes v1.5.png.
+
+    Raises:
+        UserError: it is a folder, or has the suffix of another format.
+    """
     if output.is_dir():
         raise UserError(f"{output} is a folder: name a file in it.")
     if output.suffix in (".jpg", ".jpeg", ".npy", ".pdf", ".svg"):
-        raise UserError(f"samples are written as PNG, and as .npy beside it: {output.with_suffix('.png')}")
+        raise UserError(f"{output} is not a PNG, which samples are written as: use {output.with_suffix('.png')}.")
     return output if output.suffix == ".png" else output.with_name(output.name + ".png")

@@ -1,4 +1,4 @@
-"""What the samples of a run are worth: drawn in batches, held against the run's data by an extractor's features."""
+"""Samples of a run, drawn in batches and compared with its data by the features of an extractor."""
 
 import time
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gm_jax.errors import UserError
 from gm_jax.evaluation import features, sample_metrics
 from gm_jax.evaluation.results import Record
 from gm_jax.runner.run import Run
@@ -18,7 +19,7 @@ _FEATURE_BATCH = 100
 
 
 class Sampler:
-    """Samples of a state, compiled once for batches of one size: the same for the same seed."""
+    """Draws samples of a state, compiled once for batches of one size: the same samples for the same seed."""
 
     def __init__(self, run: Run, state: TrainState, *, seed: int):
         state = parallel.local(state)
@@ -27,12 +28,12 @@ class Sampler:
         self._key = jax.random.key(seed)
 
     def __call__(self, num: int) -> np.ndarray:
-        """[num, ...] samples in data space; the first ones do not depend on their number."""
+        """Returns [num, ...] samples in data space; the first ones do not depend on their number."""
         keys = (jax.random.fold_in(self._key, k) for k in range(-(-num // _BATCH)))
         return np.concatenate([np.asarray(self._draw(key)) for key in keys])[:num]
 
     def per_second(self, *, seconds: float = 0.3) -> float:
-        """Samples a second, once compiled, in batches of 500."""
+        """Returns samples per second, without compiling, in batches of 500."""
         jax.block_until_ready(self._draw(self._key))
         started, calls = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:
@@ -50,19 +51,21 @@ def measure(
     real_split: str = "train",
     settings: Mapping[str, Any],
 ) -> list[Record]:
-    """Distances and scores of samples against a split, `evaluation.sample_metrics.measure`.
+    """Returns distances and scores of samples compared with a split, see `evaluation.sample_metrics.measure`.
 
     Args:
         run: with data of images.
         extractor: of features.
         sampler: of the run's samples.
-        num_generated: how many; None for as many as the split has.
-        real_split: what they are held against.
+        num_generated: how many samples; None for as many as the split has.
+        real_split: what they are compared with.
         settings: what every result must carry.
     Raises:
-        UserError: the images are not of the extractor's size, or too few.
+        UserError: the data are not images, the images have another size than the extractor's, or are too few.
     """
-    levels, x = run.spec.levels, run.splits[real_split]["x"]
+    levels, x = run.spec.levels, run.loaded[real_split]["x"]
+    if levels is None or len(run.spec.shape) != 3:
+        raise UserError(f"{run.spec.name} is not made of images, whose features could be measured: omit --features.")
     real = features.as_images(x, extractor, levels=levels)
     generated = features.as_images(sampler(num_generated or len(x)), extractor, levels=levels)
     compiled = run.strategy.compile_eval(lambda params, _, index, images: extractor.apply(params, images))

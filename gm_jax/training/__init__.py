@@ -5,6 +5,7 @@ step.py         one update of every player, written once per device
 parallel.py     where the step runs: jit, pmap, and vmap as their oracle
 agreement.py    what several processes agree on
 optimizers.py   schedules and gradient transformations from optax
+early_stopping.py    when validation has stopped improving
 loop.py         the effects: calls, metrics, validation, saves, signals
 metrics.py      metrics.jsonl and TensorBoard
 checkpoint.py   verified checkpoints

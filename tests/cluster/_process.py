@@ -26,7 +26,7 @@ from experiments import vae
 from gm_jax import runner
 from gm_jax.cluster import processes
 from gm_jax.data import pipeline
-from gm_jax.runner import evaluate
+from gm_jax.runner import draw, measure
 
 
 def inject(fault: str) -> None:
@@ -52,13 +52,14 @@ def inject(fault: str) -> None:
 
 
 def before(name: str, act: Callable[[], None]) -> None:
-    function = getattr(evaluate, name)
+    owner, attribute = {"measure": (measure, "measure_run"), "draw": (draw, "draw_pictures")}[name]
+    function = getattr(owner, attribute)
 
     def wrapped(*args, **kwargs):
         act()
         return function(*args, **kwargs)
 
-    setattr(evaluate, name, wrapped)
+    setattr(owner, attribute, wrapped)
 
 
 def act(what: str) -> None:
@@ -74,4 +75,4 @@ def act(what: str) -> None:
 if __name__ == "__main__":
     if os.environ.get("FAULT"):
         inject(os.environ["FAULT"])
-    runner.main(vae.Config, vae.build, sys.argv[1:])
+    runner.main(vae.CONFIG, sys.argv[1:], module=vae)

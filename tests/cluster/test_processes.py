@@ -24,9 +24,9 @@ import pytest
 from experiments import vae
 from gm_jax.cluster import processes
 from gm_jax.cluster.config import ClusterConfig
+from gm_jax.config import saved
 from gm_jax.errors import UserError
-from gm_jax.runner import config
-from gm_jax.runner.run import reopen
+from gm_jax.runner.run import open_run
 from gm_jax.training import metrics, multihost
 from gm_jax.training.checkpoint import Checkpointer
 
@@ -124,7 +124,7 @@ def lines(folder: Path) -> list[metrics.Line]:
 
 def leaves(folder: Path) -> list[np.ndarray]:
     """The leaves of the checkpoint of the last step."""
-    opened = reopen(vae.__name__, vae.Config, vae.build, folder)
+    opened = open_run(folder)
     with Checkpointer(folder / "checkpoints", read_only=True) as checkpointer:
         return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpointer.restore_step(opened.abstract_state(), STEPS))]
 
@@ -308,13 +308,13 @@ def test_settings_that_differ_are_named(monkeypatch):
 
     monkeypatch.setattr(multihost, "gather", everyone)
     with pytest.raises(multihost.AgreedError) as raised:
-        processes.check_same({"train.seed": 0}, "experiments.vae", data="0" * 64)
+        processes.check_same(saved.facts(vae.CONFIG), "experiments.vae", data="0" * 64)
     assert "process 1 differs from process 0: config train.seed is 5, not 0" in str(raised.value)
     assert len(str(raised.value).splitlines()) <= 3
 
 
 def test_settings_that_do_not_change_the_result_may_differ_between_processes():
-    facts = config.facts(vae.Config())
+    facts = saved.facts(vae.CONFIG)
     assert facts["train.seed"] == 0
     assert not {"data.dir", "train.keep_checkpoints"} & facts.keys()
 

@@ -1,24 +1,24 @@
 """One row of the page: the numbers of a family on each kind of data, and the row of a family that fails."""
 
 import dataclasses
-import sys
 import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments import fvsbn, gan, latent_diffusion, nice
+from gm_jax import recipes
 from gm_jax.comparison import measure
 from gm_jax.comparison.measure import Family
 from gm_jax.data import binary_digits
-from gm_jax.errors import UserError
 from gm_jax.evaluation import enumeration, features, sample_metrics
-from gm_jax.runner import Experiment
+from gm_jax.recipes.experiment import Experiment
 from gm_jax.types import Likelihood, Model, Objective
 
-FVSBN = Family("FVSBN", "experiments.fvsbn", {"images": {"train": {"batch_size": 50}}, "small_world": {}})
+FVSBN = Family("FVSBN", fvsbn.CONFIG, {"images": {"train": {"batch_size": 50}}, "small_world": {}})
 
 
 def by_name(outcome):
@@ -78,40 +78,39 @@ def test_draws_of_a_likelihood_are_averaged_as_the_family_states():
         return measure.log_prob_of_states(family, run, state, p)
 
     p = binary_digits.small_world_probabilities()
-    log_q, kind, way = found(Family("unbiased", "", {}))
+    log_q, kind, way = found(Family("unbiased", fvsbn.CONFIG, {}))
     assert (kind, way) == ("estimate", "mean over 256 draws of the noise")
     np.testing.assert_array_equal(np.isfinite(log_q), p > 0)
     np.testing.assert_allclose(np.nanmean(log_q), level, atol=0.01)
-    log_q, kind, way = found(Family("bound", "", {}, average=enumeration.averaged_bound))
+    log_q, kind, way = found(Family("bound", fvsbn.CONFIG, {}, average=enumeration.averaged_bound))
     assert (kind, way) == ("lower_bound", "mean over 4 draws of the noise")
     np.testing.assert_allclose(np.nanmean(log_q), level - 0.5 * sigma**2, atol=0.03)
     # A density is not a probability of states.
     measure_of_states = "continuous"
-    assert found(Family("kernels", "", {})) is None
+    assert found(Family("kernels", fvsbn.CONFIG, {})) is None
 
 
 def test_every_optimiser_of_a_configuration_has_a_constant_rate():
-    rows = {name: Family(name, f"experiments.{name}", {"images": {}}) for name in ("gan", "latent_diffusion")}
-    configs = {name: measure.configured(row, "digits", seed=0)[0] for name, row in rows.items()}
-    assert gan.Config().generator.schedule == latent_diffusion.Config().autoencoder.optimizer.schedule == "cosine"
-    assert configs["gan"].generator == dataclasses.replace(gan.Config().generator, schedule="constant")
+    defaults = {"gan": gan.CONFIG, "latent_diffusion": latent_diffusion.CONFIG}
+    rows = {name: Family(name, config, {"images": {}}) for name, config in defaults.items()}
+    configs = {name: measure.configured(row, "digits", seed=0) for name, row in rows.items()}
+    assert gan.CONFIG.generator.schedule == latent_diffusion.CONFIG.autoencoder.optimizer.schedule == "cosine"
+    assert configs["gan"].generator == dataclasses.replace(gan.CONFIG.generator, schedule="constant")
     assert configs["gan"].discriminator.schedule == "constant"
     assert configs["latent_diffusion"].optimizer.schedule == "constant"
     assert configs["latent_diffusion"].autoencoder.optimizer.schedule == "constant"
 
 
 def test_a_row_changes_only_its_settings_and_the_schedule():
-    config, build = measure.configured(
-        Family("NICE", "experiments.nice", {"small_world": {"hidden": (16,)}}), "digits4x4", seed=3
-    )
+    config = measure.configured(Family("NICE", nice.CONFIG, {"small_world": {"hidden": (16,)}}), "digits4x4", seed=3)
     assert (config.data.name, config.train.seed, config.hidden) == ("digits4x4", 3, (16,))
     assert config.optimizer.schedule == "constant"
-    assert build is nice.build
+    assert config.recipe == nice.CONFIG.recipe
 
 
 def test_a_family_without_a_likelihood_gets_one_from_kernels(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "implicit", implicit_normal())
-    family = Family("implicit", "implicit", {"points": {}})
+    monkeypatch.setattr(recipes, "build", implicit_normal)
+    family = Family("implicit", fvsbn.CONFIG, {"points": {}})
     monkeypatch.setattr(measure, "_HELD_OUT", 200)
     outcome = measure.measure_family(family, "toy:two_moons", seconds=0.1, seed=0, folder=tmp_path)
     record = by_name(outcome)["nll"]
@@ -123,47 +122,33 @@ def test_a_family_without_a_likelihood_gets_one_from_kernels(monkeypatch, tmp_pa
     assert outcome.pictures["density"].exists()
 
 
-def implicit_normal():
-    """Returns an experiment whose model can only draw from N(0, 4 I)."""
+def implicit_normal(config, spec):
+    """Builds an experiment whose model can only draw from N(0, 4 I)."""
 
-    def build(config, spec):
-        import optax
+    def loss(params, model_state, key, batch):
+        return jnp.square(params["one"]["w"]), (model_state, {})
 
-        def loss(params, model_state, key, batch):
-            return jnp.square(params["one"]["w"]), (model_state, {})
+    def sample(params, model_state, key, n, *, label=None):
+        return 2.0 * jax.random.normal(key, (n, 2))
 
-        def sample(params, model_state, key, n, *, label=None):
-            return 2.0 * jax.random.normal(key, (n, 2))
-
-        init = lambda key, batch: ({"one": {"w": jnp.ones(())}}, {})  # noqa: E731
-        return Experiment(Model(init, (Objective("one", loss),), sample), {"one": optax.sgd(0.1)})
-
-    return types.SimpleNamespace(Config=fvsbn.Config, build=build)
+    init = lambda key, batch: ({"one": {"w": jnp.ones(())}}, {})  # noqa: E731
+    return Experiment(Model(init, (Objective("one", loss),), sample), {"one": optax.sgd(0.1)})
 
 
 def test_the_outcome_of_a_failed_family_holds_the_error(tmp_path, monkeypatch, capsys):
     def build(config, spec):
         raise ValueError("the couplings do not fit\nat all")
 
-    monkeypatch.setitem(sys.modules, "broken", types.SimpleNamespace(Config=fvsbn.Config, build=build))
+    monkeypatch.setattr(recipes, "build", build)
     for family, message in (
-        (Family("broken", "broken", {"small_world": {}}), "failed: ValueError: the couplings do not fit"),
-        (Family("absent", "experiments.none_such", {"small_world": {}}), "failed: ModuleNotFoundError"),
-        (Family("typo", "experiments.fvsbn", {"small_world": {"hiden": 3}}), "failed: UserError: experiments.fvsbn"),
-        (Family("other", "experiments.fvsbn", {"images": {}}), "not trained on small world"),
+        (Family("broken", fvsbn.CONFIG, {"small_world": {}}), "failed: ValueError: the couplings do not fit"),
+        (Family("typo", fvsbn.CONFIG, {"small_world": {"hiden": 3}}), "failed: UserError: FVSBNConfig"),
+        (Family("other", fvsbn.CONFIG, {"images": {}}), "not trained on small world"),
     ):
         outcome = measure.measure_family(family, "digits4x4", seconds=0.1, seed=0, folder=tmp_path)
         assert outcome.error.startswith(message)
         assert outcome.records == ()
     assert "Traceback" in capsys.readouterr().err
-
-
-def test_settings_reach_nested_fields_and_unknown_settings_are_refused():
-    config = measure.with_settings(fvsbn.Config(), {"train": {"batch_size": 7}, "orderings": 2})
-    assert (config.train.batch_size, config.orderings) == (7, 2)
-    assert config.train.steps == fvsbn.Config().train.steps
-    with pytest.raises(UserError, match="no setting sizes"):
-        measure.with_settings(config, {"sizes": 3})
 
 
 def test_the_data_have_their_own_row_of_reference_scores():

@@ -8,16 +8,16 @@ import optax
 import pytest
 
 from gm_jax.comparison import train_for_time
+from gm_jax.config import TrainConfig
 from gm_jax.data import sources
-from gm_jax.runner import config
-from gm_jax.runner.experiment import Experiment
+from gm_jax.recipes.experiment import Experiment
 from gm_jax.runner.run import Run
 from gm_jax.training import parallel
 from gm_jax.training.metrics import NonFiniteError
 from gm_jax.types import Likelihood, Model, Objective
 
 
-def run(*, log_prob=True, calibrate=None, loss=lambda w: jnp.square(w - 1.0)):
+def run(*, log_prob=True, prepare=None, loss=lambda w: jnp.square(w - 1.0)):
     """Returns a run whose parameter descends from 0 to 1, and whose log-probability is best at a half."""
 
     def objective(params, model_state, key, batch):
@@ -32,10 +32,10 @@ def run(*, log_prob=True, calibrate=None, loss=lambda w: jnp.square(w - 1.0)):
         sample=None,
         log_prob=of_x if log_prob else None,
     )
-    train = config.TrainConfig(batch_size=4, steps_per_call=2)
+    train = TrainConfig(batch_size=4, steps_per_call=2)
     spec = sources.Spec("nothing", (2,), None, None, "")
     x = {"x": np.zeros((20, 2), np.float32)}
-    experiment = Experiment(model, {"one": optax.sgd(5e-4)}, calibrate=calibrate)
+    experiment = Experiment(model, {"one": optax.sgd(5e-4)}, prepare_evaluation=prepare)
     return Run(
         types.SimpleNamespace(train=train),
         spec,
@@ -61,7 +61,7 @@ def test_training_ends_on_time_and_keeps_the_best_state_on_validation():
     assert {(moment.kind, moment.measure) for moment in trained.curve} == {("exact", "continuous")}
 
 
-@pytest.mark.parametrize("settings", [{"log_prob": False}, {"calibrate": lambda params, state, x: (state, {})}])
+@pytest.mark.parametrize("settings", [{"log_prob": False}, {"prepare": lambda params, state, x: (state, {})}])
 def test_without_a_validation_the_last_state_is_kept(settings):
     trained = train_for_time.train(run(**settings), seconds=0.3)
     assert trained.curve == []

@@ -21,17 +21,17 @@ from tests.planning.handmade import handmade
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted(
-    path.stem for path in (REPO / "experiments").glob("*.py") if "runner.main(Config, build)" in path.read_text()
+    path.stem for path in (REPO / "experiments").glob("*.py") if "runner.main(CONFIG)" in path.read_text()
 )
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 
 
 def planned(module, *, topology="v5e:2x2", batch_per_chip, parallel="pmap", **changes):
-    config = module.Config(**changes)
+    config = dataclasses.replace(module.CONFIG, **changes)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, parallel=parallel))
     wanted = tpus.parse_slice(topology)
-    run = assemble(config, module.build, pathlib.Path())
+    run = assemble(config, pathlib.Path())
     made = make_plan(run, wanted, roofline.topology_devices(wanted), batch_per_chip * wanted.num_chips)
     return made, run
 
@@ -136,7 +136,7 @@ def test_the_command_plans_for_several_slices_and_makes_no_run(command, tmp_path
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        ((), "no topology is given"),
+        ((), "give --topology"),
         (("--topology", "v9:2x2"), "is not a topology"),
         (("--topology", "v5e:16x16"), "multiple of 256"),
         (("--topology", "v5e:2x2", "--batch-per-chip", "0"), "at least 1"),

@@ -1,16 +1,16 @@
-"""Runs a command of experiments.vae, or of another, that meets a fault at a step of its own counting.
+"""Runs a command of experiments.vae, or of another experiment, with a fault at a given step.
 
 [EXPERIMENT=<name>] FAULT=<what>@<step> python _faulty.py ARGUMENTS
 
     tick         SIGKILL after the call that ends at the step
     log          SIGKILL when half of the step's line of metrics is written
     validated    SIGKILL between the step's validation and its save
-    saved        SIGKILL as soon as the step's save has returned
+    saved        SIGKILL when the step's save returns
     half-saved   SIGKILL when all of the step's save is written but not yet renamed into place
     term, int    SIGTERM, SIGINT after the call that ends at the step
-    twice        SIGTERM, and then another
+    twice        SIGTERM, then SIGTERM again
 
-No fault at all where the variable is empty: the same command as it should be.
+If the variable is empty there is no fault.
 """
 
 import importlib
@@ -20,7 +20,7 @@ import sys
 import threading
 
 from gm_jax import runner
-from gm_jax.runner import train
+from gm_jax.runner.recorder import RunRecorder
 from gm_jax.training import metrics
 from gm_jax.training.checkpoint import Checkpointer
 
@@ -31,7 +31,7 @@ def send(*numbers: int) -> None:
 
 
 def after(owner: type, name: str, step: int, act) -> None:
-    """Replace a method (self, step, ...) by itself followed by `act` where it is called with that step."""
+    """Replaces a method (self, step, ...): after a call with that step, `act` is called."""
     method = getattr(owner, name)
 
     def wrapped(self, at: int, *args, **kwargs):
@@ -44,7 +44,7 @@ def after(owner: type, name: str, step: int, act) -> None:
 
 
 def tear(step: int) -> None:
-    """Make `MetricsLog.write` die in the middle of a line."""
+    """Makes `MetricsLog.write` die in the middle of a line."""
     write = metrics.MetricsLog.write
 
     def torn(self, at: int, *args):
@@ -58,7 +58,7 @@ def tear(step: int) -> None:
 
 
 def hold(step: int) -> None:
-    """Make the save of a step stop for ever before the rename that completes it, and die there."""
+    """Makes the save of a step hang before the rename that completes it, and die there."""
     rename, reached = os.rename, threading.Event()
 
     def held(source, target, **kwargs):
@@ -79,7 +79,7 @@ def inject(fault: str) -> None:
     elif what == "half-saved":
         hold(step)
     elif what == "validated":
-        after(train._Recorder, "validate", step, lambda: send(signal.SIGKILL))
+        after(RunRecorder, "record_validation", step, lambda: send(signal.SIGKILL))
     elif what == "saved":
         after(Checkpointer, "save", step, lambda: send(signal.SIGKILL))
     else:
@@ -89,11 +89,11 @@ def inject(fault: str) -> None:
             "int": [signal.SIGINT],
             "twice": [signal.SIGTERM, signal.SIGTERM],
         }
-        after(train._Recorder, "tick", step, lambda: send(*numbers[what]))
+        after(RunRecorder, "tick", step, lambda: send(*numbers[what]))
 
 
 if __name__ == "__main__":
     if os.environ.get("FAULT"):
         inject(os.environ["FAULT"])
     experiment = importlib.import_module(f"experiments.{os.environ.get('EXPERIMENT', 'vae')}")
-    runner.main(experiment.Config, experiment.build, sys.argv[1:])
+    runner.main(experiment.CONFIG, sys.argv[1:], module=experiment)

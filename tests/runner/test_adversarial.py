@@ -1,4 +1,4 @@
-"""A run of two players: what is fitted to validation and counted on samples is told; it goes on after kills."""
+"""A run of two players: its bandwidth and its mode counts are reported, and it resumes after kills."""
 
 import json
 import re
@@ -9,7 +9,6 @@ import pytest
 
 from experiments import improved_gan
 from gm_jax import runner
-from gm_jax.runner.run import reopen
 from gm_jax.training.checkpoint import Checkpointer
 
 FLAGS = (
@@ -21,12 +20,12 @@ FLAGS = (
 
 def command(*argv):
     with pytest.raises(SystemExit) as ended:
-        runner.main(improved_gan.Config, improved_gan.build, [str(word) for word in argv])
+        runner.main(improved_gan.CONFIG, [str(word) for word in argv], module=improved_gan)
     assert ended.value.code == 0
 
 
 @pytest.mark.slow
-def test_bandwidth_modes_and_a_bit_for_bit_longer_run(tmp_path):
+def test_an_extended_gan_run_keeps_its_numbers_bit_for_bit(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     command(*FLAGS, "--train.steps", 20, "--workdir", whole)
     for steps in (10, 20):  # with the historical means and the reference batch
@@ -45,7 +44,7 @@ def test_bandwidth_modes_and_a_bit_for_bit_longer_run(tmp_path):
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     counted = [line for line in lines if line["split"] == "samples"]
     assert [line["step"] for line in counted] == [10, 20]
-    # What is told of the checkpoint is what was logged at its step.
+    # The reported count of the checkpoint is the count that was logged at its step.
     logged = {line["step"]: line for line in counted}[modes["settings"]["step"]]
     np.testing.assert_allclose(modes["value"], logged["modes_covered"])
 
@@ -56,7 +55,7 @@ def test_bandwidth_modes_and_a_bit_for_bit_longer_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_bit_for_bit_with_its_historical_means_and_its_reference_batch(process, tmp_path, state_hash):
+def test_a_killed_gan_run_resumes_with_its_means_and_reference_batch(process, tmp_path, state_hash):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     flags = (*FLAGS, "--train.steps", "30", "--feature-matching")
     assert process(*flags, "--workdir", whole, experiment="improved_gan").code == 0
@@ -64,12 +63,12 @@ def test_a_killed_run_ends_bit_for_bit_with_its_historical_means_and_its_referen
     assert ended.code == -signal.SIGKILL, ended.err
     ended = process(*flags, "--workdir", killed, experiment="improved_gan")
     # The save at 20 may have been in flight; the one at 10 was whole before that began.
-    assert re.search(r"going on from step [12]0 of 30", ended.out), ended.err
-    assert state_hash(killed, improved_gan) == state_hash(whole, improved_gan)
+    assert re.search(r"resuming from step [12]0 of 30", ended.out), ended.err
+    assert state_hash(killed) == state_hash(whole)
     for name in ("metrics.jsonl", "results.json"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
-    # What is compared holds both: the mean of 30 parameters of each player, and the latents that `init` was given.
-    run = reopen(improved_gan.__name__, improved_gan.Config, improved_gan.build, killed)
+    # Both are in the states that are compared: each player's mean of 30 parameters, and the latents of `init`.
+    run = runner.open_run(killed)
     with Checkpointer(killed / "checkpoints", read_only=True) as checkpointer:
         model_state = checkpointer.restore_step(run.abstract_state(), 30).state.model_state
     assert [int(past["count"]) for past in model_state["history"].values()] == [30, 30]

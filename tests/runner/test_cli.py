@@ -1,4 +1,4 @@
-"""The command line: help at once, and for every mistake a few lines, exit code 2 and nothing written."""
+"""The command line: fast help, and for every mistake a few lines, exit code 2 and no file."""
 
 import contextlib
 import dataclasses
@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from experiments import beta_vae, iwae, vae
+from gm_jax.config.saved import updated
 from gm_jax.data import sources
 from gm_jax.errors import UserError
-from gm_jax.runner import cli, train
+from gm_jax.runner import cli, evaluate, sample, train
 
 EXPERIMENTS = (vae, beta_vae, iwae)
 REPO = Path(__file__).resolve().parents[2]
@@ -46,12 +47,12 @@ def test_help_of_every_verb_imports_nothing_heavy(experiment):
 @pytest.mark.parametrize(
     ("arguments", "experiment", "args"),
     [
-        *(([], experiment, experiment.Config()) for experiment in EXPERIMENTS),
-        (["evaluate"], vae, cli.EvaluateArgs(Path("."))),
-        (["sample"], vae, cli.SampleArgs(Path("."))),
+        *(([], experiment, experiment.CONFIG) for experiment in EXPERIMENTS),
+        (["evaluate"], vae, evaluate.EvaluateArgs(workdir=Path("."))),
+        (["sample"], vae, sample.SampleArgs(workdir=Path("."))),
     ],
 )
-def test_every_flag_says_what_it_is(arguments, experiment, args, command):
+def test_every_flag_is_described(arguments, experiment, args, command):
     text = " ".join(re.sub(r"[│|]", " ", command(*arguments, "--help", experiment=experiment).out).split())
     for flag in flags(args):
         described = text.split(f"{flag} ", 1)[1].split("(default")[0]
@@ -102,14 +103,17 @@ ERRORS = [
     (["--data.name", "digit"], "Did you mean 'digits'"),
     (["--data.name", "mnist", "--data.dir", "/nowhere"], "not prepared in /nowhere"),
     (["--data.name", ""], "no data set"),
-    # what does not go together
+    # contradictions
     (["--data.name", "toy:pinwheel", "--decoder", "bernoulli"], "--decoder normal"),
-    (["--binarization", "static"], "static binarisation is for binary data"),
+    (["--binarization", "static"], "static is for binary data"),
     (
         ["--binarization", "threshold", "--data.name", "toy:pinwheel"],
-        "for a bernoulli decoder, and that of toy:pinwheel is normal",
+        "--binarization has no effect on the normal decoder of toy:pinwheel: leave it out, or use --decoder bernoulli",
     ),
-    (["--log-var", "0"], "--log-var is for a normal decoder, and that of digits is bernoulli"),
+    (
+        ["--log-var", "0"],
+        "--log-var has no effect on the bernoulli decoder of digits: leave it out, or use",
+    ),
     (["--network", "conv", "--hidden", "8", "8", "8", "8"], "8x8"),
     (["--network", "conv", "--data.name", "toy:pinwheel", "--decoder", "normal"], "images"),
 ]
@@ -134,7 +138,7 @@ def assert_mistake(ended, message: str) -> None:
         assert ended.err.startswith("error: ")
 
 
-def test_images_of_a_size_that_the_network_cannot_take_are_refused_before_anything_is_written(
+def test_images_that_do_not_fit_the_network_are_refused_before_anything_is_written(
     command, tiny, tmp_path, monkeypatch
 ):
     def odd(name, data_dir=None):
@@ -148,25 +152,26 @@ def test_images_of_a_size_that_the_network_cannot_take_are_refused_before_anythi
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "sample"])
-def test_a_missing_or_empty_folder_and_a_file_hold_no_run(verb, command, tmp_path):
+def test_a_missing_folder_an_empty_one_and_a_file_hold_no_run(verb, command, tmp_path):
     (tmp_path / "file").write_text("")
     for name in (".", "none", "none/deeper", "file"):
         assert_mistake(command(verb, "--workdir", tmp_path / name), "holds no run")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_evaluate_takes_what_only_measures_and_says_what_it_is(command):
+def test_evaluate_has_flags_for_the_fields_that_only_measure(command):
     train_help, evaluate_help = (
         " ".join(re.sub(r"[│|]", " ", command(verb, "--help").out).split()) for verb in ("train", "evaluate")
     )
-    said = re.search("--importance-samples .*?(K of .*?[.])", train_help)[1]
-    assert f"{said} By default the run's own." in evaluate_help
+    text = re.search("--importance-samples .*?(K of .*?[.])", train_help)[1]
+    assert text in evaluate_help
+    assert "default is None, take the value of the run" in evaluate_help
     for flag in ("--latent-dim", "--validation-samples", "--train.steps"):
         assert flag in train_help
         assert flag not in evaluate_help
 
 
-def test_what_an_objective_lacks_is_no_flag_of_its_experiment(command):
+def test_an_experiment_has_no_flag_for_what_its_objective_lacks(command):
     assert "--beta" in command("--help", experiment=beta_vae).out
     assert "--beta" not in command("--help", experiment=iwae).out
 
@@ -189,7 +194,7 @@ def test_a_folder_of_another_experiment_is_refused_by_every_verb(finished, comma
     before = contents(finished)
     for arguments in (["evaluate"], ["sample"], [*tiny]):
         ended = command(*arguments, "--workdir", finished, experiment=iwae)
-        assert_mistake(ended, "holds a run of experiments.vae")
+        assert_mistake(ended, "holds a run of gm_jax.recipes.vae:build_vae")
     assert contents(finished) == before
 
 
@@ -203,7 +208,7 @@ def test_a_folder_that_holds_something_else_is_refused(command, tiny, tmp_path):
 def test_a_folder_that_cannot_be_made_or_written_is_refused(command, tiny, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     assert_mistake(command(*tiny, "--workdir", tmp_path / "file" / "run"), "cannot write to")
-    # Root may write anywhere: the answer is what others get.
+    # Root may write anywhere: this is the answer for other users.
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert_mistake(command(*tiny, "--workdir", tmp_path / "run"), "Permission denied")
 
@@ -219,10 +224,10 @@ def test_damaged_records_are_named(finished, command, tiny):
     (finished / "results.json").write_text("[1]")
     ended = command("evaluate", "--workdir", finished)
     assert_mistake(ended, "results.json is damaged")
-    assert "nll" in ended.out  # what was measured is shown all the same
+    assert "nll" in ended.out  # the table is printed all the same
 
 
-def test_numbers_of_evaluate_and_sample_are_held_to_their_ranges(command, tmp_path):
+def test_numbers_of_evaluate_and_sample_are_checked_against_their_ranges(command, tmp_path):
     for arguments, message in (
         (["sample", "--num", "0"], "num must be at least 1, got 0"),
         (["sample", "--seed", "-1"], "seed must be at least 0"),
@@ -250,11 +255,11 @@ def test_two_processes_cannot_train_in_one_folder(finished, command, tiny):
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_what_a_verb_raises_becomes_an_exit_code(error, code, shown, command, tmp_path, monkeypatch):
+def test_an_error_of_a_verb_becomes_an_exit_code(error, code, shown, command, tmp_path, monkeypatch):
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(train, "run", fail)
+    monkeypatch.setattr(train, "train_run", fail)
     ended = command("--workdir", tmp_path)
     assert (ended.code, ended.err) == (code, shown)
 
@@ -263,23 +268,23 @@ def test_a_defect_keeps_its_traceback(monkeypatch, tmp_path):
     def fail(*args):
         raise FileNotFoundError(2, "a defect", "/x")
 
-    monkeypatch.setattr(train, "run", fail)
+    monkeypatch.setattr(train, "train_run", fail)
     with pytest.raises(FileNotFoundError):
-        cli.main(vae.Config, vae.build, ["--workdir", str(tmp_path)])
+        cli.main(vae.CONFIG, ["--workdir", str(tmp_path)], module=vae)
 
 
-def test_a_verb_that_there_is_not_is_named(command):
+def test_an_unknown_verb_is_named(command):
     ended = command("evalute")
     assert ended.code == 2
-    assert "no verb 'evalute': there are train, evaluate, sample, plan" in ended.err
+    assert "there is no verb 'evalute': use one of train, evaluate, sample, plan" in ended.err
 
 
 def test_the_verb_train_may_be_named_or_not(command, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(train, "run", lambda *args: seen.append((*args[:2], args[3])))
+    monkeypatch.setattr(train, "train_run", lambda *args: seen.append(args[:3]))
     for verb in ([], ["train"]):
         assert command(*verb, "--workdir", tmp_path, "--train.steps", "7").code == 0
     assert seen[0] == seen[1]
     assert seen[0][0] == "experiments.vae"
-    assert seen[0][1] == dataclasses.replace(vae.Config(), train=dataclasses.replace(vae.Config().train, steps=7))
+    assert seen[0][1] == updated(vae.CONFIG, {"train": {"steps": 7}})
     assert json.dumps(str(seen[0][2])) == json.dumps(str(tmp_path))

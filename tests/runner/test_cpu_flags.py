@@ -20,21 +20,21 @@ def fresh(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
 
-def test_it_is_added_to_what_is_there_and_only_once(fresh):
+def test_the_flag_is_added_once_to_the_flags_that_exist(fresh):
     environ = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     cpu_flags.set_flags(environ)
     cpu_flags.set_flags(environ)
     assert environ == {"XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {FLAG}"}
 
 
-def test_another_choice_of_the_user_stays(fresh):
+def test_a_choice_of_the_user_is_kept(fresh):
     environ = {"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=individual_dot"}
     cpu_flags.set_flags(environ)
     assert environ == {"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type=individual_dot"}
 
 
 @pytest.mark.parametrize("why", ["jax has started", "another jaxlib", "an accelerator"])
-def test_it_is_not_set_where_it_could_do_harm(fresh, monkeypatch, why):
+def test_the_flag_is_not_set_if_it_could_do_harm(fresh, monkeypatch, why):
     if why == "jax has started":
         monkeypatch.setitem(sys.modules, "jax", jax)
     elif why == "another jaxlib":

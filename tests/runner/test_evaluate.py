@@ -1,4 +1,4 @@
-"""`evaluate` and `sample` work from the folder alone, say what training said, and leave the checkpoints as they are."""
+"""`evaluate` and `sample` work from the folder alone, repeat what training reported and change no checkpoint."""
 
 import json
 import logging
@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import vae
 from gm_jax.data import pipeline, sources
 from gm_jax.plotting import images
-from gm_jax.runner import evaluate
-from gm_jax.runner.run import abstract_batch, reopen, restore
+from gm_jax.runner import measure
+from gm_jax.runner.run import abstract_batch, open_run
 from gm_jax.types import Likelihood
 
 REPO = Path(__file__).resolve().parents[2]
@@ -30,7 +29,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_evaluate_says_bit_for_bit_what_training_said_and_draws_the_same(finished, whole, command, contents):
+def test_evaluate_repeats_numbers_and_pictures_of_training_bit_for_bit(finished, whole, command, contents):
     before = contents(finished)
     for path in (*finished.glob("*.png"), finished / "results.json"):
         path.unlink()
@@ -41,7 +40,7 @@ def test_evaluate_says_bit_for_bit_what_training_said_and_draws_the_same(finishe
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_results_of_other_splits_stand_beside_each_other(finished, command):
+def test_results_of_several_splits_are_kept(finished, command):
     test = json.loads((finished / "results.json").read_text())
     assert command("evaluate", "--workdir", finished, "--split", "validation").code == 0
     records = json.loads((finished / "results.json").read_text())
@@ -52,7 +51,7 @@ def test_results_of_other_splits_stand_beside_each_other(finished, command):
     assert json.loads((finished / "results.json").read_text()) == records
 
 
-def test_another_seed_gives_other_noise_in_whatever_batches(finished, command):
+def test_another_seed_gives_other_noise(finished, command):
     values = [record["value"] for record in json.loads((finished / "results.json").read_text())]
     (finished / "results.json").unlink()
     assert command("evaluate", "--workdir", finished, "--seed", "1", "--batch-size", "33").code == 0
@@ -61,13 +60,13 @@ def test_another_seed_gives_other_noise_in_whatever_batches(finished, command):
     assert min(np.abs(np.subtract(others, values))) > 1e-6 * max(values)
 
 
-def test_another_number_of_samples_gives_another_bound_that_says_so_beside_the_first(finished, command, contents):
+def test_another_number_of_samples_gives_another_bound_next_to_the_first(finished, command, contents):
     before = json.loads((finished / "results.json").read_text())
     checkpoints = contents(finished / "checkpoints")
     assert command("evaluate", "--workdir", finished, "--importance-samples", "40").code == 0
     records = json.loads((finished / "results.json").read_text())
     assert [record["settings"].get("K") for record in records if record["name"] == "nll"] == [3, 3, 40, 40]
-    # The ELBO has no K: measured again it is the same number, and replaced.
+    # The ELBO has no K: measured again it is the same number, and replaces the first.
     assert records[:2] == before[:2]
     assert records[4:] == before[2:]
     assert 0.1 < before[0]["value"] - records[2]["value"] < 5.0
@@ -75,7 +74,7 @@ def test_another_number_of_samples_gives_another_bound_that_says_so_beside_the_f
     assert json.loads((finished / "config.json").read_text())["config"]["importance_samples"] == 3
 
 
-def test_the_latest_checkpoint_may_be_asked_for_and_what_was_measured_of_another_stays(finished, command):
+def test_results_of_the_latest_checkpoint_stand_next_to_those_of_the_best(finished, command):
     records = json.loads((finished / "results.json").read_text())
     for record in records:
         record["settings"]["step"] = 50
@@ -87,19 +86,21 @@ def test_the_latest_checkpoint_may_be_asked_for_and_what_was_measured_of_another
 
 
 def test_the_average_is_what_is_evaluated(whole):
-    run = reopen("experiments.vae", vae.Config, vae.build, whole)
-    state, step = restore(run, "best")
-    said = json.loads((whole / "results.json").read_text())[0]
-    value = evaluate.measure(run, state, step, split="test", seed=0)[0].value
-    assert value == said["value"]
-    assert evaluate.measure(run, state._replace(ema_params=None), step, split="test", seed=0)[0].value != value
-    assert evaluate.measure(run, state._replace(params=state.ema_params), step, split="test", seed=0)[0].value == value
+    run = open_run(whole)
+    state, step = run.restore("best")
+    reported = json.loads((whole / "results.json").read_text())[0]
+    value = measure.measure_run(run, state, step, split="test", seed=0)[0].value
+    assert value == reported["value"]
+    assert measure.measure_run(run, state._replace(ema_params=None), step, split="test", seed=0)[0].value != value
+    assert (
+        measure.measure_run(run, state._replace(params=state.ema_params), step, split="test", seed=0)[0].value == value
+    )
 
 
 def test_the_number_is_the_mean_over_every_example_once(whole):
-    # The log-probability of each example is known: a count that skips, doubles or pads is off. 180 = 2 x 70 + 40.
-    run = reopen("experiments.vae", vae.Config, vae.build, whole)
-    state, _ = restore(run, "best")
+    # Each example's log-probability is known: to skip, double or pad one changes the mean. 180 = 2 x 70 + 40.
+    run = open_run(whole)
+    state, _ = run.restore("best")
     weights = jnp.arange(1, 65).reshape(8, 8, 1)
 
     def log_prob(params, model_state, key, x):
@@ -107,17 +108,17 @@ def test_the_number_is_the_mean_over_every_example_once(whole):
             -jnp.sum(x * weights[None], axis=(1, 2, 3)).astype(jnp.float32), kind="exact", measure="binary"
         )
 
-    summary = evaluate.evaluator(run, log_prob, seed=0, batch_size=70)(state, "test")
+    summary = measure.evaluator(run, log_prob, seed=0, batch_size=70)(state, "test")
     by_hand = -(run.splits["test"]["x"].astype(np.int64) * np.asarray(weights)).sum((1, 2, 3))
     assert (summary.num_examples, summary.kind) == (180, "exact")
     np.testing.assert_allclose(summary.mean, np.mean(by_hand), rtol=1e-12)
     np.testing.assert_allclose(summary.standard_error, np.std(by_hand, ddof=1) / np.sqrt(180), rtol=1e-12)
 
 
-def test_what_training_says_is_the_mean_of_each_examples_own_bound(whole):
-    # Every example by itself with the key of its place in the split, and the mean taken here.
-    run = reopen("experiments.vae", vae.Config, vae.build, whole)
-    state, _ = restore(run, "best")
+def test_the_reported_bound_is_the_mean_of_the_bounds_of_single_examples(whole):
+    # Every example alone, with the key of its place in the split; the mean is taken here.
+    run = open_run(whole)
+    state, _ = run.restore("best")
     evaluation = jax.random.fold_in(jax.random.key(0), 0xFFFFFFFE)
     log_prob = run.experiment.model.log_prob
 
@@ -127,14 +128,14 @@ def test_what_training_says_is_the_mean_of_each_examples_own_bound(whole):
 
     examples = run.splits["test"]["x"]
     values = [float(one(np.uint32(index), x)[0]) for index, x in enumerate(examples)]
-    said = json.loads((whole / "results.json").read_text())[0]
-    assert (said["examples"], said["settings"]["K"]) == (len(values), 3)
-    np.testing.assert_allclose(said["value"], -np.mean(values, dtype=np.float64), rtol=1e-6)
+    reported = json.loads((whole / "results.json").read_text())[0]
+    assert (reported["examples"], reported["settings"]["K"]) == (len(values), 3)
+    np.testing.assert_allclose(reported["value"], -np.mean(values, dtype=np.float64), rtol=1e-6)
     error = np.std(values, ddof=1, dtype=np.float64) / np.sqrt(len(values))
-    np.testing.assert_allclose(said["settings"]["standard_error"], error, rtol=1e-5)
+    np.testing.assert_allclose(reported["settings"]["standard_error"], error, rtol=1e-5)
 
 
-def test_a_damaged_best_checkpoint_is_passed_over_and_stays_where_it_is(finished, command, contents, caplog):
+def test_a_damaged_best_checkpoint_is_skipped_and_kept(finished, command, contents, caplog):
     best = json.loads((finished / "results.json").read_text())[0]["settings"]["step"]
     manifest = finished / "checkpoints" / str(best) / "manifest" / "metadata"
     manifest.write_bytes(manifest.read_bytes()[:-9])
@@ -147,7 +148,7 @@ def test_a_damaged_best_checkpoint_is_passed_over_and_stays_where_it_is(finished
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_sample_draws_as_many_as_asked_for_and_the_same_for_a_seed(finished, command, contents, tmp_path):
+def test_sample_draws_the_requested_number_and_the_same_for_a_seed(finished, command, contents, tmp_path):
     before = contents(finished)
     ended = command("sample", "--workdir", finished, "--num", "6", "--seed", "3")
     assert ended.code == 0, ended.err
@@ -176,7 +177,7 @@ def test_sample_draws_as_many_as_asked_for_and_the_same_for_a_seed(finished, com
         (("--temperature", "0.5"), "leave"),
     ],
 )
-def test_what_a_model_cannot_be_sampled_by_is_said(finished, command, tmp_path, flags, message):
+def test_options_that_a_model_does_not_have_are_refused(finished, command, tmp_path, flags, message):
     ended = command("sample", "--workdir", finished, "--output", tmp_path / "a", *flags)
     assert ended.code == 2
     assert message in ended.err
@@ -187,7 +188,7 @@ def test_what_a_model_cannot_be_sampled_by_is_said(finished, command, tmp_path, 
 def test_a_run_of_two_devices_is_evaluated_by_one(command, tiny, tmp_path, compiled_programs):
     folder = tmp_path / "run"
     assert command("--workdir", folder, *tiny, "--train.parallel", "pmap", "--train.steps", "20").code == 0
-    said = json.loads((folder / "results.json").read_text())
+    reported = json.loads((folder / "results.json").read_text())
     environment = os.environ | {"PYTHONPATH": str(REPO), "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     done = subprocess.run(
         [sys.executable, "-m", "experiments.vae", "evaluate", "--workdir", folder],
@@ -198,11 +199,11 @@ def test_a_run_of_two_devices_is_evaluated_by_one(command, tiny, tmp_path, compi
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for now, before in zip(json.loads((folder / "results.json").read_text()), said, strict=True):
+    for now, before in zip(json.loads((folder / "results.json").read_text()), reported, strict=True):
         np.testing.assert_allclose(now["value"], before["value"], rtol=1e-5)
 
 
-def test_a_place_that_samples_cannot_be_written_to_is_named(finished, command, tmp_path):
+def test_an_output_that_cannot_be_written_is_refused(finished, command, tmp_path):
     for output, message in ((tmp_path, "is a folder"), (tmp_path / "x.jpg", f"{tmp_path / 'x.png'}")):
         ended = command("sample", "--workdir", finished, "--output", output)
         assert (ended.code, message in ended.err) == (2, True)
@@ -217,7 +218,7 @@ def test_sample_needs_no_data(finished, command, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["digits", "toy:two_moons", "wave:tones"])
-def test_a_spec_says_what_a_batch_looks_like(name):
+def test_a_spec_gives_the_shapes_of_a_batch(name):
     source = sources.load(name)
     batch = pipeline.train_batch(source.splits["train"], 5, 0, 0)
     assert abstract_batch(source.spec, 5) == {
@@ -225,7 +226,7 @@ def test_a_spec_says_what_a_batch_looks_like(name):
     }
 
 
-def test_data_are_looked_for_where_the_run_found_them_unless_told_otherwise(finished, command, monkeypatch, tmp_path):
+def test_data_are_read_from_the_folder_of_the_run_unless_one_is_given(finished, command, monkeypatch, tmp_path):
     asked = []
     load = sources.load
     monkeypatch.setattr(sources, "load", lambda name, data_dir=None: asked.append(data_dir) or load(name, data_dir))

@@ -1,4 +1,4 @@
-"""A run that dies, is stopped or finds its checkpoints damaged ends bit for bit as one that was left alone."""
+"""A run that dies, is stopped or finds damaged checkpoints ends bit for bit as an undisturbed run."""
 
 import logging
 import random
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gm_jax.data import pipeline
-from gm_jax.runner import train
+from gm_jax.runner import measure
 
 STEPS, EVERY, LOG_EVERY, CALL = 60, 10, 4, 2  # of conftest's tiny run
 
@@ -34,13 +34,13 @@ def kills(seed: int) -> list[tuple[str, int]]:
 
 
 @pytest.mark.slow
-def test_a_run_killed_five_times_ends_bit_for_bit_as_one_that_was_not(whole, process, tiny, tmp_path, state_hash):
+def test_a_run_killed_five_times_ends_as_an_undisturbed_one_bit_for_bit(whole, process, tiny, tmp_path, state_hash):
     folder = tmp_path / "run"
     half_written, before = [], 0
     for what, step in kills(seed=7):
         ended = process("--workdir", folder, *tiny, fault=f"{what}@{step}")
         assert ended.code == -signal.SIGKILL, (what, step, ended)
-        resumed = re.search(r"going on from step (\d+) of 60", ended.out)
+        resumed = re.search(r"resuming from step (\d+) of 60", ended.out)
         # What was written before the last kill is not lost: at most the interval under way, and the save in flight.
         assert (int(resumed[1]) if resumed else 0) >= before - 2 * EVERY
         left = [path.name for path in (folder / "checkpoints").glob("*.orbax-checkpoint-tmp")]
@@ -55,7 +55,7 @@ def test_a_run_killed_five_times_ends_bit_for_bit_as_one_that_was_not(whole, pro
 
 
 @pytest.mark.parametrize(("fault", "step"), [("term", 14), pytest.param("int", 30, marks=pytest.mark.slow)])
-def test_a_stopped_run_saves_leaves_with_0_and_goes_on_to_the_same_end(
+def test_a_stopped_run_saves_exits_with_0_and_resumes_to_the_same_end(
     fault, step, whole, process, command, tiny, tmp_path, state_hash
 ):
     folder = tmp_path / "run"
@@ -66,7 +66,7 @@ def test_a_stopped_run_saves_leaves_with_0_and_goes_on_to_the_same_end(
     assert not (folder / "results.json").exists()
     ended = command("--workdir", folder, *tiny)
     assert ended.code == 0, ended.err
-    assert f"going on from step {step} of {STEPS}" in ended.out
+    assert f"resuming from step {step} of {STEPS}" in ended.out
     assert same_end(folder, whole, state_hash)
 
 
@@ -83,7 +83,7 @@ def test_ctrl_c_in_the_final_evaluation_loses_nothing(finished, command, tiny, w
     (finished / "results.json").unlink()
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr(train.evaluate, "measure", interrupt)
+        patch.setattr(measure, "measure_run", interrupt)
         ended = command("--workdir", finished, *tiny)
     assert ended.code == 0
     assert "the training is complete and saved" in ended.out
@@ -105,9 +105,7 @@ def damage(checkpoint, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "manifest"])
-def test_a_damaged_newest_checkpoint_is_passed_over_with_one_line(
-    how, finished, whole, command, tiny, caplog, state_hash
-):
+def test_a_damaged_latest_checkpoint_is_skipped_with_one_line(how, finished, whole, command, tiny, caplog, state_hash):
     damage(finished / "checkpoints" / str(STEPS), how)
     with caplog.at_level(logging.WARNING, logger="gm_jax"):
         ended = command("--workdir", finished, *tiny)
@@ -116,11 +114,11 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_one_line(
     assert len(warnings) == 1
     assert re.search(rf"checkpoint {STEPS} .* damaged .*; using checkpoint {STEPS - EVERY} instead", warnings[0])
     assert "\n" not in warnings[0]
-    assert f"going on from step {STEPS - EVERY} of {STEPS}" in ended.out
+    assert f"resuming from step {STEPS - EVERY} of {STEPS}" in ended.out
     assert same_end(finished, whole, state_hash)
 
 
-def test_where_all_checkpoints_are_damaged_nothing_is_started_over(finished, command, tiny, contents):
+def test_if_all_checkpoints_are_damaged_nothing_starts_again(finished, command, tiny, contents):
     for checkpoint in (finished / "checkpoints").iterdir():
         damage(checkpoint, "flip")
     before = contents(finished)
@@ -136,7 +134,7 @@ def test_where_all_checkpoints_are_damaged_nothing_is_started_over(finished, com
 
 
 @pytest.mark.parametrize(("value", "named"), [pytest.param(np.nan, "nan", marks=pytest.mark.slow), (1e30, "inf")])
-def test_a_loss_that_is_no_number_stops_the_run_and_the_last_good_checkpoint_stays(
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     value, named, command, tiny, tmp_path, monkeypatch, state_hash
 ):
     batches = pipeline.train_batches

@@ -1,4 +1,4 @@
-"""Flows by their commands: what is theirs alone among the families."""
+"""Runs of flows: what only flows have."""
 
 import json
 import os
@@ -21,22 +21,22 @@ TINY = (
 
 
 @pytest.mark.slow
-def test_actnorms_of_a_resumed_run_are_bit_for_bit_those_of_a_run_never_stopped(process, tmp_path, state_hash):
-    """One that began again with the batch at hand would differ in every parameter from there on."""
+def test_a_resumed_run_keeps_its_actnorms_bit_for_bit(process, tmp_path, state_hash):
+    """Actnorms that start again with the current batch would change every parameter."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     arguments = ("--scales", "1", "--steps", "2", "--features", "4", *TINY)
     for folder, fault in ((whole, ""), (stopped, "term@14"), (stopped, "")):
         ended = process("--workdir", folder, *arguments, fault=fault, experiment="glow")
         assert ended.code == 0, ended.err
         assert ("stopped at step 14 and saved" in ended.out) == bool(fault)
-    assert "going on from step 14 of 20" in ended.out
-    assert state_hash(stopped, glow) == state_hash(whole, glow)
+    assert "resuming from step 14 of 20" in ended.out
+    assert state_hash(stopped) == state_hash(whole)
     for name in ("metrics.jsonl", "results.json"):
         assert (stopped / name).read_bytes() == (whole / name).read_bytes()
 
 
 @pytest.mark.slow
-def test_of_points_the_density_is_drawn(command, tmp_path):
+def test_the_density_of_points_is_drawn(command, tmp_path):
     folder = tmp_path / "run"
     arguments = ("--data.name", "toy:two_moons", "--hidden", "8", "--blocks", "1", "--bins", "4", *TINY)
     ended = command("--workdir", folder, *arguments, experiment=spline_flow)
@@ -49,8 +49,8 @@ def test_of_points_the_density_is_drawn(command, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(toy.TOYS))
-def test_a_spline_flow_comes_within_a_twentieth_of_a_nat_of_the_true_entropy(name, tmp_path):
-    """By the experiment's own command, on the devices that there are."""
+def test_a_spline_flow_comes_within_a_twentieth_of_a_nat_of_the_entropy(name, tmp_path):
+    """With the experiment's own command, on the devices of this machine."""
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     arguments = ("--data.name", f"toy:{name}", "--workdir", tmp_path / "run")
     command = (sys.executable, "-m", "experiments.spline_flow", *arguments)
@@ -62,16 +62,16 @@ def test_a_spline_flow_comes_within_a_twentieth_of_a_nat_of_the_true_entropy(nam
 
 
 @pytest.mark.parametrize(
-    ("experiment", "flags", "said"),
+    ("experiment", "flags", "message"),
     [
-        (nice, ("--alpha", "0.5"), "--alpha 0.5 leaves nothing between it and 1 - alpha"),
+        (nice, ("--alpha", "0.5"), "--alpha 0.5 leaves nothing between alpha and 1 - alpha"),
         (glow, ("--data.name", "toy:two_moons"), "toy:two_moons is not made of images"),
         (realnvp, ("--data.name", "toy:two_moons", "--network", "conv"), "toy:two_moons is not made of images"),
     ],
 )
-def test_what_no_flow_can_do_is_the_users_mistake(command, tmp_path, experiment, flags, said):
+def test_contradictions_of_a_flow_are_refused(command, tmp_path, experiment, flags, message):
     ended = command("--workdir", tmp_path / "run", *flags, experiment=experiment)
     assert ended.code == 2
-    assert said in ended.err
+    assert message in ended.err
     assert len(ended.err.splitlines()) <= 3
     assert not (tmp_path / "run").exists()

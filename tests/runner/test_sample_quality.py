@@ -1,4 +1,4 @@
-"""`evaluate --features`: a run's samples held against its data, beside its likelihood in results.json."""
+"""`evaluate --features`: samples of a run are compared with its data, next to its likelihood in results.json."""
 
 import json
 
@@ -11,7 +11,7 @@ def records(folder):
     return json.loads((folder / "results.json").read_text())
 
 
-def test_samples_are_measured_where_an_extractor_is_named(finished, command, monkeypatch):
+def test_samples_are_measured_if_an_extractor_is_named(finished, command, monkeypatch):
     monkeypatch.setattr(sample_metrics, "_SUBSETS", 3)
     before = records(finished)
     ended = command("evaluate", "--workdir", finished, "--features", "digits-cnn", "--num-generated", 130)
@@ -25,7 +25,7 @@ def test_samples_are_measured_where_an_extractor_is_named(finished, command, mon
     assert settings["weights"] == features.load("digits-cnn").weights
     assert settings["step"] > 0
     assert "frechet[digits-cnn]" in ended.out
-    # Asked for again they are the same numbers, and replace the first.
+    # Measured again they are the same numbers, and replace the first.
     again = ("--features", "digits-cnn", "--num-generated", 130)
     assert command("evaluate", "--workdir", finished, *again).code == 0
     assert [record["value"] for record in records(finished)] == pytest.approx(
@@ -34,7 +34,7 @@ def test_samples_are_measured_where_an_extractor_is_named(finished, command, mon
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (("--features", "mnist-cnn"), "images of 28x28, got 8x8"),
         (("--features", "inception"), "inception needs a file of weights"),
@@ -42,10 +42,10 @@ def test_samples_are_measured_where_an_extractor_is_named(finished, command, mon
         (("--features", "digits-cnn", "--num-generated", 1), "at least two images"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_at_once(finished, command, flags, said):
+def test_what_cannot_be_measured_is_refused_at_once(finished, command, flags, message):
     before = records(finished)
     ended = command("evaluate", "--workdir", finished, *flags)
     assert ended.code == 2
-    assert said in ended.err
+    assert message in ended.err
     assert len(ended.err.strip().splitlines()) <= 3
     assert records(finished) == before

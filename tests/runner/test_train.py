@@ -1,6 +1,5 @@
-"""What training leaves behind, what it refuses to go on with, how it is made longer and when it stops early."""
+"""What training leaves behind, what it refuses to resume, how a run is extended and when it stops early."""
 
-import dataclasses
 import json
 import logging
 import re
@@ -14,8 +13,9 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from experiments import latent_diffusion, vae
+from gm_jax.config.saved import to_dict, updated
 from gm_jax.plotting import images
-from gm_jax.runner import train
+from gm_jax.runner import recorder, resume
 from gm_jax.training import metrics
 from gm_jax.training.checkpoint import Checkpointer
 
@@ -35,7 +35,7 @@ def events(folder: Path) -> list[Event]:
     return found
 
 
-def test_a_run_leaves_everything_that_it_should(whole):
+def test_a_run_leaves_all_its_files(whole):
     assert {path.name for path in whole.iterdir()} == {
         *("config.json", "versions.json", "metrics.jsonl", "results.json", "checkpoints", "samples", "tensorboard"),
         *("samples.png", "sample_means.png", "reconstructions.png", "interpolations.png", "traversal.png"),
@@ -91,7 +91,7 @@ def test_the_log_has_a_line_for_every_interval(whole):
     assert losses[0] > losses[-1]
 
 
-def test_the_end_says_what_was_measured_and_where_the_pictures_are(finished, command, tiny):
+def test_training_ends_with_a_table_and_the_names_of_the_pictures(finished, command, tiny):
     ended = command("--workdir", finished, *tiny)
     table, _, place = ended.out.rstrip().rpartition("\n\n")
     assert ended.code == 0
@@ -101,7 +101,7 @@ def test_the_end_says_what_was_measured_and_where_the_pictures_are(finished, com
 
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
-def test_the_step_is_compiled_once_whatever_lies_between_its_calls(parallel, command, tiny, tmp_path, caplog):
+def test_the_step_is_compiled_once(parallel, command, tiny, tmp_path, caplog):
     arguments = ["--workdir", tmp_path / "run", *tiny, "--train.steps", "40", "--train.parallel", parallel]
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         assert command(*arguments).code == 0
@@ -131,7 +131,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("flag", "value", "shown"), CHANGES)
-def test_what_changes_the_result_is_refused_with_the_difference(flag, value, shown, whole, command, tiny, contents):
+def test_a_changed_configuration_is_refused_with_the_difference(flag, value, shown, whole, command, tiny, contents):
     before = contents(whole)
     ended = command("--workdir", whole, *tiny, flag, value)
     assert ended.code == 2
@@ -140,7 +140,7 @@ def test_what_changes_the_result_is_refused_with_the_difference(flag, value, sho
     assert contents(whole) == before
 
 
-def test_what_does_not_change_the_result_may_differ_and_is_saved(finished, whole, command, tiny, tmp_path, monkeypatch):
+def test_neutral_fields_may_differ_and_are_saved(finished, whole, command, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ended = command("--workdir", finished, *tiny, "--train.keep-checkpoints", "5", "--data.dir", "here")
     assert ended.code == 0, ended.err
@@ -151,12 +151,12 @@ def test_what_does_not_change_the_result_may_differ_and_is_saved(finished, whole
 
 
 @pytest.mark.slow
-def test_a_longer_run_goes_on_to_what_it_would_have_been(finished, command, tiny, tmp_path, state_hash):
+def test_an_extended_run_ends_as_a_long_run(finished, command, tiny, tmp_path, state_hash):
     longer = [*tiny, "--train.steps", "80"]
     before = json.loads((finished / "results.json").read_text())
     ended = command("--workdir", finished, *longer)
     assert ended.code == 0, ended.err
-    assert f"going on from step {STEPS} of 80" in ended.out
+    assert f"resuming from step {STEPS} of 80" in ended.out
     assert json.loads((finished / "config.json").read_text())["config"]["train"]["steps"] == 80
     assert command("--workdir", tmp_path / "other", *longer).code == 0
     for name in ("metrics.jsonl", "config.json"):
@@ -166,26 +166,24 @@ def test_a_longer_run_goes_on_to_what_it_would_have_been(finished, command, tiny
     assert state_hash(finished) == state_hash(tmp_path / "other")
 
 
-def test_more_steps_are_refused_where_the_first_would_have_been_others():
+def test_more_steps_are_refused_if_the_first_steps_would_differ():
     def saved(**changes):
-        return train.config_lib.to_dict(with_steps(changes.pop("steps", 60), **changes))
+        return to_dict(with_steps(changes.pop("steps", 60), **changes))
 
     def with_steps(steps, schedule="constant", beta=1.0):
-        config = vae.Config(beta=beta, optimizer=dataclasses.replace(vae.Config().optimizer, schedule=schedule))
-        return dataclasses.replace(
-            config, train=dataclasses.replace(config.train, steps=steps, checkpoint_every=10, steps_per_call=8)
-        )
+        train = {"steps": steps, "checkpoint_every": 10, "steps_per_call": 8}
+        return updated(vae.CONFIG, {"beta": beta, "optimizer": {"schedule": schedule}, "train": train})
 
-    assert train.goes_on_longer(with_steps(80), saved())
-    assert not train.goes_on_longer(with_steps(60), saved())
-    assert not train.goes_on_longer(with_steps(40), saved())
-    assert not train.goes_on_longer(with_steps(80, schedule="cosine"), saved(schedule="cosine"))
-    assert not train.goes_on_longer(with_steps(80, beta=2.0), saved())
+    assert resume.is_extension(with_steps(80), saved())
+    assert not resume.is_extension(with_steps(60), saved())
+    assert not resume.is_extension(with_steps(40), saved())
+    assert not resume.is_extension(with_steps(80, schedule="cosine"), saved(schedule="cosine"))
+    assert not resume.is_extension(with_steps(80, beta=2.0), saved())
     # In calls of 5 steps, not of 10; and a validation at step 65 that the longer run would not make.
-    assert not train.goes_on_longer(with_steps(80), saved(steps=65))
-    assert not train.goes_on_longer(with_steps(85), saved())
-    assert not train.goes_on_longer(with_steps(80), {**saved(), "train": {"steps": "60"}})
-    assert not train.goes_on_longer(with_steps(80), {**saved(), "train": None})
+    assert not resume.is_extension(with_steps(80), saved(steps=65))
+    assert not resume.is_extension(with_steps(85), saved())
+    assert not resume.is_extension(with_steps(80), {**saved(), "train": {"steps": "60"}})
+    assert not resume.is_extension(with_steps(80), {**saved(), "train": None})
 
 
 def test_other_data_of_the_same_name_are_refused(finished, command, tiny):
@@ -195,45 +193,45 @@ def test_other_data_of_the_same_name_are_refused(finished, command, tiny):
     for arguments in (["evaluate"], [*tiny]):
         ended = command(*arguments, "--workdir", finished)
         assert ended.code == 2
-        assert "other data: digits is not what it was" in ended.err
+        assert "other data of the name digits" in ended.err
 
 
-def test_a_configuration_that_does_not_say_what_the_data_are_is_damaged(finished, command, tiny):
+def test_a_configuration_without_a_spec_of_the_data_is_damaged(finished, command, tiny):
     saved = json.loads((finished / "config.json").read_text())
     for data in ({}, {**saved["data"], "shape": 8}, {**saved["data"], "more": 1}):
         (finished / "config.json").write_text(json.dumps({**saved, "data": data}))
         for arguments in (["evaluate"], ["sample"], [*tiny]):
             ended = command(*arguments, "--workdir", finished)
-            assert (ended.code, "does not say what the run's data are" in ended.err) == (2, True)
+            assert (ended.code, "does not describe the run's data" in ended.err) == (2, True)
 
 
-def test_where_the_data_lie_is_kept_with_the_run(command, tiny, tmp_path, monkeypatch):
+def test_the_folder_of_the_data_is_saved_with_the_run(command, tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     assert command("--workdir", tmp_path / "run", *tiny, "--train.steps", "2").code == 0
     saved = json.loads((tmp_path / "run" / "config.json").read_text())
     assert saved["config"]["data"]["dir"] == str(tmp_path / "tfds")
 
 
-def test_steps_a_call_that_do_not_divide_are_lowered_and_that_is_said(command, tiny, tmp_path):
+def test_steps_per_call_that_do_not_divide_are_lowered_and_reported(command, tiny, tmp_path):
     ended = command("--workdir", tmp_path / "run", *tiny, "--train.steps", "6", "--train.steps-per-call", "4")
     assert ended.code == 0
     assert "--train.steps-per-call is lowered from 4 to 2" in ended.out
 
 
 def stop_at(step: int, monkeypatch) -> None:
-    tick = train._Recorder.tick
+    tick = recorder.RunRecorder.tick
 
     def tick_and_stop(self, at):
         tick(self, at)
         if at == step:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(train._Recorder, "tick", tick_and_stop)
+    monkeypatch.setattr(recorder.RunRecorder, "tick", tick_and_stop)
 
 
 @pytest.mark.slow
-def test_a_run_without_patience_left_stops_and_keeps_its_best(command, tiny, tmp_path, monkeypatch, state_hash):
-    # So fast that it soon gets worse.
+def test_a_run_that_stops_early_keeps_its_best_checkpoint(command, tiny, tmp_path, monkeypatch, state_hash):
+    # The learning rate is so high that validation soon gets worse.
     impatient = [*tiny, "--train.patience", "2", "--train.steps", "400", "--optimizer.learning-rate", "0.1"]
     folders = [tmp_path / "whole", tmp_path / "stopped"]
     with monkeypatch.context() as patch:
@@ -259,7 +257,7 @@ def test_a_run_without_patience_left_stops_and_keeps_its_best(command, tiny, tmp
     assert state_hash(folders[0]) == before
 
 
-def test_without_an_average_the_parameters_themselves_are_evaluated(command, tiny, tmp_path):
+def test_without_an_average_the_parameters_are_evaluated(command, tiny, tmp_path):
     ended = command("--workdir", tmp_path / "run", *tiny, "--train.ema-decay", "0", "--train.steps", "20")
     assert ended.code == 0, ended.err
     manifest = (tmp_path / "run" / "checkpoints" / "20" / "manifest" / "metadata").read_text()
@@ -279,7 +277,7 @@ def test_points_are_trained_on_and_drawn_as_a_scatter(command, tiny, tmp_path):
     assert {(record["unit"], record["measure"]) for record in records} == {("nats", "continuous")}
 
 
-def test_a_run_killed_before_its_first_file_was_whole_begins_anew(command, tiny, tmp_path):
+def test_a_run_killed_while_writing_its_first_file_starts_again(command, tiny, tmp_path):
     (tmp_path / "config.json.tmp").write_text("{")
     ended = command("--workdir", tmp_path, *tiny, "--train.steps", "2")
     assert ended.code == 0, ended.err
@@ -287,15 +285,15 @@ def test_a_run_killed_before_its_first_file_was_whole_begins_anew(command, tiny,
 
 
 @pytest.mark.slow
-def test_a_model_of_which_a_part_is_yet_to_train_is_never_the_best(command, tmp_path):
-    # The second stage learns so fast that it soon is worse than what it began with.
+def test_a_model_with_an_untrained_part_is_never_the_best(command, tmp_path):
+    # The second stage has such a high learning rate that it soon is worse than at its start.
     folder = tmp_path / "run"
     arguments = (
         *("--train.steps", "60", "--train.checkpoint-every", "10", "--train.batch-size", "32"),
         *("--autoencoder.steps", "30", "--autoencoder.hidden", "8", "--autoencoder.latent-dim", "2"),
         *("--optimizer.warmup-steps", "1", "--autoencoder.optimizer.warmup-steps", "1", "--optimizer.clip-norm", "1"),
-        *("--train.patience", "2", "--train.ema-decay", "0", "--optimizer.learning-rate", "3", "--hidden", "8"),
-        *("--diffusion-steps", "50", "--sampling-steps", "3", "--validation-terms", "5", "--features", "8", "8"),
+        *("--train.patience", "2", "--train.ema-decay", "0", "--optimizer.learning-rate", "3", "--network.hidden", "8"),
+        *("--diffusion-steps", "50", "--sampler.steps", "3", "--validation-terms", "5"),
     )
     ended = command("--workdir", folder, *arguments, experiment=latent_diffusion)
     assert ended.code == 0, ended.err

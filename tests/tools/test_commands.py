@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from gm_jax import runner
+from gm_jax import recipes, runner
 from gm_jax.comparison import families, measure
 from gm_jax.data import sources
 from gm_jax.evaluation import features, results, sample_metrics
@@ -83,8 +83,8 @@ def test_the_settings_of_every_row_exist_in_its_experiment():
     specs = {kind: sources.load(name).spec for kind, name in names.items()}
     for row in rows:
         for kind in row.settings:
-            config, build = measure.configured(row, names[kind], seed=0)
-            assert build(config, specs[kind]).model.objectives
+            config = measure.configured(row, names[kind], seed=0)
+            assert recipes.build(config, specs[kind]).model.objectives
 
 
 def test_a_classifier_of_other_data_needs_an_output_file(capsys):

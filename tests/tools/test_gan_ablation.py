@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from experiments import improved_gan
-from gm_jax import runner
+from gm_jax.config import DataConfig
 from tools import gan_ablation
 
 
@@ -17,7 +17,11 @@ def chosen(row):
 
 def techniques(row):
     """Returns which techniques the flags of a row switch on."""
-    config = tyro.cli(improved_gan.Config, args=[flag for flag in chosen(row) if not flag.startswith("--workdir")])
+    config = tyro.cli(
+        type(improved_gan.CONFIG),
+        default=improved_gan.CONFIG,
+        args=[flag for flag in chosen(row) if not flag.startswith("--workdir")],
+    )
     assert (config.train.steps, config.train.seed, config.data.name) == (6_000, 1, "toy:eight_gaussians")
     fields = ("feature_matching", "minibatch_discrimination", "historical_averaging", "label_smoothing")
     return tuple(bool(getattr(config, field)) for field in (*fields, "virtual_batch_norm"))
@@ -32,7 +36,7 @@ def test_a_row_switches_on_only_the_techniques_that_it_names():
 
 
 def test_other_data_and_networks_have_their_own_folders():
-    config = gan_ablation.Config(data=runner.DataConfig("digits", "there"), network="mlp", workdir=Path("here"))
+    config = gan_ablation.Config(data=DataConfig("digits", "there"), network="mlp", workdir=Path("here"))
     chosen = gan_ablation.flags(config, "none", 0)
     assert chosen[0] == "--workdir=here/digits-mlp/none/0"
     assert {"--data.name=digits", "--data.dir=there", "--network=mlp"} < set(chosen)

@@ -1,19 +1,19 @@
-"""What each flag of an adversarial experiment asks for reaches the game, the networks or the loss, and nothing else."""
-
-import dataclasses
-import importlib
+"""Every field of a GAN's configuration reaches the game, the networks or the loss, and nothing else."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import gan, players
+from experiments import gan, improved_gan, wgan_gp
+from gm_jax import recipes
+from gm_jax.config.saved import updated
 from gm_jax.data.sources import Spec
 from gm_jax.models import adversarial_objectives
 from gm_jax.networks.minibatch_discrimination import MinibatchDiscrimination
 from gm_jax.networks.normalization import WithReferenceBatch
-from gm_jax.runner import evaluate
+from gm_jax.recipes import gan as recipes_gan
+from gm_jax.runner import measure
 from gm_jax.runner.run import Run
 from gm_jax.training import parallel, state
 
@@ -38,12 +38,9 @@ def asked(monkeypatch):
         def experiment(config, spec, generator, discriminator, game, **settings):
             handed.update(settings, generator=generator, discriminator=discriminator, game=game)
 
-        monkeypatch.setattr(players, "experiment", experiment)
-        module = importlib.import_module(f"experiments.{name}")
-        config = module.Config()
-        strategy = flags.pop("parallel", "jit")
-        config = dataclasses.replace(config, train=dataclasses.replace(config.train, parallel=strategy), **flags)
-        module.build(config, spec)
+        monkeypatch.setattr(recipes_gan, "adversarial_experiment", experiment)
+        config = {"gan": gan, "improved_gan": improved_gan, "wgan_gp": wgan_gp}[name].CONFIG
+        recipes.build(updated(config, {"train": {"parallel": flags.pop("parallel", "jit")}, **flags}), spec)
         return handed
 
     return build
@@ -78,19 +75,19 @@ def test_each_of_the_five_techniques_is_a_switch_of_its_own(asked):
         assert switched_on(asked("improved_gan", **only)) == only, name
 
 
-def test_techniques_that_compare_a_batch_reach_over_all_devices_under_pmap(asked):
+def test_techniques_that_compare_a_batch_use_all_devices_under_pmap(asked):
     for strategy, axis in (("jit", None), ("pmap", "batch")):
         handed = asked("improved_gan", parallel=strategy)
         assert handed["axis_name"] == axis
         assert handed["discriminator"].minibatch_discrimination.axis_name == axis
 
 
-def test_minibatch_discrimination_has_the_sizes_that_are_asked_for(asked):
+def test_minibatch_discrimination_has_the_configured_sizes(asked):
     module = asked("improved_gan", kernels=5, kernel_dim=3)["discriminator"].minibatch_discrimination
     assert (module.num_kernels, module.kernel_dim) == (5, 3)
 
 
-def test_the_critic_moves_more_often_and_pays_the_penalty_of_its_data(asked):
+def test_the_critic_updates_more_often_and_has_the_penalty_of_its_data(asked):
     critic = asked("wgan_gp", critic_steps=3)
     assert critic["generator_every"] == 3
     assert (critic["discriminator"].norm, critic["discriminator"].output_bias) == (None, False)
@@ -103,7 +100,7 @@ def test_the_critic_moves_more_often_and_pays_the_penalty_of_its_data(asked):
 
 
 @pytest.mark.parametrize("game", ["saturating", "hinge", "least_squares"])
-def test_the_game_is_the_one_of_its_name(asked, game):
+def test_a_game_is_chosen_by_its_name(asked, game):
 
     handed = asked("gan", game=game)["game"]
     for ours, theirs in zip(handed[:2], getattr(adversarial_objectives, game)()[:2], strict=True):
@@ -111,7 +108,7 @@ def test_the_game_is_the_one_of_its_name(asked, game):
         np.testing.assert_array_equal(ours(*arguments), theirs(*arguments))
 
 
-def test_a_penalty_on_single_scores_and_spectral_norm_take_the_place_of_batch_norm(asked):
+def test_r1_and_spectral_norm_replace_batch_norm(asked):
     plain, spectral, penalised = asked("gan"), asked("gan", spectral_norm=True), asked("gan", r1=2.0)
     assert plain["discriminator"].norm is not None
     assert not plain["discriminator"].spectral_norm
@@ -122,16 +119,16 @@ def test_a_penalty_on_single_scores_and_spectral_norm_take_the_place_of_batch_no
     np.testing.assert_allclose(paid, np.full(3, 2.0 * 9.0 / 2), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("scale", "told"), [(1.0, {}), (1e4, {"bandwidth_at_edge_of_grid": True})])
-def test_a_result_whose_bandwidth_is_the_last_of_the_grid_says_so(scale, told):
-    config = gan.Config(hidden=(4,), centres=10)
-    experiment, x = gan.build(config, POINTS), np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+@pytest.mark.parametrize(("scale", "expected"), [(1.0, {}), (1e4, {"bandwidth_at_edge_of_grid": True})])
+def test_a_result_reports_a_bandwidth_at_the_edge_of_its_grid(scale, expected):
+    config = updated(gan.CONFIG, {"hidden": (4,), "centres": 10})
+    experiment, x = recipes.build(config, POINTS), np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
     now = state.create(experiment.model, experiment.optimizers, jax.random.key(0), {"x": x})
     run = Run(config, POINTS, {"validation": {"x": scale * x}}, experiment, parallel.jit(), None)
-    _, found = evaluate.calibrated(run, now)
+    _, found = measure.prepared(run, now)
     bandwidth = found.pop("bandwidth")
-    assert found == told
-    if told:
+    assert found == expected
+    if expected:
         np.testing.assert_allclose(bandwidth, 10.0, rtol=1e-5)
     else:
         assert 0.1 < bandwidth < 5.0

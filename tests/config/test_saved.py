@@ -1,19 +1,18 @@
-"""Configurations: held to their ranges, saved and read back as they were, compared where it matters."""
+"""Configurations: checked against their ranges, saved and read back unchanged, compared in what matters."""
 
 import dataclasses
 import json
 from types import SimpleNamespace
 from typing import Annotated, Literal
 
-import jax.numpy as jnp
-import numpy as np
 import pytest
 import tyro
 
-from experiments import beta_vae, iwae, vae
+from experiments import beta_vae, ddpm, vae
+from gm_jax.config import Count, DataConfig, Measuring, Neutral, OptimizerConfig, Rate, Sampling, TrainConfig, Widths
+from gm_jax.config import saved as config_lib
 from gm_jax.errors import UserError
-from gm_jax.runner import config as config_lib
-from gm_jax.runner.config import Count, DataConfig, Neutral, OptimizerConfig, Rate, TrainConfig, Widths
+from gm_jax.recipes import configs
 
 DATA, TRAIN, CONSTANT, COSINE = DataConfig(), TrainConfig(), OptimizerConfig(), OptimizerConfig(schedule="cosine")
 
@@ -31,6 +30,10 @@ class Config:
     where: Annotated[str | None, Neutral] = None
 
 
+UNET = dataclasses.replace(ddpm.CONFIG, network=configs.UNetConfig(features=(8,)))
+MLP = dataclasses.replace(ddpm.CONFIG, network=configs.MLPConfig(hidden=3))
+
+
 def with_train(config, **changes):
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
 
@@ -39,15 +42,14 @@ def with_optimizer(config, **changes):
     return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, **changes))
 
 
-@pytest.mark.parametrize("config_type", [vae.Config, beta_vae.Config, iwae.Config, Config])
-def test_the_defaults_are_within_their_ranges_and_survive_the_file(config_type, tmp_path):
-    config = config_type()
+@pytest.mark.parametrize("config", [vae.CONFIG, beta_vae.CONFIG, ddpm.CONFIG, UNET, MLP, Config()])
+def test_a_configuration_is_within_its_ranges_and_survives_the_file(config, tmp_path):
     config_lib.check(config)
     path = tmp_path / "config.json"
-    config_lib.save(path, "experiments.some", config, data={"name": "digits"})
+    config_lib.save(path, "some.recipe:build", config, data={"name": "digits"})
     saved = config_lib.load(path)
-    assert (saved.experiment, saved.data) == ("experiments.some", {"name": "digits"})
-    assert config_lib.from_dict(config_type, saved.config) == config
+    assert (saved.recipe, saved.data) == ("some.recipe:build", {"name": "digits"})
+    assert config_lib.from_dict(type(config), saved.config) == config
     assert config_lib.differences(config, saved.config) == []
     assert [child.name for child in tmp_path.iterdir()] == ["config.json"]
 
@@ -99,25 +101,25 @@ def test_a_number_out_of_range_is_named_with_its_range(config, message):
 )
 def test_a_saved_configuration_of_another_version_is_refused_by_field(change, odd):
     values = config_lib.to_dict(Config()) | change
-    with pytest.raises(UserError, match=f"another version of this experiment: {odd}$"):
+    with pytest.raises(UserError, match=f"another version of gm_jax: {odd}\n"):
         config_lib.from_dict(Config, values)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "{", "[]", "5", '"text"', "\xff", '{"experiment": "e"}'),
+        *("", "{", "[]", "5", '"text"', "\xff", '{"recipe": "e"}', '{"experiment": "e"}'),
         '{"experiment": 1, "config": {}, "data": {}}',
         '{"experiment": "e", "config": {}, "data": ""}',
     ],
 )
 def test_a_damaged_file_is_an_error_that_names_it(text, tmp_path):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match=r"config\.json is not a run's configuration, or is damaged"):
+    with pytest.raises(UserError, match=r"config\.json is damaged or is not a run's configuration"):
         config_lib.load(tmp_path / "config.json")
 
 
-def test_a_difference_is_shown_with_both_values_and_neutral_fields_do_not_matter():
+def test_a_difference_shows_both_values_and_skips_neutral_fields():
     saved = config_lib.to_dict(Config())
     neutral = with_train(Config(where="/there", data=DataConfig(dir="/elsewhere")), keep_checkpoints=9)
     assert config_lib.differences(neutral, saved) == []
@@ -129,29 +131,29 @@ def test_a_difference_is_shown_with_both_values_and_neutral_fields_do_not_matter
     ]
 
 
-def test_fields_that_are_gone_or_new_are_differences():
+def test_removed_and_new_fields_are_differences():
     saved = config_lib.to_dict(Config())
     saved["old"] = 1
     del saved["train"]["seed"]
     assert config_lib.differences(Config(), saved) == [
         "train.seed: None (saved) != 0",
-        "old: 1 (saved) is no field of this version",
+        "old: 1 (saved) does not exist in this version",
     ]
     assert config_lib.differences(Config(), {**config_lib.to_dict(Config()), "optimizer": 3})
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured(Config):
-    samples: Annotated[Count, config_lib.Measuring] = 5
-    sampler: Annotated[str, config_lib.Sampling] = "ancestral"
+    samples: Annotated[Count, Measuring] = 5
+    sampler: Annotated[str, Sampling] = "ancestral"
 
 
-def test_a_field_that_measures_is_known_with_its_range_and_is_part_of_the_run():
+def test_a_measuring_field_has_its_range_and_is_part_of_the_run():
     assert config_lib.measuring_fields(Config) == {}
     fields = config_lib.measuring_fields(Measured)
     assert fields == {
-        "samples": Annotated[Count, config_lib.Measuring],
-        "sampler": Annotated[str, config_lib.Sampling],
+        "samples": Annotated[Count, Measuring],
+        "sampler": Annotated[str, Sampling],
     }
     assert list(config_lib.sampling_fields(Measured)) == ["sampler"]
     assert config_lib.given(SimpleNamespace(samples=None, sampler="ddim", seed=3), fields) == {"sampler": "ddim"}
@@ -160,39 +162,42 @@ def test_a_field_that_measures_is_known_with_its_range_and_is_part_of_the_run():
     assert config_lib.differences(Measured(samples=6), config_lib.to_dict(Measured())) == ["samples: 5 (saved) != 6"]
 
 
+def test_a_section_is_read_back_as_the_kind_that_was_saved():
+    for config in (UNET, MLP):
+        read = config_lib.from_dict(type(config), config_lib.to_dict(config))
+        assert type(read.network) is type(config.network)
+    assert config_lib.differences(MLP, config_lib.to_dict(ddpm.CONFIG)) == [
+        "network.hidden: None (saved) != 3",
+        "network.blocks: None (saved) != 1",
+        "network.dropout: None (saved) != 0.0",
+        "network.dtype: None (saved) != 'float32'",
+    ]
+
+
+def test_fields_of_a_section_are_marked_given_and_updated_within_it():
+    fields = config_lib.sampling_fields(type(ddpm.CONFIG))
+    assert list(fields) == ["sampler"]
+    assert list(fields["sampler"]) == ["method", "steps", "variance", "eta"]
+    args = SimpleNamespace(sampler=SimpleNamespace(method=None, steps=5, variance=None, eta=None))
+    changes = config_lib.given(args, fields)
+    assert changes == {"sampler": {"steps": 5}}
+    updated = config_lib.updated(ddpm.CONFIG, changes)
+    assert updated == dataclasses.replace(ddpm.CONFIG, sampler=configs.SamplerConfig(steps=5))
+    with pytest.raises(UserError, match="SamplerConfig has no field 'step': use one of method, steps"):
+        config_lib.updated(ddpm.CONFIG, {"sampler": {"step": 5}})
+
+
 @dataclasses.dataclass(frozen=True)
 class TwoPlayers:
     generator: OptimizerConfig = CONSTANT
     discriminator: OptimizerConfig = CONSTANT
 
 
-def test_steps_depend_on_their_number_where_any_schedule_does():
-    assert config_lib.steps_are_independent_of_their_number(Config())
-    assert not config_lib.steps_are_independent_of_their_number(Config(optimizer=COSINE))
-    assert config_lib.steps_are_independent_of_their_number(TwoPlayers())
-    assert not config_lib.steps_are_independent_of_their_number(TwoPlayers(discriminator=COSINE))
-
-
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_the_optimizer_follows_its_configuration(schedule):
-    optimizer = config_lib.make_optimizer(
-        OptimizerConfig(learning_rate=0.1, schedule=schedule, accumulate_steps=2), TrainConfig(steps=8)
-    )
-    params, state, path = jnp.zeros(()), None, []
-    state = optimizer.init(params)
-    for _ in range(8):
-        update, state = optimizer.update(jnp.ones(()), state, params)
-        path.append(-float(update))
-    # Adam's update of a constant gradient is the learning rate itself; every other step waits.
-    rates = [0.1] * 4 if schedule == "constant" else [0.05 * (1 + np.cos(np.pi * step / 4)) for step in range(4)]
-    np.testing.assert_allclose(path, [rate for pair in zip([0.0] * 4, rates, strict=True) for rate in pair], rtol=1e-4)
-
-
-def test_a_warm_up_that_leaves_nothing_is_an_error():
-    with pytest.raises(UserError, match="warm-up takes 4 of 4 updates"):
-        config_lib.make_optimizer(
-            OptimizerConfig(schedule="cosine", warmup_steps=4, accumulate_steps=2), TrainConfig(steps=8)
-        )
+def test_the_first_steps_depend_on_their_number_if_any_schedule_does():
+    assert config_lib.first_steps_do_not_depend_on_their_number(Config())
+    assert not config_lib.first_steps_do_not_depend_on_their_number(Config(optimizer=COSINE))
+    assert config_lib.first_steps_do_not_depend_on_their_number(TwoPlayers())
+    assert not config_lib.first_steps_do_not_depend_on_their_number(TwoPlayers(discriminator=COSINE))
 
 
 def test_a_count_is_an_annotated_int_that_the_command_line_can_read():

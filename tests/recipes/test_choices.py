@@ -1,15 +1,17 @@
-"""Every experiment builds as its flags say, at no cost; choices that contradict each other are the user's mistake."""
+"""Every recipe builds what its configuration says, at no cost; contradictions are refused with what to do."""
 
-import dataclasses
 import importlib
 
 import jax
 import numpy as np
 import pytest
 
+from gm_jax import recipes
+from gm_jax.config import TrainConfig
+from gm_jax.config.saved import updated
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
-from gm_jax.runner.config import TrainConfig
+from gm_jax.recipes.configs import MLPConfig, UNetConfig
 from gm_jax.runner.run import abstract_batch
 
 DIGITS = Spec("digits", (8, 8, 1), 17, 10, "")
@@ -37,45 +39,62 @@ CHOICES = [
     ("improved_gan", {"features": 4}, DIGITS),
     ("improved_gan", {"network": "mlp", "virtual_batch_norm": False, "feature_matching": True}, DIGITS),
     ("wgan_gp", {"features": 4}, DIGITS),
-    ("ddpm", {"features": (8, 8), "head_dim": 4, "schedule": "cosine", "prediction": "velocity"}, DIGITS),
-    ("ddpm", {"sampler": "ddim", "eta": 0.5, "variance": "posterior", "beta_min": 0.3}, POINTS),
+    ("ddpm", {"network": UNetConfig(features=(8, 8), head_dim=4), "schedule": "cosine"}, DIGITS),
+    ("ddpm", {"sampler": {"method": "ddim", "eta": 0.5}, "variance": "posterior", "beta_min": 0.3}, POINTS),
+    ("ddpm", {"network": MLPConfig(hidden=8, blocks=2), "prediction": "velocity"}, POINTS),
     (
         "ddpm_conditional",
-        {"features": (8,), "attention": (), "guidance": 3.0, "sampling_variance": "transition"},
+        {
+            "network": UNetConfig(features=(8,), attention=()),
+            "guidance": 3.0,
+            "sampler": {"variance": "transition"},
+        },
         DIGITS,
     ),
     ("latent_diffusion", {}, BINARY),
-    ("latent_diffusion", {"diffusion_steps": 50, "sampling_steps": 10}, COLOURS),
+    ("latent_diffusion", {"diffusion_steps": 50, "sampler": {"steps": 10}}, COLOURS),
     ("latent_diffusion", {}, POINTS),
 ]
 
 MISTAKES = [
-    ("fvsbn", {"orderings": 2}, DIGITS, "--order random"),
+    ("fvsbn", {"orderings": 3}, DIGITS, "--orderings 3 has no effect with a fixed order: use --order random."),
     ("made", {}, POINTS, "not made of pixels"),
     ("made", {"conditional": True}, BINARY, "--no-conditional"),
-    ("nade", {"binarization": "static"}, DIGITS, "static binarisation is for binary data"),
+    (
+        "nade",
+        {"binarization": "static"},
+        DIGITS,
+        "only for them. Use --binarization dynamic",
+    ),
     ("pixelcnn", {"first_size": 4}, DIGITS, "--first-size 4"),
-    ("pixelcnn", {"binarization": "dynamic", "output": "categorical"}, DIGITS, "--binarization is for"),
+    (
+        "pixelcnn",
+        {"binarization": "dynamic", "output": "categorical"},
+        DIGITS,
+        "or use --output bernoulli",
+    ),
     ("pixelcnn", {"features": 2, "output": "categorical"}, COLOURS, "2 features cannot carry the 3 channels"),
     ("pixelcnn", {"features": 1, "gated": False}, DIGITS, "0 features cannot carry the 1 channels"),
     ("pixelcnn", {}, POINTS, "not made of pixels"),
     ("pixelrnn", {"hidden": 2, "output": "categorical"}, COLOURS, "cannot carry"),
     ("wavenet", {"kernel_size": 1}, DIGITS, "--kernel-size 2"),
     ("wavenet", {}, POINTS, "no levels"),
-    ("nice", {"alpha": 0.5}, DIGITS, "less than 0.5"),
+    ("nice", {"alpha": 0.5}, DIGITS, "use less than 0.5"),
     ("realnvp", {"network": "conv"}, POINTS, "images"),
     ("glow", {}, POINTS, "images"),
     ("gan", {"network": "conv"}, POINTS, "images"),
     ("improved_gan", {"label_smoothing": 1.0}, DIGITS, "less than 1"),
-    ("ddpm", {"attention": (2,)}, DIGITS, "--attention 2"),
-    ("ddpm", {"attention": (-1,)}, DIGITS, "numbered from 0"),
-    ("ddpm", {"eta": 0.5}, DIGITS, "--sampler ddim"),
-    ("ddpm", {"eta": 1.5, "sampler": "ddim"}, DIGITS, "from 0 to 1"),
-    ("ddpm", {"beta_min": 25.0}, DIGITS, "less than 20"),
+    ("ddpm", {"network": UNetConfig(attention=(2,))}, DIGITS, "--network.attention 2"),
+    ("ddpm", {"network": UNetConfig()}, POINTS, "use --network mlp"),
+    ("ddpm", {"network": MLPConfig()}, DIGITS, "use --network unet"),
+    ("ddpm", {"network": UNetConfig(attention=(-1,))}, DIGITS, "numbered from 0"),
+    ("ddpm", {"sampler": {"eta": 0.5}}, DIGITS, "use --sampler.method ddim"),
+    ("ddpm", {"sampler": {"eta": 1.5, "method": "ddim"}}, DIGITS, "from 0 to 1"),
+    ("ddpm", {"beta_min": 25.0}, DIGITS, "use less than 20"),
     ("ddpm", {"beta_min": 1.0, "schedule": "cosine"}, DIGITS, "--schedule linear"),
-    ("ddpm", {"diffusion_steps": 20, "sampling_steps": 20}, DIGITS, "more than 20 steps"),
-    ("ddpm", {"diffusion_steps": 1, "sampling_steps": 1, "schedule": "cosine"}, DIGITS, "at least 2"),
-    ("ddpm", {"sampling_steps": 2_000}, DIGITS, "--sampling-steps 2000"),
+    ("ddpm", {"diffusion_steps": 20, "sampler": {"steps": 20}}, DIGITS, "more than 20 steps"),
+    ("ddpm", {"diffusion_steps": 1, "sampler": {"steps": 1}, "schedule": "cosine"}, DIGITS, "at least 2"),
+    ("ddpm", {"sampler": {"steps": 2_000}}, DIGITS, "--sampler.steps 2000"),
     ("ddpm_conditional", {}, BINARY, "no labels"),
     ("ddpm_conditional", {"drop_label": 1.0}, DIGITS, "--drop-label 1"),
     ("latent_diffusion", {"train": TrainConfig(steps=4_000)}, DIGITS, "leave none"),
@@ -83,12 +102,12 @@ MISTAKES = [
 
 
 def built(name, choices, spec):
-    module = importlib.import_module(f"experiments.{name}")
-    return module.build(dataclasses.replace(module.Config(), **choices), spec)
+    config = importlib.import_module(f"experiments.{name}").CONFIG
+    return recipes.build(updated(config, choices), spec)
 
 
 @pytest.mark.parametrize(("name", "choices", "spec"), CHOICES)
-def test_what_the_flags_ask_for_is_built_and_takes_the_data(name, choices, spec):
+def test_the_model_of_every_choice_takes_the_data(name, choices, spec):
     model = built(name, choices, spec).model
     batch = abstract_batch(spec, 4)
     params, model_state = jax.eval_shape(model.init, jax.random.key(0), batch)
@@ -101,13 +120,13 @@ def test_what_the_flags_ask_for_is_built_and_takes_the_data(name, choices, spec)
 
 
 @pytest.mark.parametrize(("name", "choices", "spec", "message"), MISTAKES)
-def test_a_choice_that_cannot_be_is_said_in_a_line(name, choices, spec, message):
+def test_a_contradiction_is_refused_with_what_to_do(name, choices, spec, message):
     with pytest.raises(UserError, match=message):
         built(name, choices, spec)
 
 
-def test_the_bound_of_latent_diffusion_says_how_many_latents_and_terms_it_took():
-    experiment = built("latent_diffusion", {"diffusion_steps": 30, "sampling_steps": 5, "elbo_samples": 3}, DIGITS)
+def test_the_bound_of_latent_diffusion_reports_its_latents_and_terms():
+    experiment = built("latent_diffusion", {"diffusion_steps": 30, "sampler": {"steps": 5}, "elbo_samples": 3}, DIGITS)
     batch = abstract_batch(DIGITS, 4)
     state = jax.eval_shape(experiment.model.init, jax.random.key(0), batch)
     likelihood = jax.eval_shape(experiment.model.log_prob, *state, jax.random.key(0), batch["x"])

@@ -1,0 +1,45 @@
+"""What a configuration is made of: data only, no jax, so that `--help` answers at once.
+
+fields.py    types of fields with their ranges (Count, Rate, ...) and marks (Neutral, Measuring, Sampling)
+sections.py  the sections that experiments share: data, training, optimisers
+saved.py     checks, config.json, comparison with a saved configuration
+
+A configuration is a frozen dataclass of numbers, strings, tuples and other such dataclasses. The text under a field is
+its help on the command line.
+"""
+
+from gm_jax.config.fields import (
+    Binarization,
+    Count,
+    CountOrZero,
+    Decay,
+    Measuring,
+    Neutral,
+    Precision,
+    Rate,
+    RateOrZero,
+    Sampling,
+    Seed,
+    Widths,
+)
+from gm_jax.config.sections import AdamConfig, DataConfig, ExperimentConfig, OptimizerConfig, TrainConfig
+
+__all__ = [
+    "AdamConfig",
+    "Binarization",
+    "Count",
+    "CountOrZero",
+    "DataConfig",
+    "Decay",
+    "ExperimentConfig",
+    "Measuring",
+    "Neutral",
+    "OptimizerConfig",
+    "Precision",
+    "Rate",
+    "RateOrZero",
+    "Sampling",
+    "Seed",
+    "TrainConfig",
+    "Widths",
+]

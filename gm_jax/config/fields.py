@@ -1,0 +1,45 @@
+"""Types of configuration fields. Their ranges are checked before anything is loaded or written."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+
+class Neutral:
+    """Marks, in the `Annotated` type, a field that does not change what a run computes: it may differ on resuming."""
+
+
+class Measuring:
+    """Marks, in the `Annotated` type, a field that changes what an evaluation measures, but no parameter.
+
+    Such a field has its help text in `tyro.conf.arg(help=...)`: the verb `evaluate` has a flag for it too.
+    """
+
+
+class Sampling:
+    """Marks, as `Measuring` does, a field that changes how samples are drawn: the verb `sample` has its flag too."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """What the values of a field must satisfy; part of the field's `Annotated` type.
+
+    Attributes:
+        text: the end of the sentence "FIELD must be ...".
+        holds: whether a value satisfies it.
+    """
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+Count = Annotated[int, Bound("at least 1", lambda n: n >= 1)]
+CountOrZero = Annotated[int, Bound("at least 0", lambda n: n >= 0)]
+Seed = Annotated[int, Bound("at least 0 and less than 2**32", lambda n: 0 <= n < 2**32)]
+Rate = Annotated[float, Bound("more than 0", lambda x: 0.0 < x < math.inf)]
+RateOrZero = Annotated[float, Bound("at least 0", lambda x: 0.0 <= x < math.inf)]
+Decay = Annotated[float, Bound("at least 0 and less than 1", lambda x: 0.0 <= x < 1.0)]
+Widths = Annotated[tuple[Count, ...], Bound("at least one number", lambda widths: len(widths) > 0)]
+Precision = Literal["float32", "bfloat16"]
+Binarization = Literal["static", "dynamic", "threshold"]

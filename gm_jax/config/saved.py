@@ -1,0 +1,225 @@
+"""Checks of a configuration, config.json, and the comparison of a configuration with a saved one."""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from gm_jax.config.fields import Bound, Measuring, Neutral, Sampling
+from gm_jax.config.sections import AdamConfig, OptimizerConfig
+from gm_jax.errors import UserError
+from gm_jax.files import write_text
+
+ConfigT = TypeVar("ConfigT")
+
+
+def check(config: Any) -> None:
+    """Checks every field against its range.
+
+    Raises:
+        UserError: a field is out of its range; the message names the first such field.
+    """
+    line = next(_out_of_bounds(config), None)
+    if line is not None:
+        raise UserError(line)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Returns a configuration as nested dicts of JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(config_type: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """Returns the configuration of which `to_dict` made `values`.
+
+    Raises:
+        UserError: a field is missing, unknown or of another type, as in a run of another version.
+    """
+    hints = typing.get_type_hints(config_type)
+    known = {field.name for field in dataclasses.fields(typing.cast(Any, config_type))}
+    odd = set(values) ^ known or {name for name, value in values.items() if not _fits(hints[name], value)}
+    if odd:
+        raise UserError(
+            f"the saved configuration is of another version of gm_jax: {', '.join(sorted(odd))}\n"
+            "Use the version that versions.json in the run's folder names."
+        )
+    return config_type(**{name: _value(hints[name], value) for name, value in values.items()})
+
+
+class Saved(typing.NamedTuple):
+    """What config.json holds.
+
+    Attributes:
+        recipe: "module:function" that rebuilds the experiment; the experiment's module, in runs of the first format.
+        config: the configuration, as `to_dict` makes it.
+        data: the Spec of the data, as a dict.
+    """
+
+    recipe: str
+    config: dict[str, Any]
+    data: dict[str, Any]
+
+
+def save(path: Path, recipe: str, config: Any, *, data: Mapping[str, Any]) -> None:
+    """Writes config.json in one move."""
+    write_text(path, json.dumps(Saved(recipe, to_dict(config), dict(data))._asdict(), indent=1) + "\n")
+
+
+def load(path: Path) -> Saved:
+    """Reads config.json.
+
+    Raises:
+        UserError: the file is missing or is not what `save` writes.
+    """
+    try:
+        values = json.loads(path.read_text())
+        if "experiment" in values:  # the first format
+            values["recipe"] = values.pop("experiment")
+        saved = Saved(**values)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path.parent} holds no run: it has no {path.name}.\nTrain a run there first.") from None
+    except (ValueError, TypeError, AttributeError):
+        saved = None
+    if saved is None or tuple(map(type, saved)) != (str, dict, dict):
+        raise UserError(f"{path} is damaged or is not a run's configuration.\nChoose the folder of a run.")
+    return saved
+
+
+def marked_fields(config_type: type, *marks: type) -> dict[str, Any]:
+    """Returns the fields with one of `marks`: name -> type, or a dict of them for a section that has some."""
+    found = {}
+    for name, hint in typing.get_type_hints(config_type, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            section = marked_fields(typing.cast(type, hint), *marks)
+            found |= {name: section} if section else {}
+        elif any(mark in typing.get_args(hint) for mark in marks):
+            found[name] = hint
+    return found
+
+
+def measuring_fields(config_type: type) -> dict[str, Any]:
+    """Returns the fields that an evaluation may change, as `marked_fields` does."""
+    return marked_fields(config_type, Measuring, Sampling)
+
+
+def sampling_fields(config_type: type) -> dict[str, Any]:
+    """Returns the fields that decide how samples are drawn, as `marked_fields` does."""
+    return marked_fields(config_type, Sampling)
+
+
+def given(args: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of `fields` in `args` that are not None, nested as `fields` is."""
+    values = {}
+    for name, hint in fields.items():
+        value = getattr(args, name)
+        if isinstance(hint, Mapping):
+            section = given(value, hint)
+            values |= {name: section} if section else {}
+        elif value is not None:
+            values[name] = value
+    return values
+
+
+def updated(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
+    """Returns a configuration with some of its fields changed; a dict changes fields of a section.
+
+    Raises:
+        UserError: there is no such field.
+    """
+    for name, value in changes.items():
+        if not hasattr(config, name):
+            raise UserError(f"{type(config).__name__} has no field {name!r}: use one of {', '.join(vars(config))}.")
+        if isinstance(value, Mapping):
+            value = updated(getattr(config, name), value)
+        config = dataclasses.replace(typing.cast(Any, config), **{name: value})
+    return config
+
+
+def differences(config: Any, saved: Any) -> list[str]:
+    """Lists what differs from a saved configuration and changes the result.
+
+    Returns:
+        Lines such as "train.batch_size: 64 (saved) != 128".
+    """
+    found, hints = [], typing.get_type_hints(type(config), include_extras=True)
+    saved = dict(saved) if isinstance(saved, dict) else {}
+    for field in dataclasses.fields(config):
+        value, old = getattr(config, field.name), saved.pop(field.name, None)
+        if dataclasses.is_dataclass(value):
+            found += [f"{field.name}.{line}" for line in differences(value, old)]
+        elif Neutral not in typing.get_args(hints[field.name]) and json.loads(json.dumps(value)) != old:
+            found.append(f"{field.name}: {old!r} (saved) != {value!r}")
+    return found + [f"{name}: {old!r} (saved) does not exist in this version" for name, old in saved.items()]
+
+
+def facts(config: Any) -> dict[str, Any]:
+    """Returns every field that changes the result, under its full name: {"train.batch_size": 128, ...}."""
+    found, hints = {}, typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= {f"{field.name}.{name}": fact for name, fact in facts(value).items()}
+        elif Neutral not in typing.get_args(hints[field.name]):
+            found[field.name] = value
+    return found
+
+
+def first_steps_do_not_depend_on_their_number(config: Any) -> bool:
+    """Whether a longer run has the same first steps: whether every learning rate is constant."""
+    optimizers = [value for value in vars(config).values() if isinstance(value, (OptimizerConfig, AdamConfig))]
+    return bool(optimizers) and all(optimizer.schedule == "constant" for optimizer in optimizers)
+
+
+def _out_of_bounds(config: Any) -> Iterator[str]:
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from (f"{field.name}.{line}" for line in _out_of_bounds(value))
+        else:
+            for bound, part in _broken(hints[field.name], value):
+                yield f"{field.name} must be {bound.text}, got {part!r}."
+
+
+def _broken(hint: Any, value: Any) -> Iterator[tuple[Bound, Any]]:
+    """Yields the bounds in a type hint that a value breaks, each with the part of the value that breaks it."""
+    if value is None:
+        return
+    if typing.get_origin(hint) is Annotated:
+        hint, *metadata = typing.get_args(hint)
+        yield from ((bound, value) for bound in metadata if isinstance(bound, Bound) and not bound.holds(value))
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        for option in options:
+            yield from _broken(option, value)
+    elif typing.get_origin(hint) is tuple:
+        for part in value:
+            yield from _broken(options[0], part)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a JSON value can be one of this type."""
+    options = typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return isinstance(value, dict)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return any(_fits(option, value) for option in options)
+    if typing.get_origin(hint) is Literal:
+        return value in options
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_fits(options[0], part) for part in value)
+    return isinstance(value, (float, int) if hint is float else hint) and not (hint is int and isinstance(value, bool))
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    if not isinstance(value, dict):
+        return value
+    sections = [option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)]
+    # Of a union of sections, the saved fields tell which one it was.
+    alike = [one for one in sections if {field.name for field in dataclasses.fields(one)} == set(value)]
+    return from_dict(typing.cast(type, (alike or sections)[0]), value)

@@ -1,0 +1,103 @@
+"""The sections that every experiment's configuration shares: data, training, optimisers."""
+
+import dataclasses
+from typing import Annotated, ClassVar, Literal, Protocol
+
+from gm_jax.config.fields import Count, CountOrZero, Decay, Neutral, Rate, RateOrZero, Seed
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which data to train on."""
+
+    name: str = "digits"
+    """digits, binarized_digits, digits4x4, toy:two_moons, toy:eight_gaussians, toy:checkerboard, toy:pinwheel,
+    wave:tones, or the name of a TensorFlow Datasets set."""
+    dir: Annotated[str | None, Neutral] = None
+    """The folder of prepared TensorFlow Datasets; by default TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long to train, on which devices, and what to keep."""
+
+    steps: Count = 2_000
+    """Steps of the whole run. If the learning rate is constant, a finished run can be resumed with more steps."""
+    batch_size: Count = 128
+    """Examples per step, over all devices."""
+    seed: Seed = 0
+    """Seed of all randomness in training: parameters, order of the data, noise."""
+    parallel: Literal["jit", "pmap"] = "jit"
+    """jit: one program over all devices; the numbers do not depend on their count. pmap: each device draws its own
+    noise."""
+    steps_per_call: Count = 1
+    """Steps in one call of the compiled step; more save time if a step is short. It is lowered to a common divisor of
+    the other step counts."""
+    log_every: Count = 100
+    """Steps between two lines of metrics.jsonl."""
+    checkpoint_every: Count = 500
+    """Steps between two validations and checkpoints."""
+    keep_checkpoints: Annotated[Count, Neutral] = 2
+    """How many of the latest checkpoints to keep; the best on validation is kept too."""
+    patience: CountOrZero = 0
+    """Early stopping: stop after this many validations without improvement; 0 for never."""
+    ema_decay: Decay = 0.0
+    """Decay of the moving average of the parameters (EMA) that is evaluated and sampled from; 0 for none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam and its learning-rate schedule."""
+
+    learning_rate: Rate = 1e-3
+    """Peak learning rate."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """constant, or half a cosine that reaches 0 at the last step; both start after the warm-up."""
+    warmup_steps: CountOrZero = 0
+    """Updates over which the learning rate rises linearly from 0."""
+    eps: Rate = 1e-8
+    """Added to the root of Adam's second moment. If it is much larger than the gradients, Adam becomes SGD with
+    momentum."""
+    weight_decay: RateOrZero = 0.0
+    """Decoupled weight decay (AdamW)."""
+    clip_norm: Rate | None = None
+    """Gradient clipping: a larger global norm is scaled down to this."""
+    accumulate_steps: Count = 1
+    """Gradient accumulation: steps whose mean gradient makes one update."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamConfig:
+    """Adam of one of several players or stages."""
+
+    learning_rate: Rate = 1e-3
+    """Peak learning rate."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """constant, or half a cosine that reaches 0 at the last step; both start after the warm-up."""
+    warmup_steps: CountOrZero = 0
+    """Updates over which the learning rate rises linearly from 0."""
+    b1: Decay = 0.9
+    """Decay of the first moment."""
+    b2: Decay = 0.999
+    """Decay of the second moment."""
+
+
+class ExperimentConfig(Protocol):
+    """What the runner needs of an experiment's configuration, which is a frozen dataclass.
+
+    Attributes:
+        recipe: "module:function" of (config, data spec) -> `recipes.experiment.Experiment`. A string, so that the
+            configuration can be read without importing jax.
+    """
+
+    recipe: ClassVar[str]
+
+    @property
+    def data(self) -> DataConfig:
+        """Which data."""
+        ...
+
+    @property
+    def train(self) -> TrainConfig:
+        """How to train."""
+        ...

@@ -1,0 +1,35 @@
+"""Configuration to experiment: what a command line or a saved configuration describes, as a model that can be trained.
+
+configs/            the configurations, as data
+experiment.py       what a recipe returns
+vae.py  autoregressive.py  flow.py  gan.py  diffusion.py    the recipes: (configuration, data spec) -> Experiment
+likelihoods.py      what a pixel is to a model
+image_shapes.py     what networks for images ask of the data
+optimizers.py       optimiser configurations to optax transformations
+first_format.py     configurations of runs that older versions have saved
+
+This package and `configs` import no jax, so that `--help` answers at once.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from gm_jax.config import ExperimentConfig
+
+if TYPE_CHECKING:
+    from gm_jax.data.sources import Spec
+    from gm_jax.recipes.experiment import Experiment
+
+
+def build(config: ExperimentConfig, spec: "Spec") -> "Experiment":
+    """Builds the experiment that a configuration describes for some data: functions only, nothing is computed yet.
+
+    Args:
+        config: the configuration; its `recipe` names the function that builds.
+        spec: shape, levels and classes of the data.
+
+    Raises:
+        UserError: the configuration does not fit the data, or its fields contradict each other.
+    """
+    module, _, function = config.recipe.partition(":")
+    return getattr(importlib.import_module(module), function)(config, spec)

@@ -1,0 +1,69 @@
+"""The configurations of all recipes: data only, no jax, so that `--help` answers at once.
+
+vae.py             VAE and IWAE
+autoregressive.py  FVSBN, NADE and MADE; PixelCNN, PixelRNN and WaveNet
+flow.py            NICE, RealNVP, Glow and spline flows
+gan.py             GAN, improved GAN and WGAN-GP
+diffusion.py       DDPM, with and without labels, and latent diffusion
+
+Each names, as `recipe`, the function that builds its experiment.
+"""
+
+from gm_jax.config import ExperimentConfig
+from gm_jax.recipes.configs.autoregressive import (
+    FVSBNConfig,
+    MADEConfig,
+    NADEConfig,
+    PixelCNNConfig,
+    PixelRNNConfig,
+    WaveNetConfig,
+)
+from gm_jax.recipes.configs.diffusion import (
+    AutoencoderConfig,
+    ConditionalDDPMConfig,
+    DDPMConfig,
+    LatentDiffusionConfig,
+    MLPConfig,
+    SamplerConfig,
+    UNetConfig,
+)
+from gm_jax.recipes.configs.flow import GlowConfig, NICEConfig, RealNVPConfig, SplineFlowConfig
+from gm_jax.recipes.configs.gan import GANConfig, ImprovedGANConfig, WGANGPConfig
+from gm_jax.recipes.configs.vae import IWAEConfig, VAEConfig
+
+RECIPES: dict[str, type[ExperimentConfig]] = {
+    config.recipe: config
+    for config in (
+        *(VAEConfig, IWAEConfig),
+        *(FVSBNConfig, NADEConfig, MADEConfig, PixelCNNConfig, PixelRNNConfig, WaveNetConfig),
+        *(NICEConfig, RealNVPConfig, GlowConfig, SplineFlowConfig),
+        *(GANConfig, ImprovedGANConfig, WGANGPConfig),
+        *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig),
+    )
+}
+
+__all__ = [
+    "RECIPES",
+    "AutoencoderConfig",
+    "ConditionalDDPMConfig",
+    "DDPMConfig",
+    "FVSBNConfig",
+    "GANConfig",
+    "GlowConfig",
+    "IWAEConfig",
+    "ImprovedGANConfig",
+    "LatentDiffusionConfig",
+    "MADEConfig",
+    "MLPConfig",
+    "NADEConfig",
+    "NICEConfig",
+    "PixelCNNConfig",
+    "PixelRNNConfig",
+    "RealNVPConfig",
+    "SamplerConfig",
+    "SplineFlowConfig",
+    "UNetConfig",
+    "VAEConfig",
+    "WGANGPConfig",
+    "WaveNetConfig",
+]

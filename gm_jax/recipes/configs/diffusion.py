@@ -1,0 +1,180 @@
+"""Configurations of diffusion models, in data space and in a latent space."""
+
+import dataclasses
+from typing import Annotated, ClassVar, Literal
+
+from tyro.conf import arg
+
+from gm_jax.config import (
+    AdamConfig,
+    Count,
+    CountOrZero,
+    DataConfig,
+    Measuring,
+    OptimizerConfig,
+    Precision,
+    Rate,
+    RateOrZero,
+    Sampling,
+    TrainConfig,
+    Widths,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """A U-Net, for images."""
+
+    name: ClassVar[str] = "unet"
+    features: Widths = (32, 64)
+    """Channels of each level; each level except the last halves the sides."""
+    blocks: Count = 1
+    """Residual blocks of each level."""
+    attention: tuple[int, ...] = (1,)
+    """Levels with self-attention, counted from 0; the middle always has it."""
+    head_dim: Count | None = None
+    """Channels of each attention head; by default there is one head, as in the paper."""
+    dropout: RateOrZero = 0.0
+    """Dropout rate in training."""
+    dtype: Precision = "float32"
+    """Precision of the network's computation; parameters and losses stay float32."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MLPConfig:
+    """A perceptron with residual blocks, for points and other vectors."""
+
+    name: ClassVar[str] = "mlp"
+    hidden: Count = 128
+    """Width."""
+    blocks: Count = 1
+    """Residual blocks."""
+    dropout: RateOrZero = 0.0
+    """Dropout rate in training."""
+    dtype: Precision = "float32"
+    """Precision of the network's computation; parameters and losses stay float32."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """How samples are drawn."""
+
+    method: Annotated[
+        Literal["ancestral", "ddim"], Sampling, arg(help="DDPM's random steps (ancestral), or DDIM's steps.")
+    ] = "ancestral"
+    steps: Annotated[
+        Count, Sampling, arg(help="How many of the T diffusion steps the sampler visits; the paper visits all.")
+    ] = 100
+    variance: Annotated[
+        Literal["transition", "posterior"],
+        Sampling,
+        arg(
+            help="Variance of ancestral steps: of q(x_t | x_s) (transition) or of q(x_s | x_t, x_0) (posterior). The "
+            "posterior's is smaller, and better if there are fewer steps than T."
+        ),
+    ] = "posterior"
+    eta: Annotated[
+        RateOrZero, Sampling, arg(help="Noise of ddim's steps: from 0 (none) to 1 (as much as the posterior).")
+    ] = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnyDiffusionConfig:
+    """The fields that all diffusion models share."""
+
+    data: DataConfig = DataConfig()
+    train: TrainConfig
+    optimizer: OptimizerConfig
+    diffusion_steps: Count = 1_000
+    """T: steps from the data to noise."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """Noise schedule: linear, as in DDPM, or cosine (Nichol & Dhariwal 2021), which keeps more signal in the middle."""
+    beta_min: Rate | None = None
+    """T beta_1 of the linear schedule, less than 20. By default 0.1, as in the paper, or more for coarse levels: the
+    value at which the first noise is a quarter of a level wide, but at most 1."""
+    prediction: Literal["noise", "data", "velocity"] = "noise"
+    """What the network predicts: eps, x_0 or v."""
+    variance: Annotated[
+        Literal["transition", "posterior"],
+        Measuring,
+        arg(
+            help="Variance of the reverse process whose bound is measured: of q(x_t | x_s) (transition), best for data "
+            "that are spread out, or of q(x_s | x_t, x_0) (posterior), best for data at a single point."
+        ),
+    ] = "transition"
+    bound_terms: Annotated[
+        CountOrZero,
+        Measuring,
+        arg(help="Denoising terms of the bound that the evaluation draws for each example; 0 for all T - 1."),
+    ] = 0
+    validation_terms: Count = 20
+    """Denoising terms of the bound that are drawn at a validation in training."""
+    sampler: SamplerConfig = SamplerConfig()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DDPMConfig(AnyDiffusionConfig):
+    """Denoising diffusion in data space."""
+
+    recipe: ClassVar[str] = "gm_jax.recipes.diffusion:build_ddpm"
+    network: UNetConfig | MLPConfig | None = None
+    """By default a UNetConfig for images and an MLPConfig for other data."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConditionalDDPMConfig(AnyDiffusionConfig):
+    """Denoising diffusion with labels. Likelihoods, and samples without a label, are of the unconditional model."""
+
+    recipe: ClassVar[str] = "gm_jax.recipes.diffusion:build_conditional_ddpm"
+    network: UNetConfig | MLPConfig | None = None
+    """By default a UNetConfig for images and an MLPConfig for other data."""
+    guidance: Annotated[
+        float,
+        Sampling,
+        arg(
+            help="w of classifier-free guidance for samples with a label: 0 for the conditional model, -1 for the "
+            "unconditional one. Other libraries call 1 + w the guidance scale."
+        ),
+    ] = 1.0
+    drop_label: RateOrZero = 0.1
+    """Share of training examples whose label is hidden from the network."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """The first stage, a VAE."""
+
+    steps: Count = 4_000
+    """How many of --train.steps train the VAE; the others train the diffusion model."""
+    optimizer: AdamConfig = AdamConfig(warmup_steps=100)
+    network: Literal["mlp", "conv"] = "mlp"
+    """Fully connected, or convolutional (for images whose sides are multiples of 4)."""
+    hidden: Widths = (256, 256)
+    """Widths of the fully connected hidden layers, or channels of the convolutional stages."""
+    latent_dim: Count = 16
+    """Dimensions of z."""
+    decoder: Literal["bernoulli", "normal", "discretized_logistic"] | None = None
+    """p(x|z); by default bernoulli for binary data, and normal for other data."""
+    log_var: float = -4.0
+    """For normal: its log-variance, for pixels in [0, 1]; a learned one overfits small data sets."""
+    beta: RateOrZero = 0.3
+    """Weight of the KL term; less than 1 leaves more for the diffusion model to learn."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentDiffusionConfig(AnyDiffusionConfig):
+    """A VAE, then a diffusion model of its latents."""
+
+    recipe: ClassVar[str] = "gm_jax.recipes.diffusion:build_latent_diffusion"
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    network: MLPConfig = MLPConfig(hidden=256, blocks=3, dropout=0.1)
+    prediction: Literal["noise", "data", "velocity"] = "velocity"
+    """What the network predicts: eps, x_0 or v; velocity starts at the standard normal prior of the VAE."""
+    beta_min: Rate | None = 1.0
+    """T beta_1 of the linear schedule, less than 20; the paper has 0.1. Latents carry noise of their own and need no
+    finer steps."""
+    validation_terms: Count = 100
+    """Denoising terms of the bound that are drawn at a validation in training."""
+    elbo_samples: Annotated[
+        Count, Measuring, arg(help="Latents per example, for the reconstruction term of the bound.")
+    ] = 10

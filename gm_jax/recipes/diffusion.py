@@ -1,0 +1,233 @@
+"""Recipes of diffusion models, in data space and in a latent space."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+
+from gm_jax.data.sources import Spec
+from gm_jax.errors import UserError
+from gm_jax.models import diffusion, diffusion_space, latent_diffusion, vae
+from gm_jax.networks import diffusion_mlp, unet
+from gm_jax.ops import diffusion_process
+from gm_jax.plotting import diffusion as plotting
+from gm_jax.recipes import image_shapes, likelihoods
+from gm_jax.recipes.configs.diffusion import (
+    AnyDiffusionConfig,
+    AutoencoderConfig,
+    ConditionalDDPMConfig,
+    DDPMConfig,
+    LatentDiffusionConfig,
+    MLPConfig,
+    SamplerConfig,
+    UNetConfig,
+)
+from gm_jax.recipes.experiment import Experiment
+from gm_jax.recipes.optimizers import make_adam, make_optimizer
+from gm_jax.recipes.vae import encoder_and_decoder
+from gm_jax.samplers import diffusion as samplers
+
+_BETA_MAX = 20.0  # T beta_T of the linear schedule, as in the paper
+_VARIANCES = {
+    "transition": diffusion_process.transition_variance,
+    "posterior": diffusion_process.posterior_variance,
+}
+
+
+def build_ddpm(config: DDPMConfig, spec: Spec) -> Experiment:
+    """Builds a diffusion model without labels."""
+    return _data_space_experiment(config, config.network, spec, num_classes=None)
+
+
+def build_conditional_ddpm(config: ConditionalDDPMConfig, spec: Spec) -> Experiment:
+    """Builds a diffusion model with labels."""
+    if spec.num_classes is None:
+        raise UserError(f"{spec.name} has no labels to condition on: use python -m experiments.ddpm.")
+    if not 0.0 < config.drop_label < 1.0:
+        raise UserError(
+            f"--drop-label {config.drop_label} leaves one of the two models without examples: use a number between 0 "
+            "and 1."
+        )
+    settings = {"guidance": config.guidance, "drop_label": config.drop_label}
+    return _data_space_experiment(config, config.network, spec, num_classes=spec.num_classes, **settings)
+
+
+def build_latent_diffusion(config: LatentDiffusionConfig, spec: Spec) -> Experiment:
+    """Builds a VAE and a diffusion model of its latents, in two stages of one run."""
+    first = config.autoencoder
+    if first.steps >= config.train.steps:
+        raise UserError(
+            f"--autoencoder.steps {first.steps} leave none of --train.steps {config.train.steps} for the diffusion "
+            "model: use fewer."
+        )
+    autoencoder, facts = _autoencoder(first, spec, elbo_samples=config.elbo_samples)
+    # To the diffusion model a latent is a point.
+    latents = spec._replace(shape=(first.latent_dim,), levels=None)
+
+    prior = diffusion_model(config, config.network, latents)
+    family = latent_diffusion.LatentDiffusion(
+        autoencoder=autoencoder, prior=prior, levels=spec.levels, vae_steps=first.steps
+    )
+    validation = dataclasses.replace(family, prior=_with_bound_terms(prior, config.validation_terms))
+    return Experiment(
+        family.model,
+        optimizers={
+            "vae": make_adam(first.optimizer, num_updates=first.steps),
+            "diffusion": make_optimizer(config.optimizer, num_steps=config.train.steps - first.steps),
+        },
+        validation=validation.log_prob,
+        settings={"variance": config.variance, **facts},
+    )
+
+
+def diffusion_model(
+    config: AnyDiffusionConfig,
+    network: UNetConfig | MLPConfig | None,
+    spec: Spec,
+    *,
+    num_classes: int | None = None,
+    **settings: Any,
+) -> diffusion.Diffusion:
+    """Returns the diffusion model that a configuration describes.
+
+    Args:
+        config: the configuration.
+        network: the network's part of it; None for the usual one of such data.
+        spec: of the data.
+        num_classes: None for a model without labels.
+        **settings: settings of labels, for `models.diffusion.Diffusion`.
+
+    Raises:
+        UserError: the fields contradict each other or do not fit the data.
+    """
+    if config.sampler.steps > config.diffusion_steps:
+        raise UserError(
+            f"--sampler.steps {config.sampler.steps} is more than --diffusion-steps {config.diffusion_steps}: use at "
+            "most as many."
+        )
+    schedule = noise_schedule(config, spec.levels)
+    predictions = {
+        "noise": diffusion.noise_prediction,
+        "data": diffusion.data_prediction,
+        "velocity": diffusion.velocity_prediction,
+    }
+    return diffusion.Diffusion(
+        network=make_network(network, spec, num_classes),
+        space=diffusion_space.points() if spec.levels is None else diffusion_space.pixels(levels=spec.levels),
+        schedule=schedule,
+        shape=spec.shape,
+        parameterization=predictions[config.prediction](),
+        sampler=make_sampler(config.sampler, schedule),
+        variance_fn=_VARIANCES[config.variance],
+        num_bound_terms=config.bound_terms or None,
+        num_classes=num_classes,
+        **settings,
+    )
+
+
+def noise_schedule(config: AnyDiffusionConfig, levels: int | None) -> diffusion_process.Schedule:
+    """Returns the noise schedule that a configuration describes, for data of so many levels over [-1, 1].
+
+    Raises:
+        UserError: it has too few steps for its kind, or beta_min does not fit it.
+    """
+    if config.schedule == "cosine":
+        if config.beta_min is not None:
+            raise UserError(
+                f"--beta-min {config.beta_min} has no effect on the cosine schedule: leave it out, or use --schedule "
+                "linear."
+            )
+        if config.diffusion_steps < 2:
+            raise UserError(f"--diffusion-steps {config.diffusion_steps} is too few for any schedule: use at least 2.")
+        return diffusion_process.cosine_schedule(config.diffusion_steps)
+    if config.diffusion_steps <= _BETA_MAX:
+        raise UserError(
+            f"--diffusion-steps {config.diffusion_steps} is too few: the linear schedule needs more than "
+            f"{_BETA_MAX:g} steps.\nUse more, or --schedule cosine."
+        )
+    quarter = 0.0 if levels is None else 0.5 / (levels - 1)
+    beta_min = config.beta_min or min(max(0.1, config.diffusion_steps * quarter**2), 1.0)
+    if beta_min >= _BETA_MAX:
+        raise UserError(f"--beta-min {beta_min:g} is not below the schedule's end: use less than {_BETA_MAX:g}.")
+    return diffusion_process.linear_schedule(config.diffusion_steps, beta_min=beta_min, beta_max=_BETA_MAX)
+
+
+def make_sampler(config: SamplerConfig, schedule: diffusion_process.Schedule) -> samplers.Sampler:
+    """Returns the sampler that a configuration describes.
+
+    Raises:
+        UserError: eta is out of its range, or is given for a sampler that has none.
+    """
+    if config.method == "ancestral":
+        if config.eta:
+            raise UserError(f"--sampler.eta {config.eta} has no effect on ancestral steps: use --sampler.method ddim.")
+        return samplers.ancestral(schedule, config.steps, variance_fn=_VARIANCES[config.variance])
+    if config.eta > 1.0:
+        raise UserError(f"--sampler.eta {config.eta} is out of its range: use a number from 0 to 1.")
+    return samplers.ddim(schedule, config.steps, eta=config.eta)
+
+
+def make_network(network: UNetConfig | MLPConfig | None, spec: Spec, num_classes: int | None) -> nn.Module:
+    """Returns the network that a configuration describes; with labels it has one more class, "no label".
+
+    Raises:
+        UserError: the network does not fit the data, or attention is asked of a level that does not exist.
+    """
+    if network is None:
+        network = UNetConfig() if image_shapes.is_image(spec) else MLPConfig()
+    labels = None if num_classes is None else num_classes + 1
+    settings: dict[str, Any] = {"num_classes": labels, "dropout": network.dropout, "dtype": network.dtype}
+    if isinstance(network, MLPConfig):
+        if image_shapes.is_image(spec):
+            raise UserError(f"{spec.name} is made of images, which --network mlp cannot take: use --network unet.")
+        return diffusion_mlp.DiffusionMLP(network.hidden, network.blocks, **settings)
+    if not image_shapes.is_image(spec):
+        raise UserError(f"{spec.name} is not made of images, which --network unet needs: use --network mlp.")
+    if any(not 0 <= level < len(network.features) for level in network.attention):
+        raise UserError(
+            f"--network.attention {' '.join(map(str, network.attention))} names a level that does not exist: the "
+            f"{len(network.features)} levels of --network.features are numbered from 0."
+        )
+    return unet.UNet(network.features, network.blocks, network.attention, head_dim=network.head_dim, **settings)
+
+
+def _data_space_experiment(
+    config: AnyDiffusionConfig,
+    network: UNetConfig | MLPConfig | None,
+    spec: Spec,
+    *,
+    num_classes: int | None,
+    **settings: Any,
+) -> Experiment:
+    family = diffusion_model(config, network, spec, num_classes=num_classes, **settings)
+    return Experiment(
+        family.model,
+        optimizers={"diffusion": make_optimizer(config.optimizer, num_steps=config.train.steps)},
+        validation=_with_bound_terms(family, config.validation_terms).log_prob,
+        pictures=plotting.grids(family),
+        settings={"variance": config.variance},
+    )
+
+
+def _with_bound_terms(family: diffusion.Diffusion, num_terms: int) -> diffusion.Diffusion:
+    """Returns the family with another number of denoising terms in its bound; 0 for all."""
+    return dataclasses.replace(family, num_bound_terms=num_terms or None)
+
+
+def _autoencoder(config: AutoencoderConfig, spec: Spec, *, elbo_samples: int) -> tuple[vae.VAE, dict[str, Any]]:
+    """Returns the first stage, and the facts that its results must carry."""
+    decoder = config.decoder or ("bernoulli" if spec.levels == 2 else "normal")
+    log_var = config.log_var if decoder == "normal" else None
+    likelihood, facts = likelihoods.decoder_likelihood(spec, decoder=decoder, log_var=log_var)
+    encoder, decoder_network = encoder_and_decoder(
+        spec, likelihood.outputs_per_dim, network=config.network, hidden=config.hidden, latent_dim=config.latent_dim
+    )
+    family = vae.VAE(
+        encoder=encoder,
+        decoder=decoder_network,
+        likelihood=likelihood,
+        latent_dim=config.latent_dim,
+        objective=vae.elbo_objective(beta=config.beta),
+        num_elbo_samples=elbo_samples,
+    )
+    return family, facts

@@ -1,0 +1,75 @@
+"""What a recipe returns: functions only, no arrays, nothing computed yet."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+
+from gm_jax.types import Array, LogProbFn, Model, ModelState, Params
+
+GridFn = Callable[..., Array]  # (params, model_state, key, x) -> [rows, columns, ...] examples in data space
+PrepareFn = Callable[[Params, ModelState, Any], tuple[ModelState, Mapping[str, Array]]]
+
+
+class LogProbEvaluation(NamedTuple):
+    """A further log-probability to report.
+
+    Attributes:
+        name: of its records, e.g. "negative_elbo".
+        log_prob: (params, model_state, key, x) -> Likelihood.
+    """
+
+    name: str
+    log_prob: LogProbFn
+
+
+class SampleEvaluation(NamedTuple):
+    """Numbers that are counted on samples of the model, also while it trains.
+
+    Attributes:
+        units: name of each number -> its unit, e.g. {"modes_covered": "of 8"}.
+        measure: [N, ...] samples in data space, numpy -> the number of each name.
+        num_samples: N.
+    """
+
+    units: Mapping[str, str]
+    measure: Callable[[np.ndarray], Mapping[str, float]]
+    num_samples: int = 10_000
+
+
+class DensityPicture(NamedTuple):
+    """The learned density of points in the plane, drawn next to the data.
+
+    Attributes:
+        log_density: (params, model_state, x [N, 2]) -> [N] nats.
+        push: (params, model_state, z [N, 2]) -> [N, 2] from a latent plane to the plane of the data; None without one.
+    """
+
+    log_density: Callable[..., Array]
+    push: Callable[..., Array] | None = None
+
+
+class Experiment(NamedTuple):
+    """A model, how it is trained, and what is measured and drawn of it.
+
+    Attributes:
+        model: the family; its `log_prob` is the headline of every evaluation, as "nll".
+        optimizers: one per player.
+        validation: the log-probability that is watched in training and chooses the best checkpoint; None for the
+            model's own. Often a cheaper bound than the headline.
+        evaluations: what is reported in addition to "nll".
+        prepare_evaluation: (params, model_state, x) -> (model_state to evaluate with, facts for every result), from x
+            of the validation split; a fact that is False is left out. None if the trained state needs no preparation.
+        pictures: name -> what is drawn for the validation split's first examples. Samples are always drawn.
+        settings: further facts for every result, e.g. {"binarization": "static"}.
+    """
+
+    model: Model
+    optimizers: Mapping[str, optax.GradientTransformation]
+    validation: LogProbFn | None = None
+    evaluations: tuple[LogProbEvaluation | SampleEvaluation, ...] = ()
+    prepare_evaluation: PrepareFn | None = None
+    pictures: Mapping[str, GridFn | DensityPicture] = MappingProxyType({})
+    settings: Mapping[str, Any] = MappingProxyType({})

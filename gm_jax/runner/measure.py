@@ -1,0 +1,176 @@
+"""The numbers of a run: log-probabilities of a split, and what is counted on samples."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from gm_jax.data import pipeline
+from gm_jax.errors import UserError
+from gm_jax.evaluation import features, likelihood, results
+from gm_jax.recipes.experiment import LogProbEvaluation, SampleEvaluation
+from gm_jax.runner import sample_quality, samples
+from gm_jax.runner.run import EVAL_BATCH, Run
+from gm_jax.training import parallel
+from gm_jax.training.state import TrainState
+from gm_jax.training.step import make_eval_step
+from gm_jax.types import LogProbFn
+
+_PREPARATION = 1_000  # examples of the validation split, at most
+
+
+def evaluator(
+    run: Run,
+    log_prob: LogProbFn,
+    *,
+    seed: int,
+    batch_size: int = EVAL_BATCH,
+    before_batch: Callable[[], None] = lambda: None,
+) -> Callable[[TrainState, str], likelihood.LikelihoodSummary]:
+    """Returns (state, split) -> the summary of a log-probability; compiled once, for batches of one shape.
+
+    Args:
+        run: with data.
+        log_prob: what is summarised.
+        seed: of its noise.
+        batch_size: examples per batch.
+        before_batch: called before each batch.
+    """
+    batch_size = -(-batch_size // run.strategy.num_shards) * run.strategy.num_shards
+    compiled = run.strategy.compile_eval(make_eval_step(log_prob, seed=seed))
+
+    def batches(split: str) -> Iterator[tuple]:
+        for batch in pipeline.eval_batches(run.loaded[split], batch_size):
+            before_batch()
+            yield batch
+
+    def evaluate(state: TrainState, split: str) -> likelihood.LikelihoodSummary:
+        return likelihood.evaluate(
+            functools.partial(compiled, state.eval_params, state.model_state),
+            batches(split),
+        )
+
+    return evaluate
+
+
+def measure_run(
+    run: Run,
+    state: TrainState,
+    step: int,
+    *,
+    split: str,
+    seed: int,
+    batch_size: int = EVAL_BATCH,
+    before_batch: Callable[[str], None] = lambda name: None,
+) -> list[results.Record]:
+    """Returns the records of every evaluation of the experiment; "nll" is the model's own log-probability.
+
+    Args:
+        run: with data.
+        state: to evaluate.
+        step: of the state.
+        split: of the data.
+        seed: of the evaluation's noise.
+        batch_size: examples per batch.
+        before_batch: called before each batch with the name of what is measured.
+    """
+    state, facts = prepared(run, state)
+    model, spec = run.experiment.model, run.spec
+    own = [] if model.log_prob is None else [LogProbEvaluation("nll", model.log_prob)]
+    log_probs = [one for one in run.experiment.evaluations if isinstance(one, LogProbEvaluation)]
+    records = []
+    for name, log_prob in own + log_probs:
+        before = functools.partial(before_batch, name)
+        summary = evaluator(run, log_prob, seed=seed, batch_size=batch_size, before_batch=before)(state, split)
+        records += results.likelihood_records(
+            name,
+            summary,
+            data=spec.name,
+            split=split,
+            num_dims=int(np.prod(spec.shape)),
+            settings={**run.experiment.settings, **facts, "step": step, "seed": seed},
+        )
+    for evaluation in _of_samples(run):
+        before_batch("samples")
+        settings = {"step": step, "seed": seed}
+        where = (spec.name, spec.measure, "samples", evaluation.num_samples)
+        for name, value in _measured_samples(run, state, evaluation, seed=seed).items():
+            records.append(results.Record(name, value, evaluation.units[name], "estimate", *where, settings))
+    return records
+
+
+def prepared(run: Run, state: TrainState) -> tuple[TrainState, dict[str, float | bool]]:
+    """Returns the state to evaluate, fitted to the validation split if the experiment asks for it, and facts of it."""
+    if run.experiment.prepare_evaluation is None:
+        return state, {}
+    here, x = parallel.local(state), run.loaded["validation"]["x"][:_PREPARATION]
+    model_state, found = jax.jit(run.experiment.prepare_evaluation)(here.eval_params, here.model_state, x)
+    facts = {name: bool(v) if v.dtype == bool else float(v) for name, v in found.items()}
+    state = state._replace(model_state=run.strategy.place(model_state))
+    return state, {name: value for name, value in facts.items() if value is not False}
+
+
+def count_on_samples(run: Run, state: TrainState, *, seed: int) -> dict[str, float]:
+    """Returns the numbers that the experiment counts on samples of the state, by name."""
+    values: dict[str, float] = {}
+    for evaluation in _of_samples(run):
+        values |= _measured_samples(run, state, evaluation, seed=seed)
+    return values
+
+
+def sample_records(
+    run: Run,
+    state: TrainState,
+    *,
+    features_name: Literal["digits-cnn", "mnist-cnn", "inception"],
+    weights: Path | None,
+    num_generated: int | None,
+    real_split: str,
+    settings: Mapping[str, Any],
+) -> list[results.Record]:
+    """Returns distances and scores of samples, by the features of an extractor.
+
+    Args:
+        run: with data.
+        state: whose samples.
+        features_name: of the extractor.
+        weights: its file, if it is not in the package.
+        num_generated: how many samples; None for as many as the split has.
+        real_split: what they are compared with.
+        settings: what every result must carry; "seed" is the seed of the samples.
+
+    Raises:
+        UserError: the extractor's weights are missing, or the data do not fit it.
+    """
+    extractor = features.load(features_name, weights)
+    sampler = sample_quality.Sampler(run, state, seed=settings["seed"])
+    return sample_quality.measure(
+        run, extractor, sampler, num_generated=num_generated, real_split=real_split, settings=settings
+    )
+
+
+def write_results(run: Run, records: list[results.Record], pictures: list[Path]) -> None:
+    """Prints the table and the names of the pictures, and adds the records to results.json.
+
+    Raises:
+        UserError: the results.json in the folder is damaged.
+    """
+    print(results.table(records))
+    try:
+        earlier = results.read(run.folder.results)
+    except (ValueError, TypeError):
+        raise UserError(f"{run.folder.results} is damaged: move it away and repeat the command.") from None
+    results.write(run.folder.results, results.merge(earlier, records))
+    print(f"\n{run.folder.root}: {', '.join(path.name for path in pictures)}, {run.folder.results.name}")
+
+
+def _of_samples(run: Run) -> list[SampleEvaluation]:
+    return [one for one in run.experiment.evaluations if isinstance(one, SampleEvaluation)]
+
+
+def _measured_samples(run: Run, state: TrainState, evaluation: SampleEvaluation, *, seed: int) -> dict[str, float]:
+    drawn = samples.draw_samples(run, state, evaluation.num_samples, seed=seed)
+    return {name: float(value) for name, value in evaluation.measure(drawn).items()}

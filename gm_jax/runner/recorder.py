@@ -1,0 +1,134 @@
+"""What a run shows and writes while it trains: metrics, events, samples over time, the progress bar."""
+
+import time
+from typing import Protocol, Self
+
+import tensorboardX
+from tqdm import tqdm
+
+from gm_jax.plotting import images
+from gm_jax.runner import draw, measure
+from gm_jax.runner.run import Run
+from gm_jax.runner.samples import draw_samples
+from gm_jax.training.metrics import MetricsLog
+from gm_jax.training.state import TrainState
+
+_IMAGES, _POINTS = 64, 1_000  # samples over time
+
+
+class Recorder(Protocol):
+    """What training reports of its progress. It is a context, which closes files at its end."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Records the training metrics of a step."""
+        ...
+
+    def draw_samples(self, step: int, state: TrainState) -> None:
+        """Records samples of a state, and what is counted on them."""
+        ...
+
+    def record_validation(self, step: int, log_prob: float | None) -> None:
+        """Records the validation of a step; None for a model without a log-probability."""
+        ...
+
+    def validations(self) -> list[tuple[int, float]]:
+        """Returns (step, log-probability) of every validation of the run so far, also before it was resumed."""
+        ...
+
+    def tick(self, step: int) -> None:
+        """Moves the progress bar."""
+        ...
+
+
+class NullRecorder:
+    """Records nothing: for every process but the first."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Does nothing."""
+
+    def draw_samples(self, step: int, state: TrainState) -> None:
+        """Does nothing."""
+
+    def record_validation(self, step: int, log_prob: float | None) -> None:
+        """Does nothing."""
+
+    def validations(self) -> list[tuple[int, float]]:
+        """Returns nothing: the first process, which has the log, decides."""
+        return []
+
+    def tick(self, step: int) -> None:
+        """Does nothing."""
+
+
+class RunRecorder:
+    """Records into a run's folder, and shows a progress bar."""
+
+    def __init__(self, run: Run, step: int):
+        train = run.config.train
+        self._run = run
+        self._log = MetricsLog(run.folder.metrics, step=step)
+        # Events after `step` are from a run that died; TensorBoard drops what is purged.
+        self._events = tensorboardX.SummaryWriter(str(run.folder.tensorboard), purge_step=step + 1)
+        self._bar = tqdm(total=train.steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
+        self._loss, self._since = "", (step, time.perf_counter())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+        self._log.close()
+        self._events.close()
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Records the training metrics of a step, and the speed since the last ones."""
+        self._log.write(step, "train", values)
+        for name, value in values.items():
+            self._events.add_scalar(f"train/{name}", value, step)
+        first, then = self._since
+        now = time.perf_counter()
+        speed = (step - first) * self._run.config.train.batch_size / max(now - then, 1e-9)
+        self._since = (step, now)
+        self._events.add_scalar("speed/examples_per_second", speed, step)
+        losses = {name: value for name, value in values.items() if name.rpartition("/")[2] == "loss"}
+        self._loss = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        self._bar.set_postfix_str(f"{self._loss}, {speed:,.0f} examples/s")
+
+    def draw_samples(self, step: int, state: TrainState) -> None:
+        """Draws samples of a state, and records what is counted on them."""
+        num = _POINTS if self._run.spec.shape == (2,) else _IMAGES
+        grid = images.as_grid(draw_samples(self._run, state, num, seed=0))
+        path = draw.draw_grid(self._run, self._run.folder.samples / f"step-{step:07d}.png", grid)
+        self._events.add_image("samples", images.read(path), step, dataformats="HWC")
+        counted = measure.count_on_samples(self._run, state, seed=0)
+        if counted:
+            self._log.write(step, "samples", counted)
+        for name, value in counted.items():
+            self._events.add_scalar(f"samples/{name}", value, step)
+
+    def record_validation(self, step: int, log_prob: float | None) -> None:
+        """Records the validation of a step, and prints it with the last training loss."""
+        if log_prob is not None:
+            self._log.write(step, "validation", {"log_prob": log_prob})
+            self._events.add_scalar("validation/log_prob", log_prob, step)
+        shown = "" if log_prob is None else f", validation -log p {-log_prob:.3f} nats"
+        self._bar.write(f"step {step}: {self._loss}{shown}")
+        self._since = (step, time.perf_counter())
+
+    def validations(self) -> list[tuple[int, float]]:
+        """Returns (step, log-probability) of every validation in the log."""
+        return list(self._log.column("validation", "log_prob"))
+
+    def tick(self, step: int) -> None:
+        """Moves the progress bar."""
+        self._bar.update(step - self._bar.n)

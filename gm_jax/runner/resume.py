@@ -1,0 +1,52 @@
+"""Whether the run in a folder can be resumed with a configuration."""
+
+import dataclasses
+import typing
+from pathlib import Path
+from typing import Any
+
+from gm_jax.config import ExperimentConfig, saved
+from gm_jax.errors import UserError
+from gm_jax.runner.folder import Folder
+from gm_jax.runner.run import load_saved
+
+
+def check_folder(folder: Folder, config: ExperimentConfig) -> None:
+    """Checks that a folder is free, or holds a run that this configuration resumes.
+
+    Raises:
+        UserError: it holds something else, or a run whose configuration gives another result.
+    """
+    if folder.holds_something_else():
+        raise UserError(f"{folder.root} holds something that is not a run: choose another --workdir.")
+    if not folder.holds_run():
+        return
+    found = load_saved(Path(folder.root))
+    if found.recipe != config.recipe:
+        raise UserError(f"{folder.root} holds a run of {found.recipe}: choose another --workdir.")
+    differences = saved.differences(config, found.config)
+    if differences and not is_extension(config, found.config):
+        lines = [
+            f"{folder.root} holds a run with another configuration: choose another --workdir, or remove the folder.",
+            "; ".join(differences),
+        ]
+        if len(differences) == 1 and differences[0].startswith("train.steps:"):
+            lines.append(
+                "A run can be made longer if its learning rate is constant and both numbers of steps are multiples of "
+                "train.checkpoint_every."
+            )
+        raise UserError("\n".join(lines))
+
+
+def is_extension(config: ExperimentConfig, found: dict[str, Any]) -> bool:
+    """Whether a configuration is a saved one with more steps, and its first steps are bit for bit the saved run's.
+
+    The learning rate must not depend on the number of steps. The old end must be a regular checkpoint of the longer
+    run, and the compiled calls must keep their length: hence the multiples.
+    """
+    saved_train, more, every = found.get("train"), config.train.steps, config.train.checkpoint_every
+    steps = saved_train.get("steps") if isinstance(saved_train, dict) else None
+    if not isinstance(steps, int) or not 0 < steps < more or steps % every or more % every:
+        return False
+    as_saved = dataclasses.replace(typing.cast(Any, config), train=dataclasses.replace(config.train, steps=steps))
+    return saved.first_steps_do_not_depend_on_their_number(config) and not saved.differences(as_saved, found)

@@ -1,0 +1,285 @@
+"""A training session: checks, training or resuming, and the evaluation at the end; by one process or several."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gm_jax.cluster import detached_output, processes
+from gm_jax.cluster.config import ClusterConfig
+from gm_jax.config import ExperimentConfig, saved
+from gm_jax.data import pipeline
+from gm_jax.errors import UserError
+from gm_jax.evaluation.results import Record
+from gm_jax.runner import draw, measure, resume
+from gm_jax.runner.folder import Folder, record_versions
+from gm_jax.runner.recorder import NullRecorder, Recorder, RunRecorder
+from gm_jax.runner.run import Run, assemble, check_data, load_saved
+from gm_jax.training import early_stopping, loop, multihost, parallel
+from gm_jax.training.checkpoint import Checkpointer
+from gm_jax.training.metrics import NonFiniteError
+from gm_jax.training.state import TrainState
+
+_STOPPED_IN_EVALUATION = (
+    "stopped while evaluating; the training is complete and saved: the same command repeats the evaluation"
+)
+
+
+def run_to_its_end(module: str, config: ExperimentConfig, workdir: Path, cluster: ClusterConfig) -> None:
+    """Trains the run in `workdir` to its end, evaluates it and draws its pictures.
+
+    Args:
+        module: of the experiment.
+        config: its configuration.
+        workdir: the run's folder.
+        cluster: how several processes find each other.
+    """
+    with detached_output.detached(), processes.joined(cluster) as member, contextlib.ExitStack() as stack:
+        run = _prepare(module, _with_data_dir(config), Folder(workdir), stack)
+        member.watch(run.folder.processes)
+        with loop.stop_signals() as interrupted:
+            try:
+                step = train(run, interrupted, member)
+            except NonFiniteError as error:
+                print(f"error: {error}. The checkpoints before it are kept in {workdir.absolute()}.", file=sys.stderr)
+                sys.exit(1)
+            stopped = any(multihost.gather(interrupted()))
+        if stopped:
+            _print_once(f"stopped at step {step} and saved; the same command resumes from there")
+            return
+        _conclude(run, member, step)
+
+
+def _prepare(module: str, config: ExperimentConfig, folder: Folder, stack: contextlib.ExitStack) -> Run:
+    """Checks everything that can be refused before the first step; afterwards the folder is this run's, and locked."""
+    run = multihost.together(functools.partial(_assemble_checked, config, folder))
+    processes.check_same(saved.facts(config), module, data=run.spec.fingerprint)
+    claim = functools.partial(_claim, run, stack) if multihost.is_primary() else _do_nothing
+    multihost.together(claim)
+    processes.share(folder.processes)
+    return run
+
+
+def _assemble_checked(config: ExperimentConfig, folder: Folder) -> Run:
+    resume.check_folder(folder, config)
+    run = assemble(config, folder.root)
+    check_batch_size(run)
+    run.abstract_state()  # a network that cannot take these data refuses them before anything is written
+    return run
+
+
+def _claim(run: Run, stack: contextlib.ExitStack) -> None:
+    """Makes the folder this run's, locked until the stack closes."""
+    folder = run.folder
+    folder.create()
+    stack.enter_context(folder.locked())
+    if folder.holds_run():
+        check_data(run, load_saved(folder.root))
+    saved.save(folder.config, run.config.recipe, run.config, data=run.spec._asdict())
+    devices = [str(device) for device in jax.devices()]
+    facts = {"devices": devices, "processes": jax.process_count(), "data": run.spec.fingerprint}
+    record_versions(folder.versions, facts)
+
+
+def check_batch_size(run: Run) -> None:
+    """Checks that the data can fill a batch, and the devices can share it.
+
+    Raises:
+        UserError: they cannot.
+    """
+    batch_size, num_examples = run.config.train.batch_size, len(run.loaded["train"]["x"])
+    if batch_size > num_examples:
+        raise UserError(
+            f"--train.batch-size {batch_size} is more than the {num_examples} examples to train on: use fewer."
+        )
+    parallel.check_batch_size(batch_size, run.strategy)
+
+
+def train(run: Run, interrupted: Callable[[], bool], member: processes.Member) -> int:
+    """Trains from the latest undamaged checkpoint, or from the start; returns the step that was reached."""
+    config, several = run.config.train, jax.process_count() > 1
+    schedule = loop.make_schedule(
+        num_steps=config.steps,
+        steps_per_call=config.steps_per_call,
+        log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every,
+    )
+    if schedule.steps_per_call < config.steps_per_call:
+        _print_once(
+            f"--train.steps-per-call is lowered from {config.steps_per_call} to {schedule.steps_per_call}, "
+            "which divides --train.steps, --train.log-every and --train.checkpoint-every"
+        )
+    step_fn = run.train_step(axis_name=run.strategy.axis_name)
+    if several:
+        step_fn = loop.counting_votes(step_fn, axis_name=run.strategy.axis_name)
+    with Checkpointer(
+        run.folder.checkpoints, keep_latest=config.keep_checkpoints, fingerprint=run.fingerprint
+    ) as checkpointer:
+        restored = checkpointer.restore_latest(run.abstract_state())
+        state = run.strategy.place(restored.state if restored is not None else run.initial_state())
+        first = int(state.step)
+        if restored is not None and first < config.steps:
+            _print_once(f"resuming from step {first} of {config.steps}")
+        with RunRecorder(run, first) if multihost.is_primary() else NullRecorder() as recorder:
+            training = _Training(run, member, checkpointer, recorder, interrupted, schedule.steps_per_call, first)
+            state = loop.fit(state, run.strategy.compile(step_fn), training.batches, schedule, training.effects())
+    return int(state.step)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """What the loop asks for while it trains: batches, validations, checkpoints and records.
+
+    Attributes:
+        run: what is trained.
+        member: this process among others, to which every phase is announced.
+        checkpointer: saves.
+        recorder: records.
+        interrupted: whether this process was asked to stop.
+        steps_per_call: batches in one call of the compiled step.
+        first_step: where training starts; its call compiles.
+    """
+
+    run: Run
+    member: processes.Member
+    checkpointer: Checkpointer
+    recorder: Recorder
+    interrupted: Callable[[], bool]
+    steps_per_call: int
+    first_step: int
+
+    def effects(self) -> loop.Effects:
+        """The methods below, as the loop takes them."""
+        several = jax.process_count() > 1
+        return loop.Effects(
+            log=self.recorder.log,
+            validate=self.validate,
+            save=self.save,
+            finished=self.stops_early,
+            interrupted=_never if several else self.interrupted,  # several processes vote
+            tick=self.recorder.tick,
+        )
+
+    def batches(self, step: int) -> Any:
+        """Returns the batches of a call that starts at a step, on the devices, with this process's vote to stop."""
+        self.member.enter("reading data", step)
+        config, size = self.run.config.train, self.steps_per_call
+        host: Any = pipeline.train_batches(
+            self.run.loaded["train"], config.batch_size, config.seed, step, size, self.run.strategy.shard
+        )
+        if jax.process_count() > 1:
+            host[loop.VOTES] = np.full((size, jax.local_device_count()), self.interrupted(), np.float32)
+        placed = self.run.strategy.place_batches(host)
+        self.member.enter("training" if step > self.first_step else "compilation", step)
+        return placed
+
+    @functools.cached_property
+    def _evaluate(self) -> Callable | None:
+        log_prob = self.run.experiment.validation or self.run.experiment.model.log_prob
+        return None if log_prob is None else measure.evaluator(self.run, log_prob, seed=self.run.config.train.seed)
+
+    def validate(self, step: int, state: TrainState) -> float | None:
+        """Returns the validation log-probability of a state, on every process; None for a model without one."""
+        self.member.enter("validation", step)
+        state = parallel.everywhere(state)
+        self.recorder.draw_samples(step, state)
+        log_prob = None
+        evaluate = self._evaluate
+        if evaluate is not None:
+            log_prob = evaluate(measure.prepared(self.run, state)[0], "validation").mean
+            if not np.isfinite(log_prob):
+                raise NonFiniteError(step, "validation log_prob", log_prob)
+        self.recorder.record_validation(step, log_prob)
+        # Process 0 also draws samples: the broadcast keeps the others from waiting for it in a train step.
+        return multihost.from_primary(log_prob)
+
+    def save(self, step: int, state: TrainState, validation: float | None) -> None:
+        """Saves a checkpoint, with its validation if it may become the best one."""
+        self.member.enter("saving", step)
+        metric = validation if self.all_players_train(step) else None
+        self.checkpointer.save(step, parallel.everywhere(state), metric=metric)
+
+    def all_players_train(self, step: int) -> bool:
+        """Whether every player has begun to train: a model with an untrained part is never the best."""
+        return step > max(objective.since for objective in self.run.experiment.model.objectives)
+
+    def stops_early(self) -> bool:
+        """Whether validation has stopped improving, as process 0 decides."""
+        values = [value for step, value in self.recorder.validations() if self.all_players_train(step)]
+        stops = early_stopping.is_out_of_patience(values, patience=self.run.config.train.patience)
+        return multihost.from_primary(stops)
+
+
+def _conclude(run: Run, member: processes.Member, last: int) -> None:
+    """Evaluates the best checkpoint with all processes and draws with the first; all leave when both are done.
+
+    A signal ends it in good order: a single process at once, several processes at the same batch, by votes.
+    """
+    several = jax.process_count() > 1
+    with loop.stop_signals() if several else _sigterm_as_ctrl_c() as interrupted:
+
+        def before_batch(name: str) -> None:
+            # A phase for each batch, and a name for each evaluation, whose first batch compiles.
+            member.enter(f"evaluation of {name}", last)
+            if several and any(multihost.gather(interrupted())):
+                raise KeyboardInterrupt
+
+        try:
+            member.enter("restoring", last)
+            state, step = run.restore("best")
+            records = measure.measure_run(run, state, step, split="test", seed=0, before_batch=before_batch)
+        except KeyboardInterrupt:
+            _print_once(_STOPPED_IN_EVALUATION)
+            return
+        member.enter("drawing", last)
+        write = functools.partial(_draw_and_write, run, state, records) if multihost.is_primary() else _do_nothing
+        multihost.together(write)
+
+
+def _draw_and_write(run: Run, state: TrainState, records: list[Record]) -> None:
+    try:
+        with _sigterm_as_ctrl_c():
+            measure.write_results(run, records, draw.draw_pictures(run, state, seed=0))
+    except KeyboardInterrupt:
+        print(_STOPPED_IN_EVALUATION)
+
+
+def _with_data_dir(config: ExperimentConfig) -> Any:
+    """Returns the configuration with an absolute folder of data, for later commands in another place or shell."""
+    folder = config.data.dir or os.environ.get("TFDS_DATA_DIR")
+    if not folder:
+        return config
+    data = dataclasses.replace(config.data, dir=str(Path(folder).expanduser().absolute()))
+    return saved.updated(config, {"data": data})
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Raises KeyboardInterrupt at either signal, for the length of a block; yields what `stop_signals` would."""
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield _never
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _print_once(line: str) -> None:
+    if multihost.is_primary():
+        print(line)
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _never() -> bool:
+    return False

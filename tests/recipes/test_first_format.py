@@ -1,0 +1,75 @@
+"""Saved configurations of the first format become today's, or are refused with what to do.
+
+data/first_format.json holds the default configuration of every experiment as commit 7629ed0 saved it.
+"""
+
+import copy
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from gm_jax.config.saved import Saved, from_dict, to_dict
+from gm_jax.errors import UserError
+from gm_jax.recipes import configs, first_format
+
+FIRST = json.loads((Path(__file__).parent / "data" / "first_format.json").read_text())
+IMAGES, POINTS = {"shape": [8, 8, 1]}, {"shape": [2]}
+
+
+def converted(name, data=IMAGES, **changes):
+    values = copy.deepcopy(FIRST[name])
+    for path, value in changes.items():
+        *sections, field = path.split("__")
+        section = values
+        for part in sections:
+            section = section[part]
+        section[field] = value
+    saved = first_format.converted(Saved(f"experiments.{name}", values, data))
+    return from_dict(configs.RECIPES[saved.recipe], saved.config)
+
+
+@pytest.mark.parametrize("name", sorted(FIRST))
+def test_the_defaults_of_an_experiment_become_its_defaults_today(name):
+    assert converted(name) == importlib.import_module(f"experiments.{name}").CONFIG
+
+
+def test_the_sampler_and_the_network_of_a_diffusion_model_become_sections():
+    config = converted("ddpm", sampler="ddim", sampling_steps=7, eta=0.5, features=[8], attention=[], dropout=0.2)
+    assert config.sampler == configs.SamplerConfig(method="ddim", steps=7, eta=0.5)
+    assert config.network == configs.UNetConfig(features=(8,), attention=(), dropout=0.2)
+    config = converted("ddpm", POINTS, hidden=16, blocks=3)
+    assert config.network == configs.MLPConfig(hidden=16, blocks=3)
+    assert converted("ddpm", POINTS).network is None
+
+
+def test_latent_diffusion_keeps_the_network_that_it_trained():
+    config = converted("latent_diffusion", depth=2, hidden=9, features=[4], blocks=7, autoencoder__hidden=[5])
+    assert config.network == configs.MLPConfig(hidden=9, blocks=2, dropout=0.1)
+    assert config.autoencoder == dataclasses.replace(configs.AutoencoderConfig(), hidden=(5,))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("gan", {"generator__weight_decay": 0.1}, "--generator.weight-decay 0.1, which no longer exists"),
+        ("latent_diffusion", {"autoencoder__dtype": "bfloat16"}, "--autoencoder.dtype bfloat16"),
+        ("latent_diffusion", {"autoencoder__optimizer__eps": 1e-4}, "--autoencoder.optimizer.eps 0.0001"),
+        ("gan", {"generator": None}, "configuration of experiments.gan is damaged"),
+    ],
+)
+def test_a_field_that_no_longer_exists_must_have_had_its_default(name, changes, message):
+    with pytest.raises(UserError, match=message):
+        converted(name, **changes)
+
+
+def test_an_experiment_outside_gm_jax_is_refused():
+    with pytest.raises(UserError, match=r"mine\.ebm, which is not an experiment of gm_jax"):
+        first_format.converted(Saved("mine.ebm", {}, IMAGES))
+
+
+def test_todays_format_passes_through():
+    saved = Saved(configs.VAEConfig.recipe, to_dict(converted("vae")), IMAGES)
+    assert first_format.converted(saved) is saved

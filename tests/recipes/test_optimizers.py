@@ -1,0 +1,39 @@
+"""Optimisers follow their configurations."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gm_jax.config import AdamConfig, OptimizerConfig
+from gm_jax.errors import UserError
+from gm_jax.recipes.optimizers import make_adam, make_optimizer
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_optimizer_follows_its_configuration(schedule):
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, schedule=schedule, accumulate_steps=2), num_steps=8)
+    params, state, path = jnp.zeros(()), None, []
+    state = optimizer.init(params)
+    for _ in range(8):
+        update, state = optimizer.update(jnp.ones(()), state, params)
+        path.append(-float(update))
+    # Adam's update of a constant gradient is the learning rate itself; every other step waits.
+    rates = [0.1] * 4 if schedule == "constant" else [0.05 * (1 + np.cos(np.pi * step / 4)) for step in range(4)]
+    np.testing.assert_allclose(path, [rate for pair in zip([0.0] * 4, rates, strict=True) for rate in pair], rtol=1e-4)
+
+
+def test_a_warm_up_that_leaves_no_updates_is_an_error():
+    with pytest.raises(UserError, match="warm-up takes 4 of 4 updates"):
+        make_optimizer(OptimizerConfig(schedule="cosine", warmup_steps=4, accumulate_steps=2), num_steps=8)
+
+
+def test_the_adam_of_a_player_has_its_moments_and_its_number_of_updates():
+    optimizer = make_adam(AdamConfig(learning_rate=0.1, b1=0.5, b2=0.75), num_updates=4)
+    params, gradients, m, v = jnp.zeros(()), [1.0, -2.0, 0.5, 3.0], 0.0, 0.0
+    state = optimizer.init(params)
+    for t, gradient in enumerate(gradients):
+        update, state = optimizer.update(jnp.float32(gradient), state, params)
+        m, v = 0.5 * m + 0.5 * gradient, 0.75 * v + 0.25 * gradient**2
+        rate = 0.05 * (1 + np.cos(np.pi * t / 4))
+        expected = -rate * (m / (1 - 0.5 ** (t + 1))) / np.sqrt(v / (1 - 0.75 ** (t + 1)))
+        np.testing.assert_allclose(float(update), expected, rtol=1e-4)
