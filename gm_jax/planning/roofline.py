@@ -18,6 +18,7 @@ is too low for loops and too high for small networks.
 import importlib.util
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -155,7 +156,10 @@ def compile_step(
     lowered = strategy.lower(make_step(strategy.axis_name), state, batches)
     start = time.perf_counter()
     try:
-        compiled = lowered.compile()
+        with warnings.catch_warnings():
+            # The compilation cache stores programs for a topology but cannot read them: jax warns, then compiles.
+            warnings.filterwarnings("ignore", "Error reading persistent compilation cache")
+            compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
