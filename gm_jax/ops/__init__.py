@@ -42,9 +42,13 @@ splines
     rational_quadratic     the monotone spline through them, elementwise; rational_quadratic_inverse
     spline_coupling        the coupling made of it; spline_coupling_inverse
 
-convolution
-    conv                   of images, padded as one likes; its weight gradient is fast on CPU and in a scan
-    causal_conv            of sequences, dilated
+cpu (forms that are fast on a CPU, equal to the plain operations)
+    conv                   convolution of stride 1; its kernel gradient is fast on CPU and in a scan
+    causal_conv            dilated causal convolution of sequences
+    conv_transpose         transposed convolution of kernel 4 and stride 2
+    attention              scaled dot-product attention
+    group_norm             normalisation over all places and the channels of a group
+    matvec                 h @ v as a sum
 
 diffusion_process (time counts from 1; abar_0 = 1)
     linear_schedule, cosine_schedule, schedule_from_betas      log abar_t of t = 0 ... T: a Schedule

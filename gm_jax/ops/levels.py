@@ -4,6 +4,7 @@ Notation: x [...] integer levels 0 ... L-1, as a data set ships them; u = x / (L
 """
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gm_jax.types import Array
 
@@ -20,16 +21,17 @@ def to_unit(x: Array, *, levels: int) -> Array:
     return x.astype(jnp.float32) / (levels - 1)
 
 
-def to_symmetric(x: Array, *, levels: int) -> Array:
+def to_symmetric(x: Array, *, levels: int, dtype: DTypeLike = jnp.float32) -> Array:
     """Scales levels to [-1, 1].
 
     Args:
         x: [...] levels 0 ... levels - 1, of any dtype.
         levels: L, at least 2.
+        dtype: of the computation and the result.
     Returns:
-        [...] float32 s; both ends are exact.
+        [...] s; both ends are exact.
     """
-    return 2.0 * x.astype(jnp.float32) / (levels - 1) - 1.0
+    return 2.0 * x.astype(dtype) / (levels - 1) - 1.0
 
 
 def symmetric_to_unit(s: Array) -> Array:
