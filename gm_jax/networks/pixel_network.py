@@ -55,8 +55,6 @@ class Readout(nn.Module):
 class PixelNetwork(nn.Module):
     """The fields of every network of pixels, and the arithmetic of raster positions.
 
-    A subclass sets `self.readout`.
-
     Attributes:
         event_shape: (H, W, C) of one image.
         levels: L; levels are scaled to [-1, 1].
@@ -88,16 +86,16 @@ class PixelNetwork(nn.Module):
         """Writes the level [n] of position i - 1 to the image row [n, k // 2 + W, C]."""
         return write_level(row, i - 1, self.scale(previous), width=self.event_shape[1])
 
-    def read_out(self, x: Array, i: Array) -> Array:
-        """Maps the features x [n, F] of a pixel to the outputs [n, P] of position i."""
-        return at_column(self.readout(x), i % self.event_shape[2])
+    def output_at(self, outputs: Array, i: Array) -> Array:
+        """Selects the outputs [n, P] of position i from those of its pixel [n, C, P]."""
+        return at_column(outputs, i % self.event_shape[2])
 
 
 class ResidualLayer(Protocol):
-    """A residual layer of a stack, on whole maps or on one pixel after the other."""
+    """A residual layer, evaluated on whole maps or pixel by pixel."""
 
     def __call__(self, x: Array, image: Array, label: Array | None) -> Array:
-        """Maps x [B, H, W, F] to the same shape; the scaled image [B, H, W, C] belongs to it."""
+        """Maps x [B, H, W, F] to the same shape, given the scaled image [B, H, W, C] and labels [B]."""
 
     def begin(self, n: int, width: int, label: Array | None, dtype: DTypeLike) -> Any:
         """Returns the cache before the first row."""
@@ -119,18 +117,27 @@ class ResidualCache(NamedTuple):
 class ResidualPixelNetwork(PixelNetwork):
     """A mask-A convolution, residual layers and a readout: levels [B, H, W, C] -> outputs [B, H, W, C, P].
 
-    A subclass sets `self.first` and `self.readout` by `make_ends`, and returns its layers.
+    A subclass defines the width of the trunk and the residual layers.
+
+    Attributes (and those of `PixelNetwork`):
+        first_size: k of the mask-A layer.
     """
+
+    first_size: int = 7
+
+    def setup(self) -> None:
+        channels = self.event_shape[2]
+        trunk = colors(self.trunk_features(), channels)
+        self.first = MaskedConv(self.first_size, colors(channels, channels), trunk, strict=True, dtype=self.dtype)
+        self.readout = Readout(trunk, channels, self.outputs_per_dim, self.dtype)
+
+    def trunk_features(self) -> int:
+        """Returns the width of the features between the first convolution and the readout."""
+        raise NotImplementedError
 
     def residual_layers(self) -> Sequence[ResidualLayer]:
         """Returns the residual layers, from the first convolution to the readout."""
         raise NotImplementedError
-
-    def make_ends(self, trunk: Colors, first_size: int) -> tuple[MaskedConv, Readout]:
-        """Creates the first convolution, of size k, and the readout for features of the colours `trunk`."""
-        channels = self.event_shape[2]
-        first = MaskedConv(first_size, colors(channels, channels), trunk, strict=True, dtype=self.dtype)
-        return first, Readout(trunk, channels, self.outputs_per_dim, self.dtype)
 
     def __call__(self, x: Array, label: Array | None = None) -> Array:
         """Maps levels x [B, H, W, C] and labels [B] to outputs [B, H, W, C, P]."""
@@ -153,8 +160,8 @@ class ResidualPixelNetwork(PixelNetwork):
         last = jnp.where(row > 0, self.scale(previous), 0.0)
         first = cache.first._replace(row=write_level(cache.first.row, jnp.int32(-1), last, width=width))
         image_row = first.row[:, -width:]
-        layers = zip(self.residual_layers(), cache.layers, strict=True)
-        layers = tuple(layer.begin_row(part, row, image_row) for layer, part in layers)
+        pairs = zip(self.residual_layers(), cache.layers, strict=True)
+        layers = tuple(layer.begin_row(part, row, image_row) for layer, part in pairs)
         return ResidualCache(self.first.begin_row(first), layers)
 
     def step(self, cache: ResidualCache, i: Array, previous: Array) -> tuple[ResidualCache, Array]:
@@ -165,4 +172,4 @@ class ResidualPixelNetwork(PixelNetwork):
         for layer, part in zip(self.residual_layers(), cache.layers, strict=True):
             part, x = layer.step(part, column, x)
             parts.append(part)
-        return ResidualCache(first, tuple(parts)), self.read_out(x, i)
+        return ResidualCache(first, tuple(parts)), self.output_at(self.readout(x), i)

@@ -109,15 +109,18 @@ class PixelCNN(ResidualPixelNetwork):
 
     features: int = 64
     layers: int = 8
-    first_size: int = 7
     size: int = 3
 
     def setup(self) -> None:
+        super().setup()
         channels = self.event_shape[2]
-        self.first, self.readout = self.make_ends(colors(self.features, channels), self.first_size)
         self.blocks = [
             ResidualBlock(self.features, channels, self.size, self.num_classes, self.dtype) for _ in range(self.layers)
         ]
+
+    def trunk_features(self) -> int:
+        """Returns `features`."""
+        return self.features
 
     def residual_layers(self) -> Sequence[ResidualBlock]:
         """Returns the residual blocks."""
@@ -262,7 +265,7 @@ class GatedPixelCNN(PixelNetwork):
         for layer, part in zip(self.stack[1:], cache[1:], strict=True):
             part, h = layer.step(part, column, h)
             parts.append(part)
-        return tuple(parts), self.read_out(h, i)
+        return tuple(parts), self.output_at(self.readout(h), i)
 
 
 def _gate(a: Array) -> Array:

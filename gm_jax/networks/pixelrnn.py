@@ -312,16 +312,19 @@ class PixelRNN(ResidualPixelNetwork):
     lstm: type[RowLSTM] | type[DiagonalBiLSTM] = DiagonalBiLSTM
     hidden: int = 16
     layers: int = 7
-    first_size: int = 7
 
     def setup(self) -> None:
+        super().setup()
         channels = self.event_shape[2]
-        trunk, narrow = colors(2 * self.hidden, channels), colors(self.hidden, channels)
-        self.first, self.readout = self.make_ends(trunk, self.first_size)
+        trunk, narrow = colors(self.trunk_features(), channels), colors(self.hidden, channels)
         self.lstms = [
             self.lstm(len(trunk), self.hidden, channels, self.num_classes, self.dtype) for _ in range(self.layers)
         ]
         self.widen = [MaskedDense(narrow, trunk, dtype=self.dtype) for _ in range(self.layers)]
+
+    def trunk_features(self) -> int:
+        """Returns the width 2h of the trunk."""
+        return 2 * self.hidden
 
     def residual_layers(self) -> Sequence[WidenedLSTM]:
         """Returns the LSTMs with their projections."""
