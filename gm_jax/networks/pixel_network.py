@@ -119,7 +119,9 @@ class ResidualPixelNetwork(PixelNetwork):
 
     A subclass defines the width of the trunk and the residual layers.
 
-    Attributes (and those of `PixelNetwork`):
+    It also has the fields of `PixelNetwork`.
+
+    Attributes:
         first_size: k of the mask-A layer.
     """
 

@@ -100,7 +100,9 @@ class ResidualBlock(nn.Module):
 class PixelCNN(ResidualPixelNetwork):
     """PixelCNN: levels [B, H, W, C] -> outputs [B, H, W, C, P].
 
-    Attributes (and those of `PixelNetwork`):
+    It also has the fields of `PixelNetwork`.
+
+    Attributes:
         features: width of the trunk, twice the paper's h.
         layers: number of residual blocks.
         first_size: k of the mask-A layer.
@@ -212,7 +214,9 @@ class GatedLayer(nn.Module):
 class GatedPixelCNN(PixelNetwork):
     """Gated PixelCNN: levels [B, H, W, C] -> outputs [B, H, W, C, P].
 
-    Attributes (and those of `PixelNetwork`):
+    It also has the fields of `PixelNetwork`.
+
+    Attributes:
         features: F, width of both stacks.
         layers: number of gated layers after the first.
         first_size: k of the mask-A layer.

@@ -302,7 +302,9 @@ class WidenedLSTM(NamedTuple):
 class PixelRNN(ResidualPixelNetwork):
     """PixelRNN: levels [B, H, W, C] -> outputs [B, H, W, C, P].
 
-    Attributes (and those of `PixelNetwork`):
+    It also has the fields of `PixelNetwork`.
+
+    Attributes:
         lstm: `RowLSTM` or `DiagonalBiLSTM`.
         hidden: h of each LSTM; the trunk is 2h wide.
         layers: number of LSTMs.

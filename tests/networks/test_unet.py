@@ -129,7 +129,7 @@ def test_dropout_applies_only_in_training(randomized):
     np.testing.assert_array_equal(apply(params, x_t, t), apply(params, x_t, t))
 
 
-def test_the_unet_of_the_benchmark_has_as_many_parameters_as_the_one_of_diffusers():
+def test_the_unet_of_the_benchmark_has_the_parameter_count_of_diffusers():
     # As many as UNet2DModel, minus the key biases of four attentions, which have no effect.
     module = unet.UNet((32, 64, 64), attention=(1,), head_dim=8)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.ones((1, 28, 28, 1)), jnp.ones(1, jnp.int32))
