@@ -1,25 +1,24 @@
-"""What flows are built of: layers with a way there and a way back, the networks inside couplings, and chains of layers.
+"""The parts of flows: invertible layers, the networks inside couplings, and chains of layers.
 
 A layer is a module with two methods, which share its parameters:
 
-    forward(x) -> (z, log |det dz/dx| [B])      from the data towards the latent
-    inverse(z) -> (x, log |det dx/dz| [B])      back: what sampling does
+    forward(x) -> (z, log |det dz/dx| [B])      from the data to the latent
+    inverse(z) -> (x, log |det dx/dz| [B])      from the latent to the data: sampling
 
-What they compute is in `ops.bijectors` and `ops.splines`; here are the parameters, and where in x they come from. The
-flows themselves, `nice`, `realnvp`, `glow`, `spline_flow`, are such layers too, from x [B, *event_shape] to one flat
-latent z [B, D], with the parts of a multi-scale latent side by side.
+`ops.bijectors` and `ops.splines` hold the formulas; this file holds the parameters and selects the parts of x. The
+flows `nice`, `realnvp`, `glow` and `spline_flow` are such layers too, from x [B, *event_shape] to one flat latent
+z [B, D], which concatenates the parts of a multi-scale latent.
 
-A coupling transforms one half of the channels (or of the entries of a mask) with what a `conditioner` makes of the
-other, and leaves that other half as it is. Conditioners end in a layer of zeros: a flow begins as the identity, up to
-its actnorm and 1x1 convolutions.
+A coupling transforms one half of the channels (or the entries of a mask) with parameters that a `conditioner` computes
+from the other half, which stays unchanged. Conditioners end in a layer of zeros, so a flow starts as the identity, up
+to its actnorm and 1x1 convolutions.
 
-Layers that repeat are one layer in a scan, their parameters stacked (`Repeated`): compiled once, and on CPU some twenty
-times as fast as small layers one after the other.
+`Repeated` scans over equal layers with stacked parameters: they compile once and run faster on CPUs than a sequence.
 
-`ActNorm` takes its first parameters from the batch that `init` is given, as it arrives at that layer: `init` must see a
-whole batch, and runs it through the flow. From then on they are parameters like any other.
+`ActNorm` initialises its parameters from the batch given to `init`, as that batch arrives at the layer. So `init` needs
+a whole batch and runs it through the flow. Later they are parameters like any other.
 
-Chains are differentiated in reverse, by `jax.grad` and `jax.jacrev`: `ops.convolution.conv` has no forward mode.
+Chains support reverse-mode differentiation only (`jax.grad`, `jax.jacrev`), because `ops.cpu.conv` has no forward mode.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,22 +30,22 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gm_jax.ops import bijectors, splines
-from gm_jax.ops.convolution import conv
-from gm_jax.types import Array
+from gm_jax.ops.cpu import conv
+from gm_jax.types import Array, Key
 
-FIXED = "fixed"  # the collection of what is drawn once and not trained
+FIXED = "fixed"  # the collection of values that are drawn once and never trained
 
 Activation = Callable[[Array], Array]
 MakeConditioner = Callable[..., nn.Module]  # (out=...) -> [B, ..., C] -> [B, ..., out]
 
 
 class Transform(NamedTuple):
-    """What a coupling does to its half: an elementwise bijector with parameters.
+    """The elementwise bijector that a coupling applies to its half.
 
     Attributes:
         forward: (x [B, ..., C], raw [B, ..., C * P], mask=None) -> (z, log_det [B]).
         inverse: (z [B, ..., C], raw [B, ..., C * P], mask=None) -> (x, log_det [B]).
-        outputs_per_dim: P, how many outputs of the conditioner each dimension takes.
+        outputs_per_dim: P, the number of the conditioner's outputs for each dimension.
     """
 
     forward: Callable[..., tuple[Array, Array]]
@@ -55,46 +54,46 @@ class Transform(NamedTuple):
 
 
 def additive() -> Transform:
-    """NICE's: z = x + t."""
+    """Returns NICE's transform, z = x + t."""
     return Transform(bijectors.additive_coupling, bijectors.additive_coupling_inverse, 1)
 
 
 def affine(*, bound: float) -> Transform:
-    """RealNVP's and Glow's: z = x exp(log s) + t.
+    """Returns the transform of RealNVP and Glow, z = x exp(log s) + t.
 
     Args:
-        bound: of |log s|.
+        bound: upper bound of |log s|.
     """
 
-    def with_halves(coupling: Callable) -> Callable:
+    def with_halves(coupling: Callable[..., tuple[Array, Array]]) -> Callable[..., tuple[Array, Array]]:
         return lambda x, raw, mask=None: coupling(x, *jnp.split(raw, 2, axis=-1), bound=bound, mask=mask)
 
     return Transform(with_halves(bijectors.affine_coupling), with_halves(bijectors.affine_coupling_inverse), 2)
 
 
 def rational_quadratic(*, num_bins: int, bound: float) -> Transform:
-    """Neural spline flows': a monotone rational-quadratic spline.
+    """Returns the transform of neural spline flows, a monotone rational-quadratic spline.
 
     Args:
         num_bins: K.
-        bound: half the width of the interval that is bent; outside it x stays where it is.
+        bound: half the width of the spline's interval; outside it the transform is the identity.
     """
     outputs = 3 * num_bins - 1
 
-    def with_knots(coupling: Callable) -> Callable:
+    def with_knots(coupling: Callable[..., tuple[Array, Array]]) -> Callable[..., tuple[Array, Array]]:
         return lambda x, raw, mask=None: coupling(x, raw.reshape(*x.shape, outputs), bound=bound, mask=mask)
 
     return Transform(with_knots(splines.spline_coupling), with_knots(splines.spline_coupling_inverse), outputs)
 
 
 class MLPConditioner(nn.Module):
-    """A perceptron, [B, D] -> [B, out], its last layer zero at first.
+    """A perceptron, [B, D] -> [B, out], whose last layer starts at zero.
 
     Attributes:
         out: width of the output.
         hidden: width of each hidden layer.
         activation: elementwise function after each hidden layer.
-        dtype: precision of the computation; the output has that of the input.
+        dtype: precision of the computation; the output has the input's dtype.
     """
 
     out: int
@@ -112,18 +111,18 @@ class MLPConditioner(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution of odd size that keeps the sides, [B, H, W, I] -> [B, H, W, features], fast within a scan.
+    """A convolution of odd size that keeps the sides, [B, H, W, I] -> [B, H, W, features]; it is fast in a scan.
 
     Attributes:
         features: channels of the output.
-        size: of the kernel.
+        size: width and height of the kernel.
         kernel_init: initialiser of the kernel.
         dtype: precision of the computation.
     """
 
     features: int
     size: int = 3
-    kernel_init: Callable = nn.initializers.lecun_normal()
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     dtype: DTypeLike | None = None
 
     @nn.compact
@@ -137,12 +136,12 @@ class Conv(nn.Module):
 
 
 class ConvConditioner(nn.Module):
-    """Glow's: 3x3, 1x1 and 3x3 convolutions, [B, H, W, C] -> [B, H, W, out], the last zero at first.
+    """Glow's conditioner: 3x3, 1x1 and 3x3 convolutions, [B, H, W, C] -> [B, H, W, out]; the last starts at zero.
 
     Attributes:
         out: channels of the output.
-        features: channels in between.
-        dtype: precision of the computation; the output has that of the input.
+        features: channels of the hidden layers.
+        dtype: precision of the computation; the output has the input's dtype.
     """
 
     out: int
@@ -153,22 +152,22 @@ class ConvConditioner(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Maps x [B, H, W, C] to [B, H, W, out]."""
         h = nn.relu(Conv(self.features, dtype=self.dtype)(x))
-        # On CPU the gradient of a product of flat arrays is twice as fast as that of one with three leading axes.
+        # Flat arrays make the gradient of this product faster on CPUs.
         flat = nn.relu(nn.Dense(self.features, dtype=self.dtype)(h.reshape(-1, self.features)))
         h = flat.reshape(h.shape)
         return Conv(self.out, kernel_init=nn.initializers.zeros, dtype=self.dtype)(h).astype(x.dtype)
 
 
 class ResNetConditioner(nn.Module):
-    """RealNVP's: a residual network, [B, H, W, C] -> [B, H, W, out], its last convolution zero at first.
+    """RealNVP's conditioner: a residual network, [B, H, W, C] -> [B, H, W, out]; its last convolution starts at zero.
 
-    It has no batch normalisation: what the network says of one image would depend on the others.
+    It has no batch normalisation, which would make the output for one image depend on the others.
 
     Attributes:
         out: channels of the output.
-        features: channels in between.
-        blocks: residual blocks of two 3x3 convolutions.
-        dtype: precision of the computation; the output has that of the input.
+        features: channels of the hidden layers.
+        blocks: number of residual blocks of two 3x3 convolutions.
+        dtype: precision of the computation; the output has the input's dtype.
     """
 
     out: int
@@ -191,9 +190,9 @@ class Coupling(nn.Module):
 
     Attributes:
         channels: C, at least 2; the parts are C // 2 and the rest.
-        transform: what is done to the second part.
-        conditioner: makes the network from the first part to the transform's parameters.
-        flipped: transforms the first part given the second.
+        transform: the bijector applied to the second part.
+        conditioner: creates the network from the first part to the transform's parameters.
+        flipped: transforms the first part given the second instead.
     """
 
     channels: int
@@ -201,18 +200,20 @@ class Coupling(nn.Module):
     conditioner: MakeConditioner
     flipped: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         first = self.channels // 2
         transformed = first if self.flipped else self.channels - first
         self.network = self.conditioner(out=transformed * self.transform.outputs_per_dim)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
+        """Maps x to (z, log_det [B])."""
         return self._couple(self.transform.forward, x)
 
     def inverse(self, z: Array) -> tuple[Array, Array]:
+        """Maps z to (x, log_det [B] of the inverse)."""
         return self._couple(self.transform.inverse, z)
 
-    def _couple(self, transform_fn: Callable, x: Array) -> tuple[Array, Array]:
+    def _couple(self, transform_fn: Callable[..., tuple[Array, Array]], x: Array) -> tuple[Array, Array]:
         first, second = x[..., : self.channels // 2], x[..., self.channels // 2 :]
         if self.flipped:
             first, log_det = transform_fn(first, self.network(second))
@@ -222,34 +223,36 @@ class Coupling(nn.Module):
 
 
 class ActNorm(nn.Module):
-    """Activation normalisation of x [B, ..., C]: mean 0 and variance 1 of each channel on the batch given to `init`.
+    """Activation normalisation of x [B, ..., C]: each channel of the batch given to `init` gets mean 0 and variance 1.
 
     Attributes:
         channels: C.
-        shared_scale: begins with one scale for all channels: for channels of one unit, as pixels.
+        shared_scale: starts with one scale for all channels, which suits channels of one unit, such as pixels.
     """
 
     channels: int
     shared_scale: bool = False
 
     def forward(self, x: Array) -> tuple[Array, Array]:
+        """Maps x to (z, log_det [B])."""
         return bijectors.actnorm(x, *self._parameters(x))
 
     def inverse(self, z: Array) -> tuple[Array, Array]:
+        """Maps z to (x, log_det [B] of the inverse)."""
         return bijectors.actnorm_inverse(z, *self._parameters(z))
 
     @nn.compact
     def _parameters(self, x: Array) -> tuple[Array, Array]:
-        def from_batch(index: int) -> Callable:
+        def from_batch(index: int) -> Callable[[Key], Array]:
             return lambda key: bijectors.actnorm_from_batch(x, shared_scale=self.shared_scale)[index]
 
         return self.param("shift", from_batch(0)), self.param("log_scale", from_batch(1))
 
 
 class InvertibleConv(nn.Module):
-    """Glow's invertible 1x1 convolution of x [B, ..., C], a rotation at first.
+    """Glow's invertible 1x1 convolution of x [B, ..., C], which starts as a rotation.
 
-    The permutation and the signs of its factors are drawn by `init` and never trained: they are in the collection
+    `init` draws the permutation and the signs of its factors, which are never trained: they lie in the collection
     "fixed".
 
     Attributes:
@@ -259,9 +262,11 @@ class InvertibleConv(nn.Module):
     channels: int
 
     def forward(self, x: Array) -> tuple[Array, Array]:
+        """Maps x to (z, log_det [B])."""
         return bijectors.invertible_conv(x, self._factors())
 
     def inverse(self, z: Array) -> tuple[Array, Array]:
+        """Maps z to (x, log_det [B] of the inverse)."""
         return bijectors.invertible_conv_inverse(z, self._factors())
 
     @nn.compact
@@ -280,25 +285,28 @@ class InvertibleConv(nn.Module):
 
 
 class Squeeze(nn.Module):
-    """Squares of 2 x 2 pixels into channels: [B, H, W, C] <-> [B, H/2, W/2, 4 C]."""
+    """Rearranges squares of 2 x 2 pixels into channels: [B, H, W, C] <-> [B, H/2, W/2, 4 C]."""
 
     def forward(self, x: Array) -> tuple[Array, Array]:
+        """Maps x to (z, log_det [B] = 0)."""
         return bijectors.squeeze(x), _no_log_det(x)
 
     def inverse(self, z: Array) -> tuple[Array, Array]:
+        """Maps z to (x, log_det [B] = 0)."""
         return bijectors.unsqueeze(z), _no_log_det(z)
 
 
 class Chain(nn.Module):
-    """Layers one after the other; their log-determinants add.
+    """A sequence of layers, whose log-determinants add.
 
     Attributes:
-        layers: the first is next to the data.
+        layers: the layers, from the data to the latent.
     """
 
     layers: Sequence[nn.Module]
 
     def forward(self, x: Array) -> tuple[Array, Array]:
+        """Maps x to (z, log_det [B])."""
         log_det = _no_log_det(x)
         for layer in self.layers:
             x, more = layer.forward(x)
@@ -306,6 +314,7 @@ class Chain(nn.Module):
         return x, log_det
 
     def inverse(self, z: Array) -> tuple[Array, Array]:
+        """Maps z to (x, log_det [B] of the inverse)."""
         log_det = _no_log_det(z)
         for layer in self.layers[::-1]:
             z, more = layer.inverse(z)
@@ -314,26 +323,28 @@ class Chain(nn.Module):
 
 
 class Repeated(nn.Module):
-    """A layer again and again, each time with parameters of its own, stacked on a leading axis.
+    """A sequence of equal layers, each with its own parameters, which are stacked on a leading axis.
 
     Attributes:
         layer: one layer.
-        length: how many.
+        length: the number of layers.
     """
 
     layer: nn.Module
     length: int
 
     def forward(self, x: Array, each: Array | None = None) -> tuple[Array, Array]:
-        """Runs x through all layers; `each` [length, ...] holds one more argument for each of them."""
+        """Maps x through all layers to (z, log_det [B]); `each` [length, ...] holds one more argument per layer."""
         return self._scan("forward", x, each, reverse=False)
 
     def inverse(self, z: Array, each: Array | None = None) -> tuple[Array, Array]:
-        """Runs z back through all layers, the last one first."""
+        """Maps z back through all layers, last layer first, to (x, log_det [B] of the inverse)."""
         return self._scan("inverse", z, each, reverse=True)
 
     def _scan(self, method: str, x: Array, each: Array | None, *, reverse: bool) -> tuple[Array, Array]:
-        def step(layer: nn.Module, carry: tuple[Array, Array], argument: Array | None):
+        def step(
+            layer: nn.Module, carry: tuple[Array, Array], argument: Array | None
+        ) -> tuple[tuple[Array, Array], None]:
             x, log_det = carry
             x, more = getattr(layer, method)(x) if argument is None else getattr(layer, method)(x, argument)
             return (x, log_det + more), None

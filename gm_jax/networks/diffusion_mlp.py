@@ -1,12 +1,13 @@
-"""A perceptron for the diffusion of points and of flat latents: residual, and told the time in every block.
+"""A residual perceptron for the diffusion of points and flat latents; every block receives the time.
 
     block:  h + dense(silu(dense(silu(h)) + dense(silu(e))))                                              (1)
 
-where e is the time's embedding, with the label's added to it. The last product of a block and the last layer of all
-begin at zero.
+where e is the sum of the embeddings of the time and the label. The last product of each block and the last layer of the
+network start at zero.
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,14 +18,14 @@ from gm_jax.types import Array
 
 
 class DiffusionMLP(nn.Module):
-    """Predicts from x_t [B, ...] and t [B] something of the same shape: eps, x_0 or v.
+    """Predicts eps, x_0 or v, which have the shape of x_t, from x_t [B, ...] and t [B].
 
     Attributes:
-        features: width.
-        blocks: residual blocks (1).
-        num_classes: of the labels, "no class" included where there is one; None for a network without.
-        dropout: rate, in training.
-        dtype: precision of the computation; the output is float32.
+        features: width of the hidden layers.
+        blocks: number of residual blocks (1).
+        num_classes: number of classes, including "no class" if there is one; None for a network without labels.
+        dropout: dropout rate in training.
+        dtype: precision of the computation; the output is float32 at least.
     """
 
     features: int
@@ -37,7 +38,7 @@ class DiffusionMLP(nn.Module):
     def __call__(self, x_t: Array, t: Array, label: Array | None = None, *, train: bool = False) -> Array:
         """Maps x_t [B, ...], t [B] and labels [B] to [B, ...]."""
 
-        def dense(width: int, **settings) -> nn.Dense:
+        def dense(width: int, **settings: Any) -> nn.Dense:
             return nn.Dense(width, dtype=self.dtype, **settings)
 
         zeros, event_shape = nn.initializers.zeros, x_t.shape[1:]

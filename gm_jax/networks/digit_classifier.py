@@ -1,23 +1,23 @@
-"""A small convolutional classifier of digits, whose last hidden layer serves as features of them.
+"""A small convolutional classifier of digits, whose last hidden layer provides features for evaluation.
 
-It has nothing of Inception's: distances between its features are not FIDs, and are never called so. On digits they are
-the better ones, for it was trained on digits.
+It is not Inception, so distances between its features are never called FID. On digits its features are more suitable,
+because it was trained on digits.
 """
 
 import flax.linen as nn
 
 from gm_jax.types import Array
 
-_SMALLEST = 4  # sides are halved while they are larger,
-_LARGEST = 16  # and once before the second convolution where they are larger than this
+_SMALLEST = 4  # sides are halved while they are larger than this
+_LARGEST = 16  # sides larger than this are halved once before the second convolution
 
 
 class DigitClassifier(nn.Module):
-    """Images [B, H, W, C] in [0, 1] -> (features [B, hidden], logits [B, K]).
+    """A classifier of images [B, H, W, C] in [0, 1] -> (features [B, hidden], logits [B, K]).
 
     Attributes:
         num_classes: K.
-        channels: of the convolutions, the first before anything is halved; the last is repeated.
+        channels: channels of the first convolution, at full resolution, and of all later ones.
         hidden: number of features, each at least 0.
     """
 
@@ -27,6 +27,7 @@ class DigitClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
+        """Maps x [B, H, W, C] to (features [B, hidden], logits [B, K])."""
         x = nn.relu(nn.Conv(self.channels[0], (3, 3))(x))
         if min(x.shape[1:3]) > _LARGEST:
             x = _halve(x)

@@ -1,14 +1,14 @@
-"""Fully connected generator and discriminator: for points, and for images as vectors.
+"""Fully connected generator and discriminator, for points and for images as vectors.
 
-Every generator and discriminator of an adversarial game keeps one contract, these and those of `dcgan.py`:
+All generators and discriminators, here and in `dcgan.py`, keep one contract:
 
     generator:      (z [B, Z], *, train) -> x~ [B, *event_shape]
     discriminator:  (x [B, ...], *, train) -> (logits [B], features [B, F])
 
-`features` are the activations before the last layer, and before minibatch discrimination: what feature matching
-compares. `train` reaches the normalisations alone (`normalization.py`); collections other than "params" are the
-network's state. Real and generated examples go through a discriminator in two calls. A critic is a discriminator whose
-logits are read as scores.
+`features` are the activations before the last layer and before minibatch discrimination; feature matching compares
+them. `train` affects only the normalisations (`normalization.py`). Collections other than "params" are the network's
+state. Real and generated examples pass through a discriminator in two calls. A critic is a discriminator whose logits
+are scores.
 """
 
 import math
@@ -25,19 +25,19 @@ Activation = Callable[[Array], Array]
 
 
 def leaky_relu(x: Array) -> Array:
-    """Slope 0.2 below zero, as discriminators have it since Radford et al. (2016)."""
+    """Applies the leaky ReLU of slope 0.2, which discriminators use since Radford et al. (2016)."""
     return nn.leaky_relu(x, 0.2)
 
 
 class MLPGenerator(nn.Module):
-    """x~ = G(z): [B, Z] -> [B, *event_shape].
+    """The generator x~ = G(z): [B, Z] -> [B, *event_shape].
 
     Attributes:
         hidden: width of each hidden layer.
-        event_shape: of one example, e.g. (2,).
-        norm: factory of the normalisation of each hidden layer; None for none.
+        event_shape: shape of one example, e.g. (2,).
+        norm: factory of the normalisation of each hidden layer; None disables it.
         activation: elementwise function after each hidden layer.
-        output_activation: elementwise function at the end: None for points, `jnp.tanh` for images in [-1, 1].
+        output_activation: elementwise function of the output: None for points, `jnp.tanh` for images in [-1, 1].
         dtype: precision of the computation.
     """
 
@@ -50,6 +50,7 @@ class MLPGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array, *, train: bool) -> Array:
+        """Maps z [B, Z] to [B, *event_shape]."""
         h = z
         for width in self.hidden:
             h = nn.Dense(width, use_bias=self.norm is None, dtype=self.dtype)(h)
@@ -59,14 +60,14 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-    """l = logit of D(x), and the features it is made of: [B, ...] -> ([B], [B, F]).
+    """The discriminator: the logit of D(x) and the features before it, [B, ...] -> ([B], [B, F]).
 
     Attributes:
         hidden: width of each hidden layer; the last is F.
-        norm: factory of the normalisation of each hidden layer but the first; None for none.
-        spectral_norm: whether every kernel but minibatch discrimination's is divided by its largest singular value.
-        minibatch_discrimination: a module [B, F] -> [B, F'] that compares the examples of a batch; None for none.
-        output_bias: whether the logit has one; in a Wasserstein critic it cancels.
+        norm: factory of the normalisation of each hidden layer but the first; None disables it.
+        spectral_norm: divides every kernel, except minibatch discrimination's, by its largest singular value.
+        minibatch_discrimination: a module [B, F] -> [B, F'] that compares the examples of a batch; None disables it.
+        output_bias: whether the logit has a bias; in a Wasserstein critic it cancels.
         activation: elementwise function after each hidden layer.
         dtype: precision of the computation.
     """
@@ -81,6 +82,8 @@ class MLPDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> tuple[Array, Array]:
+        """Maps x [B, ...] to (logits [B], features [B, F])."""
+
         def dense(h: Array, width: int, *, use_bias: bool = True) -> Array:
             layer = nn.Dense(width, use_bias=use_bias, dtype=self.dtype)
             return SpectralNorm(layer)(h, train=train) if self.spectral_norm else layer(h)

@@ -1,15 +1,15 @@
-"""Glow: steps of actnorm, invertible 1x1 convolution and affine coupling, in several scales.
+"""Glow: steps of actnorm, invertible 1x1 convolution and affine coupling, at several scales.
 
     scale l:  squeeze, K steps; half of the channels, part_l, is factored out, and the next scale takes the rest h_l
-    prior:    part_l ~ N(mean(h_l), exp(log s(h_l))^2),  the last one N(mean, exp(log s)^2) for each channel        (1)
+    prior:    part_l ~ N(mean(h_l), exp(log s(h_l))^2); the last one N(mean, exp(log s)^2) for each channel         (1)
 
-The means and log-scales are learned, and zero at first. The log-scales of couplings and of conditional priors are
-bounded, b tanh(r / b), where the paper bounds none and its code takes a sigmoid for the couplings' scales; those of the
-last prior, which no network makes, are free. Each Gaussian is written as what standardises it,
+The means and log-scales are learned and start at zero. The log-scales of couplings and conditional priors are bounded
+by b tanh(r / b); the paper has no bound, and its code uses a sigmoid for the couplings' scales. The log-scales of the
+last prior are parameters without a bound. Each Gaussian is implemented as the layer that standardises it,
 
     z_l = (part_l - mean) exp(-log s),    log p(part_l) = log N(z_l; 0, I) - sum log s                               (2)
 
-which makes of the whole a flow to one standard normal latent. `realnvp.MultiScale` puts the scales together.
+so the whole model is a flow to one standard normal latent. `realnvp.MultiScale` combines the scales.
 
 Source: Kingma & Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", NeurIPS 2018, arXiv:1807.03039.
 """
@@ -37,14 +37,14 @@ from gm_jax.types import Array
 
 
 class Glow(nn.Module):
-    """x [B, H, W, C] <-> z [B, D].
+    """Glow: x [B, H, W, C] <-> z [B, D].
 
     Attributes:
-        event_shape: (H, W, C) of one image; the sides are multiples of 2^scales.
+        event_shape: (H, W, C) of one image; both sides are multiples of 2^scales.
         scales: L.
-        steps: K, at each scale.
+        steps: K, the steps at each scale.
         features: channels of the networks in the couplings.
-        bound: of the log-scales of the couplings and the conditional priors.
+        bound: b, the bound of the log-scales of couplings and conditional priors.
         dtype: precision of the networks' computation.
     """
 
@@ -55,7 +55,7 @@ class Glow(nn.Module):
     bound: float = 2.0
     dtype: DTypeLike | None = None
 
-    def setup(self):
+    def setup(self) -> None:
         shapes = squeezed_shapes(self.event_shape, self.scales)
         stages = [Chain([Squeeze(), Repeated(self._step(channels), self.steps)]) for _, _, channels in shapes]
         priors = [ConditionalPrior(channels // 2, self.bound) for _, _, channels in shapes[:-1]]
@@ -68,36 +68,40 @@ class Glow(nn.Module):
         return Chain([ActNorm(channels), InvertibleConv(channels), coupling])
 
     def forward(self, x: Array) -> tuple[Array, Array]:
+        """Maps x to (z, log_det [B])."""
         return self.multi_scale.forward(x)
 
     def inverse(self, z: Array) -> tuple[Array, Array]:
+        """Maps z to (x, log_det [B] of the inverse)."""
         return self.multi_scale.inverse(z)
 
 
 class ConditionalPrior(nn.Module):
-    """Standardises a part [B, H, W, C] by moments that a convolution makes of the rest [B, H, W, C], eq. (2).
+    """Standardises a part [B, H, W, C] by moments that a convolution computes from the rest [B, H, W, C], eq. (2).
 
     Attributes:
         channels: C.
-        bound: of the log-scales.
+        bound: b, the bound of the log-scales.
     """
 
     channels: int
     bound: float
 
-    def setup(self):
+    def setup(self) -> None:
         self.moments = Conv(2 * self.channels, kernel_init=nn.initializers.zeros)
 
     def forward(self, part: Array, rest: Array) -> tuple[Array, Array]:
-        # The way from z to the part is mean + exp(log s) z, so the way to z is that coupling's inverse.
+        """Maps the part to (z, log_det [B]), given the rest."""
+        # part = mean + exp(log s) z is an affine coupling, so the map to z is its inverse.
         return bijectors.affine_coupling_inverse(part, *jnp.split(self.moments(rest), 2, axis=-1), bound=self.bound)
 
     def inverse(self, z: Array, rest: Array) -> tuple[Array, Array]:
+        """Maps z to (the part, log_det [B] of the inverse), given the rest."""
         return bijectors.affine_coupling(z, *jnp.split(self.moments(rest), 2, axis=-1), bound=self.bound)
 
 
 class ChannelPrior(nn.Module):
-    """Standardises x [B, ..., C] by moments of each channel, eq. (2), its log-scales not bounded.
+    """Standardises x [B, ..., C] by a learned mean and unbounded log-scale of each channel, eq. (2).
 
     Attributes:
         channels: C.
@@ -105,12 +109,14 @@ class ChannelPrior(nn.Module):
 
     channels: int
 
-    def setup(self):
+    def setup(self) -> None:
         self.mean = self.param("mean", nn.initializers.zeros, (self.channels,))
         self.log_scale = self.param("log_scale", nn.initializers.zeros, (self.channels,))
 
     def forward(self, x: Array) -> tuple[Array, Array]:
+        """Maps x to (z, log_det [B])."""
         return bijectors.actnorm_inverse(x, self.mean, self.log_scale)
 
     def inverse(self, z: Array) -> tuple[Array, Array]:
+        """Maps z to (x, log_det [B] of the inverse)."""
         return bijectors.actnorm(z, self.mean, self.log_scale)

@@ -1,16 +1,16 @@
-"""Inception v3 as the FID knows it: the graph of 2015-12-05, not the network of today's libraries.
+"""Inception v3 as FID uses it: the TensorFlow graph of 2015-12-05, not the network of current libraries.
 
-It departs from the paper, and from every other Inception v3, in four places, and a Frechet distance without them is not
-the FID of the literature:
+It differs from the paper and from every other Inception v3 in four places. A Frechet distance without them is not the
+FID of the literature:
 
-* the classifier has 1,008 outputs, and the Inception Score takes them without the bias;
+* the classifier has 1,008 outputs, and the Inception Score omits their bias;
 * average pools do not count their padding;
-* the last block pools by the maximum where the one before it pools by the average;
+* the last block uses max pooling, and the block before it uses average pooling;
 * normalisation adds 0.001 to the variance.
 
-Images come as floats 0..255 of 299x299 (`ops.resize.bilinear_tf1`), and are scaled by (x - 128) / 128. Names of modules
-are those of the public checkpoint (`pt_inception-2015-12-05-6726825d.pth`), so that its tensors find their places by
-name: `params_from_tensors`.
+Inputs are floats 0..255 of 299x299 pixels (`ops.resize.bilinear_tf1`), and are scaled by (x - 128) / 128. Modules have
+the names of the public checkpoint (`pt_inception-2015-12-05-6726825d.pth`), so `params_from_tensors` finds its tensors
+by name.
 
 Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, arXiv:1512.00567; the
     graph: Salimans et al. (2016) and Heusel et al. (2017).
@@ -18,7 +18,7 @@ Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Visi
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -34,12 +34,12 @@ _EPSILON = 0.001
 
 
 class InceptionOutputs(NamedTuple):
-    """What is measured of an image.
+    """The network's outputs.
 
     Attributes:
-        features: [B, 2048], the mean over positions of the last block: of FID, KID, precision and recall.
+        features: [B, 2048], the last block averaged over positions; used by FID, KID, precision and recall.
         logits: [B, 1008].
-        logits_without_bias: [B, 1008], of the Inception Score.
+        logits_without_bias: [B, 1008], used by the Inception Score.
     """
 
     features: Array
@@ -52,6 +52,7 @@ class InceptionV3(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> InceptionOutputs:
+        """Maps images [B, 299, 299, 3] to features and logits."""
         x = (x - 128.0) / 128.0
         x = Convolution(32, (3, 3), 2, "VALID", name="Conv2d_1a_3x3")(x)
         x = Convolution(32, (3, 3), 1, "VALID", name="Conv2d_2a_3x3")(x)
@@ -76,12 +77,12 @@ class InceptionV3(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Convolution without a bias, normalisation by fixed moments, ReLU.
+    """A convolution without a bias, normalisation by fixed moments, and ReLU.
 
     Attributes:
-        features: channels.
-        size: of the kernel.
-        stride: both ways.
+        features: channels of the output.
+        size: height and width of the kernel.
+        stride: vertical and horizontal stride.
         padding: "SAME" or "VALID".
     """
 
@@ -92,16 +93,18 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Maps x [B, H, W, I] to [B, H', W', features]."""
         strides = (self.stride, self.stride)
         x = nn.Conv(self.features, self.size, strides, self.padding, use_bias=False, name="conv")(x)
         return nn.relu(FixedNorm(name="bn")(x))
 
 
 class FixedNorm(nn.Module):
-    """Normalisation of channels by moments that are parameters: a batch normalisation that has been trained."""
+    """A trained batch normalisation: its moments are parameters."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Maps x [B, H, W, C] to the same shape."""
         ones, zeros = nn.initializers.ones, nn.initializers.zeros
         parts = {"weight": ones, "bias": zeros, "running_mean": zeros, "running_var": ones}
         weight, bias, mean, var = (
@@ -111,12 +114,12 @@ class FixedNorm(nn.Module):
 
 
 def average_pool(x: Array) -> Array:
-    """Means of 3x3 neighbourhoods, of fewer values at the border: padding does not count."""
+    """Averages 3x3 neighbourhoods with stride 1; padding does not count."""
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
 
 
 class BlockA(nn.Module):
-    """35x35: kernels of 1, 5 and twice 3, and a pool.
+    """The block at 35x35: branches with kernels of 1, of 5, of 3 twice, and a pool.
 
     Attributes:
         pooled: channels of the pool's branch.
@@ -126,6 +129,7 @@ class BlockA(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Maps x [B, 35, 35, I] to [B, 35, 35, 224 + pooled]."""
         one = Convolution(64, (1, 1), name="branch1x1")(x)
         five = Convolution(48, (1, 1), name="branch5x5_1")(x)
         five = Convolution(64, (5, 5), name="branch5x5_2")(five)
@@ -137,10 +141,11 @@ class BlockA(nn.Module):
 
 
 class BlockB(nn.Module):
-    """35x35 to 17x17."""
+    """The block from 35x35 to 17x17."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Maps x [B, 35, 35, I] to [B, 17, 17, 480 + I]."""
         three = Convolution(384, (3, 3), 2, "VALID", name="branch3x3")(x)
         double = Convolution(64, (1, 1), name="branch3x3dbl_1")(x)
         double = Convolution(96, (3, 3), name="branch3x3dbl_2")(double)
@@ -149,7 +154,7 @@ class BlockB(nn.Module):
 
 
 class BlockC(nn.Module):
-    """17x17: kernels of 7, each as a row and a column.
+    """The block at 17x17: kernels of 7, each factored into a row and a column.
 
     Attributes:
         width: channels inside the branches.
@@ -159,6 +164,7 @@ class BlockC(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Maps x [B, 17, 17, I] to [B, 17, 17, 768]."""
         row, column = (1, 7), (7, 1)
         one = Convolution(192, (1, 1), name="branch1x1")(x)
         seven = x
@@ -173,10 +179,11 @@ class BlockC(nn.Module):
 
 
 class BlockD(nn.Module):
-    """17x17 to 8x8."""
+    """The block from 17x17 to 8x8."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Maps x [B, 17, 17, I] to [B, 8, 8, 512 + I]."""
         three = Convolution(192, (1, 1), name="branch3x3_1")(x)
         three = Convolution(320, (3, 3), 2, "VALID", name="branch3x3_2")(three)
         seven = Convolution(192, (1, 1), name="branch7x7x3_1")(x)
@@ -187,16 +194,17 @@ class BlockD(nn.Module):
 
 
 class BlockE(nn.Module):
-    """8x8: kernels of 3 that end as a row and a column side by side.
+    """The block at 8x8: kernels of 3 whose last layer is a row and a column in parallel.
 
     Attributes:
-        pool: of the last branch; the one thing in which the two blocks of this kind differ.
+        pool: pooling of the last branch, the only difference between the two blocks of this kind.
     """
 
     pool: Callable[[Array], Array]
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        """Maps x [B, 8, 8, I] to [B, 8, 8, 2048]."""
         one = Convolution(320, (1, 1), name="branch1x1")(x)
         three = Convolution(384, (1, 1), name="branch3x3_1")(x)
         double = Convolution(448, (1, 1), name="branch3x3dbl_1")(x)
@@ -215,25 +223,25 @@ def _halve(x: Array) -> Array:
 
 
 def parameter_shapes() -> PyTree:
-    """The shapes of the parameters, at no cost."""
+    """Returns the shapes of the parameters without computing them."""
     image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
     return jax.eval_shape(InceptionV3().init, jax.random.key(0), image)["params"]
 
 
 def params_from_tensors(tensors: Mapping[str, np.ndarray]) -> PyTree:
-    """The parameters, from the public checkpoint's tensors by their names.
+    """Converts the tensors of the public checkpoint into the network's parameters.
 
     Args:
         tensors: "Conv2d_1a_3x3.conv.weight" [F, C, H, W], "Conv2d_1a_3x3.bn.running_mean" [F], ..., "fc.weight"
-            [1008, 2048], "fc.bias". Others, such as counts of batches, are left.
+            [1008, 2048], "fc.bias". Others, such as counts of batches, are ignored.
     Returns:
         The parameters of InceptionV3.
     Raises:
-        KeyError: a tensor is missing; its name.
+        KeyError: a tensor is missing; the error holds its name.
         ValueError: a tensor has another shape.
     """
 
-    def find(path: tuple, wanted: jax.ShapeDtypeStruct) -> np.ndarray:
+    def find(path: tuple[Any, ...], wanted: jax.ShapeDtypeStruct) -> np.ndarray:
         name = ".".join(key.key for key in path)
         name = (
             name.replace("conv.kernel", "conv.weight").replace("fc_kernel", "fc.weight").replace("fc_bias", "fc.bias")
@@ -244,7 +252,7 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray]) -> PyTree:
         if tensor.ndim == 2:
             tensor = tensor.T
         if tensor.shape != wanted.shape:
-            raise ValueError(f"{name} has the shape {tensor.shape}, need {wanted.shape}")
+            raise ValueError(f"{name} has the shape {tensor.shape}, not {wanted.shape}: use the public checkpoint.")
         return tensor
 
     return jax.tree_util.tree_map_with_path(find, parameter_shapes())

@@ -1,4 +1,4 @@
-"""What a class label tells a network: a vector for each class, the same at every place."""
+"""The bias that a class label adds: one vector for each class, equal at every place."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,12 +8,12 @@ from gm_jax.types import Array
 
 
 class LabelBias(nn.Module):
-    """b(y) [B, features] of labels y [B]; None of no labels, for a network without.
+    """b(y) [B, features] for labels y [B]; None for a network without labels.
 
-    The vectors start at zero: the network starts as one without labels.
+    The vectors start at zero, so a network starts as if it had no labels.
 
     Attributes:
-        num_classes: of the labels; None for a network without.
+        num_classes: number of classes; None for a network without labels.
         features: length of a vector.
         dtype: precision of the computation.
     """
@@ -24,11 +24,23 @@ class LabelBias(nn.Module):
 
     @nn.compact
     def __call__(self, label: Array | None) -> Array | None:
-        if (label is None) != (self.num_classes is None):
-            raise ValueError("a label is for a network with num_classes, and only for that.")
+        """Maps labels [B] to [B, features], and None to None.
+
+        Raises:
+            ValueError: a label is given without `num_classes`, or is missing.
+        """
+        check_label(label, self.num_classes)
         if label is None:
             return None
         return nn.Embed(self.num_classes, self.features, self.dtype, embedding_init=nn.initializers.zeros)(label)
+
+
+def check_label(label: Array | None, num_classes: int | None) -> None:
+    """Raises a ValueError if a label is given without `num_classes`, or is missing."""
+    if label is None and num_classes is not None:
+        raise ValueError(f"the network has num_classes={num_classes} but got no label: pass one.")
+    if label is not None and num_classes is None:
+        raise ValueError("the network has no classes but got a label: set num_classes, or pass no label.")
 
 
 def add_bias(x: Array, bias: Array | None) -> Array:
@@ -37,5 +49,5 @@ def add_bias(x: Array, bias: Array | None) -> Array:
 
 
 def halves(bias: Array | None) -> tuple[Array | None, Array | None]:
-    """Splits the biases [B, 2F] of two places where one is added; None is None twice."""
+    """Splits biases [B, 2F] into those of two layers, [B, F] each; None becomes (None, None)."""
     return (None, None) if bias is None else tuple(jnp.split(bias, 2, axis=-1))

@@ -1,18 +1,18 @@
-"""The masked autoencoder for distribution estimation: a perceptron whose masks forbid looking ahead.
+"""The masked autoencoder for distribution estimation: a perceptron whose masks hide later dimensions.
 
 Notation: x [B, D] binary; L hidden layers h^l of H_l units; d(u) the degree of a unit u. The degree of dimension i is
-its position in the ordering, 0 ... D-1, both where it enters and where it is predicted; a hidden unit of degree m may
-know the dimensions of positions 0 ... m, and has 0 <= m <= D-2.
+its position in the ordering, 0 ... D-1, as an input and as an output; a hidden unit of degree m, 0 <= m <= D-2, may
+depend on the dimensions at positions 0 ... m.
 
     h^1 = f(b^1 + x (W^1 * M^1)),    h^l = f(b^l + h^{l-1} (W^l * M^l))                              (1)
     logits = b + h^L (V * M) + x (A * M^A)                                                           (2)
     M^l_uv = [d(u) <= d(v)] between layers,    M_ui = [d(u) < d(i)],    M^A_ji = [d(j) < d(i)]       (3)
 
-The comparison is strict once on every path from x_j to the logit of x_i, so only j < i remain: at the output, and on
-the direct connections A. Without hidden layers V is A, and the network an FVSBN.
+Every path from x_j to the logit of x_i has exactly one strict comparison, at the output or on the direct connections A,
+so only j < i remain. Without hidden layers V is A, and the network is an FVSBN.
 
-Masks multiply the kernels inside the forward pass and are never written into the weights: with several mask sets,
-each would otherwise destroy what the others have learned.
+Masks multiply the kernels in the forward pass and are never written into the weights: several mask sets share the
+weights, and each set would otherwise erase those that the others use.
 
 Source: Germain, Gregor, Murray & Larochelle, "MADE: Masked Autoencoder for Distribution Estimation", ICML 2015,
 arXiv:1502.03509, eqs. 8-14. Their degrees count from 1.
@@ -26,19 +26,20 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from gm_jax.networks.label_bias import check_label
 from gm_jax.types import Array
 
 
 class MaskSet(NamedTuple):
-    """Degrees (3), and the same turned around; or K sets of them, stacked along a leading axis.
+    """The degrees (3) and their inverse; or K such sets, stacked along a leading axis.
 
     Attributes:
         order: [D] the dimension at each position.
-        positions: [D] the position of each dimension, its degree.
+        positions: [D] the position, which is the degree, of each dimension.
         degrees: for each hidden layer [H_l], the degrees of its units.
-        units: for each hidden layer [D, G_l], the units that know all that they may once positions 0 ... i-1 are
-            known, and not before: those of degree i - 1, filled up with H_l, which is no unit. G_l is the most that
-            share a degree.
+        units: for each hidden layer [D, G_l]; row i lists the units of degree i - 1, whose inputs are complete once
+            positions 0 ... i-1 are known. Rows are padded by H_l, which is not a unit. G_l is the largest number of
+            units that share a degree.
     """
 
     order: Array
@@ -48,25 +49,24 @@ class MaskSet(NamedTuple):
 
 
 def mask_sets(orders: np.ndarray, hidden: Sequence[int], *, seed: int = 0) -> MaskSet:
-    """One mask set for each of K orderings, stacked.
+    """Draws one mask set for each of K orderings, stacked.
 
-    In each layer the degrees are spread evenly over 0 ... D-2, both ends included, and shuffled over the units: so
-    every dimension but the last is looked at, every one but the first is predicted from others, and layer sees layer.
+    In each layer the degrees are spread evenly over 0 ... D-2, including both ends, and shuffled over the units. So
+    every dimension but the last is an input of some unit, and every dimension but the first is predicted from others.
 
     Args:
-        orders: [K, D], each row a permutation: the dimension at each position. A row may come more than once, and
-            gets other degrees each time.
-        hidden: H_1 ... H_L; none for a network without hidden layers.
-        seed: of the shuffling.
+        orders: [K, D]; each row is a permutation, the dimension at each position. A repeated row gets other degrees.
+        hidden: H_1 ... H_L; empty for a network without hidden layers.
+        seed: seed of the shuffling.
     Raises:
-        ValueError: a row of `orders` is no permutation.
+        ValueError: a row of `orders` is not a permutation.
     """
     orders = np.asarray(orders, np.int32)
     num_sets, num_dims = orders.shape
     if not np.array_equal(np.sort(orders, axis=1), np.tile(np.arange(num_dims), (num_sets, 1))):
-        raise ValueError("every row of orders must be a permutation of 0 ... D-1.")
+        raise ValueError(f"every row of orders must be a permutation of 0 ... {num_dims - 1}.")
     rng = np.random.default_rng(seed)
-    # D = 1 leaves no degree that is both below D-1 and at least 0: the units get 0, and no output listens to them.
+    # D = 1 has no valid degree: the units get 0, and no output reads them.
     spread = [np.rint(np.linspace(0, max(num_dims - 2, 0), width)).astype(np.int32) for width in hidden]
     degrees = tuple(np.stack([rng.permutation(layer) for _ in range(num_sets)]) for layer in spread)
     units = tuple(_units_by_degree(layer, num_dims) for layer in degrees)
@@ -74,17 +74,17 @@ def mask_sets(orders: np.ndarray, hidden: Sequence[int], *, seed: int = 0) -> Ma
 
 
 class MADE(nn.Module):
-    """Equations (1)-(3): x [B, D] and a mask set -> logits [B, D], in the order of the data.
+    """MADE, eqs. (1)-(3): x [B, D] and a mask set -> logits [B, D], in the order of the data.
 
-    `begin` and `step` give the same logits one after the other, in the order of generation. They use each row of each
-    kernel once: the work of all D steps together is that of one forward pass.
+    `begin` and `step` compute the same logits one at a time, in the order of generation. They read each row of each
+    kernel once, so all D steps together cost one forward pass.
 
     Attributes:
         num_dims: D.
         hidden: H_1 ... H_L.
-        num_classes: of the labels that move the biases of all layers; None for a network without.
+        num_classes: number of classes of the labels, which shift all biases; None for a network without labels.
         activation: f.
-        direct: the connections A; without hidden layers they are there anyway.
+        direct: adds the connections A; a network without hidden layers always has them.
     """
 
     num_dims: int
@@ -93,7 +93,7 @@ class MADE(nn.Module):
     activation: Callable[[Array], Array] = nn.relu
     direct: bool = False
 
-    def setup(self):
+    def setup(self) -> None:
         zeros, normal = nn.initializers.zeros, nn.initializers.lecun_normal()
         widths = (self.num_dims, *self.hidden, self.num_dims)
         self.kernels = [self.param(f"kernel_{layer}", normal, shape) for layer, shape in enumerate(pairwise(widths))]
@@ -107,6 +107,7 @@ class MADE(nn.Module):
             self.direct_kernel = self.param("direct_kernel", zeros, (self.num_dims, self.num_dims))
 
     def __call__(self, x: Array, masks: MaskSet, label: Array | None = None) -> Array:
+        """Maps x [B, D], one mask set and labels [B] to logits [B, D]."""
         x = x.astype(self.kernels[0].dtype)
         *hidden_biases, bias = self._biases(x.shape[0], label)
         h, degrees = x, masks.positions
@@ -119,16 +120,16 @@ class MADE(nn.Module):
         return logits
 
     def begin(self, n: int, label: Array | None = None) -> tuple[Array, ...]:
-        """For each layer what goes into f, [n, H_l], and the logits [n, D], while no dimension is known."""
+        """Returns the cache before the first step: each layer's sums [n, H_l], and the logits [n, D]."""
         return self._biases(n, label)
 
     def step(
         self, cache: tuple[Array, ...], i: Array, previous: Array, masks: MaskSet
     ) -> tuple[tuple[Array, ...], Array]:
-        """Adds what position i - 1 says to all that depends on it; returns (cache, the logits [n] of position i).
+        """Adds the contribution of position i - 1 to every sum; returns (cache, the logits [n] of position i).
 
-        What is added, layer by layer, is the values of the units that know all that they may since now. No masks are
-        needed: a unit is read once, when it has got all that its mask lets through and nothing else as yet.
+        Layer by layer it adds the values of those units whose inputs are now complete. It needs no masks, because a
+        unit is read once, when it holds exactly the inputs that its mask lets through.
         """
         sums = list(cache)
         known, dim = previous[:, None].astype(sums[0].dtype), masks.order[i - 1]
@@ -144,8 +145,7 @@ class MADE(nn.Module):
         return tuple(sums), sums[-1][:, masks.order[i]]
 
     def _biases(self, n: int, label: Array | None) -> tuple[Array, ...]:
-        if (label is None) != (self.num_classes is None):
-            raise ValueError("a label is for a network with num_classes, and only for that.")
+        check_label(label, self.num_classes)
         biases = tuple(jnp.broadcast_to(bias, (n, bias.shape[0])) for bias in self.biases)
         if label is None:
             return biases
@@ -153,7 +153,7 @@ class MADE(nn.Module):
 
 
 def _units_by_degree(degrees: np.ndarray, num_dims: int) -> np.ndarray:
-    """[K, H] degrees -> [K, D, G]: row i the units of degree i - 1, filled up with H."""
+    """Inverts degrees [K, H] to [K, D, G]: row i lists the units of degree i - 1, padded by H."""
     num_sets, width = degrees.shape
     counts = np.stack([np.bincount(row, minlength=num_dims) for row in degrees])
     units = np.full((num_sets, num_dims, counts.max(initial=1)), width, np.int32)

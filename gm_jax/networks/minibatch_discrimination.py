@@ -1,11 +1,11 @@
-"""Minibatch discrimination: features of an example that say how close the others of its batch lie to it.
+"""Minibatch discrimination: features that measure how close an example is to the rest of its batch.
 
 Notation: f(x_i) [F] features of example i of n, T [F, K, D] learned, M_i = f(x_i) T [K, D].
 
     c_k(x_i, x_j) = exp(-|M_ik - M_jk|_1)                                              (1)
     o(x_i)_k      = sum_j c_k(x_i, x_j),    j = 1 ... n                                (2)
 
-A discriminator that sees o(x_i) beside f(x_i) notices a generator that has collapsed: its batches lie too close.
+A discriminator that sees o(x_i) next to f(x_i) detects a collapsed generator, whose batches lie too close together.
 
 Source: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016, arXiv:1606.03498.
 """
@@ -21,17 +21,17 @@ from gm_jax.types import Array
 class MinibatchDiscrimination(nn.Module):
     """Appends the similarities (2) to the features: [B, F] -> [B, F + K].
 
-    Data and generated examples go through the discriminator in two calls: in one batch the two kinds would see each
-    other, and the similarities would say which batch it was and not how varied.
+    Real and generated examples pass through the discriminator in two calls. In one mixed batch the two kinds would be
+    compared with each other, and the similarities would not measure the variety of either.
 
-    The similarities depend on the size of the batch: use one size in training throughout. Where the train step is
-    mapped over devices, a device sees its part of the batch alone unless `axis_name` names the mapped axis.
+    The similarities depend on the size of the batch, so use one size throughout training. If the train step is mapped
+    over devices, a device sees only its part of the batch unless `axis_name` names the mapped axis.
 
     Attributes:
         num_kernels: K.
         kernel_dim: D.
-        include_self: whether the sum (2) has the term j = i, which is always 1, as the paper writes it.
-        axis_name: the mapped axis whose devices' examples are compared as well; only inside such a map.
+        include_self: whether the sum (2) has the term j = i, which is always 1; the paper includes it.
+        axis_name: the mapped axis over whose devices examples are compared too; valid only inside such a map.
         dtype: precision of M; similarities and their sums are float32 at least.
     """
 
@@ -43,6 +43,7 @@ class MinibatchDiscrimination(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
+        """Maps features [B, F] to [B, F + K]."""
         shape = (features.shape[-1], self.num_kernels * self.kernel_dim)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         x, kernel = nn.dtypes.promote_dtype(features, kernel, dtype=self.dtype)

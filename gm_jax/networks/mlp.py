@@ -1,8 +1,8 @@
-"""Fully connected networks: a plain perceptron, and the two halves of a variational autoencoder made of it.
+"""Fully connected networks: a perceptron, and the encoder and decoder of a variational autoencoder.
 
-Encoders map x [B, ...] to the moments of q(z|x), (mean [B, Z], log_var [B, Z]); decoders map z [B, Z] to the parameters
-of p(x|z), [B, *event_shape[:-1], C * P]: the P parameters of each of the event's dimensions lie as P blocks on the last
-axis. Parameters are float32; `dtype` is the precision of the computation (None: that of the input).
+Encoders map x [B, ...] to the moments of q(z|x), (mean [B, Z], log_var [B, Z]). Decoders map z [B, Z] to the parameters
+of p(x|z), [B, *event_shape[:-1], C * P]; the P parameters of each dimension are P blocks on the last axis. Parameters
+are float32; `dtype` is the precision of the computation (None: the input's).
 """
 
 import math
@@ -18,7 +18,7 @@ Activation = Callable[[Array], Array]
 
 
 class MLP(nn.Module):
-    """A multilayer perceptron, [B, D] -> [B, out], linear in its last layer.
+    """A multilayer perceptron, [B, D] -> [B, out], with a linear last layer.
 
     Attributes:
         hidden: width of each hidden layer.
@@ -41,7 +41,7 @@ class MLP(nn.Module):
 
 
 class MLPEncoder(nn.Module):
-    """Moments of a diagonal normal q(z|x): [B, ...] -> (mean [B, Z], log_var [B, Z]).
+    """The moments of a diagonal normal q(z|x): [B, ...] -> (mean [B, Z], log_var [B, Z]).
 
     Attributes:
         hidden: width of each hidden layer.
@@ -59,19 +59,19 @@ class MLPEncoder(nn.Module):
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Maps scaled floats x [B, ...] to (mean [B, Z], log_var [B, Z])."""
         x = x.reshape(x.shape[0], -1)
-        # Both heads in one product: two thin ones cost more.
+        # One product for both heads is faster than two thin ones.
         moments = MLP(self.hidden, 2 * self.latent_dim, self.activation, self.dtype)(x)
         mean, log_var = jnp.split(moments, 2, axis=-1)
         return mean, log_var
 
 
 class MLPDecoder(nn.Module):
-    """Parameters of p(x|z): [B, Z] -> [B, *event_shape[:-1], C * outputs_per_dim].
+    """The parameters of p(x|z): [B, Z] -> [B, *event_shape[:-1], C * outputs_per_dim].
 
     Attributes:
         hidden: width of each hidden layer.
         event_shape: shape of one example, e.g. (28, 28, 1) or (2,); its last axis is C.
-        outputs_per_dim: P, how many parameters the likelihood has for each dimension of x.
+        outputs_per_dim: P, the number of parameters of the likelihood for each dimension of x.
         activation: elementwise function after each hidden layer.
         dtype: precision of the computation.
     """

@@ -1,27 +1,28 @@
-"""Normalisations of networks that play against one another: batch, virtual batch, spectral.
+"""Normalisations: group, batch, virtual batch and spectral.
 
-Notation: h [B, ..., C] activations, every axis but the last is counted over; W [I, O] a kernel, its taps flattened
-into I; gamma and beta [C] learned; m and v mean and variance for each channel.
+Notation: h [B, ..., C] activations, and every axis but the last counts as a place; W [I, O] a kernel whose taps are
+flattened into I; gamma and beta [C] learned; m and v mean and variance.
 
-    batch norm:     y = gamma (h - m) / sqrt(v + eps) + beta,    m, v of the batch; of past ones after training   (1)
-    virtual:        the same with m_i, v_i of R reference examples and of example i, R + 1 examples in all        (2)
-    spectral norm:  W / sigma,    sigma = a^T W b,  a = W b / |W b|,  b = W^T a / |W^T a|                         (3)
+    group norm:     y = gamma (h - m) / sqrt(v + eps) + beta,    m, v of the places and a group's channels        (1)
+    batch norm:     m, v of each channel over the batch; running averages in evaluation                          (2)
+    virtual:        m_i, v_i of each channel over R reference examples and example i, R + 1 examples in all       (3)
+    spectral norm:  W / sigma,    sigma = a^T W b,  a = W b / |W b|,  b = W^T a / |W^T a|                         (4)
 
-What these layers keep besides parameters are Flax collections, which a model carries in its `model_state`:
+These layers keep their state in Flax collections, which a model carries in its `model_state`:
 
-    "batch_stats"        running mean and variance of (1)
-    "reference_batch"    the fixed examples of (2), as they were given to `init`; never written again
-    "spectral_norm"      b of (3), [O] for each layer; the power iteration goes on where it stopped
+    "batch_stats"        running mean and variance of (2)
+    "reference_batch"    the fixed examples of (3), which `init` was given; never written again
+    "spectral_norm"      b of (4), [O] for each layer; the power iteration continues from it
 
-A network with such layers is applied, in training, with `mutable` naming the collections that its state has:
+In training, a network with such layers is applied with `mutable` naming its collections:
 
     variables = {"params": params[player], **model_state[player]}
     outputs, new_state = network.apply(variables, x, train=True, mutable=list(model_state[player]))
 
-and with `train=False`, and no `mutable`, to sample and to evaluate.
+and with `train=False`, without `mutable`, to sample and to evaluate.
 
-A norm is given to a network as a factory, () -> module; the module is called as norm(h, train=...). The layer before it
-needs no bias, for beta is one.
+A network receives its norm as a factory, () -> module, and calls the module as norm(h, train=...). The layer before a
+norm needs no bias, because beta is one.
 """
 
 from collections.abc import Callable
@@ -33,6 +34,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gm_jax.ops.cpu import group_norm
 from gm_jax.types import Array
 
 NormFactory = Callable[[], nn.Module]
@@ -40,18 +42,44 @@ NormFactory = Callable[[], nn.Module]
 _EPSILON = 1e-5
 
 
-class BatchNorm(nn.Module):
-    """Batch normalisation (1): h [B, ..., C] -> the same shape.
-
-    Each example's output depends on the whole batch. Real and generated examples go through a discriminator in two
-    calls, so that each is normalised among its own kind.
-
-    Where the train step is mapped over devices, a device sees its part of the batch alone unless `axis_name` names the
-    mapped axis; the running statistics are averaged over devices by the train step in any case.
+class GroupNorm(nn.Module):
+    """Group normalisation (1): h [B, ..., C] -> the same shape, independently for each example.
 
     Attributes:
-        axis_name: the mapped axis over which the statistics are taken as well; only inside such a map.
-        momentum: of the running statistics.
+        groups: number of groups of neighbouring channels; it divides C.
+        dtype: precision of the result; statistics are float32 at least.
+
+    Source: Wu & He, "Group Normalization", ECCV 2018, arXiv:1803.08494.
+    """
+
+    groups: int
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, h: Array) -> Array:
+        """Maps h [B, ..., C] to the same shape.
+
+        Raises:
+            ValueError: `groups` does not divide C.
+        """
+        scale = self.param("scale", nn.initializers.ones, (h.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (h.shape[-1],))
+        dtype = h.dtype if self.dtype is None else self.dtype
+        return group_norm(h, scale, bias, groups=self.groups, epsilon=_EPSILON).astype(dtype)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (2): h [B, ..., C] -> the same shape.
+
+    Each example's output depends on the whole batch. Real and generated examples pass through a discriminator in two
+    calls, so that each kind is normalised separately.
+
+    If the train step is mapped over devices, a device sees only its part of the batch unless `axis_name` names the
+    mapped axis. The train step averages the running statistics over devices in either case.
+
+    Attributes:
+        axis_name: the mapped axis over which statistics are averaged too; valid only inside such a map.
+        momentum: decay of the running statistics.
         dtype: precision of the computation; statistics are float32 at least.
 
     Source: Ioffe & Szegedy, "Batch Normalization", ICML 2015, arXiv:1502.03167.
@@ -63,6 +91,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, h: Array, *, train: bool) -> Array:
+        """Maps h [B, ..., C] to the same shape; `train` selects the batch's statistics or the running ones."""
         return nn.BatchNorm(
             use_running_average=not train,
             axis_name=self.axis_name,
@@ -73,13 +102,13 @@ class BatchNorm(nn.Module):
 
 
 class VirtualBatchNorm(nn.Module):
-    """Virtual batch normalisation (2): h [R + B, ..., C], the reference examples first -> the same shape.
+    """Virtual batch normalisation (3): h [R + B, ..., C], the reference examples first -> the same shape.
 
-    An example is normalised by the R reference examples and by itself, so its output does not depend on the others of
-    its batch. The reference examples are normalised by their own statistics alone. They go through the same network
-    with the same parameters, so the gradient reaches the parameters through their statistics too.
+    Each example is normalised with the R reference examples and itself, so its output does not depend on the rest of
+    its batch. The reference examples are normalised with their own statistics alone. They pass through the same network
+    with the same parameters, so gradients flow through their statistics too.
 
-    `WithReferenceBatch` puts the reference examples in front and takes them off again.
+    `WithReferenceBatch` prepends the reference examples and removes them again.
 
     Attributes:
         reference_size: R.
@@ -93,7 +122,8 @@ class VirtualBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, h: Array, *, train: bool) -> Array:
-        del train  # the same in training and after
+        """Maps h [R + B, ..., C] to the same shape, in training and in evaluation alike."""
+        del train
         size, channels = self.reference_size, h.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -104,11 +134,10 @@ class VirtualBatchNorm(nn.Module):
         def moments(h: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
             return jnp.mean(h, axes, keepdims=True), jnp.var(h, axes, keepdims=True)
 
-        everywhere = tuple(range(h.ndim - 1))
-        reference_mean, reference_var = moments(reference, everywhere)
-        own_mean, own_var = moments(examples, everywhere[1:])
-        # Of R + 1 examples: the mean of means, and the mean of variances plus the variance of means. The shorter
-        # E[h^2] - m^2 cancels in float32.
+        all_axes = tuple(range(h.ndim - 1))
+        reference_mean, reference_var = moments(reference, all_axes)
+        own_mean, own_var = moments(examples, all_axes[1:])
+        # The total variance is the mean of variances plus the variance of means; E[h^2] - m^2 cancels in float32.
         weight = 1.0 / (size + 1)
         mean = reference_mean + weight * (own_mean - reference_mean)
         var = (1.0 - weight) * (reference_var + jnp.square(reference_mean - mean))
@@ -123,14 +152,13 @@ class VirtualBatchNorm(nn.Module):
 
 
 class WithReferenceBatch(nn.Module):
-    """A network whose norms are virtual: from outside the network itself, x [B, ...] -> what it returns of them.
+    """A network with virtual batch norms, used like one without: x [B, ...] -> the network's outputs for x.
 
-    The batch that `init` is called with becomes the reference batch, R examples: latents for a generator, data for a
-    discriminator. It is kept in the state and goes through the network in front of every batch, which makes a call as
-    dear as one of R + B examples.
+    The batch given to `init` becomes the reference batch of R examples: latents for a generator, data for a
+    discriminator. It is kept in the state and passes through the network together with every batch, so a call costs as
+    much as one on R + B examples.
 
-    Not around a discriminator with minibatch discrimination: the reference examples would be among those that it
-    compares.
+    Do not wrap a discriminator with minibatch discrimination: it would compare the reference examples too.
 
     Attributes:
         make_network: (*, norm) -> the network, e.g. `partial(DCGANGenerator, event_shape, features)`.
@@ -140,26 +168,31 @@ class WithReferenceBatch(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Any:
+        """Maps x [B, ...] to the network's outputs.
+
+        Raises:
+            ValueError: `init` was given fewer than 2 examples.
+        """
         reference = self.variable("reference_batch", "x", lambda: x).value
         size = reference.shape[0]
         if size < 2:
-            raise ValueError(f"a reference batch needs at least 2 examples to have statistics: init was given {size}.")
+            raise ValueError(f"a reference batch needs at least 2 examples, but init got {size}: pass a larger batch.")
         network = self.make_network(norm=partial(VirtualBatchNorm, reference_size=size))
         outputs = network(jnp.concatenate([reference.astype(x.dtype), x]), train=train)
         return jax.tree.map(lambda leaf: leaf[size:], outputs)
 
 
 class SpectralNorm(nn.Module):
-    """A layer whose kernel is divided by its largest singular value, estimated by power iteration (3).
+    """A layer whose kernel is divided by its largest singular value, estimated by power iteration (4).
 
-    The gradient flows through sigma; a and b are constants in it. The iteration takes a step, or several, at each call
-    and is kept when training: so it follows the kernel, and evaluation twice over gives the same.
+    The gradient flows through sigma, with a and b as constants. Each call takes `num_iterations` steps. Training stores
+    the result, so the iteration follows the kernel; evaluation does not, so it is repeatable.
 
     Attributes:
         layer: a module with a parameter "kernel" [..., O], such as `nn.Dense` or `nn.Conv`. A convolution is
-            normalised as the matrix [taps * channels, O], as the paper does: that bounds its norm as an operator only
-            up to a factor.
-        num_iterations: steps of the power iteration at each call.
+            normalised as the matrix [taps * channels, O], as in the paper, which bounds its operator norm only up to a
+            factor.
+        num_iterations: steps of the power iteration in each call.
 
     Source: Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018, arXiv:1802.05957.
     """
@@ -169,16 +202,18 @@ class SpectralNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
+        """Applies the normalised layer to x; `train` stores the iteration's b."""
+
         def normalize(variables: Any) -> Any:
             params = dict(variables["params"])
-            if "kernel" not in params:  # asked before the layer has made its parameters
+            if "kernel" not in params:  # the layer has not created its parameters yet
                 return variables
             kernel = params["kernel"]
             matrix = kernel.reshape(-1, kernel.shape[-1])
             b = self.variable("spectral_norm", "b", self._random_direction, kernel.shape[-1:])
             sigma, new_b = spectral_norm(matrix, b.value, num_iterations=self.num_iterations)
             if self.is_initializing():
-                return variables  # `init` stores what it sees here: the kernel, not the divided one
+                return variables  # `init` stores what it gets here: the kernel, not the normalised kernel
             if train:
                 b.value = new_b
             return {"params": {**params, "kernel": kernel / sigma}}
@@ -194,12 +229,12 @@ class SpectralNorm(nn.Module):
 
 
 def spectral_norm(matrix: Array, b: Array, *, num_iterations: int) -> tuple[Array, Array]:
-    """The largest singular value of a matrix by power iteration (3).
+    """Estimates the largest singular value of a matrix by power iteration (4).
 
     Args:
         matrix: [I, O] W.
-        b: [O] where the iteration starts: a unit vector, not orthogonal to the first right singular vector.
-        num_iterations: steps, at least 1; an error in sigma shrinks by (sigma_2 / sigma_1)^4 with each.
+        b: [O] start of the iteration: a unit vector, not orthogonal to the first right singular vector.
+        num_iterations: steps, at least 1; each shrinks an error in sigma by (sigma_2 / sigma_1)^4.
     Returns:
         sigma, a scalar, differentiable in the matrix: its gradient is a b^T; and b [O] after the last step.
     """
@@ -208,7 +243,7 @@ def spectral_norm(matrix: Array, b: Array, *, num_iterations: int) -> tuple[Arra
     for _ in range(num_iterations):
         a = _unit(product(constant, b))
         b = _unit(product(a, constant))
-    # A kernel of zeros stays one.
+    # The lower bound keeps a kernel of zeros finite.
     return jnp.maximum(product(product(a, matrix), b), jnp.finfo(matrix.dtype).tiny), b
 
 

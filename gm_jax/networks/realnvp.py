@@ -1,20 +1,20 @@
-"""RealNVP: affine couplings, of points and, in several scales, of images.
+"""RealNVP: affine couplings of points, and of images at several scales.
 
-Of images the couplings' halves are the squares of a checkerboard, or the first and second half of the channels, and
+For images the couplings split x by a checkerboard, or into the first and second half of the channels:
 
     stage 1 ... S-1:  three checkerboard couplings, squeeze, three channel couplings; half of the channels is factored
                       out to the latent, and the next stage takes the rest                                        (1)
     stage S:          four checkerboard couplings                                                                 (2)
 
-so that sides must be multiples of 2^(S-1). `MultiScale` is that architecture for any stages; Glow has it too.
+Sides must be multiples of 2^(S-1). `MultiScale` is this architecture for any stages; Glow uses it too.
 
-The half that is factored out is the second one of the channel couplings: the last of these has just transformed it
-given the first, which goes on. The paper asks for half of the variables and leaves open which.
+The second half of the channels is factored out: the last channel coupling has just transformed it given the first half,
+which continues. The paper factors out half of the variables but does not state which.
 
-Departures from the paper. Where it normalises the chain by batches an actnorm follows each coupling, so that the
-likelihood of one image does not depend on the others; the conditioners have no normalisation. Their features are the
-same in every stage, where the paper doubles them each time the sides are halved. The bound of the log-scales is a
-number, b tanh(r / b), where the paper learns the factor of its tanh.
+Departures from the paper. An actnorm follows each coupling in place of batch normalisation, so the likelihood of one
+image does not depend on the others; the conditioners have no normalisation. All stages have the same number of
+features, while the paper doubles it each time the sides are halved. The log-scales are b tanh(r / b) with a fixed bound
+b, while the paper learns the factor of its tanh.
 
 Source: Dinh, Sohl-Dickstein & Bengio, "Density Estimation Using Real NVP", ICLR 2017, arXiv:1605.08803.
 """
@@ -47,13 +47,13 @@ from gm_jax.types import Array
 
 
 class RealNVP(nn.Module):
-    """Of points: x [B, *event_shape] <-> z [B, D], by pairs of couplings, each half given the other, and an actnorm.
+    """RealNVP for points: x [B, *event_shape] <-> z [B, D]. Each block is a pair of couplings and an actnorm.
 
     Attributes:
-        event_shape: of one example; D, its size, is at least 2.
+        event_shape: shape of one example; its size D is at least 2.
         hidden: widths of each coupling's perceptron.
-        pairs: how many pairs of couplings.
-        bound: of the log-scales.
+        pairs: number of pairs of couplings, which transform each half given the other.
+        bound: b, the bound of the log-scales.
         activation: elementwise function after each hidden layer.
         dtype: precision of the perceptrons' computation.
     """
@@ -65,31 +65,33 @@ class RealNVP(nn.Module):
     activation: Activation = nn.relu
     dtype: DTypeLike | None = None
 
-    def setup(self):
+    def setup(self) -> None:
         dim = math.prod(self.event_shape)
         conditioner = partial(MLPConditioner, hidden=self.hidden, activation=self.activation, dtype=self.dtype)
         pair = [Coupling(dim, affine(bound=self.bound), conditioner, flipped=flipped) for flipped in (False, True)]
-        # Pixels share a unit; the columns of a table do not.
+        # Pixels share one unit; the columns of a table do not.
         actnorm = ActNorm(dim, shared_scale=len(self.event_shape) > 1)
         self.layers = Repeated(Chain([*pair, actnorm]), self.pairs)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
+        """Maps x to (z, log_det [B])."""
         return self.layers.forward(x.reshape(x.shape[0], -1))
 
     def inverse(self, z: Array) -> tuple[Array, Array]:
+        """Maps z to (x, log_det [B] of the inverse)."""
         x, log_det = self.layers.inverse(z)
         return x.reshape(-1, *self.event_shape), log_det
 
 
 class ImageRealNVP(nn.Module):
-    """Of images: x [B, H, W, C] <-> z [B, D], eqs. (1) and (2).
+    """RealNVP for images: x [B, H, W, C] <-> z [B, D], eqs. (1) and (2).
 
     Attributes:
         event_shape: (H, W, C) of one image.
         scales: S.
-        features: channels of the residual networks, in every stage.
-        blocks: residual blocks of each.
-        bound: of the log-scales.
+        features: channels of the residual networks, equal in every stage.
+        blocks: residual blocks of each network.
+        bound: b, the bound of the log-scales.
         dtype: precision of the networks' computation.
     """
 
@@ -100,7 +102,7 @@ class ImageRealNVP(nn.Module):
     bound: float = 2.0
     dtype: DTypeLike | None = None
 
-    def setup(self):
+    def setup(self) -> None:
         shapes = squeezed_shapes(self.event_shape, self.scales - 1)
         last = self.event_shape if not shapes else (*shapes[-1][:2], shapes[-1][2] // 2)
         conditioner = partial(ResNetConditioner, features=self.features, blocks=self.blocks, dtype=self.dtype)
@@ -115,34 +117,36 @@ class ImageRealNVP(nn.Module):
         self.multi_scale = MultiScale([*stages, couplings(checkerboard, last[2], 4)], [*shapes, last])
 
     def forward(self, x: Array) -> tuple[Array, Array]:
+        """Maps x to (z, log_det [B])."""
         return self.multi_scale.forward(x)
 
     def inverse(self, z: Array) -> tuple[Array, Array]:
+        """Maps z to (x, log_det [B] of the inverse)."""
         return self.multi_scale.inverse(z)
 
 
-MaskFn = Callable[[Array], Array]  # x [B, H, W, C] -> the mask of the first coupling, broadcastable
+MaskFn = Callable[[Array], Array]  # x [B, H, W, C] -> the first coupling's mask, of a shape that broadcasts to x
 
 
 def checkerboard(x: Array) -> Array:
-    """Every other pixel."""
+    """Returns the mask of every other pixel."""
     return bijectors.checkerboard_mask(*x.shape[1:3])
 
 
 def channel_halves(x: Array) -> Array:
-    """The second half of the channels."""
+    """Returns the mask of the second half of the channels."""
     return bijectors.channel_mask(x.shape[3])
 
 
 class AlternatingCouplings(nn.Module):
-    """Couplings under a mask, its complement, the mask ..., each followed by an actnorm: x [B, H, W, C] <-> z.
+    """Couplings that alternate between a mask and its complement, each followed by an actnorm: x [B, H, W, C] <-> z.
 
     Attributes:
-        mask_fn: the mask.
+        mask_fn: computes the mask.
         channels: C.
-        length: how many couplings.
-        transform: what they do.
-        conditioner: makes their networks.
+        length: number of couplings.
+        transform: the bijector that they apply.
+        conditioner: creates their networks.
     """
 
     mask_fn: MaskFn
@@ -151,14 +155,16 @@ class AlternatingCouplings(nn.Module):
     transform: Transform
     conditioner: MakeConditioner
 
-    def setup(self):
+    def setup(self) -> None:
         step = MaskedCoupling(self.channels, self.transform, self.conditioner)
         self.couplings = Repeated(step, self.length)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
+        """Maps x to (z, log_det [B])."""
         return self.couplings.forward(x, self._masks(x))
 
     def inverse(self, z: Array) -> tuple[Array, Array]:
+        """Maps z to (x, log_det [B] of the inverse)."""
         return self.couplings.inverse(z, self._masks(z))
 
     def _masks(self, x: Array) -> Array:
@@ -167,41 +173,43 @@ class AlternatingCouplings(nn.Module):
 
 
 class MaskedCoupling(nn.Module):
-    """Transforms the entries of x [B, H, W, C] where a mask is True, given the others; then an actnorm.
+    """Transforms the entries of x [B, H, W, C] where a mask is True, given the others, and applies an actnorm.
 
     Attributes:
         channels: C.
-        transform: what is done to them.
-        conditioner: makes the network from x, with zeros where the mask is True, to the transform's parameters.
+        transform: the bijector applied to the masked entries.
+        conditioner: creates the network from x, with zeros where the mask is True, to the transform's parameters.
     """
 
     channels: int
     transform: Transform
     conditioner: MakeConditioner
 
-    def setup(self):
+    def setup(self) -> None:
         self.network = self.conditioner(out=self.channels * self.transform.outputs_per_dim)
         self.actnorm = ActNorm(self.channels)
 
     def forward(self, x: Array, mask: Array) -> tuple[Array, Array]:
+        """Maps x to (z, log_det [B])."""
         x, log_det = self.transform.forward(x, self.network(jnp.where(mask, 0.0, x)), mask=mask)
         z, more = self.actnorm.forward(x)
         return z, log_det + more
 
     def inverse(self, z: Array, mask: Array) -> tuple[Array, Array]:
+        """Maps z to (x, log_det [B] of the inverse)."""
         x, log_det = self.actnorm.inverse(z)
         x, more = self.transform.inverse(x, self.network(jnp.where(mask, 0.0, x)), mask=mask)
         return x, log_det + more
 
 
 class MultiScale(nn.Module):
-    """Stages one after the other, each but the last of which gives half of its channels to the latent, x <-> z [B, D].
+    """A sequence of stages, x <-> z [B, D]; each stage but the last factors out half of its channels to the latent.
 
     Attributes:
         stages: layers of images.
-        shapes: (H, W, C) that each stage gives.
-        priors: a layer for each stage but the last: forward(part, h) makes a standard normal of the half that is
-            factored out, knowing the half h that goes on; none, where the parts are latents as they are.
+        shapes: (H, W, C) of each stage's output.
+        priors: a layer for each stage but the last, or none; forward(part, h) standardises the half that is factored
+            out, given the half h that continues. Without priors the parts are latents unchanged.
     """
 
     stages: Sequence[nn.Module]
@@ -209,6 +217,7 @@ class MultiScale(nn.Module):
     priors: Sequence[nn.Module] = ()
 
     def forward(self, x: Array) -> tuple[Array, Array]:
+        """Maps x to (z, log_det [B])."""
         parts, log_det = [], jnp.zeros(x.shape[0], x.dtype)
         for i, stage in enumerate(self.stages):
             x, more = stage.forward(x)
@@ -222,6 +231,7 @@ class MultiScale(nn.Module):
         return jnp.concatenate([part.reshape(x.shape[0], -1) for part in (*parts, x)], axis=-1), log_det
 
     def inverse(self, z: Array) -> tuple[Array, Array]:
+        """Maps z to (x, log_det [B] of the inverse)."""
         *parts, x = self._split(z)
         log_det = jnp.zeros(z.shape[0], z.dtype)
         for i in reversed(range(len(self.stages))):
@@ -236,25 +246,25 @@ class MultiScale(nn.Module):
         return x, log_det
 
     def _split(self, z: Array) -> list[Array]:
-        """The parts of the latent, as images: half of each stage's channels, and all of the last's."""
+        """Splits the latent into images: half of each stage's channels, and all channels of the last stage."""
         shapes = [(height, width, channels // 2) for height, width, channels in self.shapes[:-1]] + [self.shapes[-1]]
         ends = np.cumsum([math.prod(shape) for shape in shapes])
         return [part.reshape(-1, *shape) for part, shape in zip(jnp.split(z, ends[:-1], axis=-1), shapes, strict=True)]
 
 
 def squeezed_shapes(event_shape: tuple[int, int, int], squeezes: int) -> list[tuple[int, int, int]]:
-    """(H, W, C) after each squeeze, where half of the channels is factored out after each.
+    """Returns (H, W, C) after each squeeze, if half of the channels is factored out after each.
 
     Raises:
-        UserError: the event is no image, or its sides cannot be halved so often.
+        UserError: the event is not an image, or its sides cannot be halved so often.
     """
     if len(event_shape) != 3:
-        raise UserError(f"a flow in several scales is for images, not for data of shape {event_shape}.")
+        raise UserError(f"a flow of several scales needs images, not data of shape {event_shape}: choose another flow.")
     height, width, channels = event_shape
     if height % 2**squeezes or width % 2**squeezes:
         most = next(n for n in reversed(range(squeezes)) if not (height % 2**n or width % 2**n))
         if most == 0:
-            raise UserError(f"images of {height} x {width} cannot be halved: only RealNVP of one scale takes them.")
-        raise UserError(f"images of {height} x {width} can be halved {most} times, not {squeezes}: take fewer scales.")
-    # Each squeeze makes four channels of one, and two of them stay.
+            raise UserError(f"images of {height} x {width} cannot be halved: use RealNVP with one scale.")
+        raise UserError(f"images of {height} x {width} can be halved {most} times, not {squeezes}: use fewer scales.")
+    # Each squeeze turns one channel into four, and two of them continue.
     return [(height // 2**n, width // 2**n, channels * 2 ** (n + 1)) for n in range(1, squeezes + 1)]

@@ -1,9 +1,9 @@
-"""What a network is told of the time t of a diffusion process, and of a class.
+"""Embeddings of the time t of a diffusion process and of a class label.
 
     e(t) = (sin(t w_0), ..., sin(t w_(D/2-1)), cos(t w_0), ..., cos(t w_(D/2-1))),    w_i = 10000^(-2 i / D)   (1)
 
-the positional encoding of Vaswani et al. (NeurIPS 2017, arXiv:1706.03762), with all sines first; DDPM tells its times
-by one of this kind.
+is the positional encoding of Vaswani et al. (NeurIPS 2017, arXiv:1706.03762) with all sines first. DDPM embeds its
+times in the same way.
 """
 
 import flax.linen as nn
@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from gm_jax.networks.label_bias import LabelBias
+from gm_jax.networks.label_bias import LabelBias, add_bias
 from gm_jax.types import Array
 
 
 class TimeEmbedding(nn.Module):
-    """A vector [B, features] of times t [B] and, for a network that takes them, labels [B].
+    """Embeds times t [B] and, in a network with labels, labels [B] as vectors [B, features].
 
     Attributes:
         frequencies: D of (1), even.
-        features: width of the perceptron of one hidden layer that follows (1).
-        num_classes: of the labels, "no class" included where there is one; None for a network without.
+        features: width of the perceptron with one hidden layer that follows (1).
+        num_classes: number of classes, including "no class" if there is one; None for a network without labels.
         dtype: precision of the perceptron.
     """
 
@@ -35,23 +35,22 @@ class TimeEmbedding(nn.Module):
         """Maps t [B] and labels [B] to [B, features]."""
         h = nn.silu(nn.Dense(self.features, dtype=self.dtype)(sinusoids(t, self.frequencies)))
         h = nn.Dense(self.features, dtype=self.dtype)(h)
-        of_label = LabelBias(self.num_classes, self.features, dtype=self.dtype)(label)
-        return h if of_label is None else h + of_label
+        return add_bias(h, LabelBias(self.num_classes, self.features, dtype=self.dtype)(label))
 
 
 def sinusoids(t: Array, dim: int) -> Array:
-    """Equation (1).
+    """Computes equation (1).
 
     Args:
         t: [B] times, of any numeric type.
         dim: D, even.
     Returns:
-        [B, D] float32, or float64 of float64.
+        [B, D] float32, or float64 if t is float64.
     Raises:
         ValueError: D is odd.
     """
     if dim % 2:
-        raise ValueError(f"as many sines as cosines: the dimension must be even, got {dim}.")
+        raise ValueError(f"the dimension is {dim}, but needs to be even: there are as many sines as cosines.")
     frequencies = np.exp(-np.log(10_000.0) * np.arange(dim // 2) / (dim // 2))
     dtype = jnp.promote_types(t.dtype, jnp.float32) if jnp.issubdtype(t.dtype, jnp.floating) else jnp.float32
     angles = t.astype(dtype)[:, None] * jnp.asarray(frequencies, dtype)[None]

@@ -1,18 +1,17 @@
-"""The U-Net of DDPM: what a network predicts from an image x_t, the time t and, where it takes one, a class.
+"""The U-Net of DDPM: predicts from an image x_t, the time t and, in a network with labels, a class.
 
-    down:    at each level residual blocks, then the sides halved                                         (1)
+    down:    at each level residual blocks, then both sides are halved                                    (1)
     middle:  a residual block, self-attention, a residual block                                           (2)
-    up:      at each level one residual block more, each of the features so far beside those that the way
-             down left behind, then the sides doubled                                                     (3)
+    up:      at each level one residual block more than in (1), each on the current features concatenated with
+             the skip connection from (1), then both sides are doubled                                    (3)
     block:   x + conv(dropout(silu(norm(conv(silu(norm(x))) + dense(silu(e))))))                          (4)
 
-where e is the time's embedding, with the label's added to it. Self-attention follows each block of chosen levels. The
-last convolution of a block, the last product of an attention and the last layer of all begin at zero.
+where e is the sum of the embeddings of the time and the label. Self-attention follows each block of chosen levels. The
+last convolution of each block, the last product of each attention and the last layer of the network start at zero.
 
-Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239, appendix B, whose
-    U-Net this is but for the number of heads (one there) and of groups, and where the sides are halved zeros on all
-    four; Ronneberger, Fischer & Brox, "U-Net", MICCAI 2015,
-    arXiv:1505.04597.
+Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239, appendix B. This
+    network differs in the numbers of heads (one there) and groups, and pads all four sides with zeros before halving.
+    Ronneberger, Fischer & Brox, "U-Net", MICCAI 2015, arXiv:1505.04597.
 """
 
 from functools import partial
@@ -23,23 +22,23 @@ from jax.typing import DTypeLike
 
 from gm_jax.errors import UserError
 from gm_jax.networks.attention import SelfAttention
-from gm_jax.networks.group_norm import GroupNorm
+from gm_jax.networks.normalization import GroupNorm
 from gm_jax.networks.time_embedding import TimeEmbedding
 from gm_jax.types import Array
 
 
 class UNet(nn.Module):
-    """Predicts from x_t [B, H, W, C] and t [B] something of the same shape: eps, x_0 or v.
+    """Predicts eps, x_0 or v, which have the shape of x_t, from x_t [B, H, W, C] and t [B].
 
     Attributes:
         features: channels of each level, from the full resolution inwards; each level but the last halves the sides.
-        blocks: residual blocks of a level on the way down; one more on the way up.
+        blocks: residual blocks of each level in the down path; the up path has one more.
         attention: levels, counted from 0, whose blocks are followed by self-attention; the middle always has it.
-        groups: of the normalisations; it divides the channels of each level.
-        head_dim: channels of a head of attention; None for a single head.
-        num_classes: of the labels, "no class" included where there is one; None for a network without.
-        dropout: rate, in training.
-        dtype: precision of the computation; the output is float32.
+        groups: number of groups of the normalisations; it divides the channels of each level.
+        head_dim: channels of each head of attention; None for a single head.
+        num_classes: number of classes, including "no class" if there is one; None for a network without labels.
+        dropout: dropout rate in training.
+        dtype: precision of the computation; the output is float32 at least.
     """
 
     features: tuple[int, ...]
@@ -56,7 +55,7 @@ class UNet(nn.Module):
         """Maps x_t [B, H, W, C], t [B] and labels [B] to [B, H, W, C].
 
         Raises:
-            UserError: x_t are no images, or their sides or the channels do not divide.
+            UserError: x_t is not a batch of images, or the network's settings do not divide its sides or channels.
         """
         self._check(x_t.shape[1:])
         conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
@@ -68,15 +67,15 @@ class UNet(nn.Module):
         last = len(self.features) - 1
 
         h = conv(self.features[0], name="first")(x_t)
-        left_behind = [h]
+        skips = [h]
         for level, channels in enumerate(self.features):
             for i in range(self.blocks):
                 h = block(channels, name=f"down_{level}_{i}")(h, embedding, train=train)
                 h = attend(name=f"down_attention_{level}_{i}")(h) if level in self.attention else h
-                left_behind.append(h)
+                skips.append(h)
             if level < last:
                 h = conv(channels, strides=(2, 2), padding=((1, 1), (1, 1)), name=f"halve_{level}")(h)
-                left_behind.append(h)
+                skips.append(h)
 
         h = block(self.features[-1], name="middle_0")(h, embedding, train=train)
         h = attend(name="middle_attention")(h)
@@ -84,11 +83,11 @@ class UNet(nn.Module):
 
         for level, channels in reversed(list(enumerate(self.features))):
             for i in range(self.blocks + 1):
-                h = jnp.concatenate([h, left_behind.pop()], axis=-1)
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = block(channels, name=f"up_{level}_{i}")(h, embedding, train=train)
                 h = attend(name=f"up_attention_{level}_{i}")(h) if level in self.attention else h
             if level > 0:
-                h = conv(channels, name=f"double_{level}")(_nearest_doubled(h))
+                h = conv(channels, name=f"double_{level}")(upsample_nearest(h))
 
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm")(h))
         h = conv(x_t.shape[-1], kernel_init=nn.initializers.zeros, name="last")(h)
@@ -96,31 +95,37 @@ class UNet(nn.Module):
 
     def _check(self, event_shape: tuple[int, ...]) -> None:
         if len(event_shape) != 3:
-            raise UserError(f"a U-Net takes images [height, width, channels], not data of shape {event_shape}.")
+            raise UserError(
+                f"a U-Net needs images [height, width, channels], not data of shape {event_shape}: "
+                "use the fully connected network."
+            )
         height, width, _ = event_shape
         multiple = 2 ** (len(self.features) - 1)
         if height % multiple or width % multiple:
             raise UserError(
                 f"images of {height} x {width} do not fit a U-Net of {len(self.features)} levels: "
-                f"both sides must be divisible by {multiple}."
+                f"both sides must be divisible by {multiple}, so use fewer levels."
             )
         if any(channels % self.groups for channels in self.features):
             raise UserError(
-                f"channels {self.features} of a U-Net do not make {self.groups} groups for its normalisations: "
-                f"multiples of {self.groups}."
+                f"channels {self.features} of a U-Net cannot be split into {self.groups} groups for its "
+                f"normalisations: use multiples of {self.groups}."
             )
         attended = {self.features[-1], *(self.features[level] for level in self.attention)}
         if self.head_dim is not None and any(channels % self.head_dim for channels in attended):
-            raise UserError(f"heads of {self.head_dim} channels do not divide those of attention, {sorted(attended)}.")
+            raise UserError(
+                f"heads of {self.head_dim} channels do not divide the levels with attention, {sorted(attended)}: "
+                "choose a common divisor."
+            )
 
 
 class ResidualBlock(nn.Module):
-    """A residual block (4), [B, H, W, I] -> [B, H, W, features]; where I differs, x goes through a 1x1 convolution.
+    """A residual block (4), [B, H, W, I] -> [B, H, W, features]; if I differs, x passes through a 1x1 convolution.
 
     Attributes:
         features: channels of the output.
-        groups: of the normalisations.
-        dropout: rate, in training.
+        groups: number of groups of the normalisations.
+        dropout: dropout rate in training.
         dtype: precision of the computation.
     """
 
@@ -142,8 +147,8 @@ class ResidualBlock(nn.Module):
         return h + (x if x.shape[-1] == self.features else conv((1, 1), name="shortcut")(x))
 
 
-def _nearest_doubled(h: Array) -> Array:
-    """Both sides doubled, each place four times."""
+def upsample_nearest(h: Array) -> Array:
+    """Doubles both sides by repeating each place four times: [B, H, W, C] -> [B, 2H, 2W, C]."""
     batch, height, width, channels = h.shape
     doubled = jnp.broadcast_to(h[:, :, None, :, None], (batch, height, 2, width, 2, channels))
     return doubled.reshape(batch, 2 * height, 2 * width, channels)

@@ -52,9 +52,13 @@ splines
     rational_quadratic     the monotone spline through them, elementwise; rational_quadratic_inverse
     spline_coupling        a coupling by splines; spline_coupling_inverse
 
-convolution
-    conv                   of images, padded as one likes; its weight gradient is fast on CPU and in a scan
-    causal_conv            of sequences, dilated
+cpu (forms that are fast on a CPU, equal to the plain operations)
+    conv                   convolution of stride 1; its kernel gradient is fast on CPU and in a scan
+    causal_conv            dilated causal convolution of sequences
+    conv_transpose         transposed convolution of kernel 4 and stride 2
+    attention              scaled dot-product attention
+    group_norm             normalisation over all places and the channels of a group
+    matvec                 h @ v as a sum
 
 gaussian_path (x_t = a(t) x_0 + s(t) eps; a GaussianPath gives drift, squared_diffusion, velocity)
     variance_preserving, sub_variance_preserving, variance_exploding, cosine       score-based SDEs

@@ -1,4 +1,4 @@
-"""What tests share: of networks that must not look ahead, and of flows."""
+"""Fixtures for networks that must not look ahead, and for flows."""
 
 import math
 from typing import NamedTuple
@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-SEEDS = 8  # a relu may be dead for one; what is seen, some seed sees
+SEEDS = 8  # a relu may be dead for one seed
 
 
 def _randomized(module, *inputs, seed=0):
-    """Parameters of which none is zero."""
+    """Draws parameters, none of which is zero."""
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     rng = np.random.default_rng(seed)
 
@@ -25,13 +25,13 @@ def _randomized(module, *inputs, seed=0):
 
 @pytest.fixture
 def randomized():
-    """(module, *inputs, seed=0) -> params."""
+    """Returns a function (module, *inputs, seed=0) -> params, none of which is zero."""
     return _randomized
 
 
 @pytest.fixture
 def dependencies():
-    """(image network) -> [D, D] bool by gradients: do the outputs of position i depend on the level of position j?"""
+    """Returns a function (image network) -> [D, D] bool: whether the outputs of position i depend on level j."""
 
     def measure(module):
         shape, num_dims = module.event_shape, int(np.prod(module.event_shape))
@@ -52,11 +52,11 @@ class AtRandom(NamedTuple):
     """A flow with random parameters on a batch, in 64 bits.
 
     Attributes:
-        variables: of which none is zero.
+        variables: none is zero.
         x: [B, ...] data.
         z: [B, ...] forward(x).
         log_det: [B] of forward at x.
-        jacobian: [B, D, D] dz/dx, by autodiff.
+        jacobian: [B, D, D] dz/dx by autodiff.
     """
 
     variables: dict
@@ -67,7 +67,7 @@ class AtRandom(NamedTuple):
 
 
 def _random_variables(module, x, *, scale=0.3, seed=0):
-    """Permutations and signs are random ones too."""
+    """Draws all variables at random, permutations and signs included."""
     shapes = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, method="forward"), x)
     rng = np.random.default_rng(seed)
 
@@ -83,16 +83,16 @@ def _random_variables(module, x, *, scale=0.3, seed=0):
 
 @pytest.fixture
 def random_variables():
-    """(flow module, x, *, scale=0.3, seed=0) -> variables in 64 bits, of which none is zero."""
+    """Returns a function (flow module, x, *, scale=0.3, seed=0) -> variables in 64 bits, none of which is zero."""
     return _random_variables
 
 
 @pytest.fixture
 def check_flow(x64):
-    """(flow module, shape of an example, *, scale=0.3) -> AtRandom, once both ways are proven against autodiff.
+    """Returns a function (flow module, shape of an example, *, scale=0.3) -> AtRandom that checks both directions.
 
-    To 1e-8 the log-determinants are those of the Jacobians, and not nothing, and the ways are each other's inverse:
-    at data, and at latents that the way there has not made.
+    To 1e-8, at data and at other latents, the log-determinants equal those of the Jacobians and the two directions are
+    inverse to each other. The log-determinants are not zero.
     """
 
     def check(module, shape, *, scale=0.3):
@@ -100,37 +100,37 @@ def check_flow(x64):
         latents = np.random.default_rng(2).normal(size=(3, math.prod(shape)))
         variables = _random_variables(module, x, scale=scale)
 
-        def way(method, x):
+        def run(method, x):
             return module.apply(variables, x, method=method)
 
         def jacobian(method, x):
-            one = lambda x: way(method, x[None])[0].reshape(-1)  # noqa: E731
+            one = lambda x: run(method, x[None])[0].reshape(-1)  # noqa: E731
             return jax.vmap(jax.jacrev(one))(x).reshape(len(x), x[0].size, x[0].size)
 
         @jax.jit
         def everything(x):
-            z, log_det = way("forward", x)
+            z, log_det = run("forward", x)
             both = jnp.concatenate([z, latents])
-            back, log_det_back = way("inverse", both)
-            there_again, _ = way("forward", back[len(x) :])
-            return z, log_det, jacobian("forward", x), back, log_det_back, jacobian("inverse", both), there_again
+            back, log_det_back = run("inverse", both)
+            latents_again, _ = run("forward", back[len(x) :])
+            return z, log_det, jacobian("forward", x), back, log_det_back, jacobian("inverse", both), latents_again
 
-        z, log_det, there, back, log_det_back, again, there_again = map(np.asarray, everything(x))
-        np.testing.assert_allclose(log_det, np.linalg.slogdet(there)[1], rtol=0, atol=1e-8)
-        np.testing.assert_allclose(log_det_back, np.linalg.slogdet(again)[1], rtol=0, atol=1e-8)
+        z, log_det, jacobian_of_z, back, log_det_back, jacobian_of_x, latents_again = map(np.asarray, everything(x))
+        np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian_of_z)[1], rtol=0, atol=1e-8)
+        np.testing.assert_allclose(log_det_back, np.linalg.slogdet(jacobian_of_x)[1], rtol=0, atol=1e-8)
         np.testing.assert_allclose(back[: len(x)], x, rtol=0, atol=1e-8)
-        np.testing.assert_allclose(there_again, latents, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(latents_again, latents, rtol=0, atol=1e-8)
         assert np.abs(log_det).min() > 1e-2
-        return AtRandom(variables, x, z, log_det, there)
+        return AtRandom(variables, x, z, log_det, jacobian_of_z)
 
     return check
 
 
 @pytest.fixture
 def check_deep_chain():
-    """(flow module, shape of an example, *, scale) -> None, once it leads back in float32 as closely as it should.
+    """Returns a function (flow module, shape of an example, *, scale) that checks the inverse in float32.
 
-    To 1e-4 of the data and of the latents, whose log-determinants are not nothing.
+    Both directions return data and latents to 1e-4; the log-determinants are not constant.
     """
 
     def check(module, shape, *, scale):
@@ -158,11 +158,11 @@ def check_deep_chain():
 
 @pytest.fixture
 def distance_of_a_lit_pixel():
-    """(flow module of 4 x 4 images) -> how far in the latent an image moves by a pixel black in all of `init`'s."""
+    """Returns a function (flow of 4 x 4 images) -> latent distance of lighting a pixel that was black for `init`."""
 
     def measure(module):
         x = np.random.default_rng(0).uniform(size=(32, 4, 4, 1)).astype(np.float32)
-        x[:, 1, 2] /= 17  # black: the noise of its lowest level alone
+        x[:, 1, 2] /= 17  # black: only the noise of the lowest level
         lit = x[:1].copy()
         lit[:, 1, 2] = 1.0
         variables = jax.jit(lambda x: module.init(jax.random.key(0), x, method="forward"))(x)

@@ -20,7 +20,7 @@ def test_encoder_and_decoder_have_the_shapes_of_the_contract(event_shape):
 
 
 @pytest.mark.parametrize("shape", [(30, 28, 1), (28, 30, 1), (7, 7, 1)])
-def test_a_side_that_the_stages_cannot_take_is_named(shape):
+def test_sides_that_do_not_fit_the_stages_are_named(shape):
     with pytest.raises(UserError, match=f"{shape[0]}x{shape[1]}.*divisible by 4") as failure:
         ConvEncoder((4, 6), 3).init(jax.random.key(0), jnp.zeros((1, *shape)))
     assert len(str(failure.value).splitlines()) <= 3
@@ -28,7 +28,7 @@ def test_a_side_that_the_stages_cannot_take_is_named(shape):
         ConvDecoder((6, 4), shape).init(jax.random.key(0), jnp.zeros((1, 3)))
 
 
-def test_points_are_no_images():
+def test_points_are_rejected():
     with pytest.raises(UserError, match=r"not examples of shape \(2,\)"):
         ConvEncoder((4, 6), 3).init(jax.random.key(0), jnp.zeros((1, 2)))
 
@@ -39,9 +39,9 @@ def test_fewer_stages_take_more_sizes():
     assert outputs.shape == (1, 14, 14, 1)
 
 
-def test_every_output_pixel_depends_on_the_latents_and_the_moments_on_every_input_pixel(randomized):
+def test_latents_reach_every_pixel_and_every_pixel_reaches_the_moments(randomized):
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 1))
-    # tanh: an unlucky relu may be dead everywhere.
+    # tanh, because a relu may be dead everywhere.
     encoder = ConvEncoder((4, 6), 3, hidden=8, activation=jnp.tanh)
     decoder = ConvDecoder((6, 4), (8, 8, 1), hidden=8, activation=jnp.tanh)
     encoder_params = randomized(encoder, x)
@@ -54,7 +54,7 @@ def test_every_output_pixel_depends_on_the_latents_and_the_moments_on_every_inpu
 
 
 def test_doubling_keeps_neighbours_together():
-    # One lit pixel of the smallest map must light one connected patch around its own place.
+    # One lit pixel of the smallest map must light one connected patch around its place.
     decoder = ConvDecoder((1,), (8, 8, 1), hidden=4, activation=lambda h: h)
     params = decoder.init(jax.random.key(0), jnp.zeros((1, 3)))["params"]
     lit = jnp.zeros((4, 4)).at[1, 2].set(1.0).reshape(-1)

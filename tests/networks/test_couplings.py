@@ -19,7 +19,7 @@ SMALL = partial(MLPConditioner, hidden=(5,))
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS.keys())
 @pytest.mark.parametrize("flipped", [False, True])
-def test_a_coupling_leaves_one_part_alone_and_moves_the_other_by_it(random_variables, x64, transform, flipped):
+def test_a_coupling_keeps_one_part_and_transforms_the_other_given_it(random_variables, x64, transform, flipped):
     x = np.random.default_rng(0).normal(size=(4, 5))
     module = Coupling(5, transform, SMALL, flipped=flipped)
     variables = random_variables(module, x)
@@ -28,7 +28,7 @@ def test_a_coupling_leaves_one_part_alone_and_moves_the_other_by_it(random_varia
     z, log_det = forward(x)
     np.testing.assert_array_equal(z[:, kept], x[:, kept])
     assert np.all(np.asarray(z)[:, moved] != x[:, moved])
-    # What it does to each entry of the one part depends on that entry, and on the other part alone.
+    # Each transformed entry depends on its own input and on the kept part only.
     jacobian = np.asarray(jax.jit(jax.vmap(jax.jacrev(lambda x: forward(x[None])[0][0])))(x))[:, moved]
     by_moved, by_kept = jacobian[:, :, moved], jacobian[:, :, kept]
     alone = np.eye(by_moved.shape[1], dtype=bool)
@@ -39,7 +39,7 @@ def test_a_coupling_leaves_one_part_alone_and_moves_the_other_by_it(random_varia
     np.testing.assert_allclose(log_det_back, -log_det, atol=1e-12)
 
 
-def test_with_a_fresh_conditioner_a_coupling_is_the_identity():
+def test_a_coupling_starts_as_the_identity():
     x = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     for transform in TRANSFORMS.values():
         module = Coupling(5, transform, SMALL)
@@ -49,14 +49,14 @@ def test_with_a_fresh_conditioner_a_coupling_is_the_identity():
         np.testing.assert_allclose(log_det, np.zeros(4), atol=1e-6)
 
 
-def test_half_precision_is_the_networks_alone(random_variables):
+def test_half_precision_affects_only_the_networks(random_variables):
     x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
     module = Coupling(6, couplings.affine(bound=2.0), partial(MLPConditioner, hidden=(8,), dtype=jnp.bfloat16))
     variables = jax.tree.map(np.float32, random_variables(module, x, scale=1.0))
     z, log_det = module.apply(variables, x, method="forward")
     assert z.dtype == log_det.dtype == jnp.float32
-    # Both ways take the same rounded parameters, so that the way back of one coupling is as good as ever. Of a chain it
-    # is not: tests/networks/test_glow.py.
+    # Both directions use the same rounded parameters, so one coupling stays invertible to float32. A chain does not:
+    # tests/networks/test_glow.py.
     np.testing.assert_allclose(module.apply(variables, z, method="inverse")[0], x, atol=1e-5)
 
 
@@ -68,7 +68,7 @@ def test_half_precision_is_the_networks_alone(random_variables):
     ],
 )
 def test_convolutional_conditioners_see_a_neighbourhood_padded_by_zeros(random_variables, make, reference):
-    """The very sums are flax's: what matters is that sides stay, and that the reach is that of the kernels."""
+    """Checks only the sides and the reach of the kernels; the sums themselves are Flax's."""
     x = np.random.default_rng(0).normal(size=(1, 9, 9, 2)).astype(np.float32)
     module = make(out=5)
     shapes = jax.eval_shape(module.init, jax.random.key(0), x)
@@ -84,7 +84,7 @@ def test_convolutional_conditioners_see_a_neighbourhood_padded_by_zeros(random_v
     assert rows.max() == 4 + reach
 
 
-def test_a_convolution_is_that_of_flax():
+def test_conv_equals_the_convolution_of_flax():
     x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype(np.float32)
     ours, theirs = couplings.Conv(6), nn.Conv(6, (3, 3))
     variables = theirs.init(jax.random.key(0), x)
@@ -92,7 +92,7 @@ def test_a_convolution_is_that_of_flax():
     np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), atol=1e-5)
 
 
-def test_actnorm_gives_mean_0_and_variance_1_on_its_first_batch_and_on_no_other():
+def test_actnorm_standardises_only_its_first_batch():
     rng = np.random.default_rng(0)
     first, second = (rng.normal(size=(16, 3, 3, 2)).astype(np.float32) * 3.0 + 5.0 for _ in range(2))
     module = ActNorm(2)
@@ -102,20 +102,20 @@ def test_actnorm_gives_mean_0_and_variance_1_on_its_first_batch_and_on_no_other(
     np.testing.assert_allclose(np.var(z, axis=(0, 1, 2)), np.ones(2), atol=1e-5)
     again, _ = module.apply(variables, second + 1.0, method="forward")
     assert np.abs(np.mean(again, axis=(0, 1, 2))).min() > 0.2
-    # An example is treated alike in any company.
+    # The output for an example does not depend on its batch.
     alone, _ = module.apply(variables, second[:1] + 1.0, method="forward")
     np.testing.assert_allclose(alone, again[:1], rtol=1e-6)
 
 
-def test_actnorms_of_repeated_layers_begin_with_the_batch_as_it_arrives_there():
+def test_repeated_actnorms_start_from_the_batch_that_arrives_at_their_layer():
     x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32) * 4.0 + 1.0
     layer = Chain([InvertibleConv(4), ActNorm(4), Stretch()])
     module = Repeated(layer, 3)
     variables = jax.jit(lambda x: module.init(jax.random.key(0), x, method="forward"))(x)
     z, _ = module.apply(variables, x, method="forward")
     for k in range(3):
-        mine = jax.tree.map(lambda leaf, k=k: leaf[k], {name: variables[name]["layer"] for name in variables})
-        convolution, actnorm = ({name: mine[name].get(f"layers_{i}", {}) for name in mine} for i in (0, 1))
+        own = jax.tree.map(lambda leaf, k=k: leaf[k], {name: variables[name]["layer"] for name in variables})
+        convolution, actnorm = ({name: own[name].get(f"layers_{i}", {}) for name in own} for i in (0, 1))
         x, _ = InvertibleConv(4).apply(convolution, x, method="forward")
         x, _ = ActNorm(4).apply(actnorm, x, method="forward")
         np.testing.assert_allclose(np.mean(x, axis=0), np.zeros(4), atol=1e-5)
@@ -125,7 +125,7 @@ def test_actnorms_of_repeated_layers_begin_with_the_batch_as_it_arrives_there():
 
 
 class Stretch(nn.Module):
-    """A layer that leaves no batch standardised, without parameters."""
+    """A layer without parameters whose output is not standardised."""
 
     def forward(self, x):
         return 3.0 * x + 2.0, jnp.full(x.shape[0], x.shape[1] * jnp.log(3.0), x.dtype)
@@ -134,7 +134,7 @@ class Stretch(nn.Module):
         return (z - 2.0) / 3.0, jnp.full(z.shape[0], -z.shape[1] * jnp.log(3.0), z.dtype)
 
 
-def test_repeated_layers_are_the_layers_one_after_the_other(random_variables, x64):
+def test_repeated_equals_the_layers_in_sequence(random_variables, x64):
     x = np.random.default_rng(0).normal(size=(4, 5))
     layer = Chain([ActNorm(5), InvertibleConv(5), Coupling(5, couplings.affine(bound=2.0), SMALL)])
     module = Repeated(layer, 3)
@@ -144,15 +144,15 @@ def test_repeated_layers_are_the_layers_one_after_the_other(random_variables, x6
         for k in range(3)
     ]
     expected, total = x, 0.0
-    for mine in each:
-        expected, log_det = layer.apply(mine, expected, method="forward")
+    for own in each:
+        expected, log_det = layer.apply(own, expected, method="forward")
         total += log_det
     z, log_det = jax.jit(lambda x: module.apply(variables, x, method="forward"))(x)
     np.testing.assert_allclose(z, expected, rtol=1e-10)
     np.testing.assert_allclose(log_det, total, rtol=1e-10)
 
 
-def test_an_invertible_convolution_is_a_rotation_at_first_and_learns_no_permutation_or_sign():
+def test_an_invertible_convolution_starts_as_a_rotation_with_fixed_permutation_and_signs():
     x = np.random.default_rng(0).normal(size=(4, 2, 2, 6)).astype(np.float32)
     module = InvertibleConv(6)
     variables = jax.jit(lambda x: module.init(jax.random.key(0), x, method="forward"))(x)

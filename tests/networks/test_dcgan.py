@@ -12,17 +12,17 @@ from gm_jax.networks.normalization import BatchNorm, WithReferenceBatch
 
 B, Z = 3, 5
 
-# shape of an image, features of the generator from the smallest map: the docstring's table, and a wide one
+# Shapes of an image and the generator's features: the sizes of the docstring's table, and a wide image.
 SIZES = [((8, 8, 1), (6, 4)), ((28, 28, 1), (6, 4)), ((32, 32, 3), (6, 4, 2)), ((8, 12, 2), (4,))]
 
 
 def shapes_of(module, x):
-    """Shapes of the outputs and of the variables, without computing either."""
+    """Returns the shapes of the outputs and the variables without computing them."""
     return jax.eval_shape(partial(module.init_with_output, train=True), jax.random.key(0), x)
 
 
 def drawn(module, x):
-    """Variables at random: parameters of either sign, state above zero, as variances are."""
+    """Draws parameters of either sign, and positive state, because variances are positive."""
     rng = np.random.default_rng(0)
     _, shapes = shapes_of(module, x)
     draw = lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype)  # noqa: E731
@@ -40,7 +40,7 @@ def test_generator_and_discriminator_have_the_shapes_of_the_contract(event_shape
     assert inside.shape == (B, smallest * features[0])
 
 
-def test_a_fractionally_strided_convolution_is_the_transposed_one_with_its_gradient():
+def test_a_fractionally_strided_convolution_equals_the_transposed_one_with_its_gradient():
     x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
     module = FractionallyStridedConv(6)
     kernel, bias = jax.random.normal(jax.random.key(1), (4, 4, 4, 6)), jax.random.normal(jax.random.key(2), (6,))
@@ -63,7 +63,7 @@ def test_a_fractionally_strided_convolution_is_the_transposed_one_with_its_gradi
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_images_lie_between_minus_one_and_one_and_follow_every_latent():
+def test_images_lie_in_minus_one_to_one_and_depend_on_every_latent():
     generator, z = DCGANGenerator((8, 8, 1), (6, 4)), 3.0 * jax.random.normal(jax.random.key(0), (B, Z))
     variables, weights = drawn(generator, z), jax.random.normal(jax.random.key(1), (B, 8, 8, 1))
 
@@ -85,7 +85,7 @@ def test_a_critic_without_norm_scores_each_example_alone_and_sees_every_pixel():
     assert not np.any(gradient[np.array([0, 2])])
 
 
-def test_batch_norm_stands_everywhere_but_at_the_generator_s_end_and_the_discriminator_s_beginning():
+def test_every_layer_but_the_first_and_last_has_batch_norm_and_no_bias():
     _, generator = shapes_of(DCGANGenerator((8, 8, 1), (6, 4)), jnp.zeros((B, Z)))
     biases = {name: "bias" in layer for name, layer in generator["params"].items() if "Norm" not in name}
     assert biases == {"Dense_0": False, "FractionallyStridedConv_0": False, "FractionallyStridedConv_1": True}
@@ -98,7 +98,7 @@ def test_batch_norm_stands_everywhere_but_at_the_generator_s_end_and_the_discrim
 
 @pytest.mark.parametrize("norm", [None, BatchNorm])
 def test_every_parameter_gets_a_gradient(norm):
-    # Without a norm next to it each layer has a bias; with one the bias would have no gradient, and is not there.
+    # A layer before a norm has no bias, because the bias would get no gradient.
     generator = DCGANGenerator((8, 8, 1), (4, 4), norm=norm)
     comparing = {"spectral_norm": True, "minibatch_discrimination": MinibatchDiscrimination(3, 2)}
     discriminator = DCGANDiscriminator((4, 4), norm=norm, **(comparing if norm is None else {}))
@@ -119,7 +119,7 @@ def test_every_parameter_gets_a_gradient(norm):
         assert np.abs(leaf).max() > 0, path
 
 
-def test_features_are_what_minibatch_discrimination_is_given_not_what_it_adds():
+def test_features_exclude_the_output_of_minibatch_discrimination():
     plain = DCGANDiscriminator((4, 6), norm=None)
     comparing = plain.clone(minibatch_discrimination=MinibatchDiscrimination(3, 2))
     x = jax.random.normal(jax.random.key(0), (B, 8, 8, 1))
@@ -139,7 +139,7 @@ def test_a_convolution_without_a_bias_has_none():
     assert jax.tree.map(lambda leaf: leaf.shape, variables) == {"params": {"kernel": (4, 4, 3, 6)}}
 
 
-def test_a_wasserstein_critic_may_leave_out_the_bias_that_cancels():
+def test_a_wasserstein_critic_may_omit_the_output_bias():
     _, variables = shapes_of(DCGANDiscriminator((4,), norm=None, output_bias=False), jnp.zeros((B, 8, 8, 1)))
     assert set(variables["params"]["Dense_0"]) == {"kernel"}
 
@@ -153,20 +153,20 @@ def test_with_a_reference_batch_an_image_depends_on_no_other_latent():
     assert not np.any(gradient[np.array([0, 2])])
 
 
-def test_every_kernel_of_a_spectrally_normalised_discriminator_is_watched():
+def test_spectral_norm_covers_every_kernel_of_the_discriminator():
     _, variables = shapes_of(DCGANDiscriminator((4, 6), norm=None, spectral_norm=True), jnp.zeros((B, 8, 8, 1)))
     assert [leaf.shape for leaf in jax.tree.leaves(variables["spectral_norm"])] == [(4,), (6,), (1,)]
 
 
 @pytest.mark.parametrize("shape", [(30, 28, 1), (28, 30, 1), (7, 7, 1)])
-def test_a_side_that_the_stages_cannot_take_is_named(shape):
+def test_sides_that_do_not_fit_the_stages_are_named(shape):
     with pytest.raises(UserError, match=f"{shape[0]}x{shape[1]}.*divisible by 4"):
         shapes_of(DCGANGenerator(shape, (6, 4)), jnp.zeros((B, Z)))
     with pytest.raises(UserError, match=f"{shape[0]}x{shape[1]}.*divisible by 4"):
         shapes_of(DCGANDiscriminator((4, 6)), jnp.zeros((B, *shape)))
 
 
-def test_points_are_no_images():
+def test_points_are_rejected():
     with pytest.raises(UserError, match=r"not examples of shape \(2,\)"):
         shapes_of(DCGANDiscriminator((4, 6)), jnp.zeros((B, 2)))
 

@@ -10,7 +10,7 @@ def test_the_first_prediction_is_zero():
     np.testing.assert_array_equal(out, np.zeros((3, 2, 2)))
 
 
-def test_the_prediction_knows_all_of_its_own_example(randomized):
+def test_the_prediction_depends_on_all_of_its_own_example_only(randomized):
     module = DiffusionMLP(16, 2, num_classes=3)
     x_t = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3)), jnp.float32)
     t, label = jnp.asarray([1, 2]), jnp.asarray([0, 1])
@@ -24,7 +24,7 @@ def test_the_prediction_knows_all_of_its_own_example(randomized):
         assert np.abs(apply(params, *moved) - apply(params, x_t, t, label)).min() > 1e-4
 
 
-def test_half_precision_ends_in_float32():
+def test_outputs_of_half_precision_are_float32():
     module = DiffusionMLP(8, 1, dtype=jnp.bfloat16)
     out = jax.eval_shape(module.init_with_output, jax.random.key(0), jnp.ones((1, 2)), jnp.ones(1))[0]
     assert out.dtype == jnp.float32

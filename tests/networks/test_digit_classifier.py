@@ -4,7 +4,7 @@ import numpy as np
 from gm_jax.networks.digit_classifier import DigitClassifier
 
 
-def test_logits_are_linear_in_the_features_and_examples_do_not_see_one_another():
+def test_logits_are_linear_in_the_features_and_examples_are_independent():
     network, x = DigitClassifier(), jax.random.uniform(jax.random.key(0), (3, 8, 8, 1))
     (features, logits), variables = jax.jit(network.init_with_output)(jax.random.key(1), x)
     assert features.shape == (3, 64)
@@ -17,7 +17,7 @@ def test_logits_are_linear_in_the_features_and_examples_do_not_see_one_another()
     assert not np.allclose(mixed[0], features[2], atol=1e-2)
 
 
-def test_both_sizes_of_digits_have_well_under_a_megabyte_of_parameters():
+def test_both_sizes_of_digits_need_less_than_a_megabyte_of_parameters():
     for side in (8, 28):
         x = jax.ShapeDtypeStruct((1, side, side, 1), np.float32)
         shapes = jax.eval_shape(DigitClassifier().init, jax.random.key(0), x)

@@ -20,7 +20,7 @@ def binary(*shape):
     return jnp.asarray(RNG.integers(0, 2, shape), jnp.float32)
 
 
-def test_it_is_a_logistic_regression_of_each_dimension_on_those_before_it(x64):
+def test_fvsbn_is_a_logistic_regression_of_each_dimension_on_earlier_ones(x64):
     x, network = binary(B, D), FVSBN(D)
     params = random_params(network, x, ORDER)
     logits = network.apply({"params": params}, x, ORDER)
@@ -30,8 +30,8 @@ def test_it_is_a_logistic_regression_of_each_dimension_on_those_before_it(x64):
         np.testing.assert_allclose(logits[:, dim], regression, rtol=1e-12, atol=1e-12)
 
 
-def test_each_regression_has_the_gradient_of_its_own():
-    # D convex problems side by side: the gradient of one dimension's loss touches its column and its bias alone.
+def test_the_regressions_have_separate_gradients():
+    # The gradient of one dimension's loss touches only its own column and bias.
     x, network = binary(B, D), FVSBN(D)
     params = random_params(network, x, ORDER)
     gradient = jax.grad(lambda p: network.apply({"params": p}, x, ORDER)[:, 4].sum())(params)
@@ -40,7 +40,7 @@ def test_each_regression_has_the_gradient_of_its_own():
     np.testing.assert_array_equal(np.asarray(gradient["bias"]) != 0, np.arange(D) == 4)
 
 
-def test_it_is_a_made_without_hidden_layers(x64):
+def test_fvsbn_equals_made_without_hidden_layers(x64):
     x, label = binary(B, D), jnp.arange(B) % 3
     network, made = FVSBN(D, num_classes=3), MADE(D, (), num_classes=3)
     params = random_params(network, x, ORDER, label)
@@ -51,7 +51,7 @@ def test_it_is_a_made_without_hidden_layers(x64):
     )
 
 
-def test_the_diagonal_and_all_after_it_are_masked():
+def test_the_diagonal_and_later_dimensions_are_masked():
     x, network = binary(D), FVSBN(D)
     params = random_params(network, x[None], ORDER)
     jacobian = jax.jacobian(lambda x: network.apply({"params": params}, x[None], ORDER)[0])(x)
@@ -59,7 +59,7 @@ def test_the_diagonal_and_all_after_it_are_masked():
     np.testing.assert_array_equal(in_order != 0, np.tri(D, k=-1, dtype=bool))
 
 
-def test_a_label_that_the_network_does_not_know_raises_and_so_does_a_missing_one():
+def test_unexpected_and_missing_labels_raise():
     x, label = binary(B, D), jnp.zeros(B, jnp.int32)
     with pytest.raises(ValueError, match="label"):
         FVSBN(D).init(jax.random.key(0), x, ORDER, label)

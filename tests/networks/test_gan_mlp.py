@@ -17,7 +17,7 @@ def floats(*shape, seed=0):
 
 
 def drawn(module, x):
-    """Variables at random, biases too."""
+    """Draws all variables at random, biases included."""
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(partial(module.init, train=True), jax.random.key(0), x)
     return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
@@ -27,7 +27,7 @@ def dense(h, params):
     return h @ np.asarray(params["kernel"]) + np.asarray(params["bias"])
 
 
-def test_the_generator_is_the_written_out_composition():
+def test_the_generator_equals_its_composition_by_hand():
     generator, z = MLPGenerator((5, 6), (2,), activation=jnp.tanh), floats(B, Z)
     variables = drawn(generator, z)
     h = np.asarray(z)
@@ -37,7 +37,7 @@ def test_the_generator_is_the_written_out_composition():
     np.testing.assert_allclose(generator.apply(variables, z, train=True), expected, atol=1e-5)
 
 
-def test_the_discriminator_is_the_written_out_composition_and_its_features_the_last_activations():
+def test_the_discriminator_equals_its_composition_and_returns_the_last_activations():
     discriminator, x = MLPDiscriminator((5, 6)), floats(B, 2)
     variables = drawn(discriminator, x)
     h = np.asarray(x)
@@ -59,7 +59,7 @@ def test_generator_and_discriminator_have_the_shapes_of_the_contract(event_shape
     assert (logits.shape, features.shape) == ((B,), (B, 6))
 
 
-def test_images_pass_through_the_output_activation_and_points_do_not():
+def test_only_images_pass_through_the_output_activation():
     z = 100.0 * floats(B, Z)
     points, images = MLPGenerator((6,), (2,)), MLPGenerator((6,), (2,), output_activation=jnp.tanh)
     variables = drawn(points, z)
@@ -68,7 +68,7 @@ def test_images_pass_through_the_output_activation_and_points_do_not():
     np.testing.assert_allclose(images.apply(variables, z, train=True), np.tanh(out), atol=1e-5)
 
 
-def test_norms_stand_after_hidden_layers_without_a_bias_and_not_at_the_discriminator_s_input():
+def test_norms_follow_hidden_layers_without_a_bias_except_at_the_discriminator_input():
     shapes = lambda module, x: jax.eval_shape(partial(module.init, train=True), jax.random.key(0), x)  # noqa: E731
     generator = shapes(MLPGenerator((5, 6), (2,), BatchNorm), floats(B, Z))
     discriminator = shapes(MLPDiscriminator((5, 6, 7), BatchNorm), floats(B, 2))
@@ -80,7 +80,7 @@ def test_norms_stand_after_hidden_layers_without_a_bias_and_not_at_the_discrimin
     assert [len(variables["batch_stats"]) for variables in (generator, discriminator)] == [2, 2]
 
 
-def test_spectral_norm_reaches_every_kernel_and_the_bias_of_the_logit_can_be_left_out():
+def test_spectral_norm_covers_every_kernel_and_the_output_bias_is_optional():
     module = MLPDiscriminator((5, 6), spectral_norm=True, output_bias=False)
     variables = jax.eval_shape(partial(module.init, train=True), jax.random.key(0), floats(B, 2))
     assert [leaf.shape for leaf in jax.tree.leaves(variables["spectral_norm"])] == [(5,), (6,), (1,)]
@@ -88,7 +88,7 @@ def test_spectral_norm_reaches_every_kernel_and_the_bias_of_the_logit_can_be_lef
 
 
 def test_a_spectrally_normalised_discriminator_is_lipschitz():
-    # Each map stretches by 1 at most, and so does leaky relu.
+    # Each linear map has norm 1 at most, and leaky relu has slope 1 at most.
     module, x = MLPDiscriminator((8, 8), spectral_norm=True), floats(32, 2)
     variables = drawn(module, x)
     state = {"spectral_norm": variables["spectral_norm"]}

@@ -7,19 +7,19 @@ from gm_jax.losses import flow as losses
 from gm_jax.networks.glow import ChannelPrior, ConditionalPrior, Glow
 
 
-def test_log_determinants_are_those_of_autodiff_and_both_ways_are_inverse(check_flow):
+def test_log_determinants_equal_autodiff_and_both_directions_are_inverse(check_flow):
     found = check_flow(Glow((4, 8, 3), scales=2, steps=2, features=3), (4, 8, 3), scale=0.1)
     assert found.z.shape == (3, 96)
     assert np.ptp(found.log_det) > 1e-3
 
 
 @pytest.mark.slow
-def test_in_float32_a_deep_chain_leads_back(check_deep_chain):
+def test_a_deep_chain_is_invertible_in_float32(check_deep_chain):
     check_deep_chain(Glow((8, 8, 1), scales=3, steps=8, features=8), (8, 8, 1), scale=0.05)
 
 
-def test_in_half_precision_a_chain_leads_back_to_a_hundredth(random_variables):
-    """What comes back to a coupling differs in the last digit, and a few entries are rounded to another bfloat16."""
+def test_a_chain_in_half_precision_is_invertible_to_a_few_hundredths(random_variables):
+    """A coupling's input differs in the last digit on the way back, which rounds a few entries to another bfloat16."""
     x = np.random.default_rng(0).normal(size=(64, 4, 4, 1)).astype(np.float32)
     module = Glow((4, 4, 1), scales=1, steps=16, features=16, dtype=jnp.bfloat16)
     variables = random_variables(module, x, scale=0.05)
@@ -34,7 +34,7 @@ def test_in_half_precision_a_chain_leads_back_to_a_hundredth(random_variables):
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_standardising_a_part_counts_as_its_normal_log_density(random_variables, x64, given):
+def test_a_standardised_part_has_its_normal_log_density(random_variables, x64, given):
     part, rest = np.random.default_rng(0).normal(size=(2, 3, 2, 2, 4))
     if given:
         module = ConditionalPrior(4, bound=2.0)
@@ -53,7 +53,7 @@ def test_standardising_a_part_counts_as_its_normal_log_density(random_variables,
     np.testing.assert_allclose(losses.standard_normal_log_prob(z) + log_det, literature, rtol=1e-12)
 
 
-def test_its_priors_are_standard_at_first_and_its_convolutions_rotations():
+def test_glow_starts_with_standard_priors_and_rotations():
     x = np.random.default_rng(0).normal(size=(16, 4, 4, 1)).astype(np.float32)
     module = Glow((4, 4, 1), scales=1, steps=2, features=3)
     variables = jax.jit(lambda x: module.init(jax.random.key(0), x, method="forward"))(x)
@@ -64,7 +64,7 @@ def test_its_priors_are_standard_at_first_and_its_convolutions_rotations():
     ]
     assert not np.any(params["layers_2"]["mean"])
     z, log_det = module.apply(variables, x, method="forward")
-    # At first only the first actnorm does anything to the volume: what comes after it is standardised already.
+    # At first only the first actnorm changes the volume, because later inputs are already standardised.
     np.testing.assert_allclose(np.mean(np.square(z)), 1.0, rtol=1e-4)
     actnorm = params["layers_1"]["layer"]["layers_0"]
     np.testing.assert_allclose(log_det, np.full(16, 4 * actnorm["log_scale"].sum()), rtol=1e-4)

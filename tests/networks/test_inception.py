@@ -1,4 +1,4 @@
-"""Inception's departures one by one; tests/evaluation/test_torch_fidelity.py has the whole of it."""
+"""Each departure of this Inception; tests/evaluation/test_torch_fidelity.py tests the whole network."""
 
 import flax.linen as nn
 import jax
@@ -9,10 +9,10 @@ import pytest
 from gm_jax.networks import inception
 
 
-def test_there_are_as_many_outputs_and_parameters_as_in_the_checkpoint():
+def test_outputs_and_parameters_are_as_many_as_in_the_checkpoint():
     shapes = inception.parameter_shapes()
     assert shapes["fc_kernel"].shape == (2048, 1008)
-    # 95,628,359 bytes of its file are this many floats, and some thousand for names.
+    # The file has 95,628,359 bytes: the parameters in float32, and some thousand bytes for names.
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     assert 0 <= 95_628_359 - 4 * count < 200_000
 
@@ -32,7 +32,7 @@ def test_normalisation_adds_a_thousandth_to_the_variance():
     np.testing.assert_allclose(y, (3.0 - 1.0) / np.sqrt(0.25 + 0.001) * 2.0 + 0.5, rtol=1e-6)
 
 
-def test_the_last_block_pools_by_the_maximum_and_the_one_before_by_the_mean():
+def test_the_last_block_uses_max_pooling_and_the_one_before_average_pooling():
     pools = {}
 
     def record(call, args, kwargs, context):
@@ -45,10 +45,10 @@ def test_the_last_block_pools_by_the_maximum_and_the_one_before_by_the_mean():
     x = jnp.arange(9.0).reshape(1, 3, 3, 1)
     assert float(pools["Mixed_7b"](x)[0, 1, 1, 0]) == 4.0
     assert float(pools["Mixed_7c"](x)[0, 1, 1, 0]) == 8.0
-    np.testing.assert_array_equal(pools["Mixed_7c"](x - 100.0)[0, 0, 0, 0], 4.0 - 100.0)  # nor is padding a maximum
+    np.testing.assert_array_equal(pools["Mixed_7c"](x - 100.0)[0, 0, 0, 0], 4.0 - 100.0)  # padding is never the maximum
 
 
-def test_a_missing_tensor_and_one_of_another_shape_are_named():
+def test_missing_tensors_and_wrong_shapes_are_named():
     tensors = {"Conv2d_1a_3x3.conv.weight": np.zeros((32, 3, 5, 5), np.float32)}
     with pytest.raises(KeyError, match=r"Conv2d_1a_3x3\.bn\.bias"):
         inception.params_from_tensors(tensors)

@@ -16,21 +16,21 @@ def test_each_class_has_a_vector_that_starts_at_zero_and_learns():
     np.testing.assert_array_equal(jax.tree.leaves(gradient)[0][:, 0], [1, 0, 2])
 
 
-def test_no_classes_no_label_no_bias():
+def test_without_classes_and_labels_there_is_no_bias():
     assert LabelBias(None, 4).apply({}, None) is None
     x = jnp.ones((2, 3, 4))
     assert add_bias(x, None) is x
     assert halves(None) == (None, None)
 
 
-def test_a_label_too_few_or_too_many_raises():
+def test_unexpected_and_missing_labels_raise():
     with pytest.raises(ValueError, match="num_classes"):
         LabelBias(3, 4).init(jax.random.key(0), None)
     with pytest.raises(ValueError, match="num_classes"):
         LabelBias(None, 4).init(jax.random.key(0), jnp.zeros(2, jnp.int32))
 
 
-def test_a_bias_is_added_to_every_place_of_its_own_example():
+def test_a_bias_is_added_to_every_place_of_its_example():
     bias = jnp.asarray([[1.0, 2.0], [3.0, 4.0]])
     for shape in ((2, 2), (2, 5, 2), (2, 3, 4, 2)):
         y = add_bias(jnp.zeros(shape), bias)

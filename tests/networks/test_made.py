@@ -29,7 +29,7 @@ def random_orders(num_sets, num_dims):
 
 
 def written_masks(masks):
-    """Equation (3), entry by entry."""
+    """Computes equation (3) entry by entry."""
     layers = [masks.positions, *masks.degrees]
     hidden = [np.asarray([[u <= v for v in after] for u in before]) for before, after in pairwise(layers)]
     output = np.asarray([[u < v for v in masks.positions] for u in layers[-1]])
@@ -42,7 +42,7 @@ def written_masks(masks):
 
 @pytest.mark.parametrize("num_dims", [1, 2, 3, 8])
 @pytest.mark.parametrize("hidden", [(), (5,), (4, 9), (1, 3)])
-def test_paths_through_the_masks_lead_from_earlier_dimensions_to_later_ones_alone(num_dims, hidden):
+def test_paths_through_the_masks_lead_only_to_later_dimensions(num_dims, hidden):
     sets = mask_sets(random_orders(4, num_dims), hidden, seed=1)
     for k in range(4):
         masks = one(sets, k)
@@ -58,7 +58,7 @@ def test_paths_through_the_masks_lead_from_earlier_dimensions_to_later_ones_alon
 
 @pytest.mark.parametrize("num_dims", [2, 3, 8, 20])
 @pytest.mark.parametrize("hidden", [(2,), (5,), (30,), (4, 9), (30, 3, 6)])
-def test_every_dimension_but_the_last_is_looked_at_and_every_one_but_the_first_predicted(num_dims, hidden):
+def test_all_but_the_last_dimension_are_used_and_all_but_the_first_predicted(num_dims, hidden):
     sets = mask_sets(random_orders(3, num_dims), hidden, seed=2)
     for k in range(3):
         masks = one(sets, k)
@@ -70,7 +70,7 @@ def test_every_dimension_but_the_last_is_looked_at_and_every_one_but_the_first_p
         np.testing.assert_array_equal(reach.any(axis=0), masks.positions > 0)
 
 
-def test_degrees_are_spread_evenly_and_shuffled_anew_for_every_set():
+def test_degrees_are_spread_evenly_and_shuffled_for_each_set():
     num_dims, width = 9, 400
     sets = mask_sets(np.tile(np.arange(num_dims), (3, 1)), (width, width), seed=0)
     for layer in sets.degrees:
@@ -83,7 +83,7 @@ def test_degrees_are_spread_evenly_and_shuffled_anew_for_every_set():
     assert not np.array_equal(sets.degrees[0], mask_sets(sets.order, (width, width), seed=1).degrees[0])
 
 
-def test_units_are_the_degrees_turned_around():
+def test_units_are_the_inverse_of_the_degrees():
     sets = mask_sets(random_orders(3, 8), (5, 30), seed=3)
     for degrees, units in zip(sets.degrees, sets.units, strict=True):
         for k in range(3):
@@ -92,7 +92,7 @@ def test_units_are_the_degrees_turned_around():
             assert found == expected
 
 
-def test_an_ordering_that_is_no_permutation_raises():
+def test_orderings_must_be_permutations():
     for rows in ([[0, 1, 1]], [[1, 2, 3]], [[0, 1, 2], [2, 1, 1]]):
         with pytest.raises(ValueError, match="permutation"):
             mask_sets(np.asarray(rows), (4,))
@@ -103,7 +103,7 @@ def test_an_ordering_that_is_no_permutation_raises():
 
 @pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("hidden", [(), (7,), (7, 9)])
-def test_it_is_the_written_out_composition(x64, hidden, direct):
+def test_made_equals_its_composition_by_hand(x64, hidden, direct):
     num_dims = 6
     x, label = binary(B, num_dims), np.arange(B) % 3
     masks = one(mask_sets(random_orders(1, num_dims), hidden))
@@ -121,7 +121,7 @@ def test_it_is_the_written_out_composition(x64, hidden, direct):
     np.testing.assert_allclose(network.apply({"params": params}, x, masks, label), expected, rtol=1e-12)
 
 
-def test_every_mask_set_masks_the_same_weights_and_leaves_them_as_they_are():
+def test_mask_sets_share_the_weights_and_never_change_them():
     num_dims = 6
     x, sets = binary(B, num_dims), mask_sets(random_orders(2, num_dims), (20,))
     network = MADE(num_dims, (20,), direct=True)
@@ -136,7 +136,7 @@ def test_every_mask_set_masks_the_same_weights_and_leaves_them_as_they_are():
     np.testing.assert_array_equal(before, network.apply({"params": params}, x, one(sets)))
 
 
-def test_a_connection_gets_a_gradient_where_its_mask_lets_it_and_nowhere_else():
+def test_exactly_the_unmasked_connections_get_a_gradient():
     num_dims, hidden = 6, (12,)
     x, masks = jnp.ones((B, num_dims)), one(mask_sets(random_orders(1, num_dims), hidden))
     network = MADE(num_dims, hidden, direct=True, activation=jax.nn.softplus)
@@ -152,7 +152,7 @@ def test_a_connection_gets_a_gradient_where_its_mask_lets_it_and_nowhere_else():
 
 @pytest.mark.parametrize("hidden", [(), (3,), (3, 2)])
 @pytest.mark.parametrize("direct", [False, True])
-def test_one_dimension_alone_depends_on_nothing(hidden, direct):
+def test_a_single_dimension_depends_on_nothing(hidden, direct):
     masks = one(mask_sets(np.zeros((1, 1), int), hidden))
     network = MADE(1, hidden, direct=direct)
     params = random_params(network, jnp.zeros((1, 1)), masks)
@@ -174,7 +174,7 @@ def test_jit_and_vmap_over_mask_sets_agree():
         np.testing.assert_allclose(mapped[k], jax.jit(apply)(one(sets, k)), atol=1e-5)
 
 
-def test_a_label_that_the_network_does_not_know_raises_and_so_does_a_missing_one():
+def test_unexpected_and_missing_labels_raise():
     x, label = binary(B, 4), jnp.zeros(B, jnp.int32)
     masks = one(mask_sets(random_orders(1, 4), (3,)))
     with pytest.raises(ValueError, match="label"):

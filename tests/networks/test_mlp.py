@@ -7,11 +7,11 @@ import pytest
 from gm_jax.networks.mlp import MLP, MLPDecoder, MLPEncoder
 
 
-def test_mlp_is_the_written_out_composition():
+def test_mlp_equals_its_composition_by_hand():
     x = jax.random.normal(jax.random.key(0), (3, 4))
     network = MLP((5,), 2, activation=nn.tanh)
     params = network.init(jax.random.key(1), x)["params"]
-    params = jax.tree.map(lambda p: p + 0.1, params)  # biases begin at zero, where they would prove nothing
+    params = jax.tree.map(lambda p: p + 0.1, params)  # biases of zero would prove nothing
     first, second = params["Dense_0"], params["Dense_1"]
     by_hand = np.tanh(np.asarray(x) @ first["kernel"] + np.asarray(first["bias"])[None])
     by_hand = by_hand @ second["kernel"] + np.asarray(second["bias"])[None]
@@ -28,7 +28,7 @@ def test_encoder_and_decoder_have_the_shapes_of_the_contract(event_shape):
     assert outputs.shape == (4, *event_shape[:-1], 2 * event_shape[-1])
 
 
-def test_mean_and_log_var_do_not_share_their_head():
+def test_mean_and_log_var_have_separate_weights():
     x = jax.random.normal(jax.random.key(0), (4, 8))
     (mean, log_var), _ = MLPEncoder((6,), 3).init_with_output(jax.random.key(1), x)
     assert not np.allclose(mean, log_var)

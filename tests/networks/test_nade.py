@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from gm_jax.losses import autoregressive as losses
-from gm_jax.networks import nade
 from gm_jax.networks.nade import NADE
 
 B, H = 5, 7
@@ -21,7 +20,7 @@ def binary(*shape):
 
 
 def naive(params, x, order, label=None):
-    """Equations (1) and (2), written out: h_i anew for every i."""
+    """Computes equations (1) and (2) with h_i from scratch for every i."""
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
     x = np.asarray(x, np.float64)
     logits = np.zeros_like(x)
@@ -35,18 +34,17 @@ def naive(params, x, order, label=None):
     return logits
 
 
-# 1 has nothing before it, 10 is less than a chunk of the loop, 64 a whole number of them and 70 is not.
+# With chunks of 32 steps: one dimension, less than a chunk, two whole chunks, and a remainder.
 @pytest.mark.parametrize("num_dims", [1, 10, 64, 70])
-def test_the_fast_pass_is_the_naive_recomputation(x64, num_dims):
-    assert nade._CHUNK == 32
+def test_the_recursion_equals_the_naive_computation(x64, num_dims):
     order = RNG.permutation(num_dims)
-    x, label, network = binary(B, num_dims), np.arange(B) % 3, NADE(num_dims, H, num_classes=3)
+    x, label, network = binary(B, num_dims), np.arange(B) % 3, NADE(num_dims, H, num_classes=3, chunk=32)
     params = random_params(network, x, order, label)
     logits = network.apply({"params": params}, x, order, label)
     np.testing.assert_allclose(logits, naive(params, x, order, label), rtol=1e-12, atol=1e-12)
 
 
-def test_the_gradient_of_the_checkpointed_loop_is_that_of_the_written_out_formula(x64):
+def test_the_gradient_of_the_checkpointed_loop_equals_the_formula(x64):
     num_dims = 40
     order = RNG.permutation(num_dims)
     x, network = binary(B, num_dims), NADE(num_dims, H)
@@ -66,7 +64,7 @@ def test_the_gradient_of_the_checkpointed_loop_is_that_of_the_written_out_formul
 
 
 def test_without_weights_every_dimension_costs_log_2():
-    # With a sigmoid inside the network the logits would be 0.5, and the cost another.
+    # A sigmoid inside the network would make the logits 0.5 and change the cost.
     num_dims = 12
     x, network = binary(B, num_dims), NADE(num_dims, H)
     zeros = jax.tree.map(jnp.zeros_like, network.init(jax.random.key(0), x, np.arange(num_dims)))
@@ -95,7 +93,7 @@ def test_jit_and_vmap_agree():
         np.testing.assert_allclose(mapped[i], jax.jit(apply)(x[i]), atol=1e-5)
 
 
-def test_a_label_that_the_network_does_not_know_raises_and_so_does_a_missing_one():
+def test_unexpected_and_missing_labels_raise():
     x, order, label = binary(B, 4), np.arange(4), jnp.zeros(B, jnp.int32)
     with pytest.raises(ValueError, match="label"):
         NADE(4, H).init(jax.random.key(0), x, order, label)

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from gm_jax.networks.gan_mlp import MLPDiscriminator, MLPGenerator
-from gm_jax.networks.normalization import BatchNorm, SpectralNorm, VirtualBatchNorm, WithReferenceBatch, spectral_norm
+from gm_jax.networks.normalization import (
+    BatchNorm,
+    GroupNorm,
+    SpectralNorm,
+    VirtualBatchNorm,
+    WithReferenceBatch,
+    spectral_norm,
+)
 
 RNG = np.random.default_rng(0)
 R, B, C = 5, 4, 3
@@ -18,15 +25,65 @@ def floats(*shape, scale=1.0, shift=0.0):
 
 
 def drawn(module, x):
-    """Variables at random, biases too."""
+    """Draws all variables at random, biases included."""
     shapes = jax.eval_shape(partial(module.init, train=True), jax.random.key(0), x)
     return jax.tree.map(lambda leaf: floats(*leaf.shape, scale=0.5), shapes)
+
+
+# Group normalisation.
+
+GROUP_PARAMS = {
+    "scale": jnp.asarray(RNG.normal(size=6), jnp.float32),
+    "bias": jnp.asarray(RNG.normal(size=6), jnp.float32),
+}
+
+
+def group_norm_by_hand(h, groups):
+    """Computes equation (1) in float64."""
+    h = np.asarray(h, np.float64)
+    split = h.reshape(len(h), -1, groups, h.shape[-1] // groups)
+    mean, var = split.mean(axis=(1, 3), keepdims=True), split.var(axis=(1, 3), keepdims=True)
+    normalized = ((split - mean) / np.sqrt(var + 1e-5)).reshape(h.shape)
+    return normalized * np.asarray(GROUP_PARAMS["scale"], np.float64) + np.asarray(GROUP_PARAMS["bias"], np.float64)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (3, 6), (3, 7, 6)])
+def test_group_norm_normalises_each_group_over_all_places(shape):
+    h = jnp.asarray(3.0 + 2.0 * RNG.normal(size=shape), jnp.float32)
+    np.testing.assert_allclose(
+        GroupNorm(3).apply({"params": GROUP_PARAMS}, h), group_norm_by_hand(h, 3), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_group_norm_keeps_its_precision_at_a_large_mean():
+    h = jnp.asarray(1e4 + RNG.normal(size=(2, 8, 8, 6)), jnp.float32)
+    np.testing.assert_allclose(GroupNorm(2).apply({"params": GROUP_PARAMS}, h), group_norm_by_hand(h, 2), atol=1e-2)
+
+
+def test_group_norm_of_a_constant_image_has_finite_values_and_gradients():
+    apply = lambda h: GroupNorm(2).apply({"params": GROUP_PARAMS}, h)  # noqa: E731
+    h = jnp.full((1, 4, 4, 6), 3.0)
+    np.testing.assert_allclose(apply(h), jnp.broadcast_to(GROUP_PARAMS["bias"], h.shape), atol=1e-3)
+    assert np.isfinite(jax.grad(lambda h: jnp.sum(jnp.square(apply(h))))(h)).all()
+
+
+def test_group_norm_computes_statistics_of_half_precision_in_float32():
+    # 300 squared overflows float16.
+    h = jnp.asarray(300.0 * RNG.normal(size=(2, 4, 4, 6)), jnp.float16)
+    y = GroupNorm(3, dtype=jnp.float16).apply({"params": GROUP_PARAMS}, h)
+    assert y.dtype == jnp.float16
+    np.testing.assert_allclose(np.asarray(y, np.float64), group_norm_by_hand(h, 3), atol=1e-2)
+
+
+def test_groups_must_divide_the_channels():
+    with pytest.raises(ValueError, match="4 groups do not divide 6"):
+        GroupNorm(4).init(jax.random.key(0), jnp.ones((1, 2, 2, 6)))
 
 
 # Batch normalisation.
 
 
-def test_batch_norm_normalises_by_the_batch_in_training_and_by_the_past_after_it():
+def test_batch_norm_uses_the_batch_in_training_and_running_averages_afterwards():
     h = floats(64, 2, 2, C, scale=3.0, shift=2.0)
     norm = BatchNorm(momentum=0.9)
     variables = norm.init(jax.random.key(0), h, train=True)
@@ -43,9 +100,9 @@ def test_batch_norm_normalises_by_the_batch_in_training_and_by_the_past_after_it
     np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_batch_norm_over_an_axis_is_that_of_the_whole_batch():
+def test_batch_norm_with_an_axis_name_equals_that_of_the_whole_batch():
     h = floats(8, C, shift=1.0)
-    variables = BatchNorm(axis_name="batch").init(jax.random.key(0), h, train=True)  # outside of any map
+    variables = BatchNorm(axis_name="batch").init(jax.random.key(0), h, train=True)  # outside any map
 
     def apply(norm, h):
         return norm.apply(variables, h, train=True, mutable=["batch_stats"])
@@ -63,14 +120,14 @@ def test_batch_norm_over_an_axis_is_that_of_the_whole_batch():
 
 
 def virtual(h, *, seed=1, dtype=None):
-    """The module on h [R + B, ..., C], with scale and bias that are not 1 and 0: (apply, scale, bias)."""
+    """Returns (apply, scale, bias) of the module on h [R + B, ..., C], with random scale and bias."""
     norm = VirtualBatchNorm(R, dtype=dtype)
     scale, bias = jnp.asarray(np.random.default_rng(seed).normal(size=(2, h.shape[-1])), jnp.float32)
     return jax.jit(lambda h: norm.apply({"params": {"scale": scale, "bias": bias}}, h, train=True)), scale, bias
 
 
 @pytest.mark.parametrize("shape", [(C,), (2, 4, C)])
-def test_virtual_batch_norm_is_the_float64_formula_of_reference_and_example_together(shape):
+def test_virtual_batch_norm_equals_the_formula_of_reference_and_example(shape):
     h = floats(R + B, *shape, scale=2.0, shift=1.0)
     apply, scale, bias = virtual(h)
     out, x = np.asarray(apply(h)), np.asarray(h, np.float64)
@@ -93,7 +150,7 @@ def test_the_reference_batch_is_normalised_to_mean_zero_and_variance_one():
     np.testing.assert_allclose(out.var(axis=(0, 1, 2)), 1.0, atol=1e-4)
 
 
-def test_an_example_depends_on_itself_and_on_the_reference_and_on_no_other_example():
+def test_an_example_depends_only_on_itself_and_on_the_reference():
     h = floats(R + B, 2, C)
     jacobian = np.abs(jax.jit(jax.jacrev(virtual(h)[0]))(h)).max(axis=(1, 2, 4, 5))  # [R + B, R + B]
     np.testing.assert_array_equal(jacobian[R:, R:] > 0, np.eye(B, dtype=bool))
@@ -125,7 +182,7 @@ def generator_of_points():
     return network, reference, drawn(network, reference) | {"reference_batch": {"x": reference}}
 
 
-def test_the_batch_of_init_is_the_reference_and_no_later_call_overwrites_it():
+def test_the_batch_given_to_init_stays_the_reference():
     network, reference, variables = generator_of_points()
     variables = jax.jit(partial(network.init, train=True))(jax.random.key(0), reference)
     np.testing.assert_array_equal(variables["reference_batch"]["x"], reference)
@@ -136,7 +193,7 @@ def test_the_batch_of_init_is_the_reference_and_no_later_call_overwrites_it():
     np.testing.assert_array_equal(state["reference_batch"]["x"], reference)
 
 
-def test_a_sample_depends_neither_on_its_neighbours_nor_on_training_but_on_the_reference():
+def test_a_sample_depends_on_the_reference_but_not_on_its_batch_or_train():
     network, reference, variables = generator_of_points()
     z = floats(B, 3)
     apply, training = (jax.jit(partial(network.apply, train=train)) for train in (False, True))
@@ -147,8 +204,8 @@ def test_a_sample_depends_neither_on_its_neighbours_nor_on_training_but_on_the_r
     assert np.abs(np.asarray(apply(other, z) - apply(variables, z))).max() > 1e-3
 
 
-def test_the_reference_goes_through_the_same_network():
-    # By hand: both go through the first layer's kernel; the second sees the normalised reference, not the raw one.
+def test_the_reference_passes_through_the_same_network():
+    # By hand: the second layer sees the normalised reference, not the raw one.
     network, reference, variables = generator_of_points()
     z = floats(B, 3)
     (params,) = variables["params"].values()
@@ -166,14 +223,14 @@ def test_the_reference_goes_through_the_same_network():
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_discriminator_with_a_reference_batch_returns_logits_and_features_of_the_examples_alone():
+def test_a_discriminator_with_a_reference_batch_returns_only_the_examples():
     network = WithReferenceBatch(partial(MLPDiscriminator, (6, 7)))
     variables = jax.eval_shape(partial(network.init, train=True), jax.random.key(0), floats(R, 2))
     logits, features = jax.eval_shape(partial(network.apply, train=True), variables, floats(B, 2))
     assert (logits.shape, features.shape) == ((B,), (B, 7))
 
 
-def test_one_example_is_no_reference_batch():
+def test_a_reference_batch_needs_two_examples():
     network = WithReferenceBatch(partial(MLPGenerator, (8,), (2,)))
     with pytest.raises(ValueError, match="at least 2 examples"):
         network.init(jax.random.key(0), floats(1, 3), train=True)
@@ -183,7 +240,7 @@ def test_one_example_is_no_reference_batch():
 
 
 def spectral_layer(layer, x, *, num_iterations=1):
-    """(module, variables)."""
+    """Returns (module, variables)."""
     module = SpectralNorm(layer, num_iterations)
     return module, drawn(module, x)
 
@@ -196,7 +253,7 @@ def the_layer(tree):
 @pytest.mark.parametrize(
     ("layer", "shape"), [(nn.Dense(7), (B, 5)), (nn.Conv(6, (4, 4), strides=2), (2, 8, 8, C))], ids=["dense", "conv"]
 )
-def test_with_training_the_kernel_is_divided_by_the_largest_singular_value(layer, shape):
+def test_training_converges_to_the_kernel_divided_by_its_largest_singular_value(layer, shape):
     x = floats(*shape)
     module, variables = spectral_layer(layer, x)
     state = {"spectral_norm": variables["spectral_norm"]}
@@ -211,7 +268,7 @@ def test_with_training_the_kernel_is_divided_by_the_largest_singular_value(layer
 
 
 def test_the_power_iteration_finds_the_singular_value_and_its_gradient(x64):
-    # Beside each other as 3 : 2.9, where the iteration is slow, and far apart, where one step is nearly all.
+    # The ratio 3 : 2.9 of the first singular values makes the iteration slow.
     left, right = np.linalg.qr(RNG.normal(size=(6, 6)))[0], np.linalg.qr(RNG.normal(size=(4, 4)))[0]
     matrix = jnp.asarray(left[:, :4] @ np.diag([3.0, 2.9, 0.5, 0.1]) @ right.T)
     start = jnp.asarray(RNG.normal(size=4))
@@ -222,7 +279,7 @@ def test_the_power_iteration_finds_the_singular_value_and_its_gradient(x64):
     np.testing.assert_allclose(gradient, np.outer(left[:, 0], right[:, 0]), atol=1e-8)
 
 
-def test_no_gradient_flows_through_the_iteration_even_where_it_has_not_converged(x64):
+def test_no_gradient_flows_through_the_iteration_before_it_converges(x64):
     matrix, start = jnp.asarray(RNG.normal(size=(5, 3))), jnp.array([0.6, 0.0, 0.8])
     a = np.asarray(matrix @ start) / np.linalg.norm(matrix @ start)
     b = np.asarray(a @ matrix) / np.linalg.norm(a @ matrix)
@@ -232,7 +289,7 @@ def test_no_gradient_flows_through_the_iteration_even_where_it_has_not_converged
 
 
 def test_the_gradient_of_the_layer_flows_through_sigma(x64):
-    # At the iteration's fixed point it is the gradient of x W / sigma_1(W) itself, differentiated through the SVD.
+    # At the fixed point it equals the gradient of x W / sigma_1(W), differentiated through the SVD.
     x, kernel, weights = (jnp.asarray(RNG.normal(size=shape)) for shape in ((B, 5), (5, 3), (B, 3)))
     _, b = spectral_norm(kernel, jnp.full(3, 3**-0.5), num_iterations=500)
     module = SpectralNorm(nn.Dense(3, use_bias=False))
@@ -250,11 +307,11 @@ def test_the_gradient_of_the_layer_flows_through_sigma(x64):
     np.testing.assert_allclose(loss(kernel), exact(kernel), rtol=1e-10)
     gradient = jax.grad(loss)(kernel)
     np.testing.assert_allclose(gradient, jax.grad(exact)(kernel), atol=1e-8)
-    # A normalised layer does not see the length of its kernel.
+    # A normalised layer does not depend on the length of its kernel.
     np.testing.assert_allclose(jnp.sum(gradient * kernel), 0.0, atol=1e-9)
 
 
-def test_the_iteration_is_kept_in_training_only():
+def test_only_training_stores_the_iteration():
     x = floats(B, 5)
     module, variables = spectral_layer(nn.Dense(7), x)
     _, kept = module.apply(variables, x, train=True, mutable=["spectral_norm"])
@@ -275,13 +332,13 @@ def test_the_iteration_starts_at_a_random_unit_vector():
     assert np.abs(np.asarray(starts[0] - starts[1])).max() > 0.1
 
 
-def test_init_keeps_the_layer_s_own_kernel_and_not_the_divided_one():
-    ones = nn.Dense(3, kernel_init=nn.initializers.ones)  # its singular value is the root of 15
+def test_init_stores_the_kernel_before_the_division():
+    ones = nn.Dense(3, kernel_init=nn.initializers.ones)  # its largest singular value is sqrt(15)
     variables = SpectralNorm(ones).init(jax.random.key(0), floats(B, 5), train=True)
     np.testing.assert_array_equal(the_layer(variables["params"])["kernel"], np.ones((5, 3)))
 
 
-def test_more_iterations_at_once_are_as_many_calls():
+def test_three_iterations_equal_three_calls():
     x = floats(B, 5)
     module, variables = spectral_layer(nn.Dense(7), x)
     state = {"spectral_norm": variables["spectral_norm"]}

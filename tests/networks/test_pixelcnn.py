@@ -12,7 +12,7 @@ each_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORK
 
 
 @each_network
-def test_nothing_depends_on_itself_or_what_comes_after(dependencies, network):
+def test_no_output_depends_on_its_own_or_later_levels(dependencies, network):
     sees = dependencies(network((3, 4, 3), 2, 2, features=12, layers=2, first_size=5))
     assert not np.triu(sees).any()
     assert sees[1:].any(axis=1).all()
@@ -23,7 +23,7 @@ def test_gated_pixelcnn_has_no_blind_spot(dependencies):
     np.testing.assert_array_equal(sees, np.tril(np.ones_like(sees), -1))
 
 
-def test_gated_pixelcnn_sees_all_that_precedes_a_colour(dependencies):
+def test_gated_pixelcnn_sees_everything_before_a_colour(dependencies):
     sees = dependencies(GatedPixelCNN((3, 3, 3), 4, 2, features=12, layers=3, first_size=3))
     np.testing.assert_array_equal(sees, np.tril(np.ones_like(sees), -1))
 
@@ -33,7 +33,7 @@ def test_pixelcnn_has_the_blind_spot_of_stacked_masks(dependencies):
     sees = dependencies(PixelCNN((side, side, 1), 2, 1, features=8, layers=5, first_size=3))
     for i, j in np.ndindex(sees.shape):
         (r, c), (s, d) = divmod(i, side), divmod(j, side)
-        # Each layer climbs a row and moves one column to the right at most: 45 degrees, and blind beyond.
+        # Each layer climbs one row and moves at most one column to the right, so it is blind beyond 45 degrees.
         assert sees[i, j] == (j < i and d - c <= r - s), ((r, c), (s, d))
     blind = np.tril(~sees, -1)
     assert blind.any()
@@ -41,15 +41,15 @@ def test_pixelcnn_has_the_blind_spot_of_stacked_masks(dependencies):
 
 @each_network
 def test_the_mask_a_layer_has_no_residual(dependencies, network):
-    # With a residual, or with mask B in the first layer, a pixel would see itself; with later layers of mask A, less
-    # than its left neighbour's neighbours.
+    # With a residual or mask B in the first layer a pixel would see itself; with mask A in later layers it would see
+    # less than two pixels.
     module = network((1, 4, 1), 2, 1, features=8, layers=1, first_size=3)
     sees = dependencies(module)
     np.testing.assert_array_equal(sees, np.tril(np.ones((4, 4), bool), -1) & ~np.tril(np.ones((4, 4), bool), -3))
 
 
 @each_network
-def test_rows_and_steps_give_the_outputs_of_the_whole_image(randomized, network):
+def test_cached_evaluation_equals_that_of_the_whole_image(randomized, network):
     module = network((3, 4, 3), 4, 5, features=6, layers=2, first_size=5, num_classes=3)
     x = jax.random.randint(jax.random.key(1), (2, 3, 4, 3), 0, 4)
     label = jnp.asarray([2, 1])
@@ -59,7 +59,7 @@ def test_rows_and_steps_give_the_outputs_of_the_whole_image(randomized, network)
     flat, outputs = np.asarray(x).reshape(2, -1), []
     cache = call(2, label, method="begin")
     for i in range(flat.shape[1]):
-        previous = flat[:, i - 1] if i else np.full(2, 3)  # at the very first position it must be ignored
+        previous = flat[:, i - 1] if i else np.full(2, 3)  # must be ignored at the first position
         if i % 12 == 0:
             cache = begin_row(cache, i // 12, previous)
         cache, output = step(cache, i, previous)
@@ -69,7 +69,7 @@ def test_rows_and_steps_give_the_outputs_of_the_whole_image(randomized, network)
 
 
 @each_network
-def test_labels_move_the_outputs_of_their_own_example(randomized, network):
+def test_labels_shift_the_outputs_of_their_own_example(randomized, network):
     module = network((3, 3, 1), 2, 1, features=16, layers=1, first_size=3, num_classes=2)
     x = jnp.zeros((3, 3, 3, 1), jnp.uint8)
     params = randomized(module, x, jnp.zeros(3, jnp.int32))
@@ -81,8 +81,7 @@ def test_labels_move_the_outputs_of_their_own_example(randomized, network):
 
 
 @each_network
-def test_examples_do_not_touch_each_other(randomized, network):
-    # What batch normalisation would break.
+def test_examples_are_independent(randomized, network):
     module = network((3, 3, 1), 2, 1, features=4, layers=1, first_size=3)
     x = jax.random.randint(jax.random.key(0), (3, 3, 3, 1), 0, 2)
     params = randomized(module, x)

@@ -23,7 +23,7 @@ def test_skew_moves_each_row_by_its_index_and_unskew_undoes_it(shape):
     np.testing.assert_array_equal(unskew(skewed, width), x)
 
 
-def test_the_cell_is_the_formula():
+def test_the_lstm_cell_equals_the_formula():
     gates, state = np.random.default_rng(0).normal(size=(3, 8)), np.random.default_rng(1).normal(size=(3, 2))
     sigmoid = lambda a: 1 / (1 + np.exp(-a))  # noqa: E731
     o, f, i, g = np.split(gates, 4, axis=1)
@@ -33,7 +33,7 @@ def test_the_cell_is_the_formula():
     np.testing.assert_allclose(hidden, sigmoid(o) * np.tanh(expected), atol=1e-6)
 
 
-def test_the_diagonal_lstm_is_its_recurrence_pixel_by_pixel(randomized):
+def test_the_diagonal_lstm_equals_its_recurrence_pixel_by_pixel(randomized):
     module, gates = DiagonalLSTM(2), jax.random.normal(jax.random.key(0), (2, 3, 4, 8))
     params = randomized(module, gates)
     cell = jax.jit(functools.partial(module.apply, params, method="cell"))
@@ -47,15 +47,17 @@ def test_the_diagonal_lstm_is_its_recurrence_pixel_by_pixel(randomized):
         np.testing.assert_allclose(whole[:, r, c], expected, atol=1e-5)
 
 
-def test_the_row_lstm_is_its_recurrence_pixel_by_pixel(randomized, x64):
-    """Equation (2) written out: s comes from straight above, h from the three pixels above."""
+def test_the_row_lstm_equals_its_recurrence_pixel_by_pixel(randomized, x64):
+    """Equation (2) by hand: s comes from the pixel above, h from the three pixels above."""
     height, width, inputs, hidden = 3, 4, 2, 3
     x = np.random.default_rng(0).normal(size=(2, height, width, inputs))
     module = RowLSTM(inputs, hidden, channels=1)
     params = jax.tree.map(np.float64, randomized(module, x, None, None))
     taps, neighbours = params["params"]["input_to_state"]["taps"], params["params"]["state_to_state"]["kernel"]
     sigmoid = lambda a: 1 / (1 + np.exp(-a))  # noqa: E731
-    h, s = (np.zeros((2, height + 1, width + 2, hidden)) for _ in range(2))  # a row above, a column on each side
+    h, s = (
+        np.zeros((2, height + 1, width + 2, hidden)) for _ in range(2)
+    )  # padded by a row above and a column on each side
     for r, c in np.ndindex(height, width):
         left = x[:, r, c - 1] if c else np.zeros((2, inputs))
         gates = np.concatenate([left, x[:, r, c]], axis=1) @ taps["kernel"] + taps["bias"]
@@ -67,14 +69,14 @@ def test_the_row_lstm_is_its_recurrence_pixel_by_pixel(randomized, x64):
 
 
 @each_lstm
-def test_nothing_depends_on_itself_or_what_comes_after(dependencies, lstm):
+def test_no_output_depends_on_its_own_or_later_levels(dependencies, lstm):
     sees = dependencies(PixelRNN((2, 3, 3), 2, 2, lstm=lstm, hidden=6, layers=2, first_size=3))
     assert not np.triu(sees).any()
     assert sees[1:].any(axis=1).all()
 
 
 @pytest.mark.parametrize("event_shape", [(5, 5, 1), (2, 3, 3)])
-def test_one_diagonal_bilstm_sees_all_that_precedes(dependencies, event_shape):
+def test_one_diagonal_bilstm_sees_every_earlier_level(dependencies, event_shape):
     sees = dependencies(PixelRNN(event_shape, 2, 2, hidden=6, layers=1, first_size=3))
     np.testing.assert_array_equal(sees, np.tril(np.ones_like(sees), -1))
 
@@ -85,12 +87,12 @@ def test_one_row_lstm_sees_a_triangle(dependencies):
     for i, j in np.ndindex(sees.shape):
         (r, c), (s, d) = divmod(i, width), divmod(j, width)
         up = r - s
-        # One column further for each row up; on the left one more for each of the two masked convolutions.
+        # One column further for each row up, and one more on the left for each of the two masked convolutions.
         assert sees[i, j] == (j < i and -2 - up <= d - c <= up), ((r, c), (s, d))
 
 
 @each_lstm
-def test_rows_and_steps_give_the_outputs_of_the_whole_image(randomized, lstm):
+def test_cached_evaluation_equals_that_of_the_whole_image(randomized, lstm):
     module = PixelRNN((3, 4, 3), 4, 5, lstm=lstm, hidden=4, layers=2, first_size=5, num_classes=3)
     x = jax.random.randint(jax.random.key(1), (2, 3, 4, 3), 0, 4)
     label = jnp.asarray([2, 1])
@@ -99,7 +101,7 @@ def test_rows_and_steps_give_the_outputs_of_the_whole_image(randomized, lstm):
     flat, outputs = np.asarray(x).reshape(2, -1), []
     cache = call(2, label, method="begin")
     for i in range(flat.shape[1]):
-        previous = flat[:, i - 1] if i else np.full(2, 3)  # at the very first position it must be ignored
+        previous = flat[:, i - 1] if i else np.full(2, 3)  # must be ignored at the first position
         if i % 12 == 0:
             cache = begin_row(cache, i // 12, previous)
         cache, output = step(cache, i, previous)

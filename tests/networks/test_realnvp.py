@@ -11,12 +11,12 @@ from gm_jax.networks.realnvp import ImageRealNVP, MultiScale, RealNVP
 
 
 @pytest.mark.parametrize("dim", [2, 5])
-def test_log_determinants_of_points_are_those_of_autodiff_and_both_ways_are_inverse(check_flow, dim):
+def test_log_determinants_of_points_equal_autodiff_and_both_directions_are_inverse(check_flow, dim):
     assert np.ptp(check_flow(RealNVP((dim,), (6,), 2), (dim,)).log_det) > 1e-3
 
 
 @pytest.mark.parametrize(("shape", "scales"), [pytest.param((4, 8, 3), 3, marks=pytest.mark.slow), ((3, 3, 1), 1)])
-def test_log_determinants_of_images_are_those_of_autodiff_and_both_ways_are_inverse(check_flow, shape, scales):
+def test_log_determinants_of_images_equal_autodiff_and_both_directions_are_inverse(check_flow, shape, scales):
     found = check_flow(ImageRealNVP(shape, scales, features=3, blocks=1), shape, scale=0.1)
     assert found.z.shape == (3, np.prod(shape))
     assert np.ptp(found.log_det) > 1e-3
@@ -27,15 +27,15 @@ def test_log_determinants_of_images_are_those_of_autodiff_and_both_ways_are_inve
     [RealNVP((2,), (4,), 32), ImageRealNVP((8, 8, 1), scales=3, features=8, blocks=1)],
     ids=["64 couplings of the plane", "three scales of images"],
 )
-def test_in_float32_deep_chains_lead_back(check_deep_chain, module):
+def test_deep_chains_are_invertible_in_float32(check_deep_chain, module):
     check_deep_chain(module, module.event_shape, scale=0.1)
 
 
-def test_a_pixel_that_was_black_in_the_first_batch_may_be_lit(distance_of_a_lit_pixel):
+def test_a_pixel_black_in_the_first_batch_may_be_lit_later(distance_of_a_lit_pixel):
     assert 1.0 < distance_of_a_lit_pixel(RealNVP((4, 4, 1), (4,), 8)) < 5.0
 
 
-def test_the_columns_of_a_table_have_units_of_their_own():
+def test_each_column_of_a_table_has_its_own_unit():
     x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32) * [[1.0, 1e-3, 1e3]]
     module = RealNVP((3,), (4,), 2)
     variables = module.init(jax.random.key(0), x.astype(np.float32), method="forward")
@@ -43,20 +43,20 @@ def test_the_columns_of_a_table_have_units_of_their_own():
     np.testing.assert_allclose(np.var(z, axis=0), np.ones(3), rtol=1e-3)
 
 
-def test_a_constant_log_scale_on_half_of_the_dimensions_adds_half_of_them_times_it(random_variables, x64):
+def test_a_constant_log_scale_on_three_dimensions_adds_up_in_the_log_determinant(random_variables, x64):
     x = np.random.default_rng(0).normal(size=(4, 6))
     module = RealNVP((6,), (5,), 1, bound=2.0)
     variables = random_variables(module, x, scale=0.0)
     np.testing.assert_array_equal(module.apply(variables, x, method="forward")[1], np.zeros(4))
     last = variables["params"]["layers"]["layer"]["layers_0"]["network"]["Dense_1"]["bias"]
-    last[:, 3:] = 2.0 * np.arctanh(0.7 / 2.0)  # shifts first, then raw log-scales, of which the bound makes 0.7
+    last[:, 3:] = 2.0 * np.arctanh(0.7 / 2.0)  # shifts first, then raw log-scales, which the bound maps to 0.7
     z, log_det = module.apply(variables, x, method="forward")
     np.testing.assert_allclose(log_det, np.full(4, 3 * 0.7), rtol=1e-12)
     np.testing.assert_allclose(z, x * np.exp([[0, 0, 0, 0.7, 0.7, 0.7]]), rtol=1e-12)
 
 
 @pytest.mark.parametrize("mask_fn", [realnvp.checkerboard, realnvp.channel_halves])
-def test_couplings_under_a_mask_move_one_half_and_then_the_other(random_variables, x64, mask_fn):
+def test_masked_couplings_transform_one_half_and_then_the_other(random_variables, x64, mask_fn):
     x = np.random.default_rng(0).normal(size=(1, 3, 3, 2))
     conditioner = partial(ResNetConditioner, features=3, blocks=1)
     moved = []
@@ -70,14 +70,14 @@ def test_couplings_under_a_mask_move_one_half_and_then_the_other(random_variable
     assert moved[1].all()
 
 
-def test_several_scales_give_half_of_the_channels_to_the_latent_at_each():
+def test_each_scale_factors_out_half_of_its_channels():
     x = np.arange(64.0, dtype=np.float32).reshape(1, 8, 8, 1)
     stages = [Squeeze(), Squeeze(), Squeeze()]
     shapes = realnvp.squeezed_shapes((8, 8, 1), 3)
     assert shapes == [(4, 4, 4), (2, 2, 8), (1, 1, 16)]
     module = MultiScale(stages, shapes)
     z, log_det = module.apply({}, x, method="forward")
-    # Of the first squeeze channels 2 and 3 are factored out: the odd rows.
+    # The first squeeze factors out channels 2 and 3, the odd rows.
     assert set(z[0, :32].tolist()) == set(x[0, 1::2].reshape(-1).tolist())
     assert sorted(z[0].tolist()) == list(range(64))
     back, _ = module.apply({}, z, method="inverse")
@@ -85,11 +85,11 @@ def test_several_scales_give_half_of_the_channels_to_the_latent_at_each():
     np.testing.assert_array_equal(log_det, [0.0])
 
 
-def test_sides_that_cannot_be_halved_so_often_are_the_users_mistake():
+def test_sides_that_cannot_be_halved_so_often_raise_a_user_error():
     with pytest.raises(UserError, match=r"28 x 28 can be halved 2 times, not 3"):
         realnvp.squeezed_shapes((28, 28, 1), 3)
-    # Glow halves them at least once: fewer scales would not help.
-    with pytest.raises(UserError, match=r"9 x 8 cannot be halved: only RealNVP of one scale"):
+    # Glow halves the sides at least once, so fewer scales would not help.
+    with pytest.raises(UserError, match=r"9 x 8 cannot be halved: use RealNVP with one scale"):
         realnvp.squeezed_shapes((9, 8, 1), 1)
     with pytest.raises(UserError, match="images"):
         realnvp.squeezed_shapes((2,), 1)

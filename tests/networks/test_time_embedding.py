@@ -6,7 +6,7 @@ import pytest
 from gm_jax.networks import time_embedding
 
 
-def test_sinusoids_by_hand():
+def test_sinusoids_equal_the_formula_by_hand():
     t = jnp.asarray([0, 1, 1000])
     frequencies = [1.0, 10_000.0**-0.25, 10_000.0**-0.5, 10_000.0**-0.75]
     angles = np.outer([0.0, 1.0, 1000.0], frequencies)
@@ -15,12 +15,12 @@ def test_sinusoids_by_hand():
     np.testing.assert_array_equal(time_embedding.sinusoids(t.astype(jnp.float32), 8), time_embedding.sinusoids(t, 8))
 
 
-def test_an_odd_dimension_is_refused():
+def test_odd_dimensions_raise():
     with pytest.raises(ValueError, match="even"):
         time_embedding.sinusoids(jnp.ones(1), 7)
 
 
-def test_times_and_labels_tell_examples_apart(randomized):
+def test_different_times_and_labels_have_different_embeddings(randomized):
     t, label = jnp.asarray([1, 1, 2, 1]), jnp.asarray([0, 1, 0, 0])
     module = time_embedding.TimeEmbedding(8, 16, num_classes=2)
     embedding = module.apply(randomized(module, t, label), t, label)
@@ -30,7 +30,7 @@ def test_times_and_labels_tell_examples_apart(randomized):
         assert np.abs(embedding[i] - embedding[0]).max() > 1e-2
 
 
-def test_a_label_is_for_a_network_with_classes():
+def test_unexpected_labels_raise():
     module = time_embedding.TimeEmbedding(8, 16)
     with pytest.raises(ValueError, match="num_classes"):
         module.init(jax.random.key(0), jnp.ones(1), jnp.zeros(1, jnp.int32))

@@ -29,7 +29,7 @@ def test_the_first_prediction_is_zero():
 
 
 @pytest.mark.slow
-def test_every_pixel_time_and_label_reach_every_pixel_of_their_own_example(randomized):
+def test_every_pixel_depends_on_every_pixel_time_and_label_of_its_example(randomized):
     module = unet.UNet(**SMALL, num_classes=3)
     x_t, t, label = inputs()
     params = randomized(module, x_t, t, label)
@@ -47,7 +47,7 @@ def test_every_pixel_time_and_label_reach_every_pixel_of_their_own_example(rando
 
 
 def by_hand(params, x_t, t, label):
-    """Equations (1) to (4) in float64, for SMALL; the order of what is done is read off the paper's figure."""
+    """Computes equations (1) to (4) for SMALL in float64, in the order of the paper's figure."""
 
     def dense(name, h, of=params):
         return h @ of[name]["kernel"] + of[name].get("bias", 0.0)
@@ -93,12 +93,12 @@ def by_hand(params, x_t, t, label):
     halved = conv(params["halve_0"], above, stride=2)
     below = attend("down_attention_1_0", block("down_1_0", halved))
     h = block("middle_1", attend("middle_attention", block("middle_0", below)))
-    for i, left_behind in enumerate((below, halved)):
-        h = block(f"up_1_{i}", np.concatenate([h, left_behind], axis=-1))
+    for i, skip in enumerate((below, halved)):
+        h = block(f"up_1_{i}", np.concatenate([h, skip], axis=-1))
         h = attend(f"up_attention_1_{i}", h)
     h = conv(params["double_1"], h.repeat(2, axis=1).repeat(2, axis=2))
-    for i, left_behind in enumerate((above, first)):
-        h = block(f"up_0_{i}", np.concatenate([h, left_behind], axis=-1))
+    for i, skip in enumerate((above, first)):
+        h = block(f"up_0_{i}", np.concatenate([h, skip], axis=-1))
     return conv(params["last"], silu(norm(params["norm"], h)))
 
 
@@ -108,7 +108,7 @@ def label_bias(time, label):
     return table[label]
 
 
-def test_it_is_the_network_of_the_paper(randomized):
+def test_the_unet_equals_the_network_of_the_paper(randomized):
     module = unet.UNet(**SMALL, num_classes=3)
     x_t, t, label = inputs()
     params = randomized(module, x_t, t, label)
@@ -119,7 +119,7 @@ def test_it_is_the_network_of_the_paper(randomized):
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4 * expected.std())
 
 
-def test_dropout_is_for_training(randomized):
+def test_dropout_applies_only_in_training(randomized):
     module = unet.UNet(**SMALL, dropout=0.5)
     x_t, t, _ = inputs()
     params, apply = randomized(module, x_t, t), applied(module)
@@ -129,14 +129,14 @@ def test_dropout_is_for_training(randomized):
     np.testing.assert_array_equal(apply(params, x_t, t), apply(params, x_t, t))
 
 
-def test_the_unet_of_the_benchmark_has_the_parameters_of_its_peer():
-    # Those of diffusers' UNet2DModel, less the biases of the keys of four attentions, which change nothing.
+def test_the_unet_of_the_benchmark_has_the_parameter_count_of_diffusers():
+    # As many as UNet2DModel, minus the key biases of four attentions, which have no effect.
     module = unet.UNet((32, 64, 64), attention=(1,), head_dim=8)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.ones((1, 28, 28, 1)), jnp.ones(1, jnp.int32))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 1_112_801 - 4 * 64
 
 
-def test_half_precision_ends_in_float32():
+def test_outputs_of_half_precision_are_float32():
     module = unet.UNet(**SMALL, dtype=jnp.bfloat16)
     outputs = jax.eval_shape(module.init_with_output, jax.random.key(0), *inputs()[:2])[0]
     assert outputs.dtype == jnp.float32
@@ -144,7 +144,7 @@ def test_half_precision_ends_in_float32():
 
 def test_sides_double_by_repeating_each_place():
     h = jnp.arange(8.0).reshape(1, 2, 2, 2)
-    np.testing.assert_array_equal(unet._nearest_doubled(h), np.repeat(np.repeat(h, 2, axis=1), 2, axis=2))
+    np.testing.assert_array_equal(unet.upsample_nearest(h), np.repeat(np.repeat(h, 2, axis=1), 2, axis=2))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_sides_double_by_repeating_each_place():
         ((4, 4, 1), {"head_dim": 3}, "heads of 3"),
     ],
 )
-def test_what_does_not_fit_is_refused(shape, settings, message):
+def test_data_and_settings_that_do_not_fit_raise_a_user_error(shape, settings, message):
     module = unet.UNet(**{**SMALL, **settings})
     with pytest.raises(UserError, match=message):
         jax.eval_shape(module.init, jax.random.key(0), jnp.ones((1, *shape)), jnp.ones(1))

@@ -11,7 +11,7 @@ from gm_jax.networks.wavenet import GatedCausalConv, WaveNet, receptive_field
 @pytest.mark.parametrize(
     ("kernel_size", "dilations"), [(2, (1,)), (2, (1, 2, 4)), (3, (1, 3)), (2, (1, 2, 4, 1, 2, 4)), (4, (2,))]
 )
-def test_the_measured_receptive_field_is_the_formula(randomized, kernel_size, dilations):
+def test_the_measured_receptive_field_equals_the_formula(randomized, kernel_size, dilations):
     field = receptive_field(kernel_size, dilations)
     length = field + 4
     module = WaveNet(3, 2, features=4, skip=12, dilations=dilations, kernel_size=kernel_size)
@@ -26,7 +26,7 @@ def test_the_measured_receptive_field_is_the_formula(randomized, kernel_size, di
 
     for seed in range(4):  # a relu may be dead for one seed
         sees |= np.asarray(dependence(randomized(module, x, seed=seed)))
-    # With no dilation left out, all of the field is seen; with gaps at least its ends are.
+    # Doubling dilations see the whole field; others see at least its two ends.
     last = np.flatnonzero(sees[-1])
     assert (last.min(), last.max()) == (length - 1 - field, length - 2)
     t, s = np.indices(sees.shape)
@@ -49,7 +49,7 @@ def test_the_first_outputs_do_not_depend_on_the_sequence(randomized):
     assert np.abs(outputs[:1, 1] - outputs[:, 1]).max() > 1e-3
 
 
-def test_a_layer_is_the_explicit_sum(randomized):
+def test_a_layer_equals_the_explicit_sum(randomized):
     module, h = GatedCausalConv(3, 2, kernel_size=3, dilation=2), jax.random.normal(jax.random.key(0), (2, 9, 3))
     params = randomized(module, h, None)
     kernel, bias = (np.asarray(params["params"][name], np.float64) for name in ("kernel", "bias"))
@@ -63,7 +63,7 @@ def test_a_layer_is_the_explicit_sum(randomized):
 
 
 @pytest.mark.parametrize(("kernel_size", "dilations"), [(2, (1, 2, 4)), (3, (2, 3, 1)), (2, (16,))])
-def test_steps_give_the_outputs_of_the_whole_sequence(randomized, kernel_size, dilations):
+def test_cached_steps_equal_the_whole_sequence(randomized, kernel_size, dilations):
     module = WaveNet(5, 4, features=3, skip=6, dilations=dilations, kernel_size=kernel_size, num_classes=2)
     x = jax.random.randint(jax.random.key(0), (2, 20), 0, 5)
     label = jnp.asarray([1, 0])
@@ -88,6 +88,6 @@ def test_every_parameter_gets_a_gradient_and_stays_float32_in_bfloat16(randomize
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
 
-def test_one_tap_sees_no_past():
+def test_a_kernel_of_one_tap_raises():
     with pytest.raises(ValueError, match="no past"):
         WaveNet(2, 1, kernel_size=1).init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))

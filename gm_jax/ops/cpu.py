@@ -1,0 +1,245 @@
+"""Operations in a form that is fast on a CPU; each equals the plain form next to its name.
+
+XLA compiles a few convolutions, products and sums poorly for CPUs. All detours around it are in this file, so that
+networks read as their papers do; `docs/performance.md` has the measured times.
+
+    conv              jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, rhs_dilation=dilation)
+    causal_conv       the same over [B, T, C], with zeros before the beginning
+    conv_transpose    jax.lax.conv_transpose(x, kernel, (2, 2), "SAME") of a 4 x 4 kernel
+    attention         jax.nn.dot_product_attention(q, k, v)
+    group_norm        (h - m) / sqrt(v + eps) over (places, channels of a group)
+    matvec            h @ v
+
+If accelerators need another form, `jax.lax.platform_dependent` decides when the program is lowered: a CPU that compiles
+for a TPU compiles the TPU's form.
+
+Notation: x [B, H, W, C] padded by zeros, w [I, J, C, F] the kernel, d dilation, y the output, g = dL/dy.
+
+    y[b, h, v, f]     = sum_{i, j, c} x[b, h + i d_h, v + j d_w, c] w[i, j, c, f]                          (1)
+    dL/dw[i, j, c, f] = sum_{b, h, v} x[b, h + i d_h, v + j d_w, c] g[b, h, v, f]                          (2)
+    y[b, t, f]        = sum_{i, c} x[b, t - d i, c] w[i, c, f],    i = 0 ... k-1,    x [B, T, C]           (3)
+    y_n               = sum_m softmax_m(q_n . k_m / sqrt(D)) v_m,    q, k, v [B, N, heads, D]              (4)
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from gm_jax.ops.bijectors import unsqueeze
+from gm_jax.types import Array
+
+Sides = tuple[tuple[int, int], tuple[int, int]]  # zeros added (above, below), (left, right)
+
+_IMAGES = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(x: Array, kernel: Array, *, padding: Sides, dilation: tuple[int, int] = (1, 1)) -> Array:
+    """Computes a convolution of stride 1, eq. (1).
+
+    On CPUs the gradient of the kernel is eq. (2), written as a convolution of x with g whose channels are the batch.
+    XLA's own derivative is many times slower if the padding is one-sided, as it is in causal networks.
+
+    It has reverse-mode derivatives of every order, and no forward mode (`jax.jvp`, `jax.jacfwd`).
+
+    Args:
+        x: [B, H, W, C] maps.
+        kernel: [I, J, C, F] weights, of the dtype of `x`.
+        padding: zeros added (above, below) and (left, right); negative numbers crop.
+        dilation: distance of neighbouring taps, vertical and horizontal.
+    Returns:
+        [B, H', W', F], with H' = H + above + below - d_h (I - 1), and W' likewise.
+    Raises:
+        AssertionError: an array is not floating of rank 4, or the dtypes or the numbers of channels differ.
+    """
+    chex.assert_rank([x, kernel], 4)
+    chex.assert_type([x, kernel], float)
+    chex.assert_equal(x.dtype, kernel.dtype)
+    chex.assert_equal(x.shape[3], kernel.shape[2])
+    # Padding first makes the convolution and both derivatives "valid" ones, which XLA compiles well.
+    widths = [(0, 0), *padding, (0, 0)]
+    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), [(*width, 0) for width in widths])
+    return _valid_conv(padded, kernel, dilation)
+
+
+def causal_conv(x: Array, kernel: Array, *, dilation: int = 1) -> Array:
+    """Computes a dilated causal convolution of sequences, eq. (3): y[t] depends on x[t] and on earlier steps.
+
+    Args:
+        x: [B, T, C] sequences.
+        kernel: [k, C, F] weights; kernel[i] multiplies the input of i * dilation steps ago.
+        dilation: d.
+    Returns:
+        [B, T, F].
+    Raises:
+        AssertionError: an array is not floating of rank 3, or the numbers of channels differ.
+    """
+    chex.assert_rank([x, kernel], 3)
+    chex.assert_type([x, kernel], float)
+    chex.assert_equal(x.shape[2], kernel.shape[1])
+    taps, length = kernel.shape[0], x.shape[1]
+    # One product over concatenated taps is faster than a convolution of two or three taps.
+    padded = jnp.pad(x, [(0, 0), ((taps - 1) * dilation, 0), (0, 0)])
+    past = [padded[:, (taps - 1 - i) * dilation :][:, :length] for i in range(taps)]
+    return jnp.concatenate(past, axis=-1) @ kernel.reshape(-1, kernel.shape[2])
+
+
+def conv_transpose(x: Array, kernel: Array) -> Array:
+    """Computes a transposed ("fractionally strided") convolution with a 4 x 4 kernel and stride 2.
+
+    Args:
+        x: [B, H, W, C] maps.
+        kernel: [4, 4, C, F] weights, of the dtype of `x`.
+    Returns:
+        [B, 2 H, 2 W, F].
+    Raises:
+        AssertionError: the kernel is not 4 x 4, or an array is not as `conv` needs it.
+    """
+    chex.assert_shape(kernel, (4, 4, None, None))
+    channels, features = kernel.shape[2:]
+    # On each axis an even output pixel meets taps 0 and 2 of the kernel, an odd one taps 1 and 3. So a 2 x 2
+    # convolution with 4 F channels computes, at each corner between input pixels, the 2 x 2 outputs around it.
+    taps = kernel.reshape(2, 2, 2, 2, channels, features)[:, ::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5)
+    corners = conv(x, taps.reshape(2, 2, channels, 4 * features), padding=((1, 1), (1, 1)))
+    return unsqueeze(corners)[:, 1:-1, 1:-1]
+
+
+def attention(q: Array, k: Array, v: Array) -> Array:
+    """Computes scaled dot-product attention, eq. (4): q, k, v [B, N, heads, D] -> [B, N, heads, D].
+
+    Accelerators compute the scores [B, heads, N, N] of the whole batch at once. CPUs go image by image, so that the
+    scores of one image stay in the cache, and recompute them for the gradient.
+
+    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762.
+    """
+    return jax.lax.platform_dependent(q, k, v, cpu=attention_by_image, default=attention_at_once)
+
+
+def attention_at_once(q: Array, k: Array, v: Array) -> Array:
+    """Computes equation (4) for the whole batch at once."""
+    return jax.vmap(_attend_one)(q, k, v)
+
+
+def attention_by_image(q: Array, k: Array, v: Array) -> Array:
+    """Computes equation (4) for one image after the other, without storing the scores for the gradient."""
+    return jax.lax.map(lambda qkv: jax.checkpoint(_attend_one)(*qkv), (q, k, v))
+
+
+def _attend_one(q: Array, k: Array, v: Array) -> Array:
+    """Computes equation (4) for one image, [N, heads, D]; exponentials and their sums are float32 at least."""
+    scores = jnp.einsum("nhd,mhd->hnm", q, k) / jnp.sqrt(jnp.asarray(q.shape[-1], q.dtype))
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    y = jnp.einsum("hnm,mhd->hnd", weights.astype(v.dtype), v, preferred_element_type=weights.dtype)
+    # Normalising the D outputs touches fewer numbers than normalising the N weights.
+    return jnp.swapaxes(y / jnp.sum(weights, axis=-1, keepdims=True), 0, 1).astype(v.dtype)
+
+
+def group_norm(h: Array, scale: Array, bias: Array, *, groups: int, epsilon: float = 1e-5) -> Array:
+    """Normalises each example over all places and the channels of a group, then scales and shifts each channel.
+
+    The mean and the variance are summed in two stages, first over the places of each channel, then over the channels of
+    a group: the long sum then runs over all channels in parallel, which suits vector units. The variance is the mean
+    of squared differences, because E[h^2] - m^2 cancels in float32.
+
+    Args:
+        h: [B, ..., C] activations.
+        scale: [C] gamma.
+        bias: [C] beta.
+        groups: number of groups of neighbouring channels; it divides C.
+        epsilon: added to the variance.
+    Returns:
+        [B, ..., C] gamma (h - m) / sqrt(v + epsilon) + beta, float32 at least.
+    Raises:
+        ValueError: `groups` does not divide C.
+    Source: Wu & He, "Group Normalization", ECCV 2018, arXiv:1803.08494.
+    """
+    batch, channels = h.shape[0], h.shape[-1]
+    if channels % groups:
+        raise ValueError(f"{groups} groups do not divide {channels} channels: choose a divisor of {channels}.")
+    flat = h.astype(jnp.promote_types(h.dtype, jnp.float32)).reshape(batch, -1, channels)
+
+    def over_group(of_channels: Array) -> Array:
+        """Averages [B, C] over each group and repeats the mean for each channel of the group."""
+        means = jnp.mean(of_channels.reshape(batch, groups, -1), axis=-1)
+        return jnp.repeat(means, channels // groups, axis=-1)
+
+    mean = over_group(jnp.mean(flat, axis=1))
+    var = over_group(jnp.mean(jnp.square(flat - mean[:, None]), axis=1))
+    factor = jax.lax.rsqrt(var + epsilon) * scale[None]
+    return (flat * factor[:, None] + (bias[None] - mean * factor)[:, None]).reshape(h.shape)
+
+
+@jax.custom_jvp
+def matvec(h: Array, v: Array) -> Array:
+    """Computes h @ v for h [B, H] and v [H] as a sum, which XLA fuses with the operations that produced h."""
+    return jnp.sum(h * v[None], axis=-1)
+
+
+@matvec.defjvp
+def _matvec_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (h, v), (h_dot, v_dot) = primals, tangents
+    # The product in v makes its gradient a product too, which is the faster form.
+    return matvec(h, v), jnp.sum(h_dot * v[None], axis=-1) + h @ v_dot
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _valid_conv(x: Array, kernel: Array, dilation: tuple[int, int]) -> Array:
+    """Computes eq. (1) without padding."""
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", rhs_dilation=dilation, dimension_numbers=_IMAGES)
+
+
+def _forward(x: Array, kernel: Array, dilation: tuple[int, int]) -> tuple[Array, tuple[Array, Array]]:
+    return _valid_conv(x, kernel, dilation), (x, kernel)
+
+
+def _backward(dilation: tuple[int, int], residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    # dL/dx is the convolution of g with the flipped kernel.
+    reach = [(size - 1) * step for size, step in zip(kernel.shape[:2], dilation, strict=True)]
+    flipped = jnp.swapaxes(jnp.flip(kernel, (0, 1)), 2, 3)
+    dx = jax.lax.conv_general_dilated(
+        g, flipped, (1, 1), [(r, r) for r in reach], rhs_dilation=dilation, dimension_numbers=_IMAGES
+    )
+    dw = jax.lax.platform_dependent(
+        x,
+        g,
+        cpu=functools.partial(kernel_gradient, shape=kernel.shape, dilation=dilation),
+        default=functools.partial(plain_kernel_gradient, shape=kernel.shape, dilation=dilation),
+    )
+    return dx, dw
+
+
+_valid_conv.defvjp(_forward, _backward)
+
+
+def kernel_gradient(x: Array, g: Array, *, shape: tuple[int, ...], dilation: tuple[int, int]) -> Array:
+    """Computes eq. (2) as a convolution of the transposed arrays.
+
+    Args:
+        x: [B, H, W, C] padded maps.
+        g: [B, H', W', F] dL/dy.
+        shape: (I, J, C, F) of the kernel.
+        dilation: d of the forward convolution.
+    Returns:
+        dL/dw [I, J, C, F].
+    """
+    # The barrier keeps XLA from folding the transposes back into the convolution's dimension numbers.
+    lhs, rhs = jax.lax.optimization_barrier((jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(g, (1, 2, 0, 3))))
+    dw = jax.lax.conv_general_dilated(lhs, rhs, dilation, "VALID", dimension_numbers=_IMAGES)
+    return jnp.transpose(dw[:, : shape[0], : shape[1]], (1, 2, 0, 3))
+
+
+def plain_kernel_gradient(x: Array, g: Array, *, shape: tuple[int, ...], dilation: tuple[int, int]) -> Array:
+    """Computes eq. (2) as XLA transposes the convolution; arguments as in `kernel_gradient`."""
+    convolve = functools.partial(
+        jax.lax.conv_general_dilated,
+        x,
+        window_strides=(1, 1),
+        padding="VALID",
+        rhs_dilation=dilation,
+        dimension_numbers=_IMAGES,
+    )
+    (dw,) = jax.linear_transpose(convolve, jax.ShapeDtypeStruct(shape, x.dtype))(g)
+    return dw

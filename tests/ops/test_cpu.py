@@ -1,0 +1,297 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gm_jax.ops import cpu
+from gm_jax.ops.cpu import causal_conv, conv
+
+RNG = np.random.default_rng(0)
+
+# Image, kernel, padding, dilation: as VALID, as SAME, causal, "pad and crop", dilated, longer than needed.
+SETTINGS = [
+    ((2, 5, 6, 3), (3, 3, 3, 4), ((0, 0), (0, 0)), (1, 1)),
+    ((2, 5, 6, 3), (3, 3, 3, 4), ((1, 1), (1, 1)), (1, 1)),
+    ((2, 5, 6, 1), (2, 3, 1, 4), ((1, 0), (1, 1)), (1, 1)),
+    ((3, 4, 4, 2), (2, 1, 2, 3), ((2, -1), (0, 0)), (1, 1)),
+    ((2, 7, 9, 2), (2, 3, 2, 2), ((2, 0), (3, 3)), (2, 3)),
+    ((1, 3, 3, 2), (1, 2, 2, 2), ((3, 2), (4, 1)), (1, 1)),
+]
+each_setting = pytest.mark.parametrize(("image", "kernel", "padding", "dilation"), SETTINGS)
+
+
+def draw(*shapes, dtype=jnp.float32):
+    return [jax.random.normal(jax.random.key(i), shape, dtype) for i, shape in enumerate(shapes)]
+
+
+def assert_equal_to_the_plain_form(ours, plain, *arrays):
+    """Values and gradients in float64, with random weights of the outputs."""
+    y, pull = jax.vjp(ours, *arrays)
+    expected, pull_plain = jax.vjp(plain, *arrays)
+    np.testing.assert_allclose(y, expected, rtol=1e-10, atol=1e-11)
+    g = jax.random.normal(jax.random.key(5), y.shape, y.dtype)
+    for one, other in zip(pull(g), pull_plain(g), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-11)
+        assert np.abs(other).max() > 1e-3
+
+
+def plain_conv(x, kernel, *, padding, dilation):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), padding, rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def by_definition(x, kernel, padding, dilation):
+    """Computes equation (1) by a loop over places and taps."""
+    padded = np.pad(x, [(0, 0), *(tuple(max(side, 0) for side in sides) for sides in padding), (0, 0)])
+    (above, below), (left, right) = [[max(-side, 0) for side in sides] for sides in padding]
+    padded = padded[:, above : padded.shape[1] - below, left : padded.shape[2] - right]
+    rows, columns = kernel.shape[:2]
+    height = padded.shape[1] - dilation[0] * (rows - 1)
+    width = padded.shape[2] - dilation[1] * (columns - 1)
+    y = np.zeros((x.shape[0], height, width, kernel.shape[3]))
+    for i, j in np.ndindex(rows, columns):
+        di, dj = i * dilation[0], j * dilation[1]
+        y += padded[:, di : di + height, dj : dj + width] @ kernel[i, j]
+    return y
+
+
+@each_setting
+def test_conv_equals_its_definition(image, kernel, padding, dilation):
+    x, w = draw(image, kernel)
+    expected = by_definition(np.asarray(x, np.float64), np.asarray(w, np.float64), padding, dilation)
+    np.testing.assert_allclose(conv(x, w, padding=padding, dilation=dilation), expected, atol=1e-5)
+
+
+@each_setting
+def test_conv_equals_the_plain_form(x64, image, kernel, padding, dilation):
+    x, w = draw(image, kernel, dtype=jnp.float64)
+    settings = {"padding": padding, "dilation": dilation}
+    y, pull = jax.vjp(functools.partial(conv, **settings), x, w)
+    expected, pull_plain = jax.vjp(functools.partial(plain_conv, **settings), x, w)
+    np.testing.assert_allclose(y, expected, atol=1e-12)
+    g = jax.random.normal(jax.random.key(5), y.shape, jnp.float64)
+    for one, other in zip(pull(g), pull_plain(g), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-11)
+
+
+@each_setting
+def test_kernel_gradients_of_all_platforms_are_equal(x64, image, kernel, padding, dilation):
+    x, w = draw(image, kernel, dtype=jnp.float64)
+    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*sides, 0) for sides in padding), (0, 0, 0)])
+    y = plain_conv(padded, w, padding="VALID", dilation=dilation)
+    g = jax.random.normal(jax.random.key(5), y.shape, jnp.float64)
+    forms = cpu.kernel_gradient, cpu.plain_kernel_gradient
+    on_cpu, elsewhere = (form(padded, g, shape=w.shape, dilation=dilation) for form in forms)
+    np.testing.assert_allclose(on_cpu, elsewhere, atol=1e-11)
+
+
+def test_second_derivatives_of_conv_equal_the_plain_ones(x64):
+    image, kernel, padding, dilation = SETTINGS[2]
+    x, w = draw(image, kernel, dtype=jnp.float64)
+
+    def squared_gradient(fn):
+        loss = lambda x, w: jnp.sum(jnp.tanh(fn(x, w, padding=padding, dilation=dilation)))  # noqa: E731
+        return lambda x, w: sum(jnp.sum(leaf**2) for leaf in jax.grad(loss, (0, 1))(x, w))
+
+    ours = jax.grad(squared_gradient(conv), (0, 1))(x, w)
+    theirs = jax.grad(squared_gradient(plain_conv), (0, 1))(x, w)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-10)
+
+
+def test_the_gradient_of_conv_in_a_scan_equals_the_unrolled_one():
+    x, kernels = draw((2, 4, 4, 3), (3, 2, 3, 3, 3))
+    padding = ((1, 0), (1, 1))
+
+    def scanned(kernels):
+        return jnp.sum(jax.lax.scan(lambda x, w: (jnp.tanh(conv(x, w, padding=padding)), None), x, kernels)[0])
+
+    def unrolled(kernels):
+        h = x
+        for w in kernels:
+            h = jnp.tanh(conv(h, w, padding=padding))
+        return jnp.sum(h)
+
+    np.testing.assert_allclose(jax.jit(jax.grad(scanned))(kernels), jax.grad(unrolled)(kernels), atol=1e-5)
+
+
+def test_conv_agrees_with_itself_under_jit_and_vmap():
+    x, w = draw((3, 2, 4, 5, 2), (2, 3, 2, 4))
+    plain = functools.partial(conv, padding=((1, 0), (1, 1)))
+    gradient = jax.grad(lambda w, x: jnp.sum(jnp.tanh(plain(x, w))))
+    each = jnp.stack([plain(leaf, w) for leaf in x])
+    np.testing.assert_allclose(jax.jit(jax.vmap(plain, in_axes=(0, None)))(x, w), each, atol=1e-5)
+    each = jnp.stack([gradient(w, leaf) for leaf in x])
+    np.testing.assert_allclose(jax.jit(jax.vmap(gradient, in_axes=(None, 0)))(w, x), each, atol=1e-4)
+
+
+def test_conv_stays_finite_for_large_and_small_numbers():
+    x, w = jnp.full((1, 3, 3, 1), 1e18), jnp.full((2, 3, 1, 1), 1e18)
+    loss = lambda x, w: jnp.sum(conv(x, w, padding=((1, 0), (1, 1))))  # noqa: E731
+    for scale in (1.0, 1e-36):
+        value, gradients = jax.value_and_grad(loss, (0, 1))(x * scale, w * scale)
+        assert np.isfinite(value)
+        assert all(np.isfinite(leaf).all() for leaf in gradients)
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel"),
+    [
+        (jnp.zeros((4, 4, 1)), jnp.zeros((2, 2, 1, 1))),
+        (jnp.zeros((1, 4, 4, 1)), jnp.zeros((2, 1, 1))),
+        (jnp.zeros((1, 4, 4, 1), jnp.uint8), jnp.zeros((2, 2, 1, 1))),
+        (jnp.zeros((1, 4, 4, 1), jnp.bfloat16), jnp.zeros((2, 2, 1, 1))),
+        (jnp.zeros((1, 4, 4, 2)), jnp.zeros((2, 2, 1, 1))),
+    ],
+)
+def test_conv_rejects_wrong_arrays(x, kernel):
+    with pytest.raises(AssertionError):
+        conv(x, kernel, padding=((0, 0), (0, 0)))
+
+
+@pytest.mark.parametrize(("taps", "dilation"), [(1, 1), (2, 1), (2, 4), (3, 2), (2, 9), (3, 20)])
+def test_causal_conv_equals_the_explicit_sum(taps, dilation):
+    x, w = draw((2, 9, 3), (taps, 3, 4))
+    expected = np.zeros((2, 9, 4))
+    for t in range(9):
+        for i in range(taps):
+            if t - dilation * i >= 0:
+                expected[:, t] += np.asarray(x, np.float64)[:, t - dilation * i] @ np.asarray(w, np.float64)[i]
+    np.testing.assert_allclose(causal_conv(x, w, dilation=dilation), expected, atol=1e-5)
+
+
+def test_causal_conv_equals_conv_with_the_kernel_flipped():
+    x, w = draw((2, 9, 3), (3, 3, 4))
+    expected = conv(x[:, None], jnp.flip(w, 0)[None], padding=((0, 0), (4, 0)), dilation=(1, 2))[:, 0]
+    np.testing.assert_allclose(jax.jit(functools.partial(causal_conv, dilation=2))(x, w), expected, atol=1e-5)
+
+
+def test_causal_conv_equals_the_plain_form(x64):
+    def plain(x, w):
+        flipped = jnp.flip(w, 0)[None]
+        return plain_conv(x[:, None], flipped, padding=((0, 0), (4, 0)), dilation=(1, 2))[:, 0]
+
+    arrays = draw((2, 9, 3), (3, 3, 4), dtype=jnp.float64)
+    assert_equal_to_the_plain_form(functools.partial(causal_conv, dilation=2), plain, *arrays)
+
+
+def test_causal_conv_stays_finite_and_rejects_wrong_arrays():
+    value, gradient = jax.value_and_grad(lambda w: jnp.sum(causal_conv(jnp.full((1, 4, 1), 1e18), w)))(
+        jnp.full((2, 1, 1), 1e18)
+    )
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    for x, w in [((4, 2), (2, 2, 3)), ((1, 4, 2), (2, 2)), ((1, 4, 2), (2, 1, 3))]:
+        with pytest.raises(AssertionError):
+            causal_conv(jnp.zeros(x), jnp.zeros(w))
+    with pytest.raises(AssertionError):
+        causal_conv(jnp.zeros((1, 4, 2), jnp.int32), jnp.zeros((2, 2, 3)))
+
+
+def test_conv_transpose_equals_the_plain_form(x64):
+    def plain(x, w):
+        return jax.lax.conv_transpose(x, w, (2, 2), "SAME")
+
+    assert_equal_to_the_plain_form(cpu.conv_transpose, plain, *draw((2, 3, 5, 4), (4, 4, 4, 6), dtype=jnp.float64))
+
+
+def test_conv_transpose_rejects_kernels_of_other_sizes():
+    for shape in ((3, 3, 2, 2), (4, 2, 2, 2), (4, 4, 2)):
+        with pytest.raises(AssertionError):
+            cpu.conv_transpose(jnp.zeros((1, 2, 2, 2)), jnp.zeros(shape))
+
+
+def test_group_norm_equals_the_plain_form(x64):
+    def plain(h, scale, bias):
+        split = h.reshape(len(h), -1, 3, 2)
+        mean, var = (moment(split, axis=(1, 3), keepdims=True) for moment in (jnp.mean, jnp.var))
+        normalized = ((split - mean) / jnp.sqrt(var + 1e-3)).reshape(h.shape)
+        return normalized * scale[None, None, None] + bias[None, None, None]
+
+    ours = functools.partial(cpu.group_norm, groups=3, epsilon=1e-3)
+    assert_equal_to_the_plain_form(ours, plain, *draw((2, 4, 5, 6), (6,), (6,), dtype=jnp.float64))
+
+
+def test_matvec_equals_the_plain_form(x64):
+    assert_equal_to_the_plain_form(cpu.matvec, lambda h, v: h @ v, *draw((5, 7), (7,), dtype=jnp.float64))
+
+
+# Attention.
+
+FORMS = {"by_image": cpu.attention_by_image, "at_once": cpu.attention_at_once, "chosen": cpu.attention}
+each_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+
+
+def qkv(batch=3, places=5, heads=2, dim=4):
+    return tuple(jnp.asarray(2.0 * RNG.normal(size=(batch, places, heads, dim)), jnp.float32) for _ in range(3))
+
+
+def attention_by_hand(q, k, v):
+    y = np.zeros(q.shape)
+    for b, n, h in np.ndindex(q.shape[:3]):
+        scores = np.exp([np.dot(q[b, n, h], k[b, m, h]) / np.sqrt(q.shape[3]) for m in range(q.shape[1])])
+        y[b, n, h] = scores / scores.sum() @ v[b, :, h]
+    return y
+
+
+@each_form
+def test_attention_equals_the_plain_form(x64, form):
+    def plain(q, k, v):  # jax.nn.dot_product_attention computes the softmax in float32
+        weights = jax.nn.softmax(jnp.einsum("bnhd,bmhd->bhnm", q, k) / jnp.sqrt(4.0), axis=-1)
+        return jnp.einsum("bhnm,bmhd->bnhd", weights, v)
+
+    arrays = draw((3, 5, 2, 4), (3, 5, 2, 4), (3, 5, 2, 4), dtype=jnp.float64)
+    assert_equal_to_the_plain_form(form, plain, *arrays)
+
+
+@each_form
+def test_attention_is_the_weighted_mean_of_the_values(form):
+    arrays = qkv()
+    found = form(*arrays)
+    expected = attention_by_hand(*(np.asarray(array, np.float64) for array in arrays))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_all_forms_of_attention_have_the_same_gradients():
+    def gradients(form):
+        return jax.jit(jax.grad(lambda qkv: jnp.sum(jnp.sin(form(*qkv)))))(arrays)
+
+    arrays = qkv()
+    at_once = gradients(cpu.attention_at_once)
+    for form in (cpu.attention_by_image, cpu.attention):
+        for one, other in zip(gradients(form), at_once, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+    assert min(np.abs(leaf).max() for leaf in at_once) > 1e-2
+
+
+def test_only_cpus_compute_attention_image_by_image():
+    # A machine with only a CPU can lower for another platform, as `plan` does.
+    traced = jax.jit(jax.grad(lambda q, k, v: jnp.sum(cpu.attention(q, k, v)))).trace(*qkv())
+    platforms = ("cpu", "cuda", "tpu")
+    lowered = {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in platforms}
+    assert {platform: "stablehlo.while" in text for platform, text in lowered.items()} == {
+        "cpu": True,
+        "cuda": False,
+        "tpu": False,
+    }
+    # The CPU form stores no scores of the whole batch for the gradient.
+    assert "3x2x5x5xf32" in lowered["tpu"]
+    assert "[3,2,5,5]" not in traced.lower().compile().as_text()
+
+
+def test_scores_of_a_hundred_are_finite_in_half_precision():
+    q, k, v = (100.0 * array.astype(jnp.bfloat16) for array in qkv())
+    value, grads = jax.value_and_grad(lambda q: jnp.sum(cpu.attention(q, k, v).astype(jnp.float32)))(q)
+    assert np.isfinite(value)
+    assert np.isfinite(grads.astype(jnp.float32)).all()
+
+
+def test_heads_of_attention_do_not_mix():
+    q, k, v = qkv()
+    other = v.at[:, :, 1].add(1.0)
+    difference = np.abs(cpu.attention(q, k, v) - cpu.attention(q, k, other))
+    assert difference[:, :, 0].max() == 0.0
+    np.testing.assert_allclose(difference[:, :, 1], np.ones((3, 5, 4)), atol=1e-5)
