@@ -71,12 +71,12 @@ def experiment(config: PlayersConfig, spec, generator, discriminator, game, *, g
 
     bandwidths = jnp.geomspace(0.01, 10.0, 60)
     kernels = gan.Kernels(kde.likelihood, partial(kde.choose_bandwidth, grid=bandwidths), config.centres)
-    space, side = (gan.points(), "R") if spec.levels is None else (gan.images(levels=spec.levels), "[0,1]")
-    model = gan.gan(
-        generator,
-        discriminator,
-        game,
-        space,
+    scaling, side = (gan.points(), "R") if spec.levels is None else (gan.images(levels=spec.levels), "[0,1]")
+    model = gan.GAN(
+        generator=generator,
+        discriminator=discriminator,
+        losses=game,
+        scaling=scaling,
         latent_dim=config.latent_dim,
         generator_every=generator_every,
         kernels=kernels,

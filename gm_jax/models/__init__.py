@@ -7,6 +7,6 @@ autoregressive.py  exact likelihoods by the chain rule: one ordering or a mixtur
 conditionals.py    networks of the conditionals, and what their outputs mean: Bernoulli, categorical
 raster.py          networks in raster order: PixelCNN, PixelRNN, WaveNet; mixtures of logistics as outputs
 flow.py            normalizing flows: exact likelihoods by a change of variables, priors, dequantised data
-gan.py             two players: generator and discriminator, feature matching, historical averaging
-games.py           what they play for: non-saturating, hinge, least squares, Wasserstein; penalties
+gan.py             generator and discriminator, feature matching, historical averaging, density by kernels
+adversarial_objectives.py  their losses: non-saturating, hinge, least squares, Wasserstein; penalties
 """

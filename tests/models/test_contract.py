@@ -171,11 +171,11 @@ def _ddpm_of_points():
 
 def _gan_of_points():
     kernels = gan.Kernels(kde.likelihood, functools.partial(kde.choose_bandwidth, grid=jnp.ones(3)), num_centres=8)
-    return gan.gan(
-        WithReferenceBatch(functools.partial(MLPGenerator, (12,), (2,))),
-        MLPDiscriminator((12,)),
-        adversarial_objectives.non_saturating(),
-        gan.points(),
+    return gan.GAN(
+        generator=WithReferenceBatch(functools.partial(MLPGenerator, (12,), (2,))),
+        discriminator=MLPDiscriminator((12,)),
+        losses=adversarial_objectives.non_saturating(),
+        scaling=gan.points(),
         latent_dim=2,
         feature_matching=True,
         historical_averaging=1e-3,
@@ -200,7 +200,7 @@ MODELS = {
     "spline flow[points]": Row(_spline_flow, (2,), None),
     "ddpm": Row(_ddpm, (4, 4, 1), 17),
     "ddpm[points]": Row(_ddpm_of_points, (2,), None),
-    # Of two players' losses either may rise; the generator comes to match the features.
+    # Either player's loss may rise, but feature matching lowers the generator's.
     "gan[points]": Row(_gan_of_points, (2,), None, loss="generator/loss"),
 }
 # These compile for half a minute and more; each has a cheaper relative that is always tested.
