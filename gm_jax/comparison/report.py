@@ -15,7 +15,7 @@ import numpy as np
 from gm_jax.comparison.measure import Outcome, kind_of
 from gm_jax.evaluation import results
 from gm_jax.evaluation.results import Record
-from gm_jax.runner.folder import write_text
+from gm_jax.files import write_text
 
 _SIGNS = {"exact": "=", "lower_bound": "≤", "upper_bound": "≥", "estimate": "≈", "score": ""}
 _KINDS = {

@@ -6,7 +6,6 @@ A cache is a convenience: where it cannot be read or written, nothing is said an
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -17,15 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from gm_jax.hashing import array_digest
+
 Splits = dict[str, dict[str, np.ndarray]]  # "train" -> {"x": [N, ...], "label": [N]}
-
-
-def array_digest(array: np.ndarray) -> str:
-    """sha256 of an array's dtype, shape and little-endian bytes, in hex."""
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
-    digest.update(array)
-    return digest.hexdigest()
 
 
 def read(entry: str) -> tuple[Splits, dict[str, Any]] | None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from gm_jax.errors import UserError
+from gm_jax.files import write_text
 from gm_jax.planning import roofline, tpus
 from gm_jax.runner import config as config_lib
-from gm_jax.runner.folder import write_text
 from gm_jax.runner.run import Run, assemble
 from gm_jax.training import loop, parallel
 from gm_jax.training.step import make_train_step

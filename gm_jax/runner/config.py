@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from gm_jax.errors import UserError
-from gm_jax.runner.folder import write_text
+from gm_jax.files import write_text
 
 if TYPE_CHECKING:
     import optax

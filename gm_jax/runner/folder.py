@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gm_jax.errors import UserError
+from gm_jax.files import temporary_path, write_text
 
 _PACKAGES = ("gm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
@@ -51,7 +52,7 @@ class Folder:
         if self.holds_run() or not self.root.exists():
             return False
         # A run that was killed while it wrote its first file has left only that.
-        return not self.root.is_dir() or any(path != _temporary(self.config) for path in self.root.iterdir())
+        return not self.root.is_dir() or any(path != temporary_path(self.config) for path in self.root.iterdir())
 
     def create(self) -> None:
         """Make the folder.
@@ -87,12 +88,6 @@ class Folder:
             os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one move: whoever reads it, also after a kill, finds the old one or the new one whole."""
-    _temporary(path).write_text(text)
-    _temporary(path).replace(path)
-
-
 def record_versions(path: Path, facts: dict[str, Any]) -> None:
     """Append one entry to versions.json: what this start of the run ran on, with `facts` besides.
 
@@ -112,10 +107,6 @@ def record_versions(path: Path, facts: dict[str, Any]) -> None:
         **facts,
     }
     write_text(path, json.dumps([*entries, entry], indent=1) + "\n")
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")
 
 
 def _version(package: str) -> str | None:

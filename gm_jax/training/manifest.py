@@ -5,14 +5,13 @@ SHA-256 of all that, since a flipped bit can fall on the manifest too. No functi
 """
 
 import concurrent.futures
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from gm_jax import hashing
 from gm_jax.types import PyTree
 
 _SHOWN = 4
@@ -45,7 +44,7 @@ def seal(
             for path, leaf in leaves.items()
         },
     }
-    return {"manifest": manifest, "sha256": _json_digest(manifest)}
+    return {"manifest": manifest, "sha256": hashing.json_digest(manifest)}
 
 
 def unseal(document: Any) -> dict[str, Any]:
@@ -54,7 +53,7 @@ def unseal(document: Any) -> dict[str, Any]:
     Raises:
         DamageError: it is not as it was made.
     """
-    if not isinstance(document, dict) or document.get("sha256") != _json_digest(document.get("manifest")):
+    if not isinstance(document, dict) or document.get("sha256") != hashing.json_digest(document.get("manifest")):
         raise DamageError("SHA-256 of the manifest is not the one saved")
     return document["manifest"]
 
@@ -97,15 +96,4 @@ def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]
 
 def _digests(leaves: Mapping[str, np.ndarray]) -> dict[str, str]:
     with concurrent.futures.ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter lock
-        return dict(zip(leaves, pool.map(_digest, leaves.values()), strict=True))
-
-
-def _digest(array: np.ndarray) -> str:
-    """SHA-256 of dtype, shape and bytes."""
-    digest = hashlib.sha256(f"{array.dtype.name}{list(array.shape)}".encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # bfloat16 is no buffer to hashlib
-    return digest.hexdigest()
-
-
-def _json_digest(document: Any) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        return dict(zip(leaves, pool.map(hashing.leaf_digest, leaves.values()), strict=True))

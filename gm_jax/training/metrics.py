@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gm_jax.files import write_text
+
 
 class NonFiniteError(Exception):
     """A loss, a gradient norm or another metric became infinite or not a number."""
@@ -35,10 +37,7 @@ class MetricsLog:
     def __init__(self, path: Path, *, step: int = 0):
         self._path = path
         self.lines: list[Line] = [line for line in read(path) if line.step <= step]
-        text = "".join(_encode(line) for line in self.lines)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(text)
-        temporary.replace(path)
+        write_text(path, "".join(_encode(line) for line in self.lines))
         self._file = path.open("a")
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> Line:
