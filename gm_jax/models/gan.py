@@ -3,27 +3,24 @@
     z ~ N(0, I),  x~ = G(z),    discriminator: min_D E L_D(l(h), l(x~)) + penalties,    generator: min_G E L_G(l(x~))
 
 h = prepare(x) are the data as real numbers. The networks keep the contract of `networks.gan_mlp`. The pair (L_D, L_G)
-is an `AdversarialLosses`. Salimans et al. (2016, arXiv:1606.03498) propose five techniques. Two are fields of `GAN`:
+is an `AdversarialLosses`. Of the five techniques of Salimans et al. (2016, arXiv:1606.03498), two are fields of `GAN`:
 
     feature_matching         L_G is the distance between the mean features of data and of generated examples
     historical_averaging     lambda |theta - mean of the past theta|^2 is added to both players' losses
 
-The other three belong to its parts: one-sided label smoothing to the losses, minibatch discrimination and virtual
-batch normalisation to the networks.
+Label smoothing belongs to the losses; minibatch discrimination and virtual batch normalisation to the networks.
 
 The discriminator is updated first. Data and generated examples pass through it in two calls, so that layers which
 depend on the batch see one kind at a time. Each player keeps only its own changes to `model_state`: a batch that one
 player generates to play against the other does not change the other's running statistics.
 
-Metrics: each player's whole loss, each penalty by its name with its weight included, and D_real and D_fake, the
-discriminator's mean outputs. These are probabilities, or scores if the losses take scores; with Wasserstein losses the
-estimated distance is D_real - D_fake.
+Metrics: each player's whole loss, each penalty with its weight, and D_real and D_fake, the discriminator's mean
+outputs. These are probabilities, or scores if the losses take scores; the estimated Wasserstein distance is
+D_real - D_fake.
 
-`model_state` holds the networks' collections by player. "history" holds the means of historical averaging and how many
-parameters they average. "bandwidth" is the width of the kernels below.
-
-The model has no density. `log_prob` is an estimate by kernels on the model's samples, in the unit of `DataScaling`. The
-caller gives the kernels; `calibrate` chooses their bandwidth on held-out data.
+`model_state` holds the networks' collections by player, the means of historical averaging, and the kernels' bandwidth.
+The model has no density: `log_prob` is an estimate by kernels on its samples, in the unit of `DataScaling`, with a
+bandwidth that `calibrate` chooses on held-out data.
 """
 
 import dataclasses
@@ -38,7 +35,21 @@ from gm_jax.errors import refuse_options
 from gm_jax.losses import gan as gan_losses
 from gm_jax.models.adversarial_objectives import AdversarialLosses, PenaltyFn
 from gm_jax.ops import levels as levels_lib
-from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params
+from gm_jax.types import (
+    Array,
+    Batch,
+    Fixed,
+    Key,
+    Likelihood,
+    LossOutput,
+    Mean,
+    Metrics,
+    Model,
+    ModelState,
+    Objective,
+    Params,
+    every,
+)
 
 GENERATOR, DISCRIMINATOR = "generator", "discriminator"
 
@@ -96,12 +107,10 @@ class GAN:
         losses: the two players' losses of the logits.
         scaling: the conversion of data to real numbers and back.
         latent_dim: Z.
-        penalties: terms of the discriminator's loss, by name. They see the discriminator in evaluation mode, where
-            each example's score depends on that example alone; with batch normalisation this is not the discriminator
-            that is trained.
-        feature_matching: the generator matches mean features instead of lowering its loss in `losses`. With batch
-            norm the discriminator normalises data and generated examples separately, which removes most of each
-            channel's mean and scale from what is matched; with spectral norm, or without a norm, they are matched.
+        penalties: terms of the discriminator's loss, by name. They see the discriminator in evaluation mode, where an
+            example's score depends on that example alone; with batch norm it differs from the one that is trained.
+        feature_matching: the generator matches mean features instead of lowering its own loss. With batch norm, which
+            normalises data and generated examples separately, little of each channel's mean and scale is matched.
         historical_averaging: lambda; 0 for none.
         generator_every: steps of the discriminator per step of the generator.
         kernels: for `log_prob`; None for a model without.
@@ -125,9 +134,11 @@ class GAN:
         """The record that the train step, evaluation and samplers see; it has a `log_prob` if there are kernels."""
         objectives = (
             Objective(DISCRIMINATOR, self.discriminator_loss),
-            Objective(GENERATOR, self.generator_loss, every=self.generator_every),
+            Objective(GENERATOR, self.generator_loss, every(self.generator_every)),
         )
-        return Model(self.init, objectives, self.sample, None if self.kernels is None else self.log_prob)
+        collections = {"batch_stats": Mean(), "spectral_norm": Mean(), "reference_batch": Fixed()}
+        sync = {GENERATOR: collections, DISCRIMINATOR: collections, "history": Mean(), "bandwidth": Fixed()}
+        return Model(self.init, objectives, self.sample, None if self.kernels is None else self.log_prob, sync)
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
         """Initialises both networks on a whole batch, which a virtual batch norm keeps as its reference batch."""
@@ -145,9 +156,7 @@ class GAN:
             state["bandwidth"] = jnp.ones(())
         return params, state
 
-    def discriminator_loss(
-        self, params: Params, model_state: ModelState, key: Key, batch: Batch
-    ) -> tuple[Array, tuple[ModelState, Metrics]]:
+    def discriminator_loss(self, params: Params, model_state: ModelState, key: Key, batch: Batch) -> LossOutput:
         """Computes the discriminator's loss, penalties included."""
         z_key, penalty_key = jax.random.split(key)
         real = self.scaling.prepare(batch["x"])
@@ -167,9 +176,7 @@ class GAN:
             loss = loss + metrics[name]
         return self._add_history(DISCRIMINATOR, loss, metrics, params, state)
 
-    def generator_loss(
-        self, params: Params, model_state: ModelState, key: Key, batch: Batch
-    ) -> tuple[Array, tuple[ModelState, Metrics]]:
+    def generator_loss(self, params: Params, model_state: ModelState, key: Key, batch: Batch) -> LossOutput:
         """Computes the generator's loss, by its logits or by feature matching."""
         fake, state = self._apply(GENERATOR, params, model_state, self._latents(key, batch["x"].shape[0]))
         (fake_logits, fake_features), _ = self._apply(DISCRIMINATOR, params, state, fake)
@@ -200,15 +207,12 @@ class GAN:
         return self.generate(params, model_state, self._latents(key, n))
 
     def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
-        """Estimates log p(x) by kernels on the model's samples; the key is not used."""
+        """Estimates log p(x) by kernels on the model's samples; ignores the key."""
         kernels, centres = self._kernels_and_centres(params, model_state)
         return kernels.likelihood(self.scaling.to_unit(self.scaling.prepare(x)), centres, model_state["bandwidth"])
 
     def calibrate(self, params: Params, model_state: ModelState, x: Array) -> tuple[ModelState, dict[str, Array]]:
-        """Chooses the kernels' bandwidth on data x that neither training nor a later evaluation uses.
-
-        Returns the state with the bandwidth that fits x best, and notes on it by name.
-        """
+        """Returns the state with the bandwidth that fits x best, and notes on it; x must be held out from all else."""
         kernels, centres = self._kernels_and_centres(params, model_state)
         chosen = kernels.choose_bandwidth(self.scaling.to_unit(self.scaling.prepare(x)), centres)
         notes = {"bandwidth": chosen.bandwidth, "bandwidth_at_edge_of_grid": ~chosen.bracketed}
@@ -235,15 +239,12 @@ class GAN:
         latents = self._latents(jax.random.key(0), self.kernels.num_centres)
         return self.kernels, self.scaling.to_unit(self._generate(params, state, latents))
 
-    def _add_history(
-        self, player: str, loss: Array, metrics: Metrics, params: Params, state: ModelState
-    ) -> tuple[Array, tuple[ModelState, Metrics]]:
+    def _add_history(self, player: str, loss: Array, metrics: Metrics, params: Params, state: ModelState) -> LossOutput:
         """Adds the penalty of historical averaging, after the mean has taken in the current parameters."""
         if not self.historical_averaging:
             return loss, (state, metrics)
-        past = state["history"][player]
-        mean = gan_losses.update_historical_mean(past["mean"], jax.lax.stop_gradient(params[player]), past["count"])
+        past, theta = state["history"][player], jax.lax.stop_gradient(params[player])
+        mean = gan_losses.update_historical_mean(past["mean"], theta, past["count"])
         penalty = self.historical_averaging * gan_losses.historical_averaging_penalty(params[player], mean)
         history = {**state["history"], player: {"mean": mean, "count": past["count"] + 1}}
-        metrics = {**metrics, "historical_averaging": penalty}
-        return loss + penalty, ({**state, "history": history}, metrics)
+        return loss + penalty, ({**state, "history": history}, {**metrics, "historical_averaging": penalty})

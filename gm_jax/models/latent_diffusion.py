@@ -26,7 +26,7 @@ from gm_jax.errors import refuse_options
 from gm_jax.losses import vae as losses
 from gm_jax.models.diffusion import Diffusion
 from gm_jax.models.vae import VAE
-from gm_jax.types import Array, Batch, Key, Likelihood, Model, ModelState, Objective, Params
+from gm_jax.types import Array, Batch, Key, Likelihood, Mean, Model, ModelState, Objective, Params, steps
 
 _MOST_WEIGHT_ON_THE_PAST = 0.99  # of the moments' averages
 
@@ -108,10 +108,10 @@ def latent_diffusion(autoencoder: VAE, prior: Diffusion, *, levels: int | None, 
         return x if levels is None else jnp.clip(jnp.round(x), 0, levels - 1).astype(jnp.uint8)
 
     objectives = (
-        Objective("vae", vae_loss, until=vae_steps),
-        Objective("diffusion", prior_loss, since=vae_steps),
+        Objective("vae", vae_loss, steps(0, vae_steps)),
+        Objective("diffusion", prior_loss, steps(vae_steps)),
     )
-    return LatentDiffusion(Model(init, objectives, sample, log_prob), scale, latents)
+    return LatentDiffusion(Model(init, objectives, sample, log_prob, {"latents": Mean()}), scale, latents)
 
 
 def _averaged(moments: dict[str, Array], mean: Array, log_var: Array) -> dict[str, Array]:

@@ -292,7 +292,7 @@ class _Follower:
 
     def is_whole(self, step: int) -> bool:
         """Whether every player has begun to move: a model of which a part is yet to train is never the best."""
-        return step > max(objective.since for objective in self._run.experiment.model.objectives)
+        return all(objective.updates_before(step) > 0 for objective in self._run.experiment.model.objectives)
 
     def out_of_patience(self) -> bool:
         return False  # process 0, which has the log, decides

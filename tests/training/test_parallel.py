@@ -1,4 +1,4 @@
-"""jit, pmap and the vmap oracle give the same update; one compile a run; batches that do not divide are refused."""
+"""jit, pmap and the vmap oracle give the same update; a run compiles once; batches that do not divide are refused."""
 
 import os
 import subprocess
@@ -12,11 +12,11 @@ import pytest
 
 from gm_jax.errors import UserError
 from gm_jax.training import optimizers, parallel, state, step
-from gm_jax.types import Model, Objective
+from gm_jax.types import Mean, Model, Objective
 
 
 def mlp_model(*, noise):
-    """A small network. With `noise`, drawn by device; without it, the loss is a plain mean over the batch."""
+    """Returns a small network. With `noise`, devices draw their own; without it, the loss is a mean over the batch."""
 
     def init(key, batch):
         first, second = jax.random.split(key)
@@ -30,7 +30,7 @@ def mlp_model(*, noise):
         new_state = {"mean": 0.9 * model_state["mean"] + 0.1 * hidden.mean(axis=0), "count": model_state["count"] + 1}
         return jnp.mean(jnp.sum(error**2, axis=1)), (new_state, {"hidden": jnp.mean(hidden)})
 
-    return Model(init, (Objective("net", loss),), sample=None)
+    return Model(init, (Objective("net", loss),), sample=None, sync={"mean": Mean(), "count": Mean()})
 
 
 def train(strategy, *, noise, calls=3, steps_per_call=2, batch_size=16):
