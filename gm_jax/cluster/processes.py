@@ -88,7 +88,7 @@ class Member:
         """
         self.enter(_LEAVING, 0)
         try:
-            multihost.gather(None)
+            multihost.all_gather_json(None)
         except jax.errors.JaxRuntimeError as error:
             self.abandon(error)
         if multihost.is_primary():
@@ -136,7 +136,7 @@ def joined(config: ClusterConfig) -> Iterator[Member]:
     logging.getLogger("absl").addFilter(_is_news)
     try:
         yield member
-    except multihost.AgreedError as error:
+    except multihost.CollectiveUserError as error:
         member.part(cli.report(error))
     except SystemExit as end:
         member.part(end.code)
@@ -150,12 +150,12 @@ def check_same(config: Any, module: str, *, data: str) -> None:
     """Compare what all processes must have alike: configuration, code, data.
 
     Raises:
-        AgreedError: on all of them, naming the processes that differ from process 0, and in what.
+        CollectiveUserError: on all of them, naming the processes that differ from process 0, and in what.
     """
     mine = {f"config {name}": value for name, value in config_lib.facts(config).items()}
     mine |= {f"code {name}": value for name, value in _code(module).items()}
     mine["data"] = data
-    everyone = multihost.gather(mine)
+    everyone = multihost.all_gather_json(mine)
     lines = []
     for process, theirs in enumerate(everyone):
         names = [name for name in {**everyone[0], **theirs} if everyone[0].get(name) != theirs.get(name)]
@@ -165,7 +165,7 @@ def check_same(config: Any, module: str, *, data: str) -> None:
             lines.append(f"process {process} differs from process 0: {'; '.join(shown[:_SHOWN])}{rest}")
     if lines:
         more = f" (and {len(lines) - 1} more processes differ)" if len(lines) > 1 else ""
-        raise multihost.AgreedError(
+        raise multihost.CollectiveUserError(
             f"{lines[0]}{more}\ngive all processes the same command, the same code and the same data."
         )
 
@@ -174,11 +174,11 @@ def share(folder: Folder) -> None:
     """Make the place for signs of life, and see that all processes see it.
 
     Raises:
-        AgreedError: some process does not.
+        CollectiveUserError: some process does not.
     """
     if jax.process_count() == 1:
         return
-    token = multihost.from_primary(uuid.uuid4().hex)
+    token = multihost.broadcast(uuid.uuid4().hex)
 
     def make() -> None:
         if multihost.is_primary():
@@ -197,8 +197,8 @@ def share(folder: Folder) -> None:
             "--workdir must lie on a file system that all processes share."
         )
 
-    multihost.together(make)
-    multihost.together(see)
+    multihost.all_or_none(make)
+    multihost.all_or_none(see)
 
 
 def _check(config: ClusterConfig) -> None:

@@ -44,7 +44,7 @@ def run(module: str, config: Any, build: Callable, workdir: Path, cluster_config
             except NonFiniteError as error:
                 print(f"error: {error}. The checkpoints before it are kept in {workdir.absolute()}.", file=sys.stderr)
                 sys.exit(1)
-            stopped = any(multihost.gather(interrupted()))
+            stopped = any(multihost.all_gather_json(interrupted()))
         if stopped:
             _say(f"stopped at step {step} and saved; the same command goes on from there")
             return
@@ -71,7 +71,7 @@ def _conclude(run: Run, member: processes.Member, last: int) -> None:
         def before_batch(name: str) -> None:
             # A phase for each batch, and a name for each evaluation, whose first batch compiles.
             member.enter(f"evaluation of {name}", last)
-            if several and any(multihost.gather(interrupted())):
+            if several and any(multihost.all_gather_json(interrupted())):
                 raise KeyboardInterrupt
 
         try:
@@ -82,7 +82,7 @@ def _conclude(run: Run, member: processes.Member, last: int) -> None:
             _say(enough)
             return
         member.enter("drawing", last)
-        multihost.together(draw_and_write if multihost.is_primary() else lambda: None)
+        multihost.all_or_none(draw_and_write if multihost.is_primary() else lambda: None)
 
 
 def _prepare(module: str, config: Any, build: Callable, folder: Folder, stack: contextlib.ExitStack) -> Run:
@@ -95,7 +95,7 @@ def _prepare(module: str, config: Any, build: Callable, folder: Folder, stack: c
         assembled.abstract_state()  # a network that cannot take these data says so before anything is written
         return assembled
 
-    assembled = multihost.together(put_together)
+    assembled = multihost.all_or_none(put_together)
     spec = assembled.spec
     processes.check_same(config, module, data=spec.fingerprint)
 
@@ -109,7 +109,7 @@ def _prepare(module: str, config: Any, build: Callable, folder: Folder, stack: c
         facts = {"devices": devices, "processes": jax.process_count(), "data": spec.fingerprint}
         record_versions(folder.versions, facts)
 
-    multihost.together(claim if multihost.is_primary() else lambda: None)
+    multihost.all_or_none(claim if multihost.is_primary() else lambda: None)
     processes.share(folder)
     return assembled
 
@@ -223,7 +223,7 @@ def _effects(
     def validate(step: int, state: TrainState) -> float | None:
         member.enter("validation", step)
         # Not before process 0 has also drawn its samples: the others must not wait for that in a train step.
-        return multihost.from_primary(recorder.validate(step, parallel.everywhere(state)))
+        return multihost.broadcast(recorder.validate(step, parallel.everywhere(state)))
 
     def save(step: int, state: TrainState, validation: float | None) -> None:
         member.enter("saving", step)
@@ -233,7 +233,7 @@ def _effects(
         log=recorder.log,
         validate=validate,
         save=save,
-        finished=lambda: multihost.from_primary(recorder.out_of_patience()),
+        finished=lambda: multihost.broadcast(recorder.out_of_patience()),
         interrupted=interrupted,
         tick=recorder.tick,
     )

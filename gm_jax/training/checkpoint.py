@@ -228,8 +228,8 @@ class Checkpointer:
     def _restore_chosen(self, choose: Callable[[], Restored | None], like: PyTree) -> Restored | None:
         """What process 0 chooses; the others might choose another, since they may see other damage."""
         self.wait()
-        restored = multihost.together(choose if multihost.is_primary() else lambda: None)
-        step = multihost.from_primary(restored and restored.step)
+        restored = multihost.all_or_none(choose if multihost.is_primary() else lambda: None)
+        step = multihost.broadcast(restored and restored.step)
         return self.restore_step(like, step) if restored is None and step is not None else restored
 
     def _restore_first_good(self, candidates: Iterable[int], like: PyTree) -> Restored | None:

@@ -290,8 +290,8 @@ def test_settings_that_differ_are_named(monkeypatch):
     def everyone(mine):
         return [mine, mine | {"config train.seed": 5}, mine | {"data": "1" * 64, "code flax": "0.1"}]
 
-    monkeypatch.setattr(processes.multihost, "gather", everyone)
-    with pytest.raises(processes.multihost.AgreedError) as raised:
+    monkeypatch.setattr(processes.multihost, "all_gather_json", everyone)
+    with pytest.raises(processes.multihost.CollectiveUserError) as raised:
         processes.check_same(vae.Config(), "experiments.vae", data="0" * 64)
     assert "process 1 differs from process 0: config train.seed is 5, not 0" in str(raised.value)
     assert len(str(raised.value).splitlines()) <= 3
