@@ -246,7 +246,7 @@ def test_whether_the_run_is_finished_is_asked_at_the_start_and_after_each_checkp
 
 def test_a_step_that_no_call_begins_at_is_refused():
     world = World(loop.Schedule(num_steps=12, steps_per_call=4, log_every=4, checkpoint_every=4), start=6)
-    with pytest.raises(ValueError, match="cannot go on from step 6 in calls of 4 steps"):
+    with pytest.raises(ValueError, match="cannot resume from step 6 in calls of 4 steps"):
         world.fit()
     assert world.events == []
 
