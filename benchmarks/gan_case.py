@@ -21,11 +21,11 @@ def model() -> "Model":
     from gm_jax.models import adversarial_objectives, gan
     from gm_jax.networks import dcgan
 
-    return gan.gan(
-        dcgan.DCGANGenerator(SHAPE, WIDTHS[::-1]),
-        dcgan.DCGANDiscriminator(WIDTHS),
-        adversarial_objectives.non_saturating(),
-        gan.images(levels=256),
+    return gan.GAN(
+        generator=dcgan.DCGANGenerator(SHAPE, WIDTHS[::-1]),
+        discriminator=dcgan.DCGANDiscriminator(WIDTHS),
+        losses=adversarial_objectives.non_saturating(),
+        scaling=gan.images(levels=256),
         latent_dim=LATENT_DIM,
     ).model
 

@@ -6,6 +6,7 @@ from . import data as data
 from . import errors as errors
 from . import evaluation as evaluation
 from . import files as files
+from . import hashing as hashing
 from . import losses as losses
 from . import models as models
 from . import networks as networks

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 
-def temporary(path: Path) -> Path:
-    """The file next to `path` that `write_text` writes before it renames it."""
-    return path.with_name(path.name + ".tmp")
-
-
 def write_text(path: Path, text: str) -> None:
-    """Writes a file in one move: a reader, also after a kill, finds the old file or the new one, whole."""
-    temporary(path).write_text(text)
-    temporary(path).replace(path)
+    """Writes a file by one rename: a reader finds the old file or the new one, also after a kill."""
+    temporary = temporary_path(path)
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def temporary_path(path: Path) -> Path:
+    """Returns the path that `write_text` writes to before the rename; a kill may leave this file behind."""
+    return path.with_name(path.name + ".tmp")

@@ -4,17 +4,19 @@ A family of models is a record of pure functions, as an optax optimiser is. Noth
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Key = jax.Array  # a typed key, as `jax.random.key` makes it
 PyTree = Any
 Params = dict[str, PyTree]  # keyed by player: {"vae": ...}, {"generator": ..., "discriminator": ...}
-ModelState = dict[str, PyTree]  # what a network carries besides parameters; empty for most
-Batch = Mapping[str, Array]  # "x" [B, ...]; "label" [B] int32 where the data have labels
+ModelState = dict[str, PyTree]  # what a network carries in addition to parameters; often empty
+Batch = Mapping[str, Array]  # "x" [B, ...]; "label" [B] int32 if the data have labels
 Metrics = dict[str, Array]  # scalars
 
 LikelihoodKind = Literal["exact", "lower_bound", "upper_bound", "estimate"]
@@ -23,9 +25,9 @@ LikelihoodKind = Literal["exact", "lower_bound", "upper_bound", "estimate"]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Likelihood:
-    """A model's statement on log p(x), what kind of statement it is, and with respect to which measure.
+    """Values of log p(x), with their kind and the base measure.
 
-    The kind, the measure and the settings are static: they pass through `jit` and `vmap` beside the array.
+    The kind, the measure and the settings are static: they pass through `jit` and `vmap` unchanged.
 
     Attributes:
         log_prob: [B] nats; larger is better.
@@ -40,6 +42,10 @@ class Likelihood:
     settings: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), metadata={"static": True})
 
 
+# What a loss returns: the scalar to minimise, the new model state, and scalars to report.
+LossOutput: TypeAlias = tuple[Array, tuple[ModelState, Metrics]]
+
+
 class InitFn(Protocol):
     """(key, batch) -> (params, model_state); the batch gives shapes and, for some families, statistics."""
 
@@ -49,9 +55,7 @@ class InitFn(Protocol):
 class LossFn(Protocol):
     """(params, model_state, key, batch) -> (scalar, (model_state, metrics)); the scalar is minimised."""
 
-    def __call__(
-        self, params: Params, model_state: ModelState, key: Key, batch: Batch
-    ) -> tuple[Array, tuple[ModelState, Metrics]]: ...
+    def __call__(self, params: Params, model_state: ModelState, key: Key, batch: Batch) -> LossOutput: ...
 
 
 class SampleFn(Protocol):
@@ -78,22 +82,81 @@ class LogProbFn(Protocol):
     def __call__(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood: ...
 
 
+class Turns(NamedTuple):
+    """At which steps a player is updated; `every` and `steps` make one.
+
+    Attributes:
+        is_active: step -> whether the player is updated at this step.
+        count: step -> how many updates it has had before this step.
+    """
+
+    is_active: Callable[[int | Array], bool | Array]
+    count: Callable[[int | Array], int | Array]
+
+
+def every(n: int) -> Turns | None:
+    """Updates a player at the last of every n steps; for n = 1 this is None, as for a player without turns."""
+    return None if n == 1 else Turns(lambda step: (step + 1) % n == 0, lambda step: step // n)
+
+
+def steps(first: int, end: int | None = None) -> Turns:
+    """Updates a player at the steps first ... end - 1, or from `first` on if there is no end."""
+
+    def is_active(step: int | Array) -> bool | Array:
+        return (step >= first) if end is None else (step >= first) & (step < end)
+
+    return Turns(is_active, lambda step: jnp.clip(step, first, end) - first)
+
+
 class Objective(NamedTuple):
     """One player: the parameters that it trains and the loss that it minimises.
 
     Attributes:
         wrt: top-level key of params, e.g. "generator".
         loss: (params, model_state, key, batch) -> (scalar, (model_state, metrics)).
-        every: the player is updated at the last of every so many steps, where (step + 1) % every == 0.
-        since: the first step at which it may be.
-        until: the step from which on it rests, as it is then; None for never.
+        turns: at which steps the player is updated; None for every step.
     """
 
     wrt: str
     loss: LossFn
-    every: int = 1
-    since: int = 0
-    until: int | None = None
+    turns: Turns | None = None
+
+    def updates_before(self, step: int | Array) -> int | Array:
+        """Returns how many updates the player has had before a step."""
+        return step if self.turns is None else self.turns.count(step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """Model state that the step averages over devices, such as batch statistics.
+
+    Integers must agree on all devices; the step keeps them exact by a maximum.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """Model state that training never changes, such as a reference batch; what a loss returns for it is dropped."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Model state of N rows, such as Markov chains or a replay buffer, of which each step refreshes one block.
+
+    The collection is {"rows": pytree of [N, ...], "count": int32 scalar}. `init`, `sample` and `log_prob` see it whole.
+    A loss sees only the rows of block `count % (N / per_step)`, and under a mapped step only this device's share of
+    them, [per_step / devices, ...]. It returns these rows refreshed and count + 1, or both unchanged. The step gathers
+    the shares, so that every device holds all N rows, bit for bit.
+
+    Attributes:
+        per_step: rows in a block, over all devices; None for one row per example of the batch.
+    """
+
+    per_step: int | None = None
+
+
+# How the devices of a mapped step keep a collection of model state. A mapping has one entry per part of a collection.
+Sync: TypeAlias = "Mean | Fixed | Rows | Mapping[str, Sync]"
 
 
 class Model(NamedTuple):
@@ -103,10 +166,13 @@ class Model(NamedTuple):
         init: (key, batch) -> (params, model_state); params is a dict keyed by player.
         objectives: one for a VAE, an autoregressive model, a flow or a diffusion model; two for a GAN.
         sample: (params, model_state, key, n, *, label=None, temperature=None) -> [n, ...] in data space.
-        log_prob: (params, model_state, key, x) -> Likelihood; None where the family has none.
+        log_prob: (params, model_state, key, x) -> Likelihood; None if the family has none.
+        sync: how devices keep each top-level collection of model_state. Every collection needs an entry; an entry
+            without a collection is ignored.
     """
 
     init: InitFn
     objectives: tuple[Objective, ...]
     sample: SampleFn
     log_prob: LogProbFn | None = None
+    sync: Mapping[str, Sync] = MappingProxyType({})

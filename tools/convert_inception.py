@@ -8,12 +8,11 @@ code from the file, and only if its SHA-256 is the known one.
 """
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
 import numpy as np
 
-from gm_jax import runner
+from gm_jax import hashing, runner
 from gm_jax.errors import UserError
 
 
@@ -40,8 +39,7 @@ def convert(config: Config) -> str:
     from gm_jax.networks import inception
 
     try:
-        with config.checkpoint.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashing.file_digest(config.checkpoint)
     except FileNotFoundError:
         raise UserError(f"there is no checkpoint {config.checkpoint}: check the path.") from None
     if digest != features.INCEPTION_CHECKPOINT and not config.any_checkpoint:

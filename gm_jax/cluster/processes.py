@@ -79,7 +79,7 @@ class Member:
         """
         self.enter("leaving", 0, limit=self._config.shutdown_timeout)
         try:
-            multihost.gather(None)
+            multihost.all_gather_json(None)
         except jax.errors.JaxRuntimeError as error:
             self.abandon(error)
         if self._watchdog is not None:
@@ -121,7 +121,7 @@ def joined(config: ClusterConfig) -> Iterator[Member]:
     logging.getLogger("absl").addFilter(is_news)
     try:
         yield member
-    except multihost.AgreedError as error:
+    except multihost.CollectiveUserError as error:
         member.leave_together(report(error))
     except SystemExit as end:
         member.leave_together(end.code)
@@ -140,12 +140,12 @@ def check_same(facts: Mapping[str, Any], module: str, *, data: str) -> None:
         data: the fingerprint of the data.
 
     Raises:
-        AgreedError: on all processes; names the processes that differ from process 0, and in what.
+        CollectiveUserError: on all processes; names the processes that differ from process 0, and in what.
     """
     own = {f"config {name}": value for name, value in facts.items()}
     own |= {f"code {name}": value for name, value in code_versions(module).items()}
     own["data"] = data
-    everyone = multihost.gather(own)
+    everyone = multihost.all_gather_json(own)
     lines = []
     for process, theirs in enumerate(everyone):
         names = [name for name in {**everyone[0], **theirs} if everyone[0].get(name) != theirs.get(name)]
@@ -155,7 +155,7 @@ def check_same(facts: Mapping[str, Any], module: str, *, data: str) -> None:
             lines.append(f"process {process} differs from process 0: {'; '.join(shown[:_SHOWN])}{rest}")
     if lines:
         more = f" (and {len(lines) - 1} more processes differ)" if len(lines) > 1 else ""
-        raise multihost.AgreedError(
+        raise multihost.CollectiveUserError(
             f"{lines[0]}{more}\ngive all processes the same command, the same code and the same data."
         )
 
@@ -164,11 +164,11 @@ def share(folder: Path) -> None:
     """Makes the folder for heartbeats, and checks that all processes see the same one.
 
     Raises:
-        AgreedError: some process does not see it.
+        CollectiveUserError: some process does not see it.
     """
     if jax.process_count() == 1:
         return
-    token = multihost.from_primary(uuid.uuid4().hex)
+    token = multihost.broadcast(uuid.uuid4().hex)
 
     def make() -> None:
         if multihost.is_primary():
@@ -188,8 +188,8 @@ def share(folder: Path) -> None:
             "choose a --workdir on a file system that all processes share."
         )
 
-    multihost.together(make)
-    multihost.together(see)
+    multihost.all_or_none(make)
+    multihost.all_or_none(see)
 
 
 def is_failed_collective(error: BaseException | None) -> bool:

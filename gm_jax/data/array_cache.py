@@ -6,7 +6,6 @@ cannot be read or written, the data are decoded again without a message.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -17,15 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from gm_jax.hashing import array_digest
+
 Splits = dict[str, dict[str, np.ndarray]]  # "train" -> {"x": [N, ...], "label": [N]}
-
-
-def array_digest(array: np.ndarray) -> str:
-    """Computes the SHA-256 of an array's dtype, shape and little-endian bytes, in hex."""
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
-    digest.update(array)
-    return digest.hexdigest()
 
 
 def read(entry: str) -> tuple[Splits, dict[str, Any]] | None:

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gm_jax.data import binary_digits, pipeline, tfds_sources, toy, waveform
-from gm_jax.data.array_cache import Splits, array_digest
+from gm_jax.data.array_cache import Splits
 from gm_jax.errors import UserError
+from gm_jax.hashing import array_digest
 
 # Sources that need neither a file nor a network.
 EMBEDDED = (

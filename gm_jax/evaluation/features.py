@@ -12,7 +12,6 @@ Images are uint8, 0..255. `as_images` converts data with other numbers of levels
 """
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from gm_jax.errors import UserError
+from gm_jax.hashing import tensors_digest
 from gm_jax.networks import inception as inception_network
 from gm_jax.networks.digit_classifier import DigitClassifier
 from gm_jax.ops import resize
@@ -223,15 +223,6 @@ def write_weights(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
     """Writes tensors and metadata as safetensors, with a digest that `read_weights` verifies."""
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     save_file(contiguous, path, {**metadata, "tensors_sha256": tensors_digest(contiguous)})
-
-
-def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
-    """Computes the SHA-256 over names, dtypes, shapes and bytes, in hex; the order of the dict does not matter."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype.str} {tensor.shape}\n".encode())
-        digest.update(np.ascontiguousarray(tensor).tobytes())
-    return digest.hexdigest()
 
 
 def flatten(params: PyTree) -> dict[str, np.ndarray]:

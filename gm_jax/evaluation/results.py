@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gm_jax.evaluation.likelihood import LikelihoodSummary
+from gm_jax.files import write_text
 from gm_jax.ops.reductions import nats_to_bits_per_dim
 
 # A record's kind is a statement about log p. Tables show -log p, for which a lower bound becomes an upper bound.
@@ -90,9 +91,7 @@ def likelihood_records(
 
 def write(path: Path, records: Sequence[Record]) -> None:
     """Writes results.json, a list of records, and replaces the old file atomically."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps([record._asdict() for record in records], indent=1, allow_nan=False) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps([record._asdict() for record in records], indent=1, allow_nan=False) + "\n")
 
 
 def read(path: Path) -> list[Record]:

@@ -8,6 +8,6 @@ flow.py            normalizing flows: exact likelihoods by a change of variables
 diffusion.py       denoising diffusion: noise, data or velocity prediction, the bound, guidance
 diffusion_space.py     pixels or points, and the decoder at the end of a diffusion
 latent_diffusion.py    a diffusion model of a VAE's latents
-gan.py             two players: generator and discriminator, feature matching, historical averaging
-games.py           what they play for: non-saturating, hinge, least squares, Wasserstein; penalties
+gan.py             generator and discriminator, feature matching, historical averaging, density by kernels
+adversarial_objectives.py  their losses: non-saturating, hinge, least squares, Wasserstein; penalties
 """

@@ -27,9 +27,22 @@ import jax.numpy as jnp
 
 from gm_jax.errors import refuse_options
 from gm_jax.losses import flow as losses
+from gm_jax.networks.couplings import FIXED
 from gm_jax.ops import dequantization
 from gm_jax.ops.levels import measure
-from gm_jax.types import Array, Batch, Key, Likelihood, LikelihoodKind, Metrics, Model, ModelState, Objective, Params
+from gm_jax.types import (
+    Array,
+    Batch,
+    Fixed,
+    Key,
+    Likelihood,
+    LikelihoodKind,
+    Metrics,
+    Model,
+    ModelState,
+    Objective,
+    Params,
+)
 
 
 class Prior(NamedTuple):
@@ -122,7 +135,9 @@ class Flow:
     @property
     def model(self) -> Model:
         """The record that the train step, evaluation and sampling use."""
-        return Model(self.init, (Objective("flow", self.loss),), self.sample, self.log_prob)
+        # A flow has no statistics of batches: what its network holds beside parameters is drawn once.
+        sync = {FIXED: Fixed()}
+        return Model(self.init, (Objective("flow", self.loss),), self.sample, self.log_prob, sync)
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
         """Initialises the network on the whole batch, because actnorms start from its statistics."""

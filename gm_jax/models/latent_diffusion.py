@@ -26,7 +26,7 @@ from gm_jax.losses import vae as losses
 from gm_jax.models.diffusion import Diffusion
 from gm_jax.models.vae import VAE
 from gm_jax.ops.levels import nearest_level
-from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params
+from gm_jax.types import Array, Batch, Key, Likelihood, Mean, Metrics, Model, ModelState, Objective, Params, steps
 
 _LARGEST_WEIGHT_OF_THE_PAST = 0.99  # in the moving averages of the moments
 
@@ -51,10 +51,10 @@ class LatentDiffusion:
     def model(self) -> Model:
         """The record that the train step, evaluation and samplers see."""
         objectives = (
-            Objective("vae", self.vae_loss, until=self.vae_steps),
-            Objective("diffusion", self.prior_loss, since=self.vae_steps),
+            Objective("vae", self.vae_loss, steps(0, self.vae_steps)),
+            Objective("diffusion", self.prior_loss, steps(self.vae_steps)),
         )
-        return Model(self.init, objectives, self.sample, self.log_prob)
+        return Model(self.init, objectives, self.sample, self.log_prob, {"latents": Mean()})
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
         """Initialises both players; the moments of the latents are empty."""

@@ -34,8 +34,8 @@ def build_gan(config: GANConfig, spec: Spec) -> Experiment:
     without_norm = {"norm": None} if config.r1 or config.spectral_norm else {}
     make_generator, make_discriminator = player_networks(config, spec)
     discriminator = make_discriminator(spectral_norm=config.spectral_norm, **without_norm)
-    game = getattr(adversarial_objectives, config.game)()
-    return adversarial_experiment(config, spec, make_generator(), discriminator, game, penalties=penalties)
+    losses = getattr(adversarial_objectives, config.game)()
+    return adversarial_experiment(config, spec, make_generator(), discriminator, losses, penalties=penalties)
 
 
 def build_improved_gan(config: ImprovedGANConfig, spec: Spec) -> Experiment:
@@ -95,7 +95,7 @@ def adversarial_experiment(
     spec: Spec,
     generator: nn.Module,
     discriminator: nn.Module,
-    game: adversarial_objectives.Game,
+    losses: adversarial_objectives.AdversarialLosses,
     *,
     generator_every: int = 1,
     **settings: Any,
@@ -107,19 +107,19 @@ def adversarial_experiment(
         spec: of the data.
         generator: network.
         discriminator: network.
-        game: the losses.
+        losses: of both players.
         generator_every: steps of the discriminator per step of the generator.
         **settings: further ones of the family.
     """
     kernels = gan.Kernels(
         kde.likelihood, partial(kde.choose_bandwidth, grid=jnp.geomspace(*_BANDWIDTHS)), config.centres
     )
-    space, side = (gan.points(), "R") if spec.levels is None else (gan.images(levels=spec.levels), "[0,1]")
-    family = gan.gan(
-        generator,
-        discriminator,
-        game,
-        space,
+    scaling, side = (gan.points(), "R") if spec.levels is None else (gan.images(levels=spec.levels), "[0,1]")
+    family = gan.GAN(
+        generator=generator,
+        discriminator=discriminator,
+        losses=losses,
+        scaling=scaling,
         latent_dim=config.latent_dim,
         generator_every=generator_every,
         kernels=kernels,

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gm_jax.errors import UserError
-from gm_jax.files import temporary, write_text
+from gm_jax.files import temporary_path, write_text
 
 _PACKAGES = ("gm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
@@ -51,8 +51,8 @@ class Folder:
         """Whether the folder holds something that is not a run."""
         if self.holds_run() or not self.root.exists():
             return False
-        # A run that was killed while it wrote its first file has left only that file.
-        return not self.root.is_dir() or any(path != temporary(self.config) for path in self.root.iterdir())
+        # A run that was killed while it wrote its first file has left only that.
+        return not self.root.is_dir() or any(path != temporary_path(self.config) for path in self.root.iterdir())
 
     def create(self) -> None:
         """Makes the folder.

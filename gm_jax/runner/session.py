@@ -51,7 +51,7 @@ def run_to_its_end(module: str, config: ExperimentConfig, workdir: Path, cluster
             except NonFiniteError as error:
                 print(f"error: {error}. The checkpoints before it are kept in {workdir.absolute()}.", file=sys.stderr)
                 sys.exit(1)
-            stopped = any(multihost.gather(interrupted()))
+            stopped = any(multihost.all_gather_json(interrupted()))
         if stopped:
             _print_once(f"stopped at step {step} and saved; the same command resumes from there")
             return
@@ -60,10 +60,10 @@ def run_to_its_end(module: str, config: ExperimentConfig, workdir: Path, cluster
 
 def _prepare(module: str, config: ExperimentConfig, folder: Folder, stack: contextlib.ExitStack) -> Run:
     """Checks everything that can be refused before the first step; afterwards the folder is this run's, and locked."""
-    run = multihost.together(functools.partial(_assemble_checked, config, folder))
+    run = multihost.all_or_none(functools.partial(_assemble_checked, config, folder))
     processes.check_same(saved.facts(config), module, data=run.spec.fingerprint)
     claim = functools.partial(_claim, run, stack) if multihost.is_primary() else _do_nothing
-    multihost.together(claim)
+    multihost.all_or_none(claim)
     processes.share(folder.processes)
     return run
 
@@ -199,7 +199,7 @@ class _Training:
                 raise NonFiniteError(step, "validation log_prob", log_prob)
         self.recorder.record_validation(step, log_prob)
         # Process 0 also draws samples: the broadcast keeps the others from waiting for it in a train step.
-        return multihost.from_primary(log_prob)
+        return multihost.broadcast(log_prob)
 
     def save(self, step: int, state: TrainState, validation: float | None) -> None:
         """Saves a checkpoint, with its validation if it may become the best one."""
@@ -209,13 +209,13 @@ class _Training:
 
     def all_players_train(self, step: int) -> bool:
         """Whether every player has begun to train: a model with an untrained part is never the best."""
-        return step > max(objective.since for objective in self.run.experiment.model.objectives)
+        return all(objective.updates_before(step) > 0 for objective in self.run.experiment.model.objectives)
 
     def stops_early(self) -> bool:
         """Whether validation has stopped improving, as process 0 decides."""
         values = [value for step, value in self.recorder.validations() if self.all_players_train(step)]
         stops = early_stopping.is_out_of_patience(values, patience=self.run.config.train.patience)
-        return multihost.from_primary(stops)
+        return multihost.broadcast(stops)
 
 
 def _conclude(run: Run, member: processes.Member, last: int) -> None:
@@ -229,7 +229,7 @@ def _conclude(run: Run, member: processes.Member, last: int) -> None:
         def before_batch(name: str) -> None:
             # A phase for each batch, and a name for each evaluation, whose first batch compiles.
             member.enter(f"evaluation of {name}", last)
-            if several and any(multihost.gather(interrupted())):
+            if several and any(multihost.all_gather_json(interrupted())):
                 raise KeyboardInterrupt
 
         try:
@@ -241,7 +241,7 @@ def _conclude(run: Run, member: processes.Member, last: int) -> None:
             return
         member.enter("drawing", last)
         write = functools.partial(_draw_and_write, run, state, records) if multihost.is_primary() else _do_nothing
-        multihost.together(write)
+        multihost.all_or_none(write)
 
 
 def _draw_and_write(run: Run, state: TrainState, records: list[Record]) -> None:

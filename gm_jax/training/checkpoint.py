@@ -1,20 +1,20 @@
-"""Checkpoints that are whole or refused: Orbax writes them, a SHA-256 manifest inside each says what was written.
+"""Verified checkpoints: Orbax writes them, and a SHA-256 manifest in each lists what was written.
 
     directory/
-      300/                          one folder a step; Orbax renames it into place when all of it is written
+      300/                          one folder per step; Orbax renames it into place when it is complete
         state/                      the leaves of the state, under their paths: ".params['vae']['Dense_0']['kernel']"
         manifest/                   JSON: step, metric, fingerprint; shape, dtype and SHA-256 of every leaf
-      400.orbax-checkpoint-tmp/     a save that is under way or was cut off; never read, removed by the next save
-      damaged-200/                  a checkpoint that failed its manifest, moved aside; never read
+      400.orbax-checkpoint-tmp/     a save in progress or cut off; never read, removed by the next save
+      damaged-200/                  a checkpoint that failed verification, moved aside; never read
 
-Orbax alone restores flipped bits in silence. Here a restore compares every leaf with the manifest, and the manifest
-with its own hash, on the host and before anything reaches a device: what it returns is what was saved, bit for bit.
+Orbax alone restores flipped bits silently. Here a restore compares every leaf with the manifest, and the manifest with
+its own hash, on the host and before anything reaches a device: it returns what was saved, bit for bit.
 
-The metric lives in the manifest and nowhere else: "best" is decided by a number that has been verified. Nothing is
-unpickled: leaves are numbers, the tree that they hang in is the caller's.
+Only the manifest holds the metric, so that a verified number decides which checkpoint is the best. Nothing is
+unpickled: the files hold numbers, and the caller gives the tree.
 
-Several processes save and restore together, in one folder that all see. Process 0 writes the manifest, chooses what to
-restore and moves damaged ones aside; each process verifies what it reads.
+Several processes save and restore together, in one folder that all see. Process 0 writes the manifest, chooses which
+checkpoint to restore and moves damaged ones aside; each process verifies what it reads.
 """
 
 import contextlib
@@ -44,12 +44,12 @@ _LOG = logging.getLogger("gm_jax")
 
 
 class Restored(NamedTuple):
-    """What a checkpoint held.
+    """The content of a checkpoint.
 
     Attributes:
-        state: as `like`; arrays with its shardings, each in a buffer of its own.
-        step: the step that it was saved at.
-        metric: what `save` was given.
+        state: structured as `like`; arrays with its shardings, each in its own buffer.
+        step: the step at which it was saved.
+        metric: the argument of `save`.
     """
 
     state: PyTree
@@ -60,7 +60,7 @@ class Restored(NamedTuple):
 class Checkpointer:
     """Saves and restores the checkpoints of one run: the latest few and the best.
 
-    A context manager; leaving it waits for the save under way. The folder is created by the first save.
+    It is a context manager; leaving it waits for the save in progress. The first save creates the folder.
     """
 
     def __init__(
@@ -74,15 +74,15 @@ class Checkpointer:
         """Opens a folder, which need not exist.
 
         Args:
-            directory: where the checkpoints are.
-            keep_latest: how many of the latest to keep, beside the one with the largest metric.
-            fingerprint: what the state depends on (e.g. the fields of the configuration that change the result):
-                saved with the state; a checkpoint with another one is refused. None asks nothing.
-            read_only: for evaluation: `save` is refused, and the folder is left exactly as it is.
+            directory: the folder of the checkpoints.
+            keep_latest: how many of the latest to keep, in addition to the one with the largest metric.
+            fingerprint: what the state depends on (e.g. the fields of the configuration that change the result). It is
+                saved with the state, and a checkpoint with a different one is refused. None skips this check.
+            read_only: for evaluation: `save` is refused, and the folder does not change.
         """
         if keep_latest < 1:
             raise ValueError(f"keep_latest must be at least 1, got {keep_latest}")
-        self._directory = pathlib.Path(directory).absolute()  # Orbax fails late, and at length, on a relative path
+        self._directory = pathlib.Path(directory).absolute()  # Orbax fails late on a relative path
         self._keep_latest = keep_latest
         self._fingerprint = None if fingerprint is None else dict(fingerprint)
         self._read_only = read_only
@@ -94,26 +94,26 @@ class Checkpointer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # With another process gone, the save under way would wait for it.
+        # If another process is gone, the save in progress would wait for it forever.
         if kind is None or jax.process_count() == 1 or not issubclass(kind, jax.errors.JaxRuntimeError):
             self.close()
 
     def save(self, step: int, state: PyTree, *, metric: float | None = None) -> None:
-        """Saves the state in the background, once the save before is done; then drops what need not be kept.
+        """Saves the state in the background, after the previous save; then deletes checkpoints that are not kept.
 
-        The state is copied before this returns: it may be donated at once. A step that is saved already is left
-        as it is.
+        The state is copied before this returns, so that it may be donated at once. A step that is saved already is not
+        saved again.
 
         Args:
             step: larger than every step saved.
             state: pytree of `jax.Array`.
-            metric: validation log-probability; larger is better. None, or a number that is not finite, where there
-                was no validation: such a checkpoint is kept among the latest and is never the best.
+            metric: validation log-probability; larger is better. Without one, or if it is not finite, the checkpoint is
+                kept among the latest and is never the best.
 
         Raises:
-            UserError: this save could not be started, or the one before could not be written.
+            UserError: this save could not be started, or the previous one could not be written.
             ValueError: a later step is saved already.
-            TypeError: a leaf is no `jax.Array`.
+            TypeError: a leaf is not a `jax.Array`.
         """
         if self._read_only:
             raise ValueError("this Checkpointer is read-only")
@@ -128,10 +128,10 @@ class Checkpointer:
             if not isinstance(leaf, jax.Array):
                 raise TypeError(f"state{path} is a {type(leaf).__name__}, not a jax.Array")
         metric = float(metric) if metric is not None and math.isfinite(metric) else None
-        document = {}  # process 0's is the one that Orbax writes
+        document = {}  # Orbax writes that of process 0
         if multihost.is_primary():
             document = manifest.seal(step, metric, self._fingerprint, jax.device_get(leaves))
-        # Two items of one checkpoint: one folder, one rename, so that neither is ever without the other.
+        # Two items of one checkpoint share one folder and one rename, so that neither exists without the other.
         items = ocp.args.Composite(**{_STATE: ocp.args.PyTreeSave(leaves), _MANIFEST: ocp.args.JsonSave(document)})
         try:
             manager = self._open_manager()
@@ -143,7 +143,7 @@ class Checkpointer:
         self._pending = step
 
     def wait(self) -> None:
-        """Blocks until the save under way, if any, is complete.
+        """Blocks until the save in progress, if any, is complete.
 
         Raises:
             UserError: it could not be written.
@@ -153,66 +153,66 @@ class Checkpointer:
         try:
             self._manager.wait_until_finished()
             if multihost.is_primary() and not (self._directory / str(self._pending)).is_dir():
-                raise OSError("it is not in its place")
-        # What Orbax and TensorStore raise for a full disk is of many types. The arrays were taken before `save`
-        # returned, so that a failure here is one of writing.
+                raise OSError("its folder is missing")
+        # Orbax and TensorStore raise many types for a full disk. The arrays were copied before `save` returned, so that
+        # a failure here is a failure to write.
         except Exception as error:
             raise self._not_saved(self._pending, error) from error
         self._pending = None
 
     def close(self) -> None:
-        """Waits as `wait` does, then lets go of Orbax' threads. Saving again opens anew."""
+        """Waits for the save in progress, then ends Orbax's threads; a later save starts them again."""
         try:
             self.wait()
         finally:
             self._close_manager()
 
     def steps(self) -> list[int]:
-        """The steps whose checkpoints are complete, ascending; a save under way is not among them."""
+        """Returns the steps whose checkpoints are complete, ascending, without a save in progress."""
         if not self._directory.is_dir():
             return []
         return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal() and p.is_dir())
 
     def best_step(self) -> int | None:
-        """The step with the largest metric (the latest of equals); None where no checkpoint has one."""
+        """Returns the step with the largest metric (the latest of equals); None if no checkpoint has one."""
         metrics, _ = self._read_metrics()
         return max(metrics, key=lambda step: (metrics[step], step), default=None)
 
     def restore_latest(self, like: PyTree) -> Restored | None:
         """Restores the newest good checkpoint.
 
-        A damaged one is passed over with a warning; unless read-only, it is moved aside to `damaged-<step>` once an
-        older one has proved good.
+        A damaged one is skipped with a warning. Unless read-only, it is moved aside to `damaged-<step>` after an older
+        one has been verified.
 
         Args:
-            like: the state to come, of arrays or `jax.ShapeDtypeStruct`; shapes and dtypes are compared, shardings
-                are taken over (the default device where a leaf has none).
+            like: the expected state, of arrays or `jax.ShapeDtypeStruct`. Shapes and dtypes must agree; the result gets
+                its shardings (the default device for a leaf without one).
 
         Returns:
             The checkpoint; None if there never was one.
 
         Raises:
-            UserError: there are checkpoints and all are damaged; or the newest good one is of another model or
+            UserError: there are checkpoints and all are damaged; or the newest good one belongs to another model or
                 fingerprint (then nothing is moved).
         """
         return self._restore_chosen(lambda: self._restore_first_good(reversed(self.steps()), like), like)
 
     def restore_best(self, like: PyTree) -> Restored | None:
-        """Restores the good checkpoint with the largest metric, or the newest where none has a metric.
+        """Restores the good checkpoint with the largest metric, or the newest if none has a metric.
 
-        Otherwise as `restore_latest`.
+        In all else it behaves as `restore_latest`.
         """
         return self._restore_chosen(lambda: self._restore_first_good(self._best_first(), like), like)
 
     def restore_step(self, like: PyTree, step: int) -> Restored:
-        """Restores the checkpoint of one step, and no other in its place.
+        """Restores the checkpoint of one step, without a substitute.
 
         Raises:
-            UserError: there is none, it is damaged, or it is of another model or fingerprint.
+            UserError: it does not exist, is damaged, or belongs to another model or fingerprint.
         """
         self.wait()
         if step not in self.steps():
-            raise UserError(f"no checkpoint of step {step} in {self._directory}\nsteps there: {self.steps()}")
+            raise UserError(f"no checkpoint of step {step} in {self._directory}\nchoose one of {self.steps()}")
         try:
             return self._restore(step, like)
         except DamageError as damage:
@@ -222,14 +222,14 @@ class Checkpointer:
         metrics, unreadable = self._read_metrics()
         by_metric = sorted(metrics, key=lambda step: (metrics[step], step), reverse=True)
         others = [step for step in reversed(self.steps()) if step not in metrics and step not in unreadable]
-        # Any whose metric cannot be read may have been the best: to begin with them is to warn of them.
+        # A checkpoint with an unreadable metric may be the best: trying it first produces the warning.
         return [*reversed(unreadable), *by_metric, *others]
 
     def _restore_chosen(self, choose: Callable[[], Restored | None], like: PyTree) -> Restored | None:
-        """What process 0 chooses; the others might choose another, since they may see other damage."""
+        """Restores the checkpoint that process 0 chooses, because others may see other damage."""
         self.wait()
-        restored = multihost.together(choose if multihost.is_primary() else lambda: None)
-        step = multihost.from_primary(restored and restored.step)
+        restored = multihost.all_or_none(choose if multihost.is_primary() else lambda: None)
+        step = multihost.broadcast(restored and restored.step)
         return self.restore_step(like, step) if restored is None and step is not None else restored
 
     def _restore_first_good(self, candidates: Iterable[int], like: PyTree) -> Restored | None:
@@ -240,7 +240,7 @@ class Checkpointer:
             except DamageError as damage:
                 damaged[step] = damage
                 continue
-            # Only now is it certain that the fault lies in the others, not in the disk or the memory of this machine.
+            # Only now is it certain that those are damaged, and not the disk or memory of this machine.
             for bad, damage in damaged.items():
                 self._report(bad, damage, used=step)
             return restored
@@ -251,13 +251,13 @@ class Checkpointer:
         raise UserError(
             f"no good checkpoint in {self._directory}, only {len(damaged) + len(moved)} damaged\n"
             f"{[*reasons, *moved][0]}\n"
-            "put back a copy of the folder, or remove it to start over from step 0"
+            "put back a copy of the folder, or remove it to start again from step 0"
         )
 
     def _report(self, step: int, damage: DamageError, *, used: int) -> None:
         message = f"checkpoint {step} in {self._directory} is damaged ({damage}); using checkpoint {used} instead"
         if not self._read_only:
-            self._close_manager()  # Orbax remembers which steps there are
+            self._close_manager()  # Orbax caches the list of steps
             names = itertools.chain([f"damaged-{step}"], (f"damaged-{step}-{n}" for n in itertools.count(2)))
             aside = next(path for name in names if not (path := self._directory / name).exists())
             (self._directory / str(step)).rename(aside)
@@ -276,9 +276,9 @@ class Checkpointer:
     def _refuse(self, step: int, what: str, give: str, differences: list[str]) -> None:
         if differences:
             raise UserError(
-                f"checkpoint {step} in {self._directory} is of another {what}:\n"
+                f"checkpoint {step} in {self._directory} belongs to another {what}:\n"
                 f"{manifest.first_of(differences)}\n"
-                f"give the same {give} again, or another folder"
+                f"use the same {give} as before, or another folder"
             )
 
     def _read_leaves(self, step: int, saved: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -288,7 +288,7 @@ class Checkpointer:
         return leaves
 
     def _read_manifest(self, step: int) -> dict[str, Any]:
-        # Not by Orbax, whose reading waits for all processes.
+        # Not by Orbax, which waits for all processes when it reads.
         with _as_damage(_MANIFEST):
             document = json.loads((self._directory / str(step) / _MANIFEST / "metadata").read_bytes())
         saved = manifest.unseal(document)
@@ -297,7 +297,7 @@ class Checkpointer:
         return saved
 
     def _read_metrics(self) -> tuple[dict[int, float], list[int]]:
-        """The metrics of the steps that have one; and the steps whose manifests are damaged."""
+        """Returns the metrics of the steps that have one, and the steps with damaged manifests."""
         metrics, unreadable = {}, []
         for step in self.steps():
             try:
@@ -315,7 +315,7 @@ class Checkpointer:
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=_LatestAndBest(self._keep_latest, self._metrics.get),
                 cleanup_tmp_directories=True,
-                lightweight_initialize=True,  # or a damaged metadata file of any old checkpoint would stop the run
+                lightweight_initialize=True,  # or damaged metadata of an old checkpoint would stop the run
             )
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         return self._manager
@@ -326,17 +326,17 @@ class Checkpointer:
             manager.close()
 
     def _not_saved(self, step: int, error: Exception) -> UserError:
-        """What to raise for a save that failed; the manager goes, since its list of steps is no longer that on disk."""
+        """Makes the error of a failed save and closes the manager, whose list of steps is no longer right."""
         with contextlib.suppress(Exception):  # the same failure again
             self._close_manager()
         return UserError(
             f"checkpoint {step} could not be written to {self._directory}: {_one_line(error)}\n"
-            "mend the disk or the folder, then give the same command again: it goes on from the checkpoint before"
+            "repair the disk or the folder, then run the same command again to resume from the previous checkpoint"
         )
 
 
 class _LatestAndBest(policies.PreservationPolicy):
-    """Keeps the latest few and the one with the largest metric; Orbax deletes the others once the new one is whole."""
+    """Keeps the latest few and the one with the largest metric; Orbax deletes the others after a complete save."""
 
     def __init__(self, latest: int, metric_of: Callable[[int], float | None]):
         self._latest = latest
@@ -353,10 +353,10 @@ class _LatestAndBest(policies.PreservationPolicy):
 
 
 def _read_arrays(directory: pathlib.Path, paths: Iterable[str]) -> dict[str, np.ndarray]:
-    """The arrays that Orbax keeps in a folder: zarr in one OCDBT database, by TensorStore, which it uses itself.
+    """Reads Orbax's arrays, zarr in one OCDBT database, with TensorStore, which Orbax itself uses.
 
-    Orbax' own restore gives up at the first array that fails and closes its event loop under the others: each of
-    them then prints a traceback, later and past any `except`. Here one damaged array is one exception.
+    Orbax's own restore has two faults here. It waits for all processes, but process 0 alone tries candidates. At the
+    first damaged array it closes its event loop, and every other array prints a traceback that no `except` catches.
     """
     database = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{directory}/"}}
     opened = {
@@ -369,10 +369,10 @@ def _read_arrays(directory: pathlib.Path, paths: Iterable[str]) -> dict[str, np.
 
 @contextlib.contextmanager
 def _as_damage(item: str) -> Iterator[None]:
-    """Turns whatever the reading of an item raises into `DamageError`.
+    """Turns any exception while an item is read into `DamageError`.
 
-    A flipped bit in one of Orbax' own files ends in any exception there is, so that they cannot be told apart from a
-    disk that fails for now. Hence nothing is moved aside before another checkpoint has been read.
+    A flipped bit in one of Orbax's own files can raise any exception, so that it looks like a disk that fails for a
+    moment. Hence nothing is moved aside before another checkpoint has been read.
     """
     try:
         yield
@@ -381,7 +381,7 @@ def _as_damage(item: str) -> Iterator[None]:
 
 
 def _place(array: np.ndarray, like: Any) -> jax.Array:
-    """On the devices of `like`, each replica from a copy: `device_put` of one may let them share a buffer."""
+    """Places an array on the devices of `like`, one copy per replica, because `device_put` may share a buffer."""
     sharding = getattr(like, "sharding", None) or jnp.zeros(()).sharding
     parts = [
         jax.device_put(np.array(array[index]), device)
@@ -392,5 +392,5 @@ def _place(array: np.ndarray, like: Any) -> jax.Array:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    text = text.split(" [tensorstore_spec")[0]  # a page of settings
-    return text if len(text) <= 120 else f"{text[:40]} ... {text[-75:]}"  # what happened, and at the end why
+    text = text.split(" [tensorstore_spec")[0]  # it is a page long
+    return text if len(text) <= 120 else f"{text[:40]} ... {text[-75:]}"  # what happened, and why

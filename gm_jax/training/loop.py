@@ -1,12 +1,12 @@
-"""The loop around the step: calls, metrics, validation, checkpoints, signals. All its effects arrive as functions.
+"""The loop around the step: calls, metrics, validation, checkpoints, signals. Its effects are given as functions.
 
-One iteration is one call of the compiled step, `steps_per_call` steps long. Calls run ahead of the host by a few
-(JAX dispatches asynchronously), and their metrics are looked at when they arrive: every step's, so that a loss that is
-not a number stops the run before anything is saved after it.
+One iteration is one call of the compiled step, `steps_per_call` steps long. Because JAX dispatches asynchronously, a
+few calls run ahead of the host. The metrics of every step are checked when they arrive, so that a loss that is not a
+number stops the run before it saves a later state.
 
-Several processes run this loop in step, and must stop at the same one. A signal reaches one of them: its vote to stop
-travels to the others with the batch and comes back, counted, with the metrics (`counting_votes`). Nobody waits for it,
-and since all see the same count at the same call, all stop there, `RUN_AHEAD` calls later.
+Several processes run this loop in lockstep and must stop at the same step. A signal reaches one of them. Its vote to
+stop travels to the others with the batch and returns, counted, with the metrics (`counting_votes`). No process waits
+for it: all see the same count at the same call, and all stop there, `RUN_AHEAD` calls later.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import math
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import NamedTuple
 
 import jax
@@ -24,20 +25,19 @@ from gm_jax.training.state import TrainState
 from gm_jax.training.step import TrainStep
 from gm_jax.types import Batch, Metrics
 
-# Calls in flight. More than a few gain nothing, and virtual CPU devices deadlock when a long run-ahead holds a
-# collective (seen with four devices on two cores).
+# Calls in flight. More gain nothing, and virtual CPU devices deadlock if many calls in flight contain a collective.
 RUN_AHEAD = 2
 
-# Of the batch's leaf that holds the votes to stop, and of the metric that is their mean.
+# Name of the batch's leaf that holds the votes to stop, and of the metric that is their mean.
 VOTES = "stop_votes"
 
 
 class Schedule(NamedTuple):
-    """What happens at which step.
+    """The steps at which a run logs, validates, saves and ends.
 
     Attributes:
         num_steps: steps of the whole run.
-        steps_per_call: steps in one call of the compiled step; it divides all the others.
+        steps_per_call: steps in one call of the compiled step; it divides the other three.
         log_every: steps from one line of metrics to the next.
         checkpoint_every: steps from one validation and checkpoint to the next.
     """
@@ -49,10 +49,9 @@ class Schedule(NamedTuple):
 
 
 def make_schedule(*, num_steps: int, steps_per_call: int, log_every: int, checkpoint_every: int) -> Schedule:
-    """A schedule whose calls end exactly where something happens.
+    """Makes a schedule whose calls end exactly where something happens.
 
-    `steps_per_call` is lowered to the greatest common divisor that it allows: a call cannot be cut short without
-    compiling the step anew.
+    `steps_per_call` is lowered to a divisor of the other three, because a shorter call would compile the step again.
     """
     common = math.gcd(num_steps, log_every, checkpoint_every)
     steps_per_call = max(size for size in range(1, min(steps_per_call, common) + 1) if common % size == 0)
@@ -60,16 +59,15 @@ def make_schedule(*, num_steps: int, steps_per_call: int, log_every: int, checkp
 
 
 class Effects(NamedTuple):
-    """What the loop does to the world.
+    """The functions through which the loop logs, validates, saves and stops.
 
     Attributes:
         log: (step, metrics) writes a line; metrics are means over the steps of the call that ends at `step`.
-        validate: (step, state) -> the validation log-probability, larger is better, or None where there is none.
+        validate: (step, state) -> the validation log-probability, larger is better; None if the model has none.
         save: (step, state, validation) saves a checkpoint; the state's buffers are free again when it returns.
         finished: () -> whether to stop early, asked after each validation and at the start.
-        interrupted: () -> whether somebody has asked the run to save and leave; never with several processes, which
-            vote.
-        tick: (step) is called after each call: a progress bar.
+        interrupted: () -> whether a signal has asked the run to save and stop; several processes vote instead.
+        tick: (step) is called after each call, for example by a progress bar.
     """
 
     log: Callable[[int, dict[str, float]], None]
@@ -87,25 +85,25 @@ def fit(
     schedule: Schedule,
     effects: Effects,
 ) -> TrainState:
-    """Train from `state.step` to the end of the schedule, or until somebody asks to stop.
+    """Trains from `state.step` to the end of the schedule, or until it is asked to stop.
 
     Args:
-        state: where to begin; donated.
+        state: the first state; donated.
         train: (state, batches [S, B, ...]) -> (state, metrics [S]), as `parallel` compiles it.
-        batches: the number of a step -> the batches of the `steps_per_call` steps from it on, placed on the devices.
-        schedule: what happens when.
-        effects: what happens.
+        batches: step -> the batches of the `steps_per_call` steps from it on, placed on the devices.
+        schedule: the steps at which the run logs, validates, saves and ends.
+        effects: what it calls there.
 
     Returns:
         The last state. It has been saved, unless no step was taken.
 
     Raises:
-        NonFiniteError: a metric was infinite or not a number; nothing was saved at or after that step.
+        NonFiniteError: a metric was infinite or not a number; nothing was saved at that step or later.
         ValueError: the state's step is not a multiple of the schedule's `steps_per_call`.
     """
     step = int(state.step)
     if step % schedule.steps_per_call:
-        raise ValueError(f"cannot go on from step {step} in calls of {schedule.steps_per_call} steps")
+        raise ValueError(f"cannot resume from step {step} in calls of {schedule.steps_per_call} steps")
     in_flight: deque[tuple[int, Metrics]] = deque()
 
     votes = 0.0
@@ -137,7 +135,7 @@ def fit(
 
 
 def counting_votes(step: TrainStep, *, axis_name: str | None) -> TrainStep:
-    """A step whose batch has a leaf VOTES besides, [n] zeros or ones, and whose metrics have their mean."""
+    """Adds a leaf VOTES, [n] zeros or ones, to the batch of a step, and its mean to the metrics."""
 
     def voting(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         mean = jnp.mean(batch[VOTES])
@@ -151,10 +149,10 @@ def counting_votes(step: TrainStep, *, axis_name: str | None) -> TrainStep:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn SIGTERM and Ctrl-C into a request that the loop can ask for; a second one ends the process at once."""
+    """Turns SIGTERM and Ctrl-C into a request that the loop polls; a second signal ends the process at once."""
     received: list[int] = []
 
-    def receive(number: int, frame) -> None:
+    def receive(number: int, frame: FrameType | None) -> None:
         received.append(number)
         for other in numbers:
             signal.signal(other, signal.SIG_DFL)

@@ -1,31 +1,30 @@
-"""The manifest of a checkpoint: what was saved, so that what is restored can be compared with it.
+"""The manifest of a checkpoint: what was saved, so that a restore can compare its result with it.
 
-A JSON document: step, metric, fingerprint, and of every leaf its path, shape, dtype and SHA-256; beside them the
-SHA-256 of all that, since a flipped bit can fall on the manifest too. No function here touches a file or a device.
+It is a JSON document with step, metric, fingerprint, and the path, shape, dtype and SHA-256 of every leaf. It also has
+a SHA-256 of its own, because a flipped bit can damage the manifest too. No function here touches a file or a device.
 """
 
 import concurrent.futures
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from gm_jax import hashing
 from gm_jax.types import PyTree
 
 _SHOWN = 4
 
 
 class DamageError(Exception):
-    """A checkpoint does not hold what was saved; the message says what is wrong, in one line."""
+    """A checkpoint that does not hold what was saved; the message states in one line what is wrong."""
 
 
 def leaves_by_path(tree: PyTree) -> dict[str, Any]:
-    """The leaves under their paths, e.g. ".params['vae']['Dense_0']['kernel']".
+    """Returns the leaves by path, e.g. ".params['vae']['Dense_0']['kernel']".
 
-    Containers without leaves (None, {}, optax.EmptyState) have none: they belong to the program, not to the file.
+    Containers without leaves (None, {}, optax.EmptyState) are left out: they belong to the program, not to the file.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
@@ -34,7 +33,7 @@ def leaves_by_path(tree: PyTree) -> dict[str, Any]:
 def seal(
     step: int, metric: float | None, fingerprint: Mapping[str, str] | None, leaves: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """The document to save beside the leaves."""
+    """Makes the document to save with the leaves: the manifest and its SHA-256."""
     digests = _digests(leaves)
     manifest = {
         "step": step,
@@ -45,16 +44,16 @@ def seal(
             for path, leaf in leaves.items()
         },
     }
-    return {"manifest": manifest, "sha256": _json_digest(manifest)}
+    return {"manifest": manifest, "sha256": hashing.json_digest(manifest)}
 
 
 def unseal(document: Any) -> dict[str, Any]:
-    """The manifest in a document that `seal` made.
+    """Returns the manifest in a document that `seal` made.
 
     Raises:
-        DamageError: it is not as it was made.
+        DamageError: the document has changed.
     """
-    if not isinstance(document, dict) or document.get("sha256") != _json_digest(document.get("manifest")):
+    if not isinstance(document, dict) or document.get("sha256") != hashing.json_digest(document.get("manifest")):
         raise DamageError("SHA-256 of the manifest is not the one saved")
     return document["manifest"]
 
@@ -73,19 +72,19 @@ def check_leaves(manifest: Mapping[str, Any], leaves: Mapping[str, np.ndarray]) 
 
 
 def model_differences(manifest: Mapping[str, Any], like: PyTree) -> list[str]:
-    """In what the leaves of `like` differ from those saved, by path, shape and dtype; one phrase a leaf."""
+    """Lists how the leaves of `like` differ from the saved ones by path, shape and dtype; one phrase per leaf."""
     there = {path: f"{leaf['dtype']}{leaf['shape']}" for path, leaf in manifest["leaves"].items()}
     here = {path: f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}" for path, leaf in leaves_by_path(like).items()}
     return _differences(there, here)
 
 
 def fingerprint_differences(manifest: Mapping[str, Any], fingerprint: Mapping[str, str]) -> list[str]:
-    """In what a fingerprint differs from the one saved; one phrase an entry."""
+    """Lists how a fingerprint differs from the saved one; one phrase per entry."""
     return _differences(manifest["fingerprint"] or {}, fingerprint)
 
 
 def first_of(items: Sequence[str]) -> str:
-    """The first few and how many more, on one line."""
+    """Joins the first few items and the number of the others on one line."""
     rest = len(items) - _SHOWN
     return "; ".join(items[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
@@ -96,16 +95,5 @@ def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[str]
 
 
 def _digests(leaves: Mapping[str, np.ndarray]) -> dict[str, str]:
-    with concurrent.futures.ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter lock
-        return dict(zip(leaves, pool.map(_digest, leaves.values()), strict=True))
-
-
-def _digest(array: np.ndarray) -> str:
-    """SHA-256 of dtype, shape and bytes."""
-    digest = hashlib.sha256(f"{array.dtype.name}{list(array.shape)}".encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # bfloat16 is no buffer to hashlib
-    return digest.hexdigest()
-
-
-def _json_digest(document: Any) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # hashlib releases the interpreter lock
+        return dict(zip(leaves, pool.map(hashing.leaf_digest, leaves.values()), strict=True))

@@ -1,8 +1,7 @@
-"""The record of a run: metrics.jsonl, and the same scalars as TensorBoard events.
+"""The record of a run, metrics.jsonl: written line by line, read back, averaged over the steps of a call.
 
-metrics.jsonl holds one JSON object a line, {"step": ..., "split": ..., name: value, ...}, and only what follows from
-the configuration: no times. So a run that was stopped and resumed ends with the same file, byte for byte, as one that
-was not.
+It has one JSON object per line, {"step": ..., "split": ..., name: value, ...}. It holds no times, only what
+follows from the configuration, so that a run that was stopped and resumed ends with the same bytes as one that was not.
 """
 
 import json
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from gm_jax.files import write_text
 
 
 class NonFiniteError(Exception):
@@ -30,25 +31,22 @@ class Line(NamedTuple):
 
 
 class MetricsLog:
-    """metrics.jsonl of one run, opened to go on after `step`: later lines, and a torn last one, are dropped."""
+    """The metrics.jsonl of one run, opened to resume after `step`; it drops later lines and a torn last one."""
 
     def __init__(self, path: Path, *, step: int = 0):
         self._path = path
         self.lines: list[Line] = [line for line in read(path) if line.step <= step]
-        text = "".join(_encode(line) for line in self.lines)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(text)
-        temporary.replace(path)
+        write_text(path, "".join(_encode(line) for line in self.lines))
         self._file = path.open("a")
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> Line:
-        """Append a line and flush it, so that a checkpoint saved afterwards never outruns the log.
+        """Appends a line and flushes it, so that a checkpoint saved afterwards never outruns the log.
 
         Raises:
-            ValueError: a value is not finite, which JSON cannot say, or a metric is called "step" or "split".
+            ValueError: a value is not finite, which JSON cannot hold, or a metric is called "step" or "split".
         """
         if values.keys() & {"step", "split"}:
-            raise ValueError(f'"step" and "split" are no names for a metric: got {sorted(values)}')
+            raise ValueError(f'a metric cannot be named "step" or "split": got {sorted(values)}')
         line = Line(step, split, {name: float(value) for name, value in values.items()})
         self._file.write(_encode(line))
         self._file.flush()
@@ -56,16 +54,16 @@ class MetricsLog:
         return line
 
     def column(self, split: str, name: str) -> list[tuple[int, float]]:
-        """[(step, value), ...] of one metric, oldest first."""
+        """Returns [(step, value), ...] of one metric, oldest first."""
         return [(line.step, line.values[name]) for line in self.lines if line.split == split and name in line.values]
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         self._file.close()
 
 
 def read(path: Path) -> list[Line]:
-    """The lines of a metrics.jsonl, up to the first that is not whole; none where there is no file."""
+    """Reads the lines of a metrics.jsonl up to the first incomplete one; none if the file does not exist."""
     lines = []
     for text in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
         try:
@@ -88,7 +86,7 @@ def curves(lines: Iterable[Line]) -> dict[str, dict[str, list[tuple[int, float]]
 
 
 def mean_over_steps(metrics: Mapping[str, np.ndarray], last_step: int) -> dict[str, float]:
-    """The mean of each metric over the steps of one call, in float64.
+    """Averages each metric over the steps of one call, in float64.
 
     Args:
         metrics: name -> [S] values of the S steps that end with `last_step`.

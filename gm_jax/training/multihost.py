@@ -1,11 +1,11 @@
-"""What several processes agree on before they go on together. With one process each function does nothing but return.
+"""Collectives of small JSON documents between processes. With one process each of them returns at once.
 
-Every process must come to each of these calls, in the same order: they are collectives.
+Every process must make each of these calls, in the same order.
 """
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -15,20 +15,20 @@ from gm_jax.errors import UserError
 
 T = TypeVar("T")
 
-_BLOCK = 1024  # documents are padded to a multiple, or each length would compile a program of its own
+_BLOCK = 1024  # documents are padded to a multiple of it, because each length compiles a program
 
 
-class AgreedError(UserError):
-    """A `UserError` that every process raises at the same place: all may leave in order."""
+class CollectiveUserError(UserError):
+    """A `UserError` that every process raises at the same call, so that all of them can leave in order."""
 
 
 def is_primary() -> bool:
-    """Whether this is process 0: the one that writes, prints and decides."""
+    """Returns whether this is process 0: the one that writes, prints and decides."""
     return jax.process_index() == 0
 
 
-def gather(document: Any) -> list[Any]:
-    """Each process's JSON document, in the order of the processes."""
+def all_gather_json(document: Any) -> list[Any]:
+    """Gathers one JSON document from each process, in the order of the processes."""
     if jax.process_count() == 1:
         return [document]
     text = np.frombuffer(json.dumps(document).encode(), np.uint8)
@@ -39,27 +39,27 @@ def gather(document: Any) -> list[Any]:
     return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
 
 
-def from_primary(document: Any) -> Any:
-    """Process 0's JSON document; what the others give is not looked at."""
-    return document if jax.process_count() == 1 else gather(document if is_primary() else None)[0]
+def broadcast(document: Any) -> Any:
+    """Returns process 0's JSON document on every process and ignores the others' arguments."""
+    return document if jax.process_count() == 1 else all_gather_json(document if is_primary() else None)[0]
 
 
-def together(act: Callable[[], T]) -> T:
-    """What `act` returns here, once it has returned everywhere.
+def all_or_none(act: Callable[[], T]) -> T:
+    """Calls a function on every process and returns its result if it succeeded everywhere.
 
     Raises:
-        AgreedError: it raised a `UserError` in some process; the message says in which.
+        CollectiveUserError: some process raised a `UserError`; the message names the process.
     """
     if jax.process_count() == 1:
         return act()
-    result, mistake = None, None
+    result, error_text = None, None
     try:
         result = act()
     except UserError as error:
-        mistake = str(error)
-    mistakes = gather(mistake)
-    made = {process: text for process, text in enumerate(mistakes) if text is not None}
-    if made:
-        process, text = next(iter(made.items()))
-        raise AgreedError(text if set(mistakes) == {text} else f"process {process}: {text}")
-    return result
+        error_text = str(error)
+    texts = all_gather_json(error_text)
+    failed = {process: text for process, text in enumerate(texts) if text is not None}
+    if failed:
+        process, text = next(iter(failed.items()))
+        raise CollectiveUserError(text if set(texts) == {text} else f"process {process}: {text}")
+    return cast(T, result)

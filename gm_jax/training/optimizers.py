@@ -1,4 +1,4 @@
-"""Schedules and gradient transformations, composed from optax."""
+"""Learning-rate schedules, gradient clipping, Adam and gradient accumulation, composed from optax."""
 
 from collections.abc import Callable
 
@@ -8,25 +8,72 @@ Schedule = Callable[[int], float]
 
 
 def constant_schedule(learning_rate: float, *, warmup_steps: int = 0) -> Schedule:
-    """A linear warm-up from 0 over `warmup_steps` updates, then constant."""
+    """Returns a linear warm-up from 0 over `warmup_steps` updates, then a constant."""
     if warmup_steps < 0:
-        raise ValueError(f"the warm-up cannot take {warmup_steps} steps")
+        raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}")
     if warmup_steps == 0:
         return optax.constant_schedule(learning_rate)
     return optax.linear_schedule(0.0, learning_rate, warmup_steps)
 
 
 def cosine_schedule(learning_rate: float, *, num_steps: int, warmup_steps: int = 0) -> Schedule:
-    """A linear warm-up from 0, then half a cosine down to 0 at `num_steps` updates.
+    """Returns a linear warm-up from 0, then half a cosine down to 0 at `num_steps` updates.
 
     Source: Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017,
     arXiv:1608.03983, eq. 5, without restarts.
     """
     if not 0 <= warmup_steps < num_steps:
-        raise ValueError(f"the warm-up takes {warmup_steps} of {num_steps} steps: it must leave some")
+        raise ValueError(f"warmup_steps must be less than num_steps = {num_steps} and not negative, got {warmup_steps}")
     return optax.warmup_cosine_decay_schedule(
         0.0 if warmup_steps else learning_rate, learning_rate, warmup_steps, num_steps
     )
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
+    """Clips the gradient: scales it down to a global norm of `max_norm` if it is larger.
+
+    Raises:
+        ValueError: max_norm is not positive.
+
+    Source: Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks", ICML 2013,
+    arXiv:1211.5063.
+    """
+    if not max_norm > 0.0:
+        raise ValueError(f"clip_norm must be positive, or None for no clipping, got {max_norm}")
+    return optax.clip_by_global_norm(max_norm)
+
+
+class Accumulated(optax.GradientTransformation):
+    """A transformation that makes one update of the mean gradient of `accumulate_steps` calls; see `accumulate`."""
+
+    accumulate_steps: int
+
+    def __new__(cls, transformation: optax.GradientTransformation, accumulate_steps: int) -> "Accumulated":
+        """Marks a transformation that accumulates already."""
+        self = super().__new__(cls, *transformation)
+        self.accumulate_steps = accumulate_steps
+        return self
+
+
+def accumulate(transformation: optax.GradientTransformation, num_steps: int) -> optax.GradientTransformation:
+    """Makes one update of the mean gradient of every `num_steps` calls; the other calls leave the parameters alone.
+
+    The train step averages parameters (EMA) only when they change, which it learns from the returned type. This must
+    therefore be the outermost transformation.
+
+    Raises:
+        ValueError: num_steps is less than one.
+    """
+    if num_steps < 1:
+        raise ValueError(f"accumulate_steps must be at least 1, got {num_steps}")
+    if num_steps == 1:
+        return transformation
+    return Accumulated(optax.MultiSteps(transformation, num_steps).gradient_transformation(), num_steps)
+
+
+def accumulate_steps(transformation: optax.GradientTransformation) -> int:
+    """Returns the number of calls per update of a transformation: 1, unless `accumulate` made it."""
+    return transformation.accumulate_steps if isinstance(transformation, Accumulated) else 1
 
 
 def adam(
@@ -39,7 +86,7 @@ def adam(
     clip_norm: float | None = None,
     accumulate_steps: int = 1,
 ) -> optax.GradientTransformation:
-    """Adam, with decoupled weight decay, clipping by the global norm and gradient accumulation where asked for.
+    """Returns Adam with optional gradient clipping, decoupled weight decay and gradient accumulation.
 
     Args:
         schedule: learning rate as a function of the number of updates.
@@ -47,7 +94,7 @@ def adam(
         b2: decay of the second moment.
         eps: added to the root of the second moment.
         weight_decay: decoupled decay (AdamW), times the learning rate.
-        clip_norm: the gradient's global norm is scaled down to this, if larger.
+        clip_norm: largest global norm of the gradient (`clip_by_global_norm`); None for no clipping.
         accumulate_steps: steps whose mean gradient makes one update.
 
     Raises:
@@ -56,15 +103,9 @@ def adam(
     Source: Kingma & Ba, "Adam", ICLR 2015, arXiv:1412.6980; Loshchilov & Hutter, "Decoupled Weight Decay
     Regularization", ICLR 2019, arXiv:1711.05101.
     """
-    if clip_norm is not None and not clip_norm > 0.0:
-        raise ValueError(f"clip_norm must be positive, or None for no clipping, got {clip_norm}")
-    if accumulate_steps < 1:
-        raise ValueError(f"accumulate_steps must be at least 1, got {accumulate_steps}")
-    clip = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    clip = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
     decay = [] if weight_decay == 0.0 else [optax.add_decayed_weights(weight_decay)]
     transformation = optax.chain(
         *clip, optax.scale_by_adam(b1=b1, b2=b2, eps=eps), *decay, optax.scale_by_learning_rate(schedule)
     )
-    if accumulate_steps == 1:
-        return transformation
-    return optax.MultiSteps(transformation, accumulate_steps).gradient_transformation()
+    return accumulate(transformation, accumulate_steps)

@@ -1,17 +1,17 @@
-"""Where the step runs. The one file that names `pmap`, `Mesh` and `NamedSharding`.
+"""Where the step runs. This is the only file that names `pmap`, `Mesh` and `NamedSharding`.
 
 A strategy takes the step of one device (`step.make_train_step(..., axis_name=strategy.axis_name)`) and runs it on all:
 
     jit    the global view: one program over the whole batch; numbers do not depend on the number of devices
-    pmap   the local view: each device its part of the batch, gradients averaged; noise differs by device
-    vmap   the local view on one device: the oracle that the tests hold pmap against, for it refuses a state that
+    pmap   the local view: each device has its part of the batch; gradients are averaged and noise differs by device
+    vmap   the local view on one device: the oracle with which the tests compare pmap, because it refuses a state that
            would drift apart between replicas
 
-In all three the state is unstacked, so nothing is replicated or unreplicated by hand and a checkpoint does not know
-which strategy wrote it. Batches are [S, B, ...]: S steps of B examples in one call.
+In all three the state is unstacked, so that nothing is replicated or unreplicated by hand, and a checkpoint does not
+depend on the strategy that wrote it. Batches are [S, B, ...]: S steps of B examples in one call.
 
-With several processes (`jax.distributed`) every process runs the same program: `shard` says which part of the global
-batch is its own to read, and what evaluation computes comes back whole to each of them.
+With several processes (`jax.distributed`) every process runs the same program: `shard` states which part of the global
+batch it reads, and each process gets the whole result of an evaluation.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,28 +29,31 @@ from gm_jax.types import Array, Batch, Metrics, PyTree
 
 AXIS = "batch"
 
+# (state, placed batches [S, B, ...]) -> (state, metrics [S]); a function of `jax.jit` or `jax.pmap`.
+CompiledStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
 
 class Strategy(NamedTuple):
-    """How one step becomes many devices' work.
+    """A way to run one device's step on many devices.
 
     Attributes:
-        axis_name: what `make_train_step` must be given.
+        axis_name: the argument of `make_train_step`.
         num_shards: the global batch must be a multiple of it.
-        shard: (index, count): which of how many contiguous parts of the global batch this process reads.
+        shard: (index, count): this process reads part `index` of `count` contiguous parts of the global batch.
         compile: step -> ((state, placed batches) -> (state, metrics [S])), compiled at its first call; the state is
             donated.
         place: any pytree of arrays -> the same, on every device.
-        place_batches: this process's part of host batches [S, B / count, ...] -> what `compile`'s function takes.
+        place_batches: this process's part of host batches [S, B / count, ...] -> the compiled function's argument.
         compile_eval: (params, model_state, index, x [B, ...]) -> tree of [B] arrays, compiled in the global view, so
             that evaluations agree between strategies; x and the result are whole on every process.
-        lower: (step, shapes of the state, shapes of the global batches [S, B, ...]) -> what `compile` makes, lowered
-            from shapes alone: the devices may be a topology's, and need not be there.
+        lower: (step, shapes of the state, shapes of the global batches [S, B, ...]) -> the function of `compile`,
+            lowered from shapes alone; the devices may belong to a topology that does not exist here.
     """
 
     axis_name: str | None
     num_shards: int
     shard: tuple[int, int]
-    compile: Callable[[TrainStep], Callable[[TrainState, Batch], tuple[TrainState, Metrics]]]
+    compile: Callable[[TrainStep], CompiledStep]
     place: Callable[[PyTree], PyTree]
     place_batches: Callable[[Batch], Batch]
     compile_eval: Callable[[Callable], Callable]
@@ -58,11 +61,11 @@ class Strategy(NamedTuple):
 
 
 def jit(devices: Sequence[jax.Device] | None = None) -> Strategy:
-    """One program over the whole batch, split over the devices (all by default)."""
+    """Runs one program over the whole batch, split over the devices (all by default)."""
     mesh = _mesh(devices)
     replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(None, AXIS))
 
-    def compile(step: TrainStep):
+    def compile(step: TrainStep) -> CompiledStep:
         return jax.jit(many_steps(step), donate_argnums=0, out_shardings=(replicated, replicated))
 
     return Strategy(
@@ -78,11 +81,11 @@ def jit(devices: Sequence[jax.Device] | None = None) -> Strategy:
 
 
 def pmap(devices: Sequence[jax.Device] | None = None) -> Strategy:
-    """Each device its part of the batch; gradients, metrics and model state are averaged over devices."""
+    """Runs each device on its part of the batch; gradients and metrics are averaged over devices."""
     mesh = _mesh(devices)
     replicated = NamedSharding(mesh, PartitionSpec())
 
-    def compile(step: TrainStep):
+    def compile(step: TrainStep) -> CompiledStep:
         return jax.pmap(
             many_steps(step),
             AXIS,
@@ -97,7 +100,7 @@ def pmap(devices: Sequence[jax.Device] | None = None) -> Strategy:
         num_shards=mesh.size,
         shard=(jax.process_index(), jax.process_count()),
         compile=compile,
-        # A state that is not placed first is copied to every device at each call, and donation frees the copies.
+        # Otherwise each call would copy the state to every device, and donation would free the copies.
         place=lambda tree: _place(tree, replicated),
         place_batches=lambda batches: jax.tree.map(lambda leaf: _shard(leaf, len(mesh.local_devices)), batches),
         compile_eval=lambda fn: _compile_eval(fn, mesh),
@@ -106,11 +109,11 @@ def pmap(devices: Sequence[jax.Device] | None = None) -> Strategy:
 
 
 def vmap(num_shards: int) -> Strategy:
-    """What pmap computes on `num_shards` devices, computed on one: an oracle, not a way to train."""
+    """Computes on one device what pmap computes on `num_shards` devices: an oracle, not a way to train."""
     mesh = _mesh(jax.local_devices()[:1])
     replicated = NamedSharding(mesh, PartitionSpec())
 
-    def compile(step: TrainStep):
+    def compile(step: TrainStep) -> CompiledStep:
         return jax.jit(jax.vmap(many_steps(step), in_axes=(None, 0), out_axes=None, axis_name=AXIS))
 
     return Strategy(
@@ -126,27 +129,27 @@ def vmap(num_shards: int) -> Strategy:
 
 
 def check_batch_size(batch_size: int, strategy: Strategy) -> None:
-    """Refuse a global batch that the devices cannot share out evenly.
+    """Refuses a global batch that cannot be divided evenly among the devices.
 
     Raises:
         UserError: batch_size is not a positive multiple of the strategy's number of devices.
     """
     if batch_size < 1 or batch_size % strategy.num_shards:
         raise UserError(
-            f"a batch of {batch_size} cannot be shared out among {strategy.num_shards} devices:\n"
+            f"a batch of {batch_size} cannot be divided among {strategy.num_shards} devices:\n"
             f"choose a batch size that is a multiple of {strategy.num_shards}."
         )
 
 
 def local(tree: PyTree) -> PyTree:
-    """What is whole on every device -> the same on this process's alone: for work that one process does by itself."""
+    """Returns a tree that is whole on every device as arrays of this process alone, for work that one process does."""
     return jax.tree.map(lambda leaf: leaf if leaf.is_fully_addressable else leaf.addressable_data(0), tree)
 
 
 def everywhere(tree: PyTree) -> PyTree:
-    """The inverse of `local`, in the same buffers, for what every process has alike.
+    """Inverts `local`, in the same buffers, for a tree that is equal on every process.
 
-    With several processes pmap returns such a state: whole, but of this process's devices alone.
+    With several processes pmap returns a state of this process's devices alone; this makes it global.
     """
     if jax.process_count() == 1:
         return tree
@@ -162,13 +165,13 @@ def everywhere(tree: PyTree) -> PyTree:
 
 
 def _mesh(devices: Sequence[jax.Device] | None) -> Mesh:
-    # By process, so that the part of the batch on a process's devices is the contiguous part that it reads.
+    # By process, so that a process reads the contiguous part of the batch that its devices hold.
     by_process = sorted(jax.devices() if devices is None else devices, key=lambda device: device.process_index)
     return Mesh(np.array(by_process), (AXIS,))
 
 
 def _place(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """Values that every process has whole -> global arrays, in buffers of their own, for the step donates them."""
+    """Makes global arrays of values that every process has whole, in new buffers, because the step donates them."""
     if sharding.is_fully_addressable:
         return jax.tree.map(jnp.copy, jax.device_put(tree, sharding))
 
@@ -180,7 +183,7 @@ def _place(tree: PyTree, sharding: NamedSharding) -> PyTree:
 
 
 def _place_part(leaf: Array, sharding: NamedSharding, *, axis: int) -> Array:
-    """The part that this process has of a leaf split along one axis -> the global array."""
+    """Makes the global array of a leaf that is split along one axis, from this process's part."""
     if sharding.is_fully_addressable:
         return jax.device_put(leaf, sharding)
     shape = list(leaf.shape)
@@ -199,7 +202,7 @@ def _shapes(tree: PyTree, sharding: NamedSharding) -> PyTree:
 
 
 def _shard_shapes(tree: PyTree, num_shards: int) -> PyTree:
-    """What `_shard` does, to shapes."""
+    """Applies `_shard` to shapes."""
     return jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: _shard(leaf, num_shards), tree), tree)
 
 

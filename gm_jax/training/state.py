@@ -1,4 +1,4 @@
-"""What training carries from step to step: arrays only, no functions and no random key."""
+"""The state that training carries from step to step: arrays only, no functions and no random key."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,17 +11,17 @@ from gm_jax.types import Array, Batch, Key, Model, ModelState, Params, PyTree
 
 
 class TrainState(NamedTuple):
-    """The whole of a run at one step; saving it and the configuration is saving the run.
+    """The state of a run at one step; together with the configuration it is all that a run needs to resume.
 
-    There is no random key: randomness is a function of (seed, step, device), see `step.step_key`. No two leaves
+    It holds no random key, because randomness is a function of (seed, step, device), see `step.step_key`. No two leaves
     share a buffer, because the step donates them all.
 
     Attributes:
         step: int32 scalar, the number of steps taken.
         params: keyed by player.
-        ema_params: exponential moving average of params, or None where none is kept.
+        ema_params: exponential moving average of params; None if the run keeps none.
         opt_state: the optimiser's state, keyed by player.
-        model_state: what the networks carry besides parameters.
+        model_state: what the networks carry in addition to parameters.
     """
 
     step: Array
@@ -32,7 +32,7 @@ class TrainState(NamedTuple):
 
     @property
     def eval_params(self) -> Params:
-        """The parameters to evaluate and sample with: the average where one is kept."""
+        """The parameters to evaluate and sample with: the average, if the run keeps one."""
         return self.params if self.ema_params is None else self.ema_params
 
 
@@ -44,7 +44,7 @@ def create(
     *,
     ema: bool = False,
 ) -> TrainState:
-    """The state at step 0.
+    """Creates the state at step 0.
 
     Args:
         model: the family.
@@ -72,5 +72,5 @@ def create(
             model_state=model_state,
         )
 
-    # jit's outputs can share a buffer where two leaves are one value (the EMA is at first); copy them apart.
+    # Outputs of jit can share a buffer if two leaves have one value, as the EMA does at first.
     return jax.tree.map(jnp.copy, jax.jit(init)(key, batch))

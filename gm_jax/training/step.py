@@ -1,21 +1,25 @@
 """One update of every player, written once, per device.
 
-`make_train_step` knows objectives and optimisers, and neither a family nor where it runs: with `axis_name` it
-averages gradients, metrics and what has changed of the model state over that axis, and `parallel.py` binds the axis.
+`make_train_step` knows objectives and optimisers, but neither the family nor where the step runs. With `axis_name` it
+averages gradients and metrics over that axis and keeps the model state by `Model.sync`; `parallel.py` binds the axis.
 
-Randomness is a function of where you are,
+Randomness is a function of the seed and the place,
 
     key = fold_in(fold_in(fold_in(key(seed), step), device), player),
 
-so there is nothing to save and a resumed run draws what the uninterrupted one would have drawn.
+so that there is no key to save, and a resumed run draws what the uninterrupted run would have drawn.
 """
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from gm_jax.training import ema
+from gm_jax.training import model_state as model_state_lib
+from gm_jax.training import optimizers as optimizers_lib
 from gm_jax.training.state import TrainState
 from gm_jax.types import (
     Array,
@@ -23,23 +27,34 @@ from gm_jax.types import (
     Key,
     Likelihood,
     LogProbFn,
+    LossOutput,
     Metrics,
     Model,
     ModelState,
     Objective,
     Params,
     PyTree,
+    Sync,
+    steps,
 )
 
-# Folded into the seed first, it keeps the keys of evaluation apart from those of training's steps, which are counted
-# from 0 and never get so far.
+# Folded into the seed first, it separates the keys of evaluation from those of training's steps, which count from 0
+# and never reach it.
 _EVALUATION = 0xFFFFFFFE
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
+class PlayerState(NamedTuple):
+    """What the update of one player changes."""
+
+    params: PyTree
+    opt_state: PyTree
+    model_state: ModelState
+
+
 def step_key(seed: int, step: Array, axis_name: str | None = None) -> Key:
-    """The random key of one step on one device; without an axis, the key of device 0."""
+    """Returns the random key of one step on one device; without an axis, the key of device 0."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.random.fold_in(key, 0 if axis_name is None else jax.lax.axis_index(axis_name))
 
@@ -52,51 +67,52 @@ def make_train_step(
     ema_decay: float | None = None,
     axis_name: str | None = None,
 ) -> TrainStep:
-    """The step (state, batch) -> (state, metrics) of one device.
+    """Makes the step (state, batch) -> (state, metrics) of one device.
 
-    Players move in the order of `model.objectives`; each sees those before it already moved. Metrics are scalars:
-    what the losses report, and each player's `loss` and `grad_norm` (before clipping; 0 at a step at which the player
-    rests); with several players their names begin with `player/`.
+    Players are updated in the order of `model.objectives`; each sees the new parameters of those before it. Metrics are
+    scalars: what the losses report, and each player's `loss` and `grad_norm` (before clipping; 0 at a step at which the
+    player is not updated). With several players their names begin with `player/`.
 
     Args:
         model: the family; `state.create` made the state from the same one.
-        optimizers: one per player.
+        optimizers: one per player. One that accumulates gradients must come from `optimizers.accumulate`, which tells
+            the step when the parameters, and so their average, change.
         seed: the run's seed.
-        ema_decay: decay of the parameters' average, None for no average. It is warmed up as
-            min(decay, (1 + step) / (10 + step)), so that the average forgets the initial parameters.
+        ema_decay: decay of the parameters' average (`ema.update`), None for no average.
         axis_name: the mapped axis over which to average, if any.
 
     Returns:
-        A pure function; the batch is this device's part and every leaf of it is [B, ...].
+        A pure function; the batch is this device's part and every leaf of it is [B, ...]. It raises a ValueError when
+        it is traced if `model.sync` does not declare a collection of the model state.
     """
     if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
         raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        model_state_lib.check(state.model_state, model.sync)
         key = step_key(seed, state.step, axis_name)
         params, opt_state, model_state, ema_params = state.params, state.opt_state, state.model_state, state.ema_params
         all_metrics: Metrics = {}
         for index, objective in enumerate(model.objectives):
-            player = objective.wrt
-            moved = _update(
+            player, optimizer = objective.wrt, optimizers[objective.wrt]
+            player_state, metrics = _take_turn(
                 objective,
-                optimizers[player],
+                optimizer,
+                model.sync,
                 params,
-                (params[player], opt_state[player], model_state),
+                PlayerState(params[player], opt_state[player], model_state),
                 jax.random.fold_in(key, index),
                 batch,
                 step=state.step,
                 axis_name=axis_name,
             )
-            (new_params, new_opt_state, model_state), metrics = moved
-            params = {**params, player: new_params}
-            opt_state = {**opt_state, player: new_opt_state}
+            params = {**params, player: player_state.params}
+            opt_state = {**opt_state, player: player_state.opt_state}
+            model_state = player_state.model_state
             if ema_decay is not None:
-                moves = _has_moved(new_opt_state, state.params[player], new_params)
-                fresh = jnp.logical_and(_is_up(objective, state.step), moves)
-                ema = _average(ema_params[player], new_params, state.step, ema_decay)
-                ema = jax.tree.map(lambda new, old, fresh=fresh: jnp.where(fresh, new, old), ema, ema_params[player])
-                ema_params = {**ema_params, player: ema}
+                updated = _has_updated(objective, optimizer, state.step)
+                average = ema.update(ema_params[player], player_state.params, step=state.step, decay=ema_decay)
+                ema_params = {**ema_params, player: _where(updated, average, ema_params[player])}
             prefix = f"{player}/" if len(model.objectives) > 1 else ""
             all_metrics |= {prefix + name: value for name, value in metrics.items()}
         return TrainState(state.step + 1, params, ema_params, opt_state, model_state), all_metrics
@@ -105,17 +121,17 @@ def make_train_step(
 
 
 def make_eval_step(log_prob: LogProbFn, *, seed: int) -> Callable[[Params, ModelState, Array, Array], Likelihood]:
-    """The step (params, model_state, index, x) -> Likelihood with [B] nats, one value an example.
+    """Makes the step (params, model_state, index, x) -> Likelihood with [B] nats, one value per example.
 
-    Each example has a random key of its own, which follows its place in the split: what is measured depends neither
-    on the size of the batches nor on the number of devices, and shares no noise with training.
+    Each example has its own random key, which depends on its place in the split. The result therefore depends neither
+    on the batch size nor on the number of devices, and shares no noise with training.
 
     Args:
         log_prob: `Model.log_prob`, or another function of its signature.
         seed: seed of the evaluation's own randomness.
 
     Returns:
-        A pure function; `index` is the batch's number, all batches before it being of this one's size. Nothing is
+        A pure function; `index` is the number of the batch, and all batches before it have the same size. Nothing is
         reduced: the caller masks padding and sums in float64 on the host.
     """
 
@@ -133,87 +149,69 @@ def make_eval_step(log_prob: LogProbFn, *, seed: int) -> Callable[[Params, Model
 
 
 def many_steps(step: TrainStep) -> TrainStep:
-    """Several steps in one call: (state, batches [S, B, ...]) -> (state, metrics [S])."""
+    """Takes several steps in one call: (state, batches [S, B, ...]) -> (state, metrics [S])."""
 
-    def steps(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
+    def step_many(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
         if jax.tree.leaves(batches)[0].shape[0] == 1:
-            # A loop of one is no loop: convolutions' weight gradients inside a loop are many times slower on CPU.
+            # No loop, because weight gradients of convolutions inside a loop are many times slower on CPU.
             state, metrics = step(state, jax.tree.map(lambda leaf: leaf[0], batches))
             return state, jax.tree.map(lambda leaf: leaf[None], metrics)
         return jax.lax.scan(step, state, batches)
 
-    return steps
+    return step_many
 
 
-def _update(objective: Objective, optimizer, params, mine, key, batch, *, step, axis_name):
-    """One player's move: (its params, its optimiser state, model_state), metrics."""
+def _take_turn(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    sync: Mapping[str, Sync],
+    params: Params,
+    player_state: PlayerState,
+    key: Key,
+    batch: Batch,
+    *,
+    step: Array,
+    axis_name: str | None,
+) -> tuple[PlayerState, Metrics]:
+    """Updates one player, or holds it at a step at which it is not updated."""
+    batch_size = jax.tree.leaves(batch)[0].shape[0]
 
-    def loss_fn(player_params: PyTree):
-        return objective.loss({**params, objective.wrt: player_params}, mine[2], key, batch)
+    def loss_fn(player_params: PyTree, model_state: ModelState) -> LossOutput:
+        seen = model_state_lib.local_view(model_state, sync, batch_size=batch_size, axis_name=axis_name)
+        return objective.loss({**params, objective.wrt: player_params}, seen, key, batch)
 
-    def move(mine):
-        player_params, opt_state, model_state = mine
-        (loss, (new_model_state, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(player_params)
-        loss, metrics, grads = _pmean((loss, metrics, grads), axis_name)
-        model_state = _pmean_of_changed(model_state, new_model_state, axis_name)
-        updates, opt_state = optimizer.update(grads, opt_state, player_params)
+    def update(before: PlayerState) -> tuple[PlayerState, Metrics]:
+        (loss, (new_model_state, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            before.params, before.model_state
+        )
+        loss, metrics, grads = model_state_lib.mean_over_devices((loss, metrics, grads), axis_name)
+        model_state = model_state_lib.merge(
+            before.model_state, new_model_state, sync, batch_size=batch_size, axis_name=axis_name
+        )
+        updates, opt_state = optimizer.update(grads, before.opt_state, before.params)
         metrics = {**metrics, "loss": loss, "grad_norm": optax.tree.norm(grads)}
-        return (optax.apply_updates(player_params, updates), opt_state, model_state), metrics
+        return PlayerState(optax.apply_updates(before.params, updates), opt_state, model_state), metrics
 
-    def rest(mine):
-        # The player waits: its loss is still reported, its gradient is not computed.
-        loss, (_, metrics) = loss_fn(mine[0])
-        loss, metrics = _pmean((loss, metrics), axis_name)
-        return mine, {**metrics, "loss": loss, "grad_norm": jnp.zeros_like(loss)}
+    def hold(before: PlayerState) -> tuple[PlayerState, Metrics]:
+        # The loss is still reported; the gradient is not computed.
+        loss, (_, metrics) = loss_fn(before.params, before.model_state)
+        loss, metrics = model_state_lib.mean_over_devices((loss, metrics), axis_name)
+        return before, {**metrics, "loss": loss, "grad_norm": jnp.zeros_like(loss)}
 
-    if objective.every == 1 and objective.since == 0 and objective.until is None:
-        return move(mine)
-    return jax.lax.cond(_is_up(objective, step), move, rest, mine)
-
-
-def _is_up(objective: Objective, step: Array) -> Array:
-    """Whether the player moves at this step."""
-    up = jnp.logical_and((step + 1) % objective.every == 0, step >= objective.since)
-    return up if objective.until is None else jnp.logical_and(up, step < objective.until)
+    if objective.turns is None:
+        return update(player_state)
+    return jax.lax.cond(objective.turns.is_active(step), update, hold, player_state)
 
 
-def _pmean(tree: PyTree, axis_name: str | None) -> PyTree:
-    """The mean over the mapped axis; counters, which agree everywhere, are kept whole by a maximum."""
-    if axis_name is None:
-        return tree
-
-    def mean(leaf: Array) -> Array:
-        floating = jnp.issubdtype(leaf.dtype, jnp.inexact)
-        return jax.lax.pmean(leaf, axis_name) if floating else jax.lax.pmax(leaf, axis_name)
-
-    return jax.tree.map(mean, tree)
+def _has_updated(objective: Objective, optimizer: optax.GradientTransformation, step: Array) -> Array:
+    """Returns whether this step changed a player's parameters: its turn, and the last of the accumulated ones."""
+    # Traced also for a player of every step: XLA would fold a constant and round the average differently.
+    turns = objective.turns or steps(0)
+    accumulate_steps = optimizers_lib.accumulate_steps(optimizer)
+    if accumulate_steps == 1:
+        return turns.is_active(step)
+    return jnp.logical_and(turns.is_active(step), (turns.count(step) + 1) % accumulate_steps == 0)
 
 
-def _pmean_of_changed(old: PyTree, new: PyTree, axis_name: str | None) -> PyTree:
-    """The mean over the mapped axis of the leaves that are not the very ones of `old`.
-
-    Those are equal on all devices, and their mean would be a message for nothing, and off in the last bit where the
-    number of devices is no power of two: what is fixed, such as a reference batch, would not stay as it is.
-    """
-    return jax.tree.map(lambda before, after: after if after is before else _pmean(after, axis_name), old, new)
-
-
-def _has_moved(opt_state: PyTree, old: PyTree, new: PyTree) -> Array:
-    """Whether this step may age the average: gradient accumulation leaves the parameters alone on most.
-
-    Wherever in the optimiser it accumulates, and over how many steps: what counts is whether a parameter has changed.
-    Without any, the parameters need not be compared.
-    """
-
-    def accumulates(node: PyTree) -> bool:
-        return isinstance(node, (optax.MultiStepsState, optax.ApplyEvery))
-
-    if not any(map(accumulates, jax.tree.leaves(opt_state, is_leaf=accumulates))):
-        return jnp.asarray(True)
-    changed = jax.tree.map(lambda before, after: jnp.any(before != after), old, new)
-    return jnp.any(jnp.stack(jax.tree.leaves(changed)))
-
-
-def _average(ema: PyTree, params: PyTree, step: Array, decay: float) -> PyTree:
-    weight = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda old, new: (weight * old + (1.0 - weight) * new).astype(old.dtype), ema, params)
+def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(lambda new, old: jnp.where(condition, new, old), new, old)

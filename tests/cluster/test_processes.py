@@ -306,8 +306,8 @@ def test_settings_that_differ_are_named(monkeypatch):
     def everyone(own):
         return [own, own | {"config train.seed": 5}, own | {"data": "1" * 64, "code flax": "0.1"}]
 
-    monkeypatch.setattr(multihost, "gather", everyone)
-    with pytest.raises(multihost.AgreedError) as raised:
+    monkeypatch.setattr(multihost, "all_gather_json", everyone)
+    with pytest.raises(multihost.CollectiveUserError) as raised:
         processes.check_same(saved.facts(vae.CONFIG), "experiments.vae", data="0" * 64)
     assert "process 1 differs from process 0: config train.seed is 5, not 0" in str(raised.value)
     assert len(str(raised.value).splitlines()) <= 3

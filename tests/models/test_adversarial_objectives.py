@@ -1,4 +1,4 @@
-"""Games and penalties against their formulas in numpy; every loss by itself is tested in tests/losses/test_gan.py."""
+"""Holds losses and penalties to their formulas in numpy; tests/losses/test_gan.py tests each loss alone."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-np.float64(x)))
 
 
-GAMES = {
+LOSSES = {
     "non_saturating": (
         adversarial_objectives.non_saturating(),
         log1p_exp(-REAL) + log1p_exp(FAKE),
@@ -54,14 +54,14 @@ GAMES = {
 }
 
 
-@pytest.mark.parametrize(("game", "discriminator", "generator", "answer"), GAMES.values(), ids=GAMES.keys())
-def test_a_game_is_the_pair_of_its_name(game, discriminator, generator, answer):
-    np.testing.assert_allclose(game.discriminator(jnp.asarray(REAL), jnp.asarray(FAKE)), discriminator, rtol=1e-5)
-    np.testing.assert_allclose(game.generator(jnp.asarray(FAKE)), generator, rtol=1e-5)
-    np.testing.assert_allclose(game.answer(jnp.asarray(REAL)), answer, rtol=1e-6)
+@pytest.mark.parametrize(("losses", "discriminator", "generator", "output"), LOSSES.values(), ids=LOSSES.keys())
+def test_adversarial_losses_equal_their_formulas(losses, discriminator, generator, output):
+    np.testing.assert_allclose(losses.discriminator(jnp.asarray(REAL), jnp.asarray(FAKE)), discriminator, rtol=1e-5)
+    np.testing.assert_allclose(losses.generator(jnp.asarray(FAKE)), generator, rtol=1e-5)
+    np.testing.assert_allclose(losses.to_output(jnp.asarray(REAL)), output, rtol=1e-6)
 
 
-def test_penalties_of_a_linear_score_are_known_and_weighted():
+def test_penalties_of_a_linear_score_have_closed_forms():
     w = jnp.array([3.0, 4.0])
     real, fake = jax.random.normal(jax.random.key(0), (2, 5, 2))
     arguments = (jax.random.key(1), lambda x: x @ w, real, fake)
@@ -71,8 +71,8 @@ def test_penalties_of_a_linear_score_are_known_and_weighted():
     np.testing.assert_allclose(adversarial_objectives.r1_penalty(weight=2.0)(*arguments), np.full(5, 25.0), rtol=1e-6)
 
 
-def test_the_gradient_penalty_is_taken_between_the_pairs_and_r1_at_the_data():
-    # |grad x^2| = 2 |x|: the penalty tells where it was taken.
+def test_the_gradient_penalty_lies_between_pairs_and_r1_at_the_data():
+    # |grad x^2| = 2 |x|: the penalty shows where it was evaluated.
     real, fake = jnp.full((500, 1), 1.0), jnp.full((500, 1), 3.0)
     arguments = (jax.random.key(1), lambda x: jnp.sum(jnp.square(x), axis=-1), real, fake)
     places = (np.sqrt(np.asarray(adversarial_objectives.gradient_penalty(weight=1.0)(*arguments))) + 1) / 2

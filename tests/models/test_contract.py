@@ -40,7 +40,7 @@ from gm_jax.ops import binarization, diffusion_process
 from gm_jax.samplers.diffusion import ancestral
 from gm_jax.training import parallel, state, step
 from gm_jax.training.checkpoint import Checkpointer
-from gm_jax.types import Model
+from gm_jax.types import Likelihood, Model, Objective, Rows
 
 BATCH, STEPS = 8, 4
 
@@ -187,16 +187,42 @@ def _ddpm_of_points():
 
 def _gan_of_points():
     kernels = gan.Kernels(kde.likelihood, functools.partial(kde.choose_bandwidth, grid=jnp.ones(3)), num_centres=8)
-    return gan.gan(
-        WithReferenceBatch(functools.partial(MLPGenerator, (12,), (2,))),
-        MLPDiscriminator((12,)),
-        adversarial_objectives.non_saturating(),
-        gan.points(),
+    return gan.GAN(
+        generator=WithReferenceBatch(functools.partial(MLPGenerator, (12,), (2,))),
+        discriminator=MLPDiscriminator((12,)),
+        losses=adversarial_objectives.non_saturating(),
+        scaling=gan.points(),
         latent_dim=2,
         feature_matching=True,
         historical_averaging=1e-3,
         kernels=kernels,
     ).model
+
+
+def _gaussian_energy_with_chains():
+    """Returns a Gaussian with a learned mean, trained on the difference between data and persistent Langevin chains."""
+
+    def init(key, batch):
+        mean_key, rows_key = jax.random.split(key)
+        chains = {"rows": jax.random.normal(rows_key, (2 * BATCH, 2)), "count": jnp.zeros((), jnp.int32)}
+        return {"energy": 2.0 + jax.random.normal(mean_key, (2,))}, {"chains": chains}
+
+    def loss(params, model_state, key, batch):
+        chains, mean = model_state["chains"], params["energy"][None]
+        rows = 0.5 * (chains["rows"] + jax.lax.stop_gradient(mean)) + 0.5 * jax.random.normal(key, batch["x"].shape)
+        energies = [0.5 * jnp.mean(jnp.sum((x - mean) ** 2, axis=1)) for x in (batch["x"], rows)]
+        new_state = {"chains": {"rows": rows, "count": chains["count"] + 1}}
+        return energies[0] - energies[1], (new_state, {"data_energy": energies[0]})
+
+    def sample(params, model_state, key, n, *, label=None, temperature=None):
+        return params["energy"][None] + jax.random.normal(key, (n, 2))
+
+    def log_prob(params, model_state, key, x):
+        return Likelihood(
+            jnp.sum(jax.scipy.stats.norm.logpdf(x - params["energy"][None]), axis=1), "exact", "continuous"
+        )
+
+    return Model(init, (Objective("energy", loss),), sample, log_prob, sync={"chains": Rows()})
 
 
 MODELS = {
@@ -216,8 +242,10 @@ MODELS = {
     "spline flow[points]": Row(_spline_flow, (2,), None),
     "ddpm": Row(_ddpm, (4, 4, 1), 17),
     "ddpm[points]": Row(_ddpm_of_points, (2,), None),
-    # Of two players' losses either may rise; the generator comes to match the features.
+    # Either player's loss may rise, but feature matching lowers the generator's.
     "gan[points]": Row(_gan_of_points, (2,), None, loss="generator/loss"),
+    # The difference of energies may rise; the energy of the data falls.
+    "energy with chains[points]": Row(_gaussian_energy_with_chains, (2,), None, loss="data_energy"),
 }
 # These compile for half a minute and more; each has a cheaper relative that is always tested.
 SLOW = {"vae[conv, discretized_logistic]", "pixelrnn", "ddpm"}

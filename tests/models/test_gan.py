@@ -1,4 +1,4 @@
-"""Two players through one step: what each is given, what moves, what is remembered, and the density of the samples."""
+"""Holds both players' losses, updates and model state, and the density of the samples, to written-out oracles."""
 
 import itertools
 from functools import partial
@@ -27,14 +27,12 @@ def points(seed=0, count=BATCH):
     return np.random.default_rng(seed).normal(2.0, 1.0, (count, 2)).astype(np.float32)
 
 
-def make(game=None, *, generator=None, discriminator=None, **settings):
-    generator = generator or MLPGenerator((8,), (2,))
-    discriminator = discriminator or MLPDiscriminator((8,))
-    return gan.gan(
-        generator,
-        discriminator,
-        game or adversarial_objectives.non_saturating(),
-        gan.points(),
+def make(losses=None, *, generator=None, discriminator=None, **settings):
+    return gan.GAN(
+        generator=generator or MLPGenerator((8,), (2,)),
+        discriminator=discriminator or MLPDiscriminator((8,)),
+        losses=losses or adversarial_objectives.non_saturating(),
+        scaling=gan.points(),
         latent_dim=LATENT,
         **settings,
     )
@@ -49,13 +47,13 @@ def begin(model):
 
 
 def loss_of(model, index):
-    """(params, model_state, key) -> one player's loss, and what comes with it, on the first batch."""
+    """Returns (params, model_state, key) -> one player's loss on the first batch, with its state and metrics."""
     loss = model.model.objectives[index].loss
     return jax.jit(lambda params, model_state, key: loss(params, model_state, key, {"x": points()}))
 
 
 def advance(model, current, count):
-    """The states after each of some steps."""
+    """Returns the state after each of `count` steps, and the last metrics."""
     train_step, states = jax.jit(step.make_train_step(model.model, optimizers(), seed=3)), []
     for index in range(count):
         current, metrics = train_step(current, {"x": points(index)})
@@ -63,7 +61,7 @@ def advance(model, current, count):
     return states, metrics
 
 
-def test_the_losses_are_the_games_of_the_networks_own_logits():
+def test_losses_equal_their_formulas_on_the_logits_of_the_networks():
     model = make(
         adversarial_objectives.least_squares(), penalties={"r1": adversarial_objectives.r1_penalty(weight=3.0)}
     )
@@ -90,7 +88,7 @@ def test_the_losses_are_the_games_of_the_networks_own_logits():
     np.testing.assert_allclose(loss, np.mean(0.5 * (logits(fake(key)) - 1) ** 2), rtol=1e-5)
 
 
-def test_each_player_moves_by_its_own_loss_and_the_discriminator_moves_first():
+def test_each_player_follows_its_own_loss_and_the_discriminator_is_first():
     model = make(adversarial_objectives.hinge())
     now = begin(model)
     states, metrics = advance(model, now, 1)
@@ -98,7 +96,7 @@ def test_each_player_moves_by_its_own_loss_and_the_discriminator_moves_first():
         *(f"discriminator/{name}" for name in ("loss", "grad_norm", "D_real", "D_fake")),
         *(f"generator/{name}" for name in ("loss", "grad_norm", "D_fake")),
     }
-    # What the generator's loss would be against the discriminator that has moved, and against the one that had not.
+    # The generator's loss against the updated discriminator, and against the old one.
     key = jax.random.fold_in(step.step_key(3, jnp.zeros((), jnp.int32)), 1)
     moved = {**now.params, "discriminator": states[0].params["discriminator"]}
     loss = loss_of(model, 1)
@@ -108,7 +106,7 @@ def test_each_player_moves_by_its_own_loss_and_the_discriminator_moves_first():
 
 
 @pytest.mark.slow
-def test_the_generator_rests_where_the_critic_moves_more_often():
+def test_the_generator_rests_while_the_critic_takes_more_steps():
     model = make(adversarial_objectives.wasserstein(), generator_every=3)
     states, _ = advance(model, begin(model), 4)
     kernels = {
@@ -119,7 +117,7 @@ def test_the_generator_rests_where_the_critic_moves_more_often():
     assert same == {"generator": [True, False, True], "discriminator": [False, False, False]}
 
 
-def test_feature_matching_is_the_distance_of_mean_features_and_sees_the_data():
+def test_feature_matching_is_the_distance_between_mean_features():
     model = make(feature_matching=True)
     now, key = begin(model), jax.random.key(5)
     loss = loss_of(model, 1)
@@ -132,7 +130,7 @@ def test_feature_matching_is_the_distance_of_mean_features_and_sees_the_data():
     )
     expected = np.sum((np.mean(real_features, axis=0) - np.mean(fake_features, axis=0)) ** 2)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
-    # The last layer makes logits of the features: the loss does not know it.
+    # The last layer turns features into logits, so the loss does not depend on it.
     last = jax.tree.map(lambda leaf: leaf + 1.0, now.params["discriminator"]["Dense_1"])
     other = {**now.params, "discriminator": {**now.params["discriminator"], "Dense_1": last}}
     np.testing.assert_array_equal(loss(other, now.model_state, key)[0], value)
@@ -143,7 +141,7 @@ def test_no_gradient_of_feature_matching_reaches_the_discriminator():
     matching, deceiving = make(feature_matching=True), make()
     now = begin(matching)
     after, other = (advance(model, now, 1)[0][0] for model in (matching, deceiving))
-    # Whatever the generator's loss is made of, the discriminator moves by its own alone.
+    # The generator's loss differs, but the discriminator follows only its own.
     jax.tree.map(np.testing.assert_array_equal, after.params["discriminator"], other.params["discriminator"])
     jax.tree.map(np.testing.assert_array_equal, after.opt_state["discriminator"], other.opt_state["discriminator"])
     moved = [
@@ -156,7 +154,7 @@ def test_no_gradient_of_feature_matching_reaches_the_discriminator():
 
 
 @pytest.mark.slow
-def test_historical_means_are_the_explicit_means_of_all_parameters_that_were_penalised():
+def test_historical_means_are_explicit_means_of_all_penalised_parameters():
     model = make(historical_averaging=0.1)
     now = begin(model)
     states, metrics = advance(model, now, 5)
@@ -174,23 +172,23 @@ def test_historical_means_are_the_explicit_means_of_all_parameters_that_were_pen
 
 
 @pytest.mark.slow
-def test_historical_averaging_adds_twice_lambda_times_the_distance_to_the_gradient():
+def test_historical_averaging_adds_its_gradient():
     with_history, without = make(historical_averaging=0.1), make()
     (*_, now), _ = advance(with_history, begin(with_history), 3)
 
     def gradient(model):
         loss, key = loss_of(model, 1), jax.random.key(7)
-        gradient = jax.jit(jax.grad(lambda mine: loss({**now.params, "generator": mine}, now.model_state, key)[0]))
+        gradient = jax.jit(jax.grad(lambda own: loss({**now.params, "generator": own}, now.model_state, key)[0]))
         return gradient(now.params["generator"])
 
-    # The mean first takes in the parameters themselves, as the fourth: three quarters of the way remain.
+    # The mean first takes in the current parameters, as the fourth: three quarters of the distance remain.
     old = now.model_state["history"]["generator"]["mean"]
     expected = jax.tree.map(lambda theta, mean: 0.2 * 0.75 * np.asarray(theta - mean), now.params["generator"], old)
     found = jax.tree.map(lambda one, other: np.asarray(one - other), gradient(with_history), gradient(without))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), found, expected)
 
 
-def test_reference_batches_stay_and_running_statistics_move_with_their_own_player():
+def test_reference_batches_stay_and_running_statistics_follow_their_own_player():
     model = make(
         generator=WithReferenceBatch(partial(MLPGenerator, (8,), (2,))),
         discriminator=MLPDiscriminator((8, 6), norm=BatchNorm, minibatch_discrimination=MinibatchDiscrimination(3, 2)),
@@ -208,7 +206,7 @@ def test_reference_batches_stay_and_running_statistics_move_with_their_own_playe
     stats_of = [jax.tree.leaves(s["discriminator"]["batch_stats"]) for s in (old, *after.values())]
     for before, moved, left in zip(*stats_of, strict=True):
         assert np.any(np.asarray(before) != np.asarray(moved))
-        # The generator's step leaves no trace of its examples in the discriminator's statistics.
+        # The generator's step does not change the discriminator's statistics.
         np.testing.assert_array_equal(before, left)
 
 
@@ -226,7 +224,7 @@ def test_a_reference_batch_stays_bit_for_bit_where_the_mean_of_equal_devices_wou
         np.testing.assert_array_equal(on_device, reference)
 
 
-def test_running_statistics_take_in_data_then_samples_in_their_player_s_own_step():
+def test_running_statistics_take_in_data_then_samples_in_their_own_step():
     generator, discriminator = MLPGenerator((8,), (2,), norm=BatchNorm), MLPDiscriminator((8, 6), norm=BatchNorm)
     model = make(generator=generator, discriminator=discriminator)
     now = begin(model)
@@ -253,20 +251,20 @@ def test_running_statistics_take_in_data_then_samples_in_their_player_s_own_step
     check(made["discriminator"], old["discriminator"])
 
 
-def test_images_go_to_the_unit_interval_and_back():
-    space = gan.images(levels=17)
+def test_images_are_scaled_and_restored():
+    scaling = gan.images(levels=17)
     x = jnp.arange(17, dtype=jnp.uint8).reshape(1, 17, 1, 1)
-    h = space.prepare(x)
+    h = scaling.prepare(x)
     np.testing.assert_allclose(h.ravel(), np.linspace(-1, 1, 17), atol=1e-6)
-    np.testing.assert_array_equal(space.to_data(h), x)
-    np.testing.assert_allclose(space.to_unit(h), np.linspace(0, 1, 17)[None], atol=1e-6)
-    np.testing.assert_array_equal(space.to_data(jnp.array([-1.5, 1.5])), [0, 16])
+    np.testing.assert_array_equal(scaling.to_data(h), x)
+    np.testing.assert_allclose(scaling.to_unit(h), np.linspace(0, 1, 17)[None], atol=1e-6)
+    np.testing.assert_array_equal(scaling.to_data(jnp.array([-1.5, 1.5])), [0, 16])
 
 
-def test_log_prob_is_the_mixture_of_kernels_on_samples_and_calibration_chooses_its_bandwidth():
+def test_log_prob_is_a_mixture_of_kernels_with_the_calibrated_bandwidth():
     model = make(kernels=KERNELS)
     now, x = begin(model), points(9, 200)
-    found, told = model.calibrate(now.params, now.model_state, x)
+    found, notes = model.calibrate(now.params, now.model_state, x)
     likelihood = model.model.log_prob(now.params, found, jax.random.key(4), jnp.asarray(x[:20]))
     assert (likelihood.kind, likelihood.settings) == ("estimate", (("centres", 50),))
     z = jax.random.normal(jax.random.key(0), (50, LATENT))
@@ -280,19 +278,20 @@ def test_log_prob_is_the_mixture_of_kernels_on_samples_and_calibration_chooses_i
     grid = np.geomspace(0.01, 10.0, 30)
     best = grid[np.argmax([mixture(x, h).mean() for h in grid])]
     np.testing.assert_allclose(found["bandwidth"], best, rtol=1e-5)
-    assert told == {"bandwidth": found["bandwidth"], "bandwidth_at_edge_of_grid": False}
+    assert notes == {"bandwidth": found["bandwidth"], "bandwidth_at_edge_of_grid": False}
 
 
 def test_a_label_is_refused_and_without_kernels_there_is_no_density():
     model = make()
     assert model.model.log_prob is None
-    assert model.calibrate is None
     now = begin(model)
+    with pytest.raises(ValueError, match="no density"):
+        model.calibrate(now.params, now.model_state, points())
     with pytest.raises(UserError, match="no labels"):
         model.model.sample(now.params, now.model_state, jax.random.key(0), 2, label=jnp.zeros(2, jnp.int32))
 
 
-def test_feature_matching_over_an_axis_takes_the_means_of_the_whole_batch():
+def test_feature_matching_over_an_axis_averages_the_whole_batch():
     model = make(feature_matching=True, axis_name="devices")
     now, keys = begin(model), jax.random.split(jax.random.key(2), 2)
     loss = model.model.objectives[1].loss
@@ -312,7 +311,7 @@ def test_feature_matching_over_an_axis_takes_the_means_of_the_whole_batch():
 
 
 class SameLatents(nn.Module):
-    """A generator of the same latents in every step and on every device: strategies draw others."""
+    """A generator of the same latents in every step and on every device, because strategies draw different ones."""
 
     generator: nn.Module
 
@@ -322,10 +321,10 @@ class SameLatents(nn.Module):
         return self.generator(few[np.arange(len(z)) % len(few)], train=train)
 
 
-# With feature matching the generator's loss does not see the similarities, without it not the mean features.
+# With feature matching the generator's loss ignores the similarities; without it, the mean features.
 @pytest.mark.slow
 @pytest.mark.parametrize("feature_matching", [True, False])
-def test_both_players_move_as_one_batch_would_have_them_whether_mapped_or_not(feature_matching):
+def test_both_players_get_the_same_update_under_every_strategy(feature_matching):
     def two_players(axis_name):
         return make(
             generator=SameLatents(WithReferenceBatch(partial(MLPGenerator, (8,), (2,)))),
@@ -337,7 +336,7 @@ def test_both_players_move_as_one_batch_would_have_them_whether_mapped_or_not(fe
             axis_name=axis_name,
         )
 
-    # Plain descent: what Adam divides by would make noise of a vanishing gradient.
+    # Plain descent, because Adam divides a vanishing gradient by its own size.
     descent = {player: optax.sgd(0.1) for player in optimizers()}
     fresh = state.create(two_players(None).model, descent, jax.random.key(0), {"x": points()})
     ends = {}
@@ -350,7 +349,7 @@ def test_both_players_move_as_one_batch_would_have_them_whether_mapped_or_not(fe
         ends[name] = jax.device_get((current, metrics))
     for name in ("pmap", "vmap"):
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-6), ends[name][0], ends["jit"][0])
-        # The norm that is told under a map is of the averaged gradient too.
+        # Under a map the reported norm is also of the averaged gradient.
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), ends[name][1], ends["jit"][1])
     moved = jax.tree.map(lambda old, new: np.abs(old - new).max(), jax.device_get(fresh.params), ends["jit"][0].params)
     assert all(distance > 1e-4 for distance in jax.tree.leaves(moved)), moved

@@ -11,7 +11,7 @@ from gm_jax.planning import hlo, roofline
 from gm_jax.planning.tpus import parse_slice
 from gm_jax.training import optimizers, parallel, state
 from gm_jax.training.step import make_train_step
-from gm_jax.types import Model, Objective
+from gm_jax.types import Mean, Model, Objective
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 
@@ -103,7 +103,7 @@ def mlp(*, inner_steps):
         h, _ = jax.lax.scan(body, batch["x"], None, length=inner_steps)
         return jnp.mean(h**2), ({"mean": 0.9 * model_state["mean"] + 0.1 * jnp.mean(h)}, {"size": jnp.mean(jnp.abs(h))})
 
-    return Model(init, (Objective("net", loss),), sample=None)
+    return Model(init, (Objective("net", loss),), sample=None, sync={"mean": Mean()})
 
 
 def compile_mlp(topology, *, steps=1, inner_steps=1, batch_size=512, strategy=parallel.pmap):

@@ -1,4 +1,4 @@
-"""Whatever happens to the files, a restore returns the bits that were saved, or says that it cannot."""
+"""A restore returns the bits that were saved, or reports that it cannot, for any damage to the files."""
 
 import logging
 import os
@@ -34,12 +34,12 @@ class State(NamedTuple):
 
 
 def make_state(seed: int, width: int = 5) -> State:
-    """Random in every leaf: a zero that was lost and came back as zero would pass for restored."""
+    """Makes a state with random leaves, because a lost zero that is read as zero would look restored."""
     rng = np.random.default_rng(seed)
     params = {
         "vae": {
             "kernel": jnp.asarray(rng.standard_normal((3, width)), jnp.float32),
-            # Stored outside of the index, whose checksums Orbax does compare.
+            # Stored outside of the index; Orbax compares checksums only of the index.
             "large": jnp.asarray(rng.standard_normal((64, 128)), jnp.float32),
             "half": jnp.asarray(rng.standard_normal(width), jnp.bfloat16),
             "empty": {},
@@ -65,7 +65,7 @@ def assert_same_bits(actual, expected):
 
 
 def save_all(directory, steps, **kwargs):
-    """Saves make_state(step) for each step; the metric is step's own entry where `steps` is a dict."""
+    """Saves make_state(step) for each step; if `steps` is a dict, its values are the metrics."""
     with Checkpointer(directory, **kwargs) as checkpointer:
         for step in steps:
             checkpointer.save(step, make_state(step), metric=steps[step] if isinstance(steps, dict) else None)
@@ -94,7 +94,7 @@ def spoil_manifest(directory, step):
 
 @pytest.fixture(scope="module")
 def two_saved(tmp_path_factory):
-    """Checkpoints 1 and 2, good; copied by each test that spoils them."""
+    """Two good checkpoints, 1 and 2; each test that damages them works on a copy."""
     directory = tmp_path_factory.mktemp("good") / "checkpoints"
     save_all(directory, [1, 2])
     return directory
@@ -132,7 +132,7 @@ def test_paths_that_look_alike_stay_apart(tmp_path):
         assert_same_bits(checkpointer.restore_latest(state).state, state)
 
 
-def test_a_state_replicated_over_two_devices_comes_back_so(tmp_path):
+def test_a_state_on_two_devices_comes_back_on_two(tmp_path):
     replicated = jax.sharding.NamedSharding(jax.make_mesh((2,), ("batch",)), jax.sharding.PartitionSpec())
     state = jax.device_put(make_state(3), replicated)
     with Checkpointer(tmp_path / "c") as checkpointer:
@@ -152,7 +152,7 @@ def test_a_state_replicated_over_two_devices_comes_back_so(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_state_may_be_donated_as_soon_as_save_returns_and_as_soon_as_it_is_restored(tmp_path):
+def test_a_state_may_be_donated_after_save_and_after_restore(tmp_path):
     advance = jax.jit(lambda state: jax.tree.map(lambda x: x + jnp.ones_like(x), state), donate_argnums=0)
     start = np.random.default_rng(0).standard_normal((512, 1024)).astype(np.float32)
     state = {"w": jnp.asarray(start), "n": jnp.int32(0)}
@@ -166,7 +166,7 @@ def test_a_state_may_be_donated_as_soon_as_save_returns_and_as_soon_as_it_is_res
 
 
 @pytest.mark.filterwarnings("ignore:Sharding info not provided")
-def test_orbax_by_itself_restores_what_was_saved(two_saved):
+def test_orbax_alone_restores_what_was_saved(two_saved):
     arrays = ocp.PyTreeCheckpointer().restore(two_saved / "2" / "state")
     expected = manifest.leaves_by_path(make_state(2))
     assert arrays.keys() == expected.keys()
@@ -232,7 +232,7 @@ def test_a_damaged_best_gives_way_to_the_second_best(tmp_path, caplog):
         assert checkpointer.steps() == [1, 3]
 
 
-def test_a_step_that_is_saved_is_left_and_an_earlier_one_refused(copy_of_two):
+def test_a_saved_step_is_kept_and_an_earlier_one_refused(copy_of_two):
     before = listing(copy_of_two)
     with Checkpointer(copy_of_two) as checkpointer:
         checkpointer.save(2, make_state(9))
@@ -244,14 +244,14 @@ def test_a_step_that_is_saved_is_left_and_an_earlier_one_refused(copy_of_two):
 def test_one_step_is_restored_by_its_number_or_refused(copy_of_two):
     with Checkpointer(copy_of_two) as checkpointer:
         assert_same_bits(checkpointer.restore_step(make_state(0), 1).state, make_state(1))
-        with pytest.raises(UserError, match=r"no checkpoint of step 3 .*\nsteps there: \[1, 2\]$"):
+        with pytest.raises(UserError, match=r"no checkpoint of step 3 .*\nchoose one of \[1, 2\]$"):
             checkpointer.restore_step(make_state(0), 3)
         spoil_manifest(copy_of_two, 2)
         with pytest.raises(UserError, match=r"checkpoint 2 .* is damaged: .*manifest"):
             checkpointer.restore_step(make_state(0), 2)
 
 
-def test_the_folder_of_one_step_is_no_checkpoint_of_another(copy_of_two, caplog):
+def test_a_folder_renamed_to_another_step_is_damaged(copy_of_two, caplog):
     (copy_of_two / "2").rename(copy_of_two / "7")
     with Checkpointer(copy_of_two) as checkpointer:
         assert checkpointer.restore_latest(make_state(0)).step == 1
@@ -262,7 +262,7 @@ def test_the_folder_of_one_step_is_no_checkpoint_of_another(copy_of_two, caplog)
 
 
 def assert_right_or_fallen_back(directory, caplog) -> int:
-    """Restores; asserts that the bits are those of the step it names, and a warning where that is not the newest."""
+    """Restores, and asserts right bits for the restored step and a warning if it is not the newest."""
     caplog.clear()
     with Checkpointer(directory) as checkpointer:
         restored = checkpointer.restore_latest(make_state(0))
@@ -284,21 +284,21 @@ def mend(directory, two_saved):
     shutil.copytree(two_saved / "2", directory / "2")
 
 
-def test_no_flipped_bit_gets_through(copy_of_two, two_saved, caplog):
+def test_every_flipped_bit_is_detected(copy_of_two, two_saved, caplog):
     rng = np.random.default_rng(0)
     files = files_of(copy_of_two / "2")
     steps, silent = [], 0
     for i in range(48):
-        path = files[i % len(files)]  # each file in turn, or the large ones would take all flips
+        path = files[i % len(files)]  # in turn, because random choice by size would hit only the large ones
         spoil(path, byte=rng.integers(path.stat().st_size), bit=rng.integers(8))
         steps.append(assert_right_or_fallen_back(copy_of_two, caplog))
         silent += "SHA-256 of ." in caplog.text
         mend(copy_of_two, two_saved)
-    assert silent >= 2  # Orbax restored wrong values without a word
-    assert steps.count(1) >= 6  # the rest fell on what a restore does not need, and gave the right bits
+    assert silent >= 2  # Orbax restored wrong values silently
+    assert steps.count(1) >= 6  # the other flips hit bytes that a restore does not need
 
 
-def test_no_truncated_file_gets_through(copy_of_two, two_saved, caplog):
+def test_every_truncated_file_is_detected(copy_of_two, two_saved, caplog):
     steps = []
     for i, path in enumerate(files_of(copy_of_two / "2")):
         os.truncate(path, (0, path.stat().st_size // 2, path.stat().st_size - 1)[i % 3])
@@ -307,7 +307,7 @@ def test_no_truncated_file_gets_through(copy_of_two, two_saved, caplog):
     assert 1 in steps
 
 
-def test_no_missing_file_gets_through(copy_of_two, two_saved, caplog):
+def test_every_missing_file_is_detected(copy_of_two, two_saved, caplog):
     steps = []
     for path in files_of(copy_of_two / "2"):
         path.unlink()
@@ -316,7 +316,7 @@ def test_no_missing_file_gets_through(copy_of_two, two_saved, caplog):
     assert 1 in steps
 
 
-def test_every_value_of_the_manifest_counts(copy_of_two, two_saved, caplog):
+def test_every_changed_byte_of_the_manifest_is_detected(copy_of_two, two_saved, caplog):
     size = (copy_of_two / "2" / "manifest" / "metadata").stat().st_size
     for byte in np.linspace(2, size - 3, 15).astype(int):
         spoil(copy_of_two / "2" / "manifest" / "metadata", byte=byte, bit=0)
@@ -324,8 +324,8 @@ def test_every_value_of_the_manifest_counts(copy_of_two, two_saved, caplog):
         mend(copy_of_two, two_saved)
 
 
-def test_wrong_values_that_orbax_restores_in_silence_are_found(copy_of_two, caplog):
-    # The whole state of another step under this step's manifest: every file is sound, every value is wrong.
+def test_wrong_values_in_sound_files_are_detected(copy_of_two, caplog):
+    # The state of another step with this step's manifest: every file is sound, every value is wrong.
     shutil.rmtree(copy_of_two / "2" / "state")
     shutil.copytree(copy_of_two / "1" / "state", copy_of_two / "2" / "state")
     assert assert_right_or_fallen_back(copy_of_two, caplog) == 1
@@ -342,7 +342,7 @@ def test_a_step_moved_aside_can_be_saved_and_moved_again(copy_of_two):
     assert {p.name for p in copy_of_two.iterdir()} == {"1", "2", "damaged-2", "damaged-2-2"}
 
 
-def test_training_goes_on_beside_a_damaged_old_checkpoint(copy_of_two):
+def test_training_continues_although_an_old_checkpoint_is_damaged(copy_of_two):
     for path in files_of(copy_of_two / "1"):
         spoil(path, byte=0)
     with Checkpointer(copy_of_two, keep_latest=2) as checkpointer:
@@ -351,7 +351,7 @@ def test_training_goes_on_beside_a_damaged_old_checkpoint(copy_of_two):
         assert checkpointer.steps() == [2, 3]
 
 
-def test_when_all_are_damaged_the_run_stops_and_nothing_is_moved(copy_of_two):
+def test_if_all_are_damaged_the_run_stops_and_nothing_is_moved(copy_of_two):
     spoil_manifest(copy_of_two, 1)
     spoil_manifest(copy_of_two, 2)
     before = listing(copy_of_two)
@@ -363,7 +363,7 @@ def test_when_all_are_damaged_the_run_stops_and_nothing_is_moved(copy_of_two):
     assert listing(copy_of_two) == before
 
 
-def test_with_only_moved_aside_checkpoints_left_the_run_does_not_start_over(copy_of_two):
+def test_with_only_moved_checkpoints_left_the_run_does_not_start_again(copy_of_two):
     shutil.rmtree(copy_of_two / "1")
     (copy_of_two / "2").rename(copy_of_two / "damaged-2")
     with Checkpointer(copy_of_two) as checkpointer, pytest.raises(UserError, match=r"only 1 damaged\ndamaged-2\n"):
@@ -403,7 +403,7 @@ def test_a_relative_path_works(tmp_path, monkeypatch):
 # Checkpoints of something else.
 
 
-def test_another_model_is_refused_by_name_and_nothing_is_moved(copy_of_two):
+def test_another_model_is_refused_by_its_leaves_and_nothing_is_moved(copy_of_two):
     before = listing(copy_of_two)
     state = make_state(0, width=6)
     state.model_state["new"] = jnp.ones(2)
@@ -412,7 +412,7 @@ def test_another_model_is_refused_by_name_and_nothing_is_moved(copy_of_two):
     with Checkpointer(copy_of_two) as checkpointer, pytest.raises(UserError) as caught:
         checkpointer.restore_latest(state)
     message = str(caught.value)
-    assert "of another model" in message
+    assert "belongs to another model" in message
     assert len(message.splitlines()) == 3
     assert ".model_state['counts'] was int32[4], is float32[4]" in message
     assert ".model_state['flag'] was bool[], is missing" in message
@@ -442,7 +442,7 @@ def test_another_fingerprint_is_refused_with_its_difference(tmp_path):
 # Faults while saving.
 
 
-def test_a_save_that_is_killed_leaves_the_one_before(tmp_path):
+def test_a_killed_save_leaves_the_previous_checkpoint(tmp_path):
     repository = WRITER.parents[2]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(repository)}
     done = subprocess.run(
@@ -460,7 +460,7 @@ def test_a_save_that_is_killed_leaves_the_one_before(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "3"]
 
 
-def test_only_a_killed_first_save_is_a_start_from_nothing(tmp_path):
+def test_after_a_killed_first_save_there_is_no_checkpoint(tmp_path):
     (tmp_path / "1.orbax-checkpoint-tmp").mkdir()
     with Checkpointer(tmp_path) as checkpointer:
         assert checkpointer.restore_latest(make_state(0)) is None
@@ -468,7 +468,7 @@ def test_only_a_killed_first_save_is_a_start_from_nothing(tmp_path):
 
 @pytest.fixture
 def no_large_files():
-    """Writing more than 64 KB to a file fails, as it does on a full disk, and as late."""
+    """Makes writing more than 64 KB to a file fail, as late as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
     yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -476,7 +476,7 @@ def no_large_files():
 
 
 @pytest.mark.parametrize("surface", ["save", "wait", "close", "restore_latest"])
-def test_a_save_that_fails_in_the_background_is_heard_of_and_the_next_works(tmp_path, no_large_files, surface):
+def test_a_failed_background_save_is_reported_and_the_next_one_works(tmp_path, no_large_files, surface):
     state = {"w": jnp.asarray(np.random.default_rng(0).standard_normal(1 << 16), jnp.float32)}
     next_call = {
         "save": lambda c: c.save(2, state),
@@ -497,7 +497,7 @@ def test_a_save_that_fails_in_the_background_is_heard_of_and_the_next_works(tmp_
     assert checkpointer.steps() == [3]
 
 
-def test_a_failed_save_drops_no_older_checkpoint(tmp_path, no_large_files):
+def test_a_failed_save_deletes_no_older_checkpoint(tmp_path, no_large_files):
     large = {"w": jnp.asarray(np.random.default_rng(0).standard_normal(1 << 16), jnp.float32)}
     with Checkpointer(tmp_path, keep_latest=1) as checkpointer:
         checkpointer.save(1, make_state(1))
@@ -507,7 +507,7 @@ def test_a_failed_save_drops_no_older_checkpoint(tmp_path, no_large_files):
         assert_same_bits(checkpointer.restore_latest(make_state(0)).state, make_state(1))
 
 
-def test_a_folder_that_cannot_be_made_is_said_at_once(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported_at_once(tmp_path):
     (tmp_path / "file").write_text("in the way")
     checkpointer = Checkpointer(tmp_path / "file" / "checkpoints")
     with pytest.raises(UserError, match="checkpoint 1 could not be written"):

@@ -1,4 +1,4 @@
-"""The loop against a `train` of plain Python: what it does to the world, in which order, and at which step exactly."""
+"""Runs the loop on a `train` of plain Python: which effects it has, in which order, and at which step."""
 
 import contextlib
 import math
@@ -21,7 +21,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 class World:
-    """Fakes of all that `fit` is given, and the list of everything that it did: (what, step, detail)."""
+    """Fakes of all arguments of `fit`, and the list of all that it did: (what, step, detail)."""
 
     def __init__(self, schedule, *, start=0, nan_at=None, finished_from=math.inf, interrupted_from=math.inf):
         self.schedule, self.start, self.nan_at = schedule, start, nan_at
@@ -62,7 +62,7 @@ class World:
         return [event[1] for event in self.events if event[0] == what]
 
     def lasting(self):
-        """What outlives the process: the log, the validations and the validated checkpoints."""
+        """Returns what outlives the process: the log, the validations and the validated checkpoints."""
         kept = [event for event in self.events if event[0] in ("log", "validate", "save")]
         return [event for event in kept if not (event[0] == "save" and event[2][1] is None)]
 
@@ -72,7 +72,7 @@ def fake_state(at):
 
 
 def schedules(count):
-    """Random schedules as a user would ask for them, the awkward ones too."""
+    """Yields random schedules as a user may choose them, awkward ones included."""
     draw = random.Random(0)
     for _ in range(count):
         unit = draw.choice([1, 1, 2, 5, 12])
@@ -107,7 +107,7 @@ def test_steps_per_call_is_lowered_to_the_largest_that_fits(
     assert made == (num_steps, expected, log_every, checkpoint_every)
 
 
-def test_whatever_is_asked_for_happens_exactly_at_its_steps():
+def test_every_effect_happens_exactly_at_its_steps():
     for asked in schedules(300):
         world = World(loop.make_schedule(**asked))
         last = world.fit()
@@ -120,7 +120,7 @@ def test_whatever_is_asked_for_happens_exactly_at_its_steps():
         assert world.schedule.steps_per_call <= asked["steps_per_call"]
 
 
-def test_the_last_state_is_validated_and_saved_though_no_checkpoint_is_due():
+def test_the_last_state_is_validated_and_saved_without_a_due_checkpoint():
     world = World(loop.make_schedule(num_steps=10, steps_per_call=1, log_every=5, checkpoint_every=4))
     world.fit()
     assert [event for event in world.events if event[0] == "save"] == [
@@ -150,7 +150,7 @@ def test_a_line_holds_the_mean_over_the_steps_of_its_call():
 
 
 @pytest.mark.parametrize("checkpoint_every", [3, 30])
-def test_calls_run_ahead_of_the_host_by_a_few_and_no_more(checkpoint_every):
+def test_only_a_few_calls_run_ahead_of_the_host(checkpoint_every):
     fetched, ahead = [], []
 
     class Pending:
@@ -180,7 +180,7 @@ def test_calls_run_ahead_of_the_host_by_a_few_and_no_more(checkpoint_every):
 
 
 @pytest.mark.parametrize("steps_per_call", [1, 2, 4])
-def test_a_loss_that_is_not_a_number_stops_the_run_at_its_step_and_nothing_is_saved_from_there_on(steps_per_call):
+def test_a_nan_loss_stops_the_run_and_nothing_is_saved_after_it(steps_per_call):
     schedule = loop.Schedule(num_steps=16, steps_per_call=steps_per_call, log_every=4, checkpoint_every=4)
     for nan_at in range(1, 17):
         world = World(schedule, nan_at=nan_at)
@@ -191,7 +191,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_at_its_step_and_nothing_is_sa
         assert world.steps("save") == world.steps("validate") == world.steps("log") == before
 
 
-def test_a_loss_that_is_not_a_number_is_seen_though_no_line_is_due_and_the_run_is_asked_to_leave():
+def test_a_nan_loss_is_seen_without_a_due_line_in_an_interrupted_run():
     schedule = loop.Schedule(num_steps=100, steps_per_call=1, log_every=50, checkpoint_every=100)
     world = World(schedule, nan_at=7, interrupted_from=7)
     with pytest.raises(metrics.NonFiniteError, match="at step 7"):
@@ -199,7 +199,7 @@ def test_a_loss_that_is_not_a_number_is_seen_though_no_line_is_due_and_the_run_i
     assert world.steps("save") == []
 
 
-def test_an_interrupted_run_is_saved_once_without_validation_and_resumes_to_the_same_effects():
+def test_an_interrupted_run_is_saved_once_and_resumes_to_the_same_effects():
     schedule = loop.make_schedule(num_steps=20, steps_per_call=2, log_every=4, checkpoint_every=6)
     whole = World(schedule)
     whole.fit()
@@ -237,22 +237,22 @@ def test_a_run_at_its_end_takes_no_step():
         assert world.steps("train") == []
 
 
-def test_whether_the_run_is_finished_is_asked_at_the_start_and_after_each_checkpoint_alone():
+def test_early_stopping_is_asked_at_the_start_and_after_each_checkpoint():
     world = World(loop.Schedule(num_steps=100, steps_per_call=1, log_every=10, checkpoint_every=5), finished_from=12)
     assert int(world.fit().step) == 15
     assert world.steps("finished") == [0, 5, 10, 15]
     assert world.steps("save") == [5, 10, 15]
 
 
-def test_a_step_that_no_call_begins_at_is_refused():
+def test_a_first_step_between_two_calls_is_refused():
     world = World(loop.Schedule(num_steps=12, steps_per_call=4, log_every=4, checkpoint_every=4), start=6)
-    with pytest.raises(ValueError, match="cannot go on from step 6 in calls of 4 steps"):
+    with pytest.raises(ValueError, match="cannot resume from step 6 in calls of 4 steps"):
         world.fit()
     assert world.events == []
 
 
-def test_a_compiled_run_resumed_from_what_was_saved_is_bit_for_bit_the_whole_run():
-    # Donation included: the loop hands over each state and must not touch it afterwards.
+def test_a_resumed_compiled_run_is_bit_for_bit_the_whole_run():
+    # The states are donated: the loop must not use one after the call that takes it.
     def init(key, batch):
         return {"net": jax.random.normal(key, (3,))}, {}
 
@@ -293,7 +293,7 @@ def test_a_compiled_run_resumed_from_what_was_saved_is_bit_for_bit_the_whole_run
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_makes_the_run_save_where_it_is_and_leave(number):
+def test_a_signal_makes_the_run_save_and_stop(number):
     world = World(loop.Schedule(num_steps=20, steps_per_call=1, log_every=5, checkpoint_every=10))
     before = {other: signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)}
     with loop.stop_signals() as requested:
@@ -307,14 +307,14 @@ def test_a_signal_makes_the_run_save_where_it_is_and_leave(number):
         )
         last = loop.fit(fake_state(0), world.train, lambda at: {"x": [at]}, world.schedule, effects)
         assert requested()
-        # The next one is not caught: it would end the process.
+        # The next signal is not caught, so it would end the process.
         assert all(signal.getsignal(other) is signal.SIG_DFL for other in before)
     assert int(last.step) == 7
     assert [event for event in world.events if event[0] == "save"] == [("save", 7, None)]
     assert {other: signal.getsignal(other) for other in before} == before
 
 
-def test_handlers_are_restored_after_an_error_and_where_no_signal_came():
+def test_handlers_are_restored_after_an_error_and_without_a_signal():
     def mine(number, frame):
         raise AssertionError("not called")
 
@@ -344,7 +344,7 @@ with loop.stop_signals() as requested:
 """
 
 
-def test_a_second_signal_ends_the_process_whichever_came_first():
+def test_a_second_signal_ends_the_process():
     pairs = [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)]
     children = [
         subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True, cwd=REPO) for _ in pairs
@@ -364,7 +364,7 @@ def test_a_second_signal_ends_the_process_whichever_came_first():
 
 
 @pytest.mark.parametrize("axis_name", [None, "batch"])
-def test_votes_go_with_the_batch_and_come_back_counted_without_touching_the_step(axis_name):
+def test_votes_in_the_batch_return_as_a_mean_and_do_not_change_the_step(axis_name):
     def plain(current, batch):
         assert batch.keys() == {"x"}
         return current + 1, {"loss": jnp.float32(2.0)}
@@ -380,7 +380,7 @@ def test_votes_go_with_the_batch_and_come_back_counted_without_touching_the_step
         assert float(values[loop.VOTES]) == pytest.approx(sum(votes) / 3)
 
 
-def test_a_vote_stops_all_at_the_call_that_hears_of_it_and_is_no_metric():
+def test_a_vote_stops_the_run_at_the_call_that_counts_it():
     schedule = loop.Schedule(num_steps=20, steps_per_call=2, log_every=2, checkpoint_every=20)
     world = World(schedule)
     train = world.train

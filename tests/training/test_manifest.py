@@ -1,4 +1,4 @@
-"""The manifest tells apart what differs in dtype, shape, bytes or place, and vouches for itself."""
+"""The manifest detects differences in dtype, shape, bytes or path, and changes of itself."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ def sealed(leaves=None):
     return manifest.seal(5, -1.25, {"seed": "0"}, LEAVES if leaves is None else leaves)
 
 
-def test_what_was_sealed_is_unsealed_after_a_trip_through_json():
+def test_a_sealed_manifest_is_unsealed_after_a_round_trip_through_json():
     saved = manifest.unseal(json.loads(json.dumps(sealed())))
     assert (saved["step"], saved["metric"], saved["fingerprint"]) == (5, -1.25, {"seed": "0"})
     assert saved["leaves"]["a"]["shape"] == [2, 3]
@@ -36,17 +36,17 @@ def test_what_was_sealed_is_unsealed_after_a_trip_through_json():
         {"c": LEAVES["b"]},
     ],
 )
-def test_one_leaf_that_differs_is_named(wrong):
+def test_a_leaf_that_differs_is_named(wrong):
     with pytest.raises(manifest.DamageError, match=f"SHA-256 of {next(iter(wrong))} is not"):
         manifest.check_leaves(sealed()["manifest"], LEAVES | wrong)
 
 
-def test_a_leaf_that_is_gone_is_named():
+def test_a_missing_leaf_is_named():
     with pytest.raises(manifest.DamageError, match="SHA-256 of b is not"):
         manifest.check_leaves(sealed()["manifest"], {"a": LEAVES["a"]})
 
 
-def test_layout_in_memory_does_not_count():
+def test_the_layout_in_memory_does_not_matter():
     manifest.check_leaves(sealed()["manifest"], LEAVES | {"a": np.asfortranarray(LEAVES["a"])})
 
 
@@ -55,7 +55,7 @@ def test_bfloat16_and_empty_leaves_have_a_digest():
     manifest.check_leaves(sealed(leaves)["manifest"], leaves)
 
 
-def test_a_document_that_was_touched_is_damage():
+def test_a_changed_document_is_damaged():
     for touch in (
         lambda d: d["manifest"].update(step=6),
         lambda d: d["manifest"].update(metric=-1.0),
@@ -73,7 +73,7 @@ def test_a_document_that_was_touched_is_damage():
             manifest.unseal(document)
 
 
-def test_paths_name_named_tuples_dicts_and_positions_and_skip_empty_containers():
+def test_paths_name_fields_keys_and_positions_and_skip_empty_containers():
     tree = {"opt": optax.adam(1e-3).init({"w": jnp.ones(2), "none": None, "empty": {}})}
     assert list(manifest.leaves_by_path(tree)) == ["['opt'][0].count", "['opt'][0].mu['w']", "['opt'][0].nu['w']"]
 

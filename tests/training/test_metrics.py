@@ -1,4 +1,4 @@
-"""The record of a run: exact numbers, a file that does not show where a run was cut, and the step that went wrong."""
+"""The record of a run: exact numbers, the same file after a resume, and the step of a value that is not finite."""
 
 import json
 import math
@@ -22,7 +22,7 @@ CHECKPOINTS = (0, 4, 8, 12)
 
 
 def write(path, *, after=0, up_to=12):
-    """The run from its checkpoint at `after` on."""
+    """Writes the lines of the run from its checkpoint at `after` on."""
     log = metrics.MetricsLog(path, step=after)
     for at, split, values in WRITES:
         if after < at <= up_to:
@@ -43,7 +43,7 @@ def test_a_line_is_one_json_object_with_step_and_split_first(tmp_path):
     assert metrics.read(tmp_path / "metrics.jsonl") == as_lines(WRITES)
 
 
-def test_a_run_cut_within_any_line_or_between_two_ends_with_the_file_of_the_run_that_was_not(tmp_path):
+def test_a_run_cut_at_any_byte_ends_with_the_file_of_the_whole_run(tmp_path):
     write(tmp_path / "whole.jsonl")
     whole = (tmp_path / "whole.jsonl").read_bytes()
     path = tmp_path / "metrics.jsonl"
@@ -51,7 +51,7 @@ def test_a_run_cut_within_any_line_or_between_two_ends_with_the_file_of_the_run_
     for cut in {0, *(end + offset for end in ends for offset in (-20, -1, 0, 1))}:
         path.write_bytes(whole[:cut])
         num_whole = whole[:cut].count(b"\n")
-        # A checkpoint is saved after its lines: the run goes on from one whose lines are all there.
+        # A checkpoint is saved after its lines, so the run resumes from one whose lines are complete.
         after = max(
             step for step in CHECKPOINTS if all(at > step or i < num_whole for i, (at, *_) in enumerate(WRITES))
         )
@@ -59,7 +59,7 @@ def test_a_run_cut_within_any_line_or_between_two_ends_with_the_file_of_the_run_
         assert path.read_bytes() == whole, cut
 
 
-def test_a_run_stopped_between_checkpoints_ends_with_the_file_of_the_run_that_was_not(tmp_path):
+def test_a_run_stopped_between_checkpoints_ends_with_the_file_of_the_whole_run(tmp_path):
     write(tmp_path / "whole.jsonl")
     whole = (tmp_path / "whole.jsonl").read_bytes()
     for stop in range(13):
@@ -69,7 +69,7 @@ def test_a_run_stopped_between_checkpoints_ends_with_the_file_of_the_run_that_wa
         assert path.read_bytes() == whole, stop
 
 
-def test_opening_at_a_step_drops_the_lines_after_it_from_the_file_and_from_memory(tmp_path):
+def test_opening_at_a_step_drops_the_lines_after_it(tmp_path):
     path = tmp_path / "metrics.jsonl"
     write(path)
     log = metrics.MetricsLog(path, step=6)
@@ -93,7 +93,7 @@ def test_opening_at_a_step_drops_the_lines_after_it_from_the_file_and_from_memor
         b'{"step": 5, "split": "train", "loss": 0.2}',  # whole but for its end: a number may go on
     ],
 )
-def test_lines_from_the_first_that_is_not_whole_are_dropped(tmp_path, garbage):
+def test_lines_from_the_first_incomplete_one_on_are_dropped(tmp_path, garbage):
     path = tmp_path / "metrics.jsonl"
     write(path, up_to=4)
     good = path.read_bytes()
@@ -105,7 +105,7 @@ def test_lines_from_the_first_that_is_not_whole_are_dropped(tmp_path, garbage):
     assert path.read_bytes() == good
 
 
-def test_no_file_has_no_lines_and_is_not_made_by_reading(tmp_path):
+def test_reading_a_missing_file_gives_no_lines_and_creates_nothing(tmp_path):
     assert metrics.read(tmp_path / "metrics.jsonl") == []
     assert list(tmp_path.iterdir()) == []
 
@@ -126,7 +126,7 @@ def test_every_float32_comes_back_exactly(tmp_path):
     assert log.lines == [line]
 
 
-def test_a_line_is_in_the_file_as_soon_as_it_is_written(tmp_path):
+def test_a_line_is_flushed_at_once(tmp_path):
     log = metrics.MetricsLog(tmp_path / "metrics.jsonl")
     for count, written in enumerate(WRITES, start=1):
         log.write(*written)
@@ -144,10 +144,10 @@ def test_column_follows_one_metric_of_one_split_across_a_resume(tmp_path):
 
 
 @pytest.mark.parametrize("values", [{"loss": math.nan}, {"loss": math.inf}, {"step": 1.0}, {"loss": 1.0, "split": 2.0}])
-def test_what_the_file_cannot_hold_is_refused_and_leaves_no_trace(tmp_path, values):
+def test_values_that_the_file_cannot_hold_are_refused(tmp_path, values):
     log = metrics.MetricsLog(tmp_path / "metrics.jsonl")
     log.write(1, "train", {"loss": 1.0})
-    with pytest.raises(ValueError, match=r"JSON|no names"):
+    with pytest.raises(ValueError, match=r"JSON|cannot be named"):
         log.write(2, "train", values)
     log.close()
     assert log.lines == metrics.read(tmp_path / "metrics.jsonl") == [metrics.Line(1, "train", {"loss": 1.0})]
@@ -174,7 +174,7 @@ def test_means_are_taken_in_float64():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("index", range(4))
-def test_the_step_that_was_not_finite_is_named(bad, index):
+def test_the_step_of_a_value_that_is_not_finite_is_named(bad, index):
     values = np.arange(4, dtype=np.float32)
     values[index] = bad
     with pytest.raises(metrics.NonFiniteError) as caught:
@@ -185,7 +185,7 @@ def test_the_step_that_was_not_finite_is_named(bad, index):
     assert str(error) == f"loss became {bad} at step {5 + index}"
 
 
-def test_the_first_step_is_named_before_the_first_metric_and_then_the_first_metric():
+def test_the_first_step_and_its_first_metric_are_named():
     nan, ok = np.nan, 0.0
 
     def blamed(**columns):

@@ -1,4 +1,4 @@
-"""What several processes agree on: alone it is nothing; with others each hears of everybody's mistakes."""
+"""One process alone needs no collectives; of several, each learns of the errors of all."""
 
 import json
 
@@ -11,18 +11,18 @@ from gm_jax.training import multihost
 
 @pytest.fixture
 def three(monkeypatch):
-    """Process 1 of three; a function that sets what the other two give."""
+    """Makes this process 1 of three; returns a function that sets the documents of the other two."""
     others: list[bytes] = []
 
-    def allgather(mine):
+    def allgather(own):
         documents = [others[0], None, others[1]]
-        rows = [mine if text is None else pad(text, mine) for text in documents]
+        rows = [own if text is None else pad(text, own) for text in documents]
         return np.stack(rows)
 
-    def pad(text: bytes, mine: np.ndarray) -> np.ndarray:
-        if mine.dtype == np.int32:
+    def pad(text: bytes, own: np.ndarray) -> np.ndarray:
+        if own.dtype == np.int32:
             return np.array([len(text)], np.int32)
-        row = np.zeros_like(mine)
+        row = np.zeros_like(own)
         row[: len(text)] = np.frombuffer(text, np.uint8)
         return row
 
@@ -36,40 +36,40 @@ def fail(text: str):
     raise UserError(text)
 
 
-def test_alone_everything_is_as_it_was():
+def test_with_one_process_nothing_changes():
     document = object()  # not even JSON
-    assert multihost.gather(document) == [document]
-    assert multihost.from_primary(document) is document
-    assert multihost.together(lambda: document) is document
+    assert multihost.all_gather_json(document) == [document]
+    assert multihost.broadcast(document) is document
+    assert multihost.all_or_none(lambda: document) is document
     assert multihost.is_primary()
     with pytest.raises(UserError, match="as it is") as raised:
-        multihost.together(lambda: fail("as it is"))
-    assert not isinstance(raised.value, multihost.AgreedError)
+        multihost.all_or_none(lambda: fail("as it is"))
+    assert not isinstance(raised.value, multihost.CollectiveUserError)
 
 
-def test_each_gets_all_documents_in_order_whatever_their_lengths(three):
+def test_each_process_gets_all_documents_in_order_and_of_any_length(three):
     three({"a": 1}, "x" * 3000)
-    assert multihost.gather([None, "\u00e9"]) == [{"a": 1}, [None, "\u00e9"], "x" * 3000]
+    assert multihost.all_gather_json([None, "\u00e9"]) == [{"a": 1}, [None, "\u00e9"], "x" * 3000]
 
 
-def test_process_0_decides(three):
+def test_process_0_broadcasts(three):
     three(7, None)
-    assert multihost.from_primary(8) == 7
+    assert multihost.broadcast(8) == 7
     assert not multihost.is_primary()
 
 
-def test_a_mistake_elsewhere_is_raised_here_too_and_says_where(three):
+def test_an_error_elsewhere_is_raised_here_too_and_names_the_process(three):
     three(None, "the disk is full")
-    with pytest.raises(multihost.AgreedError, match=r"^process 2: the disk is full$"):
-        multihost.together(lambda: 1)
+    with pytest.raises(multihost.CollectiveUserError, match=r"^process 2: the disk is full$"):
+        multihost.all_or_none(lambda: 1)
 
 
-def test_a_mistake_that_all_have_made_is_nobodys(three):
+def test_an_error_of_all_processes_names_none(three):
     three("no data", "no data")
-    with pytest.raises(multihost.AgreedError, match=r"^no data$"):
-        multihost.together(lambda: fail("no data"))
+    with pytest.raises(multihost.CollectiveUserError, match=r"^no data$"):
+        multihost.all_or_none(lambda: fail("no data"))
 
 
-def test_without_mistakes_each_gets_its_own_result(three):
+def test_without_errors_each_process_gets_its_own_result(three):
     three(None, None)
-    assert multihost.together(lambda: "mine") == "mine"
+    assert multihost.all_or_none(lambda: "own") == "own"

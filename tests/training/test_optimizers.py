@@ -1,4 +1,4 @@
-"""Schedules at points worked out by hand; Adam against its recursion written out in float64."""
+"""Holds schedules to values worked out by hand, and Adam to its recursion in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def norm(tree):
 
 
 def run(tx, grads):
-    """The parameters after each gradient."""
+    """Returns the parameters after each gradient."""
 
     @jax.jit
     def step(params, opt_state, grad):
@@ -36,7 +36,7 @@ def run(tx, grads):
 
 
 def adam_written_out(grads, rate, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=np.inf):
-    """Kingma & Ba, algorithm 1, on clipped gradients, with the decay of Loshchilov & Hutter, algorithm 2."""
+    """Runs Kingma & Ba, algorithm 1, on clipped gradients, with the decay of Loshchilov & Hutter, algorithm 2."""
     params = {name: np.asarray(leaf, np.float64) for name, leaf in PARAMS.items()}
     m, v = ({name: np.zeros(leaf.shape) for name, leaf in PARAMS.items()} for _ in range(2))
     history = []
@@ -68,13 +68,13 @@ def test_constant_schedule_is_constant():
     assert values(optimizers.constant_schedule(0.3), [0, 1, 1000]) == pytest.approx([0.3] * 3, rel=1e-7)
 
 
-def test_constant_schedule_warms_up_in_a_straight_line_from_zero():
+def test_constant_schedule_warms_up_linearly_from_zero():
     schedule = optimizers.constant_schedule(0.4, warmup_steps=4)
     expected = [0.0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4]
     np.testing.assert_allclose(values(schedule, [0, 1, 2, 3, 4, 5, 1000]), expected, rtol=1e-6, atol=0)
 
 
-def test_cosine_schedule_falls_along_half_a_cosine_to_zero_and_stays_there():
+def test_cosine_schedule_falls_to_zero_along_half_a_cosine_and_stays_there():
     schedule = optimizers.cosine_schedule(0.8, num_steps=12)
     # 0.8 (1 + cos(pi t / 12)) / 2 at the angles with known cosines: 0, 45, 60, 90, 120, 180 degrees
     expected = [0.8, 0.4 * (1 + np.sqrt(0.5)), 0.6, 0.4, 0.2]
@@ -82,7 +82,7 @@ def test_cosine_schedule_falls_along_half_a_cosine_to_zero_and_stays_there():
     assert values(schedule, [12, 13, 1000]) == [0.0, 0.0, 0.0]
 
 
-def test_cosine_schedule_counts_its_warm_up_among_its_steps():
+def test_cosine_schedule_includes_the_warm_up_in_its_steps():
     schedule = optimizers.cosine_schedule(0.8, num_steps=16, warmup_steps=4)
     expected = [0.0, 0.2, 0.4, 0.6, 0.8, 0.6, 0.4, 0.2]
     np.testing.assert_allclose(values(schedule, [0, 1, 2, 3, 4, 8, 10, 12]), expected, rtol=1e-6, atol=0)
@@ -99,19 +99,19 @@ def test_schedules_take_the_counter_of_the_compiled_step():
 
 
 @pytest.mark.parametrize(("num_steps", "warmup_steps"), [(10, 10), (10, 11), (10, -1), (0, 0)])
-def test_a_cosine_that_has_no_steps_left_is_refused(num_steps, warmup_steps):
-    with pytest.raises(ValueError, match=f"{warmup_steps} of {num_steps} steps"):
+def test_a_cosine_schedule_without_steps_after_the_warm_up_is_refused(num_steps, warmup_steps):
+    with pytest.raises(ValueError, match=f"less than num_steps = {num_steps} and not negative, got {warmup_steps}"):
         optimizers.cosine_schedule(0.1, num_steps=num_steps, warmup_steps=warmup_steps)
 
 
 def test_a_negative_warm_up_is_refused():
-    # optax would hold the learning rate at 0 for ever.
-    with pytest.raises(ValueError, match="-1 steps"):
+    # optax would keep the learning rate at 0 forever.
+    with pytest.raises(ValueError, match="must not be negative, got -1"):
         optimizers.constant_schedule(0.1, warmup_steps=-1)
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, -1.0, float("nan")])
-def test_a_norm_that_cannot_be_clipped_to_is_refused(clip_norm):
+def test_a_clip_norm_that_is_not_positive_is_refused(clip_norm):
     with pytest.raises(ValueError, match="clip_norm must be positive"):
         optimizers.adam(optimizers.constant_schedule(0.1), clip_norm=clip_norm)
 
@@ -124,7 +124,7 @@ def test_accumulating_no_steps_is_refused(accumulate_steps):
 
 def test_adam_is_its_recursion(x64):
     grads = gradients(8)
-    # The schedule's counter makes its rates float32, whatever the parameters: these are exact in both.
+    # The schedule's rates are float32 for any parameters; these rates are exact in float32.
     tx = optimizers.adam(optimizers.constant_schedule(0.125, warmup_steps=4), b1=0.8, b2=0.95)
     expected = adam_written_out(grads, lambda t: 0.125 * min(t / 4, 1.0), b1=0.8, b2=0.95)
     assert_same(run(tx, grads), expected)
@@ -137,7 +137,7 @@ def test_adam_has_the_defaults_of_the_paper(x64):
 
 
 def test_eps_is_added_outside_the_root(x64):
-    # With gradients as small as eps, m / (sqrt(v) + eps) and m / sqrt(v + eps) are far apart.
+    # If gradients are as small as eps, m / (sqrt(v) + eps) and m / sqrt(v + eps) differ much.
     grads = gradients(4, scale=1e-3)
     tx = optimizers.adam(optimizers.constant_schedule(0.1), eps=1e-3)
     assert_same(run(tx, grads), adam_written_out(grads, lambda t: 0.1, eps=1e-3))
@@ -158,7 +158,7 @@ def test_weight_decay_alone_shrinks_the_parameters_geometrically():
             np.testing.assert_allclose(params[name], PARAMS[name] * 0.95**count, rtol=1e-6)
 
 
-def test_the_global_norm_is_clipped_where_it_is_larger_and_left_alone_where_it_is_not(x64):
+def test_only_a_larger_global_norm_is_clipped(x64):
     grads = gradients(3, scale=3.0) + gradients(3, scale=0.01, seed=1) + gradients(2, scale=3.0, seed=2)
     assert [norm(grad) > 1.0 for grad in grads] == [True] * 3 + [False] * 3 + [True] * 2
     tx = optimizers.adam(optimizers.constant_schedule(0.1), b2=0.9, weight_decay=0.1, clip_norm=1.0)
@@ -175,7 +175,7 @@ def test_accumulated_gradients_make_the_update_of_their_mean(x64):
         for i in (0, 3, 6)
     ]
     assert all(norm(mean) > 1.0 for mean in means)
-    # The schedule counts updates: it is warm after 2 of them, not after 2 gradients. What is clipped is the mean.
+    # The schedule counts updates, not gradients: it is warm after 2 updates. Clipping applies to the mean.
     schedule = optimizers.constant_schedule(0.125, warmup_steps=2)
     history = run(optimizers.adam(schedule, clip_norm=1.0, weight_decay=0.1, accumulate_steps=3), grads)
     expected = adam_written_out(means, lambda t: 0.125 * min(t / 2, 1.0), clip_norm=1.0, weight_decay=0.1)
@@ -183,3 +183,21 @@ def test_accumulated_gradients_make_the_update_of_their_mean(x64):
     for held, update in zip(history, [PARAMS] * 2 + [history[2]] * 3 + [history[5]] * 3, strict=False):
         for name in PARAMS:
             np.testing.assert_array_equal(held[name], update[name])
+
+
+def test_clipping_scales_a_gradient_down_to_the_norm_and_keeps_its_direction():
+    grad = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([-4.0])}
+    tx = optimizers.clip_by_global_norm(2.0)
+    clipped, _ = tx.update(grad, tx.init(grad))
+    np.testing.assert_allclose(clipped["a"], [1.2, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(clipped["b"], [-1.6], rtol=1e-6)
+    small = jax.tree.map(lambda leaf: 0.1 * leaf, grad)
+    jax.tree.map(np.testing.assert_array_equal, tx.update(small, tx.init(small))[0], small)
+
+
+def test_the_number_of_accumulated_steps_is_declared():
+    adam = optimizers.adam(optimizers.constant_schedule(0.1), accumulate_steps=3)
+    assert isinstance(adam, optax.GradientTransformation)
+    assert optimizers.accumulate_steps(adam) == 3
+    assert optimizers.accumulate_steps(optax.sgd(0.1)) == 1
+    assert optimizers.accumulate(sgd := optax.sgd(0.1), 1) is sgd

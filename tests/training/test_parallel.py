@@ -1,4 +1,4 @@
-"""jit, pmap and the vmap oracle give the same update; one compile a run; batches that do not divide are refused."""
+"""jit, pmap and the vmap oracle give the same update; a run compiles once; batches that do not divide are refused."""
 
 import os
 import subprocess
@@ -12,11 +12,11 @@ import pytest
 
 from gm_jax.errors import UserError
 from gm_jax.training import optimizers, parallel, state, step
-from gm_jax.types import Model, Objective
+from gm_jax.types import Mean, Model, Objective
 
 
 def mlp_model(*, noise):
-    """A small network. With `noise`, drawn by device; without it, the loss is a plain mean over the batch."""
+    """Returns a small network. With `noise`, devices draw their own; without it, the loss is a mean over the batch."""
 
     def init(key, batch):
         first, second = jax.random.split(key)
@@ -30,7 +30,7 @@ def mlp_model(*, noise):
         new_state = {"mean": 0.9 * model_state["mean"] + 0.1 * hidden.mean(axis=0), "count": model_state["count"] + 1}
         return jnp.mean(jnp.sum(error**2, axis=1)), (new_state, {"hidden": jnp.mean(hidden)})
 
-    return Model(init, (Objective("net", loss),), sample=None)
+    return Model(init, (Objective("net", loss),), sample=None, sync={"mean": Mean(), "count": Mean()})
 
 
 def train(strategy, *, noise, calls=3, steps_per_call=2, batch_size=16):
@@ -106,7 +106,7 @@ def test_devices_draw_different_noise_under_pmap():
     assert float(metrics["square"][0] - metrics["noise"][0] ** 2) > 1e-4
 
 
-def test_a_step_that_forgets_to_average_is_refused_by_the_vmap_oracle():
+def test_the_vmap_oracle_refuses_a_step_that_does_not_average():
     model = mlp_model(noise=True)
     txs = {"net": optimizers.adam(optimizers.constant_schedule(1e-2))}
     strategy = parallel.vmap(2)
@@ -120,7 +120,7 @@ def test_a_step_that_forgets_to_average_is_refused_by_the_vmap_oracle():
 
 
 @pytest.mark.parametrize("make", [parallel.jit, parallel.pmap])
-def test_the_step_is_compiled_once_a_run(make):
+def test_the_step_is_compiled_once_per_run(make):
     traces = []
     strategy = make()
     model = mlp_model(noise=True)
@@ -162,7 +162,7 @@ def test_evaluation_agrees_between_strategies_and_keeps_the_order_of_examples(ma
     np.testing.assert_allclose(values, 2 * x.sum(axis=1) + 3)
 
 
-def test_a_batch_that_the_devices_cannot_share_is_refused():
+def test_a_batch_that_devices_cannot_divide_is_refused():
     parallel.check_batch_size(8, parallel.jit())
     for size in (7, 0, -2):
         with pytest.raises(UserError, match="devices"):
@@ -170,7 +170,7 @@ def test_a_batch_that_the_devices_cannot_share_is_refused():
 
 
 @pytest.mark.parametrize("strategy", [parallel.jit, parallel.pmap])
-def test_alone_a_state_is_local_and_everywhere_as_it_is(strategy):
+def test_with_one_process_local_and_everywhere_change_nothing(strategy):
     placed = strategy().place({"w": jnp.arange(3.0)})
     assert parallel.local(placed)["w"] is placed["w"]
     assert parallel.everywhere(placed)["w"] is placed["w"]

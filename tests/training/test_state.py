@@ -1,4 +1,4 @@
-"""The state at step 0: what is in it, and that the key alone decides it."""
+"""The state at step 0: its content, which depends on the key alone."""
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,11 @@ BATCH = {"x": np.random.default_rng(0).normal(loc=3.0, size=(16, 4)).astype(np.f
 
 
 def no_loss(params, model_state, key, batch):
-    raise AssertionError("to create a state is not to train")
+    raise AssertionError("creating a state does not train")
 
 
 def two_players():
-    """A generator that is drawn, and a discriminator that is initialised from the data."""
+    """Returns a random generator and a discriminator that is initialised from the data."""
 
     def init(key, batch):
         params = {
@@ -40,7 +40,7 @@ def bits(tree):
     return [(leaf.dtype, leaf.shape, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
 
 
-def test_a_fresh_state_is_at_step_zero_with_what_the_model_and_the_optimizers_make():
+def test_a_fresh_state_holds_what_the_model_and_the_optimizers_make():
     fresh, (params, model_state) = create(), two_players().init(jax.random.key(0), BATCH)
     assert fresh.step.dtype == jnp.int32
     assert fresh.step.shape == ()
@@ -64,7 +64,7 @@ def test_keeping_an_average_changes_nothing_else():
     assert bits(without) == bits(kept._replace(ema_params=None))
 
 
-def test_the_average_begins_as_a_copy_that_outlives_the_parameters():
+def test_the_average_starts_as_a_copy_of_the_parameters():
     fresh = create(ema=True)
     assert bits(fresh.ema_params) == bits(fresh.params)
     before = bits(fresh.ema_params)
@@ -73,8 +73,8 @@ def test_the_average_begins_as_a_copy_that_outlives_the_parameters():
     assert bits(fresh.ema_params) == before
 
 
-def test_no_two_leaves_share_a_buffer_though_the_model_hands_out_one_array_twice():
-    # The step donates every leaf: a buffer donated twice is a crash, and the batch's is not the state's to donate.
+def test_no_two_leaves_share_a_buffer_even_if_the_model_returns_one_array_twice():
+    # The step donates every leaf: donating a buffer twice crashes, and the batch's buffer must not be donated.
     def init(key, batch):
         w = jax.random.normal(key, (4,))
         return {"net": {"encoder": w, "decoder": w}}, {"initial": w, "data": batch["x"]}
@@ -86,13 +86,13 @@ def test_no_two_leaves_share_a_buffer_though_the_model_hands_out_one_array_twice
     assert len(pointers) == len(leaves) == 13
 
 
-def test_eval_params_are_the_average_where_one_is_kept_and_the_parameters_where_none_is():
+def test_eval_params_are_the_average_or_else_the_parameters():
     params, average = {"generator": np.zeros(2)}, {"generator": np.ones(2)}
     assert state.TrainState(np.int32(3), params, None, {}, {}).eval_params is params
     assert state.TrainState(np.int32(3), params, average, {}, {}).eval_params is average
 
 
-def test_a_state_is_a_tree_of_arrays_that_survives_the_round_trip_through_jax():
+def test_a_state_is_a_tree_of_arrays():
     fresh = create(ema=True)
     leaves, structure = jax.tree.flatten(fresh)
     assert all(isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves)
@@ -115,7 +115,7 @@ def test_optimizers_for_other_players_are_refused(optimizers):
 
 
 @pytest.mark.parametrize("players", [("generator",), ("generator", "generator", "discriminator")])
-def test_parameters_that_no_objective_trains_or_two_do_are_refused(players):
+def test_parameters_trained_by_no_objective_or_by_two_are_refused(players):
     model = two_players()._replace(objectives=tuple(Objective(player, no_loss) for player in players))
     with pytest.raises(ValueError, match="players differ"):
         state.create(model, OPTIMIZERS, jax.random.key(0), BATCH)

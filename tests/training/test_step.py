@@ -1,4 +1,4 @@
-"""The step against written-out updates: plain gradient descent by hand, players, averages, accumulation, resuming."""
+"""Holds the step to written-out updates: gradient descent, players, averages, accumulation, resuming."""
 
 import itertools
 
@@ -9,11 +9,11 @@ import optax
 import pytest
 
 from gm_jax.training import optimizers, state, step
-from gm_jax.types import Likelihood, Model, Objective
+from gm_jax.types import Likelihood, Mean, Model, Objective, every, steps
 
 
-def noisy_regression(every=1):
-    """A model of one player whose loss has noise, metrics and model state."""
+def noisy_regression():
+    """Returns a model of one player whose loss has noise, metrics and model state."""
 
     def init(key, batch):
         w_key, b_key = jax.random.split(key)
@@ -29,11 +29,11 @@ def noisy_regression(every=1):
         new_state = {"mean": jnp.mean(x), "count": model_state["count"] + 1}
         return jnp.mean(error**2), (new_state, {"max_error": jnp.max(jnp.abs(error))})
 
-    return Model(init, (Objective("net", loss, every),), sample=None)
+    return Model(init, (Objective("net", loss),), sample=None, sync={"mean": Mean(), "count": Mean()})
 
 
-def two_players(every=1):
-    """A scalar game: each player's loss depends on the other's parameter."""
+def two_players(turns_of_b=None):
+    """Returns a scalar game: each player's loss depends on the other's parameter."""
 
     def init(key, batch):
         return {"a": jnp.asarray(0.7), "b": jnp.asarray(-0.3)}, {}
@@ -44,7 +44,7 @@ def two_players(every=1):
     def loss_b(params, model_state, key, batch):
         return params["b"] * params["a"] + params["b"] ** 2, (model_state, {"seen": params["a"]})
 
-    return Model(init, (Objective("a", loss_a), Objective("b", loss_b, every)), sample=None)
+    return Model(init, (Objective("a", loss_a), Objective("b", loss_b, turns_of_b)), sample=None)
 
 
 def batches(count, size=8, dims=3):
@@ -87,7 +87,7 @@ def test_one_step_is_gradient_descent_written_out():
     assert int(after.model_state["count"]) == 1
 
 
-def test_players_move_in_order_and_see_those_before_them_moved():
+def test_players_are_updated_in_order_and_see_earlier_updates():
     txs = {"a": optax.sgd(0.1), "b": optax.sgd(0.2)}
     ((after, metrics),) = run(two_players(), txs, 1)
     a = 0.7 - 0.1 * (2 * (0.7 + 0.3) + 0.1)
@@ -98,9 +98,9 @@ def test_players_move_in_order_and_see_those_before_them_moved():
     assert set(metrics) == {"a/loss", "a/grad_norm", "a/seen", "b/loss", "b/grad_norm", "b/seen"}
 
 
-def test_a_player_that_moves_every_third_step_rests_on_the_others_and_still_reports_its_loss():
+def test_a_player_of_every_third_step_is_held_between_and_still_reports_its_loss():
     txs = {"a": optax.sgd(0.01), "b": optax.sgd(0.2)}
-    history = run(two_players(every=3), txs, 6)
+    history = run(two_players(every(3)), txs, 6)
     values = [np.float32(-0.3)] + [np.asarray(current.params["b"]) for current, _ in history]
     moved = [bool(old != new) for old, new in itertools.pairwise(values)]
     assert moved == [False, False, True, False, False, True]
@@ -111,10 +111,10 @@ def test_a_player_that_moves_every_third_step_rests_on_the_others_and_still_repo
     assert float(history[5][1]["b/grad_norm"]) > 0.0
 
 
-def test_players_of_two_stages_rest_outside_of_their_own_and_their_averages_with_them():
+def test_players_of_two_stages_are_held_outside_of_them_with_their_averages():
     model = two_players()
     first, second = model.objectives
-    model = model._replace(objectives=(first._replace(until=2), second._replace(since=2)))
+    model = model._replace(objectives=(first._replace(turns=steps(0, 2)), second._replace(turns=steps(2))))
     history = run(model, {"a": optax.sgd(0.1), "b": optax.sgd(0.2)}, 4, ema_decay=0.5)
     for player, start, moves in (("a", 0.7, [True, True, False, False]), ("b", -0.3, [False, False, True, True])):
         for get in (lambda current: current.params, lambda current: current.ema_params):
@@ -125,7 +125,7 @@ def test_players_of_two_stages_rest_outside_of_their_own_and_their_averages_with
     np.testing.assert_allclose(metrics["a/loss"], (a - b) ** 2 + 0.1 * a, rtol=1e-5)
 
 
-def test_average_of_constant_parameters_is_the_constant_from_the_first_step():
+def test_the_average_of_constant_parameters_is_the_constant():
     for current, _ in run(noisy_regression(), optax.sgd(0.0), 3, ema_decay=0.99):
         np.testing.assert_allclose(current.ema_params["net"]["w"], current.params["net"]["w"], rtol=1e-6)
 
@@ -140,7 +140,7 @@ def test_average_follows_its_written_out_recursion():
         np.testing.assert_allclose(current.ema_params["net"]["w"], expected, rtol=1e-5)
 
 
-def test_accumulated_steps_make_one_update_of_the_mean_gradient_and_age_the_average_once():
+def test_accumulated_steps_make_one_update_of_the_mean_gradient():
     schedule = optimizers.constant_schedule(0.1)
     model, data = noisy_regression(), batches(4)
     history = run(model, optimizers.adam(schedule, accumulate_steps=4), 4, ema_decay=0.5, data=data)
@@ -167,20 +167,16 @@ def test_accumulated_steps_make_one_update_of_the_mean_gradient_and_age_the_aver
     np.testing.assert_allclose(history[3][0].ema_params["net"]["w"], average, rtol=1e-4)
 
 
-def accumulate(tx, steps):
-    return optax.MultiSteps(tx, steps).gradient_transformation()
-
-
 @pytest.mark.parametrize(
     "tx",
     [
-        optax.chain(optax.clip_by_global_norm(1.0), accumulate(optax.sgd(0.1), 3)),
-        optax.chain(optax.apply_every(3), optax.sgd(0.1)),
-        optax.masked(accumulate(optax.sgd(0.1), 3), {"w": True, "b": True}),
+        optimizers.accumulate(optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)), 3),
+        optimizers.Accumulated(optax.chain(optax.apply_every(3), optax.sgd(0.1)), 3),
+        optimizers.Accumulated(optax.masked(optimizers.accumulate(optax.sgd(0.1), 3), {"w": True, "b": True}), 3),
     ],
     ids=["chain", "apply_every", "masked"],
 )
-def test_the_average_ages_with_the_updates_wherever_the_optimizer_accumulates(tx):
+def test_the_average_changes_with_the_updates_of_an_accumulating_optimizer(tx):
     start = state.create(noisy_regression(), {"net": tx}, jax.random.key(3), batches(1)[0]).params["net"]["w"]
     averages, params = [start], []
     for current, _ in run(noisy_regression(), tx, 6, ema_decay=0.5):
@@ -192,11 +188,33 @@ def test_the_average_ages_with_the_updates_wherever_the_optimizer_accumulates(tx
         np.testing.assert_allclose(averages[t + 1], decay * averages[t] + (1 - decay) * params[t], rtol=1e-6)
 
 
-def test_the_average_ages_at_every_step_where_only_a_part_accumulates():
+def test_the_average_changes_at_every_step_if_only_a_part_accumulates():
     labels = {"w": "slow", "b": "fast"}
-    tx = optax.partition({"slow": accumulate(optax.sgd(0.1), 3), "fast": optax.sgd(0.1)}, labels)
+    tx = optax.partition({"slow": optimizers.accumulate(optax.sgd(0.1), 3), "fast": optax.sgd(0.1)}, labels)
     averages = [current.ema_params["net"]["b"] for current, _ in run(noisy_regression(), tx, 4, ema_decay=0.5)]
     assert len(set(map(float, averages))) == 4
+
+
+@pytest.mark.parametrize(("turns", "updates"), [(every(2), [5, 11]), (steps(2), [4, 7, 10]), (steps(0, 7), [2, 5])])
+def test_the_average_changes_at_the_last_accumulated_turn_of_a_player(turns, updates):
+    model = two_players(turns)
+    txs = {"a": optax.sgd(0.1), "b": optimizers.accumulate(optax.sgd(0.1), 3)}
+    history = run(model, txs, 12, ema_decay=0.5)
+    for get in (lambda current: current.params, lambda current: current.ema_params):
+        values = [np.float32(-0.3)] + [np.asarray(get(current)["b"]) for current, _ in history]
+        moved = [at for at, (old, new) in enumerate(itertools.pairwise(values)) if old != new]
+        assert moved == updates
+
+
+@pytest.mark.parametrize(
+    ("turns", "active"), [(None, range(9)), (every(1), range(9)), (every(3), [2, 5, 8]), (steps(4), range(4, 9))]
+)
+def test_turns_count_the_updates_before_a_step(turns, active):
+    objective = Objective("a", None, turns)
+    for at in range(9):
+        assert turns is None or bool(turns.is_active(at)) == (at in active)
+        for step_number in (at, jnp.int32(at)):
+            assert int(objective.updates_before(step_number)) == sum(other < at for other in active)
 
 
 def test_a_run_cut_in_two_is_bit_for_bit_the_whole_run():
@@ -217,7 +235,7 @@ def test_keys_differ_by_seed_step_and_device():
     assert len(keys) == 9 + 2  # device 0 draws what a single device draws
 
 
-def test_many_steps_in_one_call_are_the_steps_one_by_one():
+def test_many_steps_in_one_call_equal_single_steps():
     model, tx, data = noisy_regression(), optax.adam(0.05), batches(4)
     one_by_one = run(model, tx, 4, data=data)
     train_step = step.make_train_step(model, {"net": tx}, seed=5)
@@ -246,7 +264,7 @@ def noisy_log_prob(params, model_state, key, x):
     )
 
 
-def test_evaluation_draws_by_the_place_of_an_example_whatever_the_size_of_the_batches():
+def test_evaluation_noise_depends_on_the_example_and_not_on_the_batch_size():
     x = batches(1, size=12)[0]["x"]
     eval_step = jax.jit(step.make_eval_step(noisy_log_prob, seed=1))
 
@@ -265,7 +283,7 @@ def test_evaluation_draws_by_the_place_of_an_example_whatever_the_size_of_the_ba
     assert np.all(np.abs(other_seed - whole) > 1e-6)
 
 
-def test_evaluation_shares_no_key_with_training_of_the_same_seed():
+def test_evaluation_shares_no_key_with_training():
     def key_as_log_prob(params, model_state, key, x):
         return Likelihood(jax.random.key_data(key)[None], kind="exact", measure="binary")
 
@@ -274,7 +292,7 @@ def test_evaluation_shares_no_key_with_training_of_the_same_seed():
     training = [jax.random.fold_in(step.step_key(0, jnp.int32(at)), player) for at in range(50) for player in range(2)]
 
     def family(key):
-        """A key and what is first derived from it."""
+        """Returns a key and the first keys derived from it."""
         children = [key, *jax.random.split(key), jax.random.fold_in(key, 0)]
         return {tuple(np.asarray(jax.random.key_data(child))) for child in children}
 

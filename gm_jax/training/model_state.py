@@ -1,0 +1,132 @@
+"""How the devices of a mapped step keep one model state, by what `Model.sync` declares for each collection.
+
+    Mean     the step averages it over devices
+    Fixed    the step keeps the old value
+    Rows     a loss sees this device's rows of the block; the step gathers the refreshed rows of all devices
+
+Before a loss the step calls `local_view`, after it `merge`. The axis is named here and in the step, so that no family
+needs it. Without an axis there is one device, which sees the whole block.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gm_jax.types import Array, Fixed, Mean, ModelState, PyTree, Rows, Sync
+
+
+def check(model_state: ModelState, sync: Mapping[str, Sync]) -> None:
+    """Checks that every collection of a model state is declared.
+
+    Raises:
+        ValueError: `sync` lacks a collection, which the message names.
+    """
+    _map(lambda *_: None, sync, model_state)
+
+
+def local_view(
+    model_state: ModelState, sync: Mapping[str, Sync], *, batch_size: int, axis_name: str | None
+) -> ModelState:
+    """Returns what a loss sees of the model state: of `Rows` its own rows of the current block, of all else the whole.
+
+    Args:
+        model_state: the whole state, equal on every device.
+        sync: the model's declarations.
+        batch_size: examples of this device's batch.
+        axis_name: the mapped axis, if any.
+
+    Raises:
+        ValueError: rows cannot be divided into blocks, or a block among devices.
+    """
+
+    def view(declared: Sync, name: str, collection: Any) -> Any:
+        if not isinstance(declared, Rows):
+            return collection
+        _, start, size = _block(declared, name, collection, batch_size, axis_name)
+        rows = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), collection["rows"])
+        return {**collection, "rows": rows}
+
+    return _map(view, sync, model_state)
+
+
+def merge(
+    old: ModelState, new: ModelState, sync: Mapping[str, Sync], *, batch_size: int, axis_name: str | None
+) -> ModelState:
+    """Returns the whole model state, equal on every device, after a loss has changed its local view.
+
+    Args:
+        old: the whole state before the loss.
+        new: what the loss returned for its local view.
+        sync: the model's declarations.
+        batch_size: examples of this device's batch.
+        axis_name: the mapped axis, if any.
+    """
+
+    def merge_one(declared: Sync, name: str, before: Any, after: Any) -> Any:
+        match declared:
+            case Mean():
+                return mean_over_devices(after, axis_name)
+            case Fixed():
+                return before
+        start, _, size = _block(declared, name, before, batch_size, axis_name)
+
+        def write(whole: Array, part: Array) -> Array:
+            if part.shape != (size, *whole.shape[1:]) or part.dtype != whole.dtype:
+                raise ValueError(
+                    f"{name} must return its {size} rows as {whole.dtype}[{size}, ...]: got {part.dtype}{part.shape}"
+                )
+            rows = part if axis_name is None else jax.lax.all_gather(part, axis_name, tiled=True)
+            return jax.lax.dynamic_update_slice_in_dim(whole, rows, start, 0)
+
+        return {**after, "rows": jax.tree.map(write, before["rows"], after["rows"])}
+
+    return _map(merge_one, sync, old, new)
+
+
+def mean_over_devices(tree: PyTree, axis_name: str | None) -> PyTree:
+    """Averages over the mapped axis; integers, which agree on all devices, stay exact by a maximum."""
+    if axis_name is None:
+        return tree
+
+    def mean(leaf: Array) -> Array:
+        floating = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        return jax.lax.pmean(leaf, axis_name) if floating else jax.lax.pmax(leaf, axis_name)
+
+    return jax.tree.map(mean, tree)
+
+
+def _map(fn: Any, sync: Mapping[str, Sync], *states: Mapping[str, Any], name: str = "model_state") -> dict[str, Any]:
+    """Applies fn(declared, name, *collections) to each collection that has a declaration of its own."""
+    found = {}
+    for key in states[0]:
+        path = f"{name}[{key!r}]"
+        if key not in sync:
+            raise ValueError(
+                f"Model.sync does not declare {path}, so the step does not know how devices keep it: declare it as "
+                "Mean(), Fixed() or Rows() (gm_jax.types)"
+            )
+        parts = [state[key] for state in states]
+        declared = sync[key]
+        found[key] = (
+            _map(fn, declared, *parts, name=path) if isinstance(declared, Mapping) else fn(declared, path, *parts)
+        )
+    return found
+
+
+def _block(
+    declared: Rows, name: str, collection: Mapping[str, Any], batch_size: int, axis_name: str | None
+) -> tuple[Array, Array, int]:
+    """Returns the first row of the current block, this device's first row in it, and this device's number of rows."""
+    devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    num_rows = jax.tree.leaves(collection["rows"])[0].shape[0]
+    per_step = batch_size * devices if declared.per_step is None else declared.per_step
+    if num_rows % per_step or per_step % devices:
+        raise ValueError(
+            f"{name} has {num_rows} rows, of which a step refreshes {per_step} on {devices} devices: choose numbers of "
+            "which each is a multiple of the next"
+        )
+    size = per_step // devices
+    start = (collection["count"] % (num_rows // per_step)) * per_step
+    return start, start if axis_name is None else start + size * jax.lax.axis_index(axis_name), size
