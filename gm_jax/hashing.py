@@ -21,7 +21,7 @@ import numpy as np
 def leaf_digest(array: np.ndarray) -> str:
     """Hashes the dtype, shape and bytes of a checkpoint's leaf."""
     digest = hashlib.sha256(f"{array.dtype.name}{list(array.shape)}".encode())
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # hashlib cannot read a bfloat16 buffer
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # hashlib cannot read a bfloat16 buffer
     return digest.hexdigest()
 
 
@@ -29,7 +29,7 @@ def array_digest(array: np.ndarray) -> str:
     """Hashes the dtype, shape and little-endian bytes of an array of a data set."""
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
-    digest.update(array)
+    digest.update(array.data)
     return digest.hexdigest()
 
 

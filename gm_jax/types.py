@@ -14,6 +14,7 @@ import jax.numpy as jnp
 Array = jax.Array
 Key = jax.Array  # a typed key, as `jax.random.key` makes it
 PyTree = Any
+Device = Any  # jax.Device, which is a variable to type checkers
 Params = dict[str, PyTree]  # keyed by player: {"vae": ...}, {"generator": ..., "discriminator": ...}
 ModelState = dict[str, PyTree]  # what a network carries in addition to parameters; often empty
 Batch = Mapping[str, Array]  # "x" [B, ...]; "label" [B] int32 if the data have labels

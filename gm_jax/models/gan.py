@@ -25,7 +25,7 @@ bandwidth that `calibrate` chooses on held-out data.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -231,7 +231,8 @@ class GAN:
         return outputs, {**state, player: dict(carried)}
 
     def _generate(self, params: Params, state: ModelState, z: Array) -> Array:
-        return self.generator.apply({"params": params[GENERATOR], **state[GENERATOR]}, z, train=False)
+        variables = {"params": params[GENERATOR], **state[GENERATOR]}
+        return cast(Array, self.generator.apply(variables, z, train=False))
 
     def _kernels_and_centres(self, params: Params, state: ModelState) -> tuple[Kernels, Array]:
         if self.kernels is None:

@@ -27,6 +27,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 
 from gm_jax.ops import bijectors, splines
@@ -130,7 +131,7 @@ class Conv(nn.Module):
         """Maps x [B, H, W, I] to [B, H, W, features]."""
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         side = (self.size // 2, self.size // 2)
         return conv(x, kernel, padding=(side, side)) + bias[None, None, None]
 

@@ -19,6 +19,7 @@ import math
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 
 from gm_jax.networks import convnet
@@ -48,7 +49,7 @@ class FractionallyStridedConv(nn.Module):
         """Maps x [B, H, W, C] to [B, 2H, 2W, F]."""
         kernel = self.param("kernel", _KERNEL_INIT, (4, 4, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv_transpose(x, kernel)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
@@ -124,18 +125,18 @@ class DCGANDiscriminator(nn.Module):
 
         h = x
         for stage, width in enumerate(self.features):
-            normalized = self.norm is not None and stage > 0
+            norm = self.norm if stage > 0 else None
             layer = nn.Conv(
                 width,
                 (4, 4),
                 strides=(2, 2),
                 padding=((1, 1), (1, 1)),
-                use_bias=not normalized,
+                use_bias=norm is None,
                 kernel_init=_KERNEL_INIT,
                 dtype=self.dtype,
             )
             h = apply(layer, h)
-            h = leaky_relu(self.norm()(h, train=train) if normalized else h)
+            h = leaky_relu(h if norm is None else norm()(h, train=train))
         features = h.reshape(h.shape[0], -1)
         h = features if self.minibatch_discrimination is None else self.minibatch_discrimination(features)
         logits = apply(nn.Dense(1, self.output_bias, kernel_init=_KERNEL_INIT, dtype=self.dtype), h)

@@ -90,9 +90,9 @@ class MLPDiscriminator(nn.Module):
 
         h = x.reshape(x.shape[0], -1)
         for index, width in enumerate(self.hidden):
-            normalized = self.norm is not None and index > 0
-            h = dense(h, width, use_bias=not normalized)
-            h = self.activation(self.norm()(h, train=train) if normalized else h)
+            norm = self.norm if index > 0 else None
+            h = dense(h, width, use_bias=norm is None)
+            h = self.activation(h if norm is None else norm()(h, train=train))
         features = h
         if self.minibatch_discrimination is not None:
             h = self.minibatch_discrimination(features)

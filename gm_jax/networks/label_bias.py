@@ -30,7 +30,7 @@ class LabelBias(nn.Module):
             ValueError: a label is given without `num_classes`, or is missing.
         """
         check_label(label, self.num_classes)
-        if label is None:
+        if label is None or self.num_classes is None:
             return None
         return nn.Embed(self.num_classes, self.features, self.dtype, embedding_init=nn.initializers.zeros)(label)
 
@@ -50,4 +50,7 @@ def add_bias(x: Array, bias: Array | None) -> Array:
 
 def halves(bias: Array | None) -> tuple[Array | None, Array | None]:
     """Splits biases [B, 2F] into those of two layers, [B, F] each; None becomes (None, None)."""
-    return (None, None) if bias is None else tuple(jnp.split(bias, 2, axis=-1))
+    if bias is None:
+        return None, None
+    first, second = jnp.split(bias, 2, axis=-1)
+    return first, second

@@ -42,10 +42,10 @@ class MaskSet(NamedTuple):
             units that share a degree.
     """
 
-    order: Array
-    positions: Array
-    degrees: tuple[Array, ...]
-    units: tuple[Array, ...]
+    order: np.ndarray | Array
+    positions: np.ndarray | Array
+    degrees: tuple[np.ndarray | Array, ...]
+    units: tuple[np.ndarray | Array, ...]
 
 
 def mask_sets(orders: np.ndarray, hidden: Sequence[int], *, seed: int = 0) -> MaskSet:

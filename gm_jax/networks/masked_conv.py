@@ -27,6 +27,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 
 from gm_jax.ops.cpu import conv
@@ -104,7 +105,7 @@ class MaskedDense(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (len(self.outputs),))
         mask = color_mask(self.inputs, self.outputs, strict=self.strict)
         kernel = kernel if mask.all() else jnp.where(mask, kernel, jnp.zeros_like(kernel))
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         return x @ kernel + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
@@ -190,7 +191,7 @@ class UpperConv(nn.Module):
         shape = (self.rows, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv(x, kernel, padding=((rows_above, 0), (self.size // 2, self.size // 2)))
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 

@@ -13,6 +13,7 @@ Source: Salimans et al., "Improved Techniques for Training GANs", NeurIPS 2016, 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 
 from gm_jax.types import Array
@@ -46,7 +47,7 @@ class MinibatchDiscrimination(nn.Module):
         """Maps features [B, F] to [B, F + K]."""
         shape = (features.shape[-1], self.num_kernels * self.kernel_dim)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        x, kernel = nn.dtypes.promote_dtype(features, kernel, dtype=self.dtype)
+        x, kernel = promote_dtype(features, kernel, dtype=self.dtype)
         projected = (x @ kernel).reshape(-1, self.num_kernels, self.kernel_dim)
         projected = projected.astype(jnp.promote_types(projected.dtype, jnp.float32))
         others = projected

@@ -96,15 +96,19 @@ class ResidualLayer(Protocol):
 
     def __call__(self, x: Array, image: Array, label: Array | None) -> Array:
         """Maps x [B, H, W, F] to the same shape, given the scaled image [B, H, W, C] and labels [B]."""
+        ...
 
     def begin(self, n: int, width: int, label: Array | None, dtype: DTypeLike) -> Any:
         """Returns the cache before the first row."""
+        ...
 
     def begin_row(self, cache: Any, row: Array, image_row: Array) -> Any:
         """Computes the contribution of the rows above to a row; image_row [n, W, C] is the row above."""
+        ...
 
     def step(self, cache: Any, column: Array, x: Array) -> tuple[Any, Array]:
         """Maps one pixel x [n, F] to (cache, [n, F])."""
+        ...
 
 
 class ResidualCache(NamedTuple):

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 
 from gm_jax.networks.label_bias import LabelBias, add_bias
@@ -61,7 +62,7 @@ class GatedCausalConv(nn.Module):
 
     def __call__(self, h: Array, label_bias: Array | None) -> Array:
         """Maps h [B, T, I] and b(y) [B, 2F] to [B, T, F]."""
-        h, kernel, bias = nn.dtypes.promote_dtype(h, self.kernel, self.bias, dtype=self.dtype)
+        h, kernel, bias = promote_dtype(h, self.kernel, self.bias, dtype=self.dtype)
         return _gate(causal_conv(h, kernel, dilation=self.dilation) + bias.reshape(1, 1, -1), label_bias)
 
     def begin(self, n: int, dtype: DTypeLike) -> Array:
@@ -72,7 +73,7 @@ class GatedCausalConv(nn.Module):
         """Computes one step, h [n, I] -> (queue, z [n, F]); the input of step t lies at t modulo the queue's length."""
         length = queue.shape[1]
         past = [at_column(queue, (t - i * self.dilation) % length) for i in range(1, self.kernel_size)]
-        window, kernel, bias = nn.dtypes.promote_dtype(
+        window, kernel, bias = promote_dtype(
             jnp.concatenate([h, *past], axis=-1), self.kernel, self.bias, dtype=self.dtype
         )
         a = window @ kernel.reshape(-1, kernel.shape[2]) + bias.reshape(1, -1)

@@ -9,7 +9,7 @@ from gm_jax.errors import UserError
 from gm_jax.planning import roofline, tpus
 from gm_jax.training import parallel
 from gm_jax.training.step import TrainStep
-from gm_jax.types import PyTree
+from gm_jax.types import Device, PyTree
 
 _STRATEGIES = {"jit": parallel.jit, "pmap": parallel.pmap}
 
@@ -79,7 +79,7 @@ def make_plan(
     state: PyTree,
     batch: Mapping[str, jax.ShapeDtypeStruct],
     wanted: tpus.Slice,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Device],
     *,
     strategy: Literal["jit", "pmap"],
     batch_size: int,

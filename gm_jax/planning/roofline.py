@@ -30,7 +30,7 @@ from gm_jax.planning import flops, hlo
 from gm_jax.planning.tpus import Slice
 from gm_jax.training import parallel
 from gm_jax.training.step import TrainStep
-from gm_jax.types import PyTree
+from gm_jax.types import Device, PyTree
 
 # This process compiles for TPUs and uses none: libtpu must not look for a TPU host, which prints five lines if there is
 # none, nor claim that host's chips, which only one process may hold.
@@ -112,7 +112,7 @@ class OutOfMemory(Exception):
     """A program does not fit into the devices' memory; the message is the compiler's."""
 
 
-def topology_devices(wanted: Slice) -> list[jax.Device]:
+def topology_devices(wanted: Slice) -> list[Device]:
     """Describes the devices of a slice, one per chip; no TPU is needed.
 
     Raises:

@@ -64,12 +64,11 @@ def merge(
         axis_name: the mapped axis, if any.
     """
 
-    def merge_one(declared: Sync, name: str, before: Any, after: Any) -> Any:
-        match declared:
-            case Mean():
-                return mean_over_devices(after, axis_name)
-            case Fixed():
-                return before
+    def merge_one(declared: Mean | Fixed | Rows, name: str, before: Any, after: Any) -> Any:
+        if isinstance(declared, Mean):
+            return mean_over_devices(after, axis_name)
+        if isinstance(declared, Fixed):
+            return before
         start, _, size = _block(declared, name, before, batch_size, axis_name)
 
         def write(whole: Array, part: Array) -> Array:

@@ -1,10 +1,8 @@
 """Learning-rate schedules, gradient clipping, Adam and gradient accumulation, composed from optax."""
 
-from collections.abc import Callable
-
 import optax
 
-Schedule = Callable[[int], float]
+Schedule = optax.Schedule
 
 
 def constant_schedule(learning_rate: float, *, warmup_steps: int = 0) -> Schedule:

@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gm_jax.errors import UserError
 from gm_jax.training.state import TrainState
 from gm_jax.training.step import TrainStep, many_steps
-from gm_jax.types import Array, Batch, Metrics, PyTree
+from gm_jax.types import Array, Batch, Device, Metrics, PyTree
 
 AXIS = "batch"
 
@@ -60,7 +60,7 @@ class Strategy(NamedTuple):
     lower: Callable[[TrainStep, PyTree, PyTree], jax.stages.Lowered]
 
 
-def jit(devices: Sequence[jax.Device] | None = None) -> Strategy:
+def jit(devices: Sequence[Device] | None = None) -> Strategy:
     """Runs one program over the whole batch, split over the devices (all by default)."""
     mesh = _mesh(devices)
     replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(None, AXIS))
@@ -80,7 +80,7 @@ def jit(devices: Sequence[jax.Device] | None = None) -> Strategy:
     )
 
 
-def pmap(devices: Sequence[jax.Device] | None = None) -> Strategy:
+def pmap(devices: Sequence[Device] | None = None) -> Strategy:
     """Runs each device on its part of the batch; gradients and metrics are averaged over devices."""
     mesh = _mesh(devices)
     replicated = NamedSharding(mesh, PartitionSpec())
@@ -164,7 +164,7 @@ def everywhere(tree: PyTree) -> PyTree:
     return jax.tree.map(place, tree)
 
 
-def _mesh(devices: Sequence[jax.Device] | None) -> Mesh:
+def _mesh(devices: Sequence[Device] | None) -> Mesh:
     # By process, so that a process reads the contiguous part of the batch that its devices hold.
     by_process = sorted(jax.devices() if devices is None else devices, key=lambda device: device.process_index)
     return Mesh(np.array(by_process), (AXIS,))

@@ -110,6 +110,8 @@ def make_train_step(
             opt_state = {**opt_state, player: player_state.opt_state}
             model_state = player_state.model_state
             if ema_decay is not None:
+                if ema_params is None:
+                    raise ValueError("the state holds no average of the parameters: create it with ema=True")
                 updated = _has_updated(objective, optimizer, state.step)
                 average = ema.update(ema_params[player], player_state.params, step=state.step, decay=ema_decay)
                 ema_params = {**ema_params, player: _where(updated, average, ema_params[player])}
@@ -208,9 +210,10 @@ def _has_updated(objective: Objective, optimizer: optax.GradientTransformation, 
     # Traced also for a player of every step: XLA would fold a constant and round the average differently.
     turns = objective.turns or steps(0)
     accumulate_steps = optimizers_lib.accumulate_steps(optimizer)
+    is_active = jnp.asarray(turns.is_active(step))
     if accumulate_steps == 1:
-        return turns.is_active(step)
-    return jnp.logical_and(turns.is_active(step), (turns.count(step) + 1) % accumulate_steps == 0)
+        return is_active
+    return jnp.logical_and(is_active, (turns.count(step) + 1) % accumulate_steps == 0)
 
 
 def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
