@@ -231,8 +231,7 @@ class GAN:
         return outputs, {**state, player: dict(carried)}
 
     def _generate(self, params: Params, state: ModelState, z: Array) -> Array:
-        variables = {"params": params[GENERATOR], **state[GENERATOR]}
-        return cast(Array, self.generator.apply(variables, z, train=False))
+        return cast(Array, self.generator.apply({"params": params[GENERATOR], **state[GENERATOR]}, z, train=False))
 
     def _kernels_and_centres(self, params: Params, state: ModelState) -> tuple[Kernels, Array]:
         if self.kernels is None:

@@ -90,8 +90,10 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         model_state_lib.check(state.model_state, model.sync)
+        if ema_decay is not None and state.ema_params is None:
+            raise ValueError("the state holds no average of the parameters: create it with ema=True")
         key = step_key(seed, state.step, axis_name)
-        params, opt_state, model_state, ema_params = state.params, state.opt_state, state.model_state, state.ema_params
+        _, params, ema_params, opt_state, model_state = state
         all_metrics: Metrics = {}
         for index, objective in enumerate(model.objectives):
             player, optimizer = objective.wrt, optimizers[objective.wrt]
@@ -106,14 +108,11 @@ def make_train_step(
                 step=state.step,
                 axis_name=axis_name,
             )
-            params = {**params, player: player_state.params}
-            opt_state = {**opt_state, player: player_state.opt_state}
-            model_state = player_state.model_state
-            if ema_decay is not None:
-                if ema_params is None:
-                    raise ValueError("the state holds no average of the parameters: create it with ema=True")
+            new_params, new_opt_state, model_state = player_state
+            params, opt_state = {**params, player: new_params}, {**opt_state, player: new_opt_state}
+            if ema_decay is not None and ema_params is not None:
+                average = ema.update(ema_params[player], new_params, step=state.step, decay=ema_decay)
                 updated = _has_updated(objective, optimizer, state.step)
-                average = ema.update(ema_params[player], player_state.params, step=state.step, decay=ema_decay)
                 ema_params = {**ema_params, player: _where(updated, average, ema_params[player])}
             prefix = f"{player}/" if len(model.objectives) > 1 else ""
             all_metrics |= {prefix + name: value for name, value in metrics.items()}
