@@ -22,6 +22,7 @@ REPO = Path(__file__).resolve().parents[1]
 GROUND = {"errors", "hashing", "files"}
 MODELLING = {"types", "ops", "losses", "networks", "samplers", "models"}
 LIBRARY = {*MODELLING, "config", "training", "data", "evaluation", "plotting", "recipes"}
+CODE = ("gm_jax", "experiments", "tools", "benchmarks")
 MAY_IMPORT = {
     "": set(),
     "errors": set(),
@@ -65,6 +66,7 @@ TOPOLOGY = {"pmap", "Mesh", "make_mesh", "NamedSharding"}
 TOPOLOGY_HOMES = {"gm_jax/training/parallel.py"}
 
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "core"}
+MOST_FUNCTION_LINES = 60
 MOST_LINES = {"gm_jax/": 400, "gm_jax/models/": 250, "experiments/": 60}
 # The modules of these rooms are steps of one command: their tests are named after what the command promises.
 NOT_MIRRORED = {"runner", "cluster", "comparison", "recipes", "config"}
@@ -188,6 +190,32 @@ def broken_length_laws(path: str, source: str) -> list[str]:
     return [f"{path}:{most + 1}: {lines} lines, at most {most}: it holds more than one thing"] if lines > most else []
 
 
+def long_functions(path: str, source: str) -> list[str]:
+    """Functions longer than one screen."""
+    return [
+        f"{path}:{node.lineno}: {node.name} has more than {MOST_FUNCTION_LINES} lines"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= MOST_FUNCTION_LINES
+    ]
+
+
+def unannotated_functions(path: str, source: str) -> list[str]:
+    """Public functions and methods that lack the type of an argument or of the result."""
+
+    def visit(body: list[ast.stmt], *, method: bool = False) -> Iterator[str]:
+        for node in body:
+            if isinstance(node, ast.ClassDef):
+                yield from visit(node.body, method=True)
+            elif isinstance(node, ast.FunctionDef) and (not node.name.startswith("_") or node.name == "__call__"):
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                named = [one for one in arguments if not (method and one.arg in ("self", "cls"))]
+                bare = [one.arg for one in named if one.annotation is None] + ["return"] * (node.returns is None)
+                if bare:
+                    yield f"{path}:{node.lineno}: {node.name} lacks the types of {', '.join(bare)}"
+
+    return list(visit(ast.parse(source).body))
+
+
 def missing_mirrors(paths: Iterable[str]) -> list[str]:
     """Modules of a room without the test file of the same name."""
     paths = set(paths)
@@ -245,6 +273,16 @@ def test_every_file_is_named_after_its_role():
 
 def test_no_file_is_longer_than_one_sitting():
     broken = [line for item in sources("gm_jax", "experiments").items() for line in broken_length_laws(*item)]
+    assert not broken, report(broken)
+
+
+def test_no_function_is_longer_than_one_screen():
+    broken = [line for item in sources(*CODE).items() for line in long_functions(*item)]
+    assert not broken, report(broken)
+
+
+def test_every_public_function_is_annotated():
+    broken = [line for item in sources(*CODE).items() for line in unannotated_functions(*item)]
     assert not broken, report(broken)
 
 
@@ -392,3 +430,15 @@ def test_a_missing_mirror_is_found():
     assert len(missing_mirrors(package)) == 1
     assert "tests/ops/test_reductions.py is missing" in missing_mirrors(package)[0]
     assert missing_mirrors([*package, "tests/ops/test_reductions.py"]) == []
+
+
+def test_a_long_function_is_found():
+    long = "def f():\n" + "    x = 1\n" * 60
+    assert long_functions("gm_jax/ops/reductions.py", long)
+    assert long_functions("gm_jax/ops/reductions.py", long.replace("    x = 1\n", "", 1)) == []
+
+
+def test_an_unannotated_function_is_found():
+    assert unannotated_functions("a.py", "def f(x) -> int: ...")
+    assert unannotated_functions("a.py", "class A:\n    def f(self, *, x: int): ...")
+    assert unannotated_functions("a.py", "class A:\n    def f(self, x: int) -> int: ...\ndef _g(x): ...") == []

@@ -21,5 +21,6 @@ class ClusterConfig:
     shutdown_timeout: Count = 120
     """Seconds that a finished process waits for the others."""
     stall_timeout: Count = 60
-    """Seconds that a step, or any other phase, may take before the run is given up; 20 times the median of that phase,
-    if longer. The first occurrence of a phase compiles and may take 60 times as long."""
+    """Seconds that a step, or any other phase of the run, may take before the run stops with an error; or 20 times the
+    median time of that phase, if that is longer. The first time, which includes compilation, the limit is 60 times
+    as long."""

@@ -31,8 +31,8 @@ class TrainConfig:
     """jit: one program over all devices; the numbers do not depend on their count. pmap: each device draws its own
     noise."""
     steps_per_call: Count = 1
-    """Steps in one call of the compiled step; more save time if a step is short. It is lowered to a common divisor of
-    the other step counts."""
+    """Training steps in one call of the compiled program: a larger number saves time if a step is short. It is lowered
+    to a common divisor of the other step counts."""
     log_every: Count = 100
     """Steps between two lines of metrics.jsonl."""
     checkpoint_every: Count = 500
@@ -61,9 +61,9 @@ class OptimizerConfig:
     weight_decay: RateOrZero = 0.0
     """Decoupled weight decay (AdamW)."""
     clip_norm: Rate | None = None
-    """Gradient clipping: a larger global norm is scaled down to this."""
+    """Gradient clipping: a gradient whose global norm is larger than this is scaled down to it."""
     accumulate_steps: Count = 1
-    """Gradient accumulation: steps whose mean gradient makes one update."""
+    """Gradient accumulation: the gradients of this many steps are averaged for one update."""
 
 
 @dataclasses.dataclass(frozen=True)

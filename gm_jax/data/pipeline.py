@@ -8,6 +8,8 @@ concatenation of one permutation of 0..N-1 per epoch,
 and training batch k holds its positions kB .. (k+1)B - 1. Batches therefore cross the ends of epochs, every epoch
 covers each example exactly once for any B, and nothing is dropped. Each host takes a contiguous shard of the same
 global batch, so the global batches do not depend on the number of hosts.
+
+Images stay uint8 here: a model scales them to [0, 1] or [-1, 1] itself, by `ops.levels`.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Integer levels and the ranges that models see them on: [0, 1] and [-1, 1].
+"""Scaling of images: integer levels to [0, 1] or [-1, 1], and back.
 
 Notation: x [...] integer levels 0 ... L-1, as a data set ships them; u = x / (L - 1) in [0, 1]; s = 2 u - 1 in [-1, 1].
 """

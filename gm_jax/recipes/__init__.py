@@ -6,7 +6,7 @@ vae.py  autoregressive.py  flow.py  gan.py  diffusion.py    the recipes: (config
 likelihoods.py      what a pixel is to a model
 image_shapes.py     what networks for images ask of the data
 optimizers.py       optimiser configurations to optax transformations
-first_format.py     configurations of runs that older versions have saved
+legacy_configs.py     configurations of runs that older versions have saved
 
 This package and `configs` import no jax, so that `--help` answers at once.
 """

@@ -14,7 +14,7 @@ from gm_jax.config.saved import Saved
 from gm_jax.data import pipeline, sources
 from gm_jax.data.array_cache import Splits
 from gm_jax.errors import UserError
-from gm_jax.recipes import configs, first_format
+from gm_jax.recipes import configs, legacy_configs
 from gm_jax.recipes.experiment import Experiment
 from gm_jax.runner.folder import Folder
 from gm_jax.training import parallel, state, step
@@ -163,7 +163,7 @@ def load_saved(workdir: Path) -> Saved:
     Raises:
         UserError: it is missing or damaged, or used a field that no longer exists.
     """
-    return first_format.converted(saved.load(Folder(workdir).config))
+    return legacy_configs.converted(saved.load(Folder(workdir).config))
 
 
 def saved_spec(found: Saved, workdir: Path) -> sources.Spec:

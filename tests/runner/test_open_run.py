@@ -15,11 +15,11 @@ from gm_jax.config.saved import updated
 from gm_jax.errors import UserError
 from gm_jax.recipes import configs
 
-FIRST_FORMAT = Path(__file__).parent / "data" / "first_format_vae"  # made by commit 7629ed0
+FIRST_FORMAT = Path(__file__).parent / "data" / "legacy_configs_vae"  # made by commit 7629ed0
 
 
 @pytest.fixture
-def first_format(tmp_path) -> Path:
+def legacy_configs(tmp_path) -> Path:
     """A copy of a run of the first format: 20 steps of a tiny VAE."""
     return Path(shutil.copytree(FIRST_FORMAT, tmp_path / "run"))
 
@@ -61,37 +61,37 @@ def test_a_recipe_outside_gm_jax_is_imported_only_for_a_given_configuration(fini
         runner.open_run(finished, config_type=Mine)
 
 
-def test_a_run_of_the_first_format_is_evaluated_as_it_was(first_format, command):
-    before = json.loads((first_format / "results.json").read_text())
-    (first_format / "results.json").unlink()
-    ended = command("evaluate", "--workdir", first_format)
+def test_a_run_of_the_legacy_configs_is_evaluated_as_it_was(legacy_configs, command):
+    before = json.loads((legacy_configs / "results.json").read_text())
+    (legacy_configs / "results.json").unlink()
+    ended = command("evaluate", "--workdir", legacy_configs)
     assert ended.code == 0, ended.err
-    after = json.loads((first_format / "results.json").read_text())
+    after = json.loads((legacy_configs / "results.json").read_text())
     for now, then in zip(after, before, strict=True):
         assert (now["name"], now["unit"], now["kind"]) == (then["name"], then["unit"], then["kind"])
         np.testing.assert_allclose(now["value"], then["value"], rtol=1e-5)
-    assert command("evaluate", "--workdir", first_format, experiment=iwae).code == 2
+    assert command("evaluate", "--workdir", legacy_configs, experiment=iwae).code == 2
 
 
-def test_a_run_of_the_first_format_is_sampled_from(first_format, command):
-    assert command("sample", "--workdir", first_format, "--num", 6).code == 0
-    assert np.load(first_format / "samples-seed0.npy").shape == (6, 8, 8, 1)
+def test_a_run_of_the_legacy_configs_is_sampled_from(legacy_configs, command):
+    assert command("sample", "--workdir", legacy_configs, "--num", 6).code == 0
+    assert np.load(legacy_configs / "samples-seed0.npy").shape == (6, 8, 8, 1)
 
 
-def test_a_run_of_the_first_format_resumes_and_is_saved_in_todays_format(first_format, command):
-    old = json.loads((first_format / "config.json").read_text())["config"]
+def test_a_run_of_the_legacy_configs_resumes_and_is_saved_in_todays_format(legacy_configs, command):
+    old = json.loads((legacy_configs / "config.json").read_text())["config"]
     flags = (
         *("--hidden", "4", "--latent-dim", "2", "--importance-samples", "3", "--validation-samples", "2"),
         *("--train.batch-size", "32", "--train.steps-per-call", "2", "--train.log-every", "10"),
         *("--train.checkpoint-every", "10", "--train.patience", "0", "--train.keep-checkpoints", "1"),
         *("--optimizer.schedule", "constant", "--optimizer.warmup-steps", "5", "--train.steps", "30"),
     )
-    ended = command("--workdir", first_format, *flags)
+    ended = command("--workdir", legacy_configs, *flags)
     assert ended.code == 0, ended.err
     assert "resuming from step 20 of 30" in ended.out
-    now = json.loads((first_format / "config.json").read_text())
+    now = json.loads((legacy_configs / "config.json").read_text())
     assert now["recipe"] == vae.CONFIG.recipe
     assert now["config"] == {**old, "train": {**old["train"], "steps": 30}}
-    assert runner.open_run(first_format).config == updated(
+    assert runner.open_run(legacy_configs).config == updated(
         runner.open_run(FIRST_FORMAT).config, {"train": {"steps": 30}}
     )

@@ -14,14 +14,14 @@ class DenseConfig:
     train: TrainConfig
     optimizer: OptimizerConfig
     binarization: Binarization | None = None
-    """static (as shipped), dynamic (resampled at each step) or threshold (at half). By default static if the data are
-    binary, else dynamic."""
+    """How pixels become binary: static (as in the data set), dynamic (resampled at each step) or threshold (at half).
+    By default static if the data are binary, else dynamic."""
     order: Literal["raster", "random"] = "raster"
     """Order in which the pixels of an image are generated: row by row, or random, drawn once from the training seed."""
     orderings: Count = 1
-    """How many orderings share the parameters; the likelihood is the likelihood of their mixture."""
+    """How many orderings share the parameters. The model is the mixture of them all."""
     conditional: bool = False
-    """Condition on the class label; the likelihood is the likelihood of the mixture of all classes."""
+    """Condition on the class label. The reported likelihood is of the mixture of all classes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class RasterConfig:
     """For bernoulli: static (as shipped), dynamic (resampled at each step) or threshold (at half). By default static if
     the data are binary, else dynamic."""
     conditional: bool = False
-    """Condition on the class label; the likelihood is the likelihood of the mixture of all classes."""
+    """Condition on the class label. The reported likelihood is of the mixture of all classes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Saved configurations of the first format become today's, or are refused with what to do.
 
-data/first_format.json holds the default configuration of every experiment as commit 7629ed0 saved it.
+data/legacy_configs.json holds the default configuration of every experiment as commit 7629ed0 saved it.
 """
 
 import copy
@@ -13,9 +13,9 @@ import pytest
 
 from gm_jax.config.saved import Saved, from_dict, to_dict
 from gm_jax.errors import UserError
-from gm_jax.recipes import configs, first_format
+from gm_jax.recipes import configs, legacy_configs
 
-FIRST = json.loads((Path(__file__).parent / "data" / "first_format.json").read_text())
+FIRST = json.loads((Path(__file__).parent / "data" / "legacy_configs.json").read_text())
 IMAGES, POINTS = {"shape": [8, 8, 1]}, {"shape": [2]}
 
 
@@ -27,7 +27,7 @@ def converted(name, data=IMAGES, **changes):
         for part in sections:
             section = section[part]
         section[field] = value
-    saved = first_format.converted(Saved(f"experiments.{name}", values, data))
+    saved = legacy_configs.converted(Saved(f"experiments.{name}", values, data))
     return from_dict(configs.RECIPES[saved.recipe], saved.config)
 
 
@@ -67,9 +67,9 @@ def test_a_field_that_no_longer_exists_must_have_had_its_default(name, changes, 
 
 def test_an_experiment_outside_gm_jax_is_refused():
     with pytest.raises(UserError, match=r"mine\.ebm, which is not an experiment of gm_jax"):
-        first_format.converted(Saved("mine.ebm", {}, IMAGES))
+        legacy_configs.converted(Saved("mine.ebm", {}, IMAGES))
 
 
 def test_todays_format_passes_through():
     saved = Saved(configs.VAEConfig.recipe, to_dict(converted("vae")), IMAGES)
-    assert first_format.converted(saved) is saved
+    assert legacy_configs.converted(saved) is saved
