@@ -48,7 +48,7 @@ def choice_flags(config_type: type) -> list[tuple[str, Any, Any]]:
     found = []
     for name, sections in choices(config_type).items():
         chosen = Literal[tuple(sections)]  # type: ignore[valid-type]
-        text = f"Which {name}; by default the usual one for the data. Add --help to this flag to list the --{name}.* flags."
+        text = f"Which {name}; by default the usual one for the data. With --help it lists the --{name}.* flags."
         flag = name.replace("_", "-")
         hint = Annotated[chosen | None, arg(name=flag, help=text, help_behavior_hint="(default: by the data)")]
         found.append((f"chosen_{name}", hint, dataclasses.field(default=None)))

@@ -15,7 +15,7 @@ from gm_jax.config.saved import updated
 from gm_jax.errors import UserError
 from gm_jax.recipes import configs
 
-FIRST_FORMAT = Path(__file__).parent / "data" / "legacy_configs_vae"  # made by commit 7629ed0
+FIRST_FORMAT = Path(__file__).parent / "data" / "legacy_vae"  # made by commit 7629ed0
 
 
 @pytest.fixture

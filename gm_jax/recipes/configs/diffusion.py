@@ -69,8 +69,8 @@ class SamplerConfig:
         Literal["transition", "posterior"],
         Sampling,
         arg(
-            help="Variance of an ancestral step: transition (the variance of q(x_t | x_s)) or posterior (the variance of "
-            "q(x_s | x_t, x_0)). The posterior variance is smaller, and better if fewer than T steps are visited."
+            help="Variance of an ancestral step: transition, the variance of q(x_t | x_s), or posterior, the variance "
+            "of q(x_s | x_t, x_0). The posterior variance is smaller, and better if fewer than T steps are visited."
         ),
     ] = "posterior"
     eta: Annotated[
@@ -90,17 +90,17 @@ class AnyDiffusionConfig:
     schedule: Literal["linear", "cosine"] = "linear"
     """Noise schedule: linear, as in DDPM, or cosine (Nichol & Dhariwal 2021), which keeps more signal in the middle."""
     beta_min: Rate | None = None
-    """The linear schedule's first beta, times T; less than 20. By default 0.1, as in the paper. For data with few levels
-    the default is larger, at most 1: the first noise step then has a standard deviation of a quarter of a level."""
+    """The linear schedule's first beta, times T; less than 20. By default 0.1, as in the paper. If the data have few
+    levels, the default is larger, up to 1: the first noise then has a standard deviation of a quarter level."""
     prediction: Literal["noise", "data", "velocity"] = "noise"
     """What the network predicts: eps, x_0 or v."""
     variance: Annotated[
         Literal["transition", "posterior"],
         Measuring,
         arg(
-            help="Variance of the reverse process in the likelihood bound: transition (the variance of q(x_t | x_s)), "
-            "optimal if the data are N(0, 1), or posterior (the variance of q(x_s | x_t, x_0)), optimal if the data are "
-            "a single point."
+            help="Variance of the reverse process in the likelihood bound: transition, the variance of q(x_t | x_s), which "
+            "is optimal if the data are N(0, 1), or posterior, the variance of q(x_s | x_t, x_0), which is optimal if "
+            "the data are a single point."
         ),
     ] = "transition"
     bound_terms: Annotated[
