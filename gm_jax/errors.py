@@ -6,7 +6,7 @@ Exit codes of every command:
     1    a defect, or training diverged, or another process failed
     2    a mistake of the user
     130  Ctrl-C when there was nothing to save
-    134  jax ended this process because another process failed
+    134  C++ aborted this process, or jax did so because another process failed during preparation
 """
 
 import errno

@@ -179,8 +179,8 @@ def test_a_killed_process_ends_the_other_and_resuming_is_bit_identical(run, comp
     assert first.seconds - killed.seconds < HEARTBEAT + 30
     again = run(folder)
     assert [ended.code for ended in again] == [0, 0], again
-    assert re.search(rf"going on from step ({EVERY}|{2 * EVERY}) of {STEPS}", again[0].out)
-    assert "going on" not in again[1].out
+    assert re.search(rf"resuming from step ({EVERY}|{2 * EVERY}) of {STEPS}", again[0].out)
+    assert "resuming" not in again[1].out
     assert same_bits(folder, complete("jit", 2, 2))
 
 
@@ -195,7 +195,7 @@ def test_sigterm_to_one_stops_all_and_one_process_resumes(run, complete, tmp_pat
     assert "stopped" not in both[1].out
     (alone,) = run(folder, *pmap, processes=1)
     assert alone.code == 0, alone
-    assert f"going on from step {step} of {STEPS}" in alone.out
+    assert f"resuming from step {step} of {STEPS}" in alone.out
     assert same_bits(folder, complete("pmap", 1, 2))
 
 
