@@ -101,9 +101,6 @@ class AnyDiffusionConfig:
             help="Variance of the reverse process in the likelihood bound: transition, the variance of q(x_t | x_s), "
             "optimal if the data are N(0, 1); or posterior, the variance of q(x_s | x_t, x_0), optimal if the data "
             "are a single point."
-        ), which "
-            "is optimal if the data are N(0, 1), or posterior, the variance of q(x_s | x_t, x_0), which is optimal if "
-            "the data are a single point."
         ),
     ] = "transition"
     bound_terms: Annotated[
