@@ -41,7 +41,7 @@ def make_run(name: str, sampling_steps: int) -> timing.Run:
     if name == LATENT:
         model = recipes.build(config, spec).model
     else:
-        model = diffusion_model(config, configs.UNetConfig(), spec, num_terms=0).model
+        model = diffusion_model(config, configs.UNetConfig(), spec).model
     shapes = jax.eval_shape(model.init, jax.random.key(0), abstract_batch(spec, 1))
     params, model_state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     sample = jax.jit(model.sample, static_argnums=3)
