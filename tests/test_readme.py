@@ -1,6 +1,7 @@
-"""What the README shows runs as it stands."""
+"""What the README shows runs as printed, and the pages name files that exist."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,17 @@ def test_the_first_example_is_the_weighted_elbo_by_hand(ranks_may_differ):
     np.testing.assert_allclose(names["loss"], nll + 4.0 * kl, rtol=1e-5)
 
 
+def test_a_run_is_opened_as_the_readme_shows(tmp_path):
+    shutil.copytree(REPO / "tests" / "runner" / "data" / "legacy_vae", tmp_path / "vae")
+    names = {}
+    exec(EXAMPLES[1].replace("runs/vae", str(tmp_path / "vae")), names)
+    assert names["step"] == 20
+    assert sorted(names["state"].params) == ["vae"]
+
+
 def test_the_training_example_trains_and_samples(ranks_may_differ):
     names = {}
-    exec(EXAMPLES[1], names)
+    exec(EXAMPLES[2], names)
     assert names["samples"].shape == (64, 8, 8, 1)
     assert int(names["current"].step) == 1000
     # In nats; independent pixels have 24.4 on the test split.
@@ -44,7 +53,7 @@ def test_the_example_of_a_gan_has_two_players_that_move(ranks_may_differ):
     from gm_jax.training import state, step
 
     names = {"jax": jax, "optax": optax}
-    exec(EXAMPLES[2], names)
+    exec(EXAMPLES[3], names)
     model, optimizers = names["family"].model, names["optimizers"]
     batch = {"x": np.random.default_rng(0).integers(0, 17, (4, 8, 8, 1)).astype(np.uint8)}
     first = state.create(model, optimizers, jax.random.key(0), batch)
@@ -55,17 +64,26 @@ def test_the_example_of_a_gan_has_two_players_that_move(ranks_may_differ):
         assert float(metrics[f"{player}/grad_norm"]) > 0.0
 
 
-def test_every_path_in_the_index_exists():
-    for path in set(
-        re.findall(
-            r"`((?:losses|networks|models|ops|evaluation|experiments|tests)/[a-z_/]+\.py)`",
-            (REPO / "README.md").read_text(),
-        )
-    ):
+PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_and_link_of_a_page_exists(page):
+    text = page.read_text(encoding="utf-8")
+    for path in set(re.findall(r"`((?:gm_jax/)?(?:[a-z_]+/)+[a-z_]+\.py)`", text)):
         assert (REPO / path).exists() or (REPO / "gm_jax" / path).exists(), path
+    for link in set(re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", text)):
+        assert (page.parent / "".join(link)).exists(), link
+
+
+def test_the_readme_stays_short_and_names_nothing_outside_of_the_repository():
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 170
+    for page in PAGES:
+        assert "../shared" not in page.read_text(encoding="utf-8")
 
 
 def test_every_experiment_is_in_the_index():
-    text = (REPO / "README.md").read_text()
+    text = (REPO / "docs" / "finding-formulas.md").read_text()
     for path in (REPO / "experiments").glob("*.py"):
         assert path.name == "__init__.py" or f"experiments/{path.name}" in text, path.name
