@@ -1,13 +1,13 @@
-# Everything from a clone and python3 with venv (Debian 12: apt-get install make python3 python3-venv).
+# All targets need only a clone and python3 with venv (Debian 12: apt-get install make python3 python3-venv).
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Present, and newer than what it depends on, when the environment is as requirements.txt says.
+# Exists, and is newer than its dependencies, if the environment matches requirements.txt.
 READY  := $(VENV)/.ready
 
-# The compiler that TPUs run, for the tests of the verb `plan`. Apart, for jax greets whoever has it beside him and no
-# TPU with lines of warnings. Where there is none for this machine, those tests are skipped.
+# The compiler of TPUs, for the tests of the verb `plan`. It is kept apart, because jax prints warnings if libtpu is
+# installed and there is no TPU. If there is no wheel for this machine, those tests are skipped.
 TPU    := $(VENV)/tpu
 
 # Most of a test's time is XLA compiling, on one core: two workers, each with whole files. The fast tests take code that
@@ -23,7 +23,7 @@ help:  ## list these targets
 
 setup: $(READY)  ## make .venv and install the tested set into it (every target below does this first)
 
-demo: $(READY)  ## train a VAE on the digits, measure it, draw it: runs/vae (again: go on from there)
+demo: $(READY)  ## train a VAE on the digits, evaluate and draw it: runs/vae (run it again to resume)
 	$(BIN)/python -m experiments.vae
 
 test: $(READY)  ## the tests, all but the slow proofs
@@ -36,7 +36,7 @@ lint: $(READY)  ## ruff: rules and format, changing nothing
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 
-format: $(READY)  ## ruff: mend what it can and format
+format: $(READY)  ## ruff: fix what it can, and format
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
@@ -44,7 +44,7 @@ clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# An environment with a pip that runs is kept; a half-made one is made anew, never one Python laid over another.
+# An environment with a working pip is kept; an incomplete one is made again from scratch.
 # The package itself goes in last, without its dependencies: the pins are the tested set.
 $(READY): requirements.txt setup.cfg pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \

@@ -1,4 +1,4 @@
-"""What the PyTorch side of every benchmark shares: its threads and its batches."""
+"""Threads and batches of the PyTorch side, shared by every benchmark."""
 
 import os
 from collections.abc import Iterator

@@ -38,9 +38,12 @@ def report(error: BaseException) -> int | None:
     return None
 
 
+NO_LABELS = (
+    "the model is conditioned on labels, but the data have none: choose data with labels or an unconditional model"
+)
 _REFUSED_OPTIONS = {
     "label": "this model has no labels to sample by: leave the label out",
-    "temperature": "this model cannot be sampled at a temperature: leave --temperature out",
+    "temperature": "this model cannot be sampled at a temperature: leave the temperature out",
 }
 
 

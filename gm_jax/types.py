@@ -32,7 +32,8 @@ class Likelihood:
 
     Attributes:
         log_prob: [B] nats; larger is better.
-        kind: "exact", "lower_bound", "upper_bound" (annealed importance sampling flatters) or "estimate".
+        kind: "exact", "lower_bound", "upper_bound" (such as an energy-based model's whose
+            log Z is bounded from below, as annealed importance sampling does in expectation) or "estimate".
         measure: the base measure of the probability: "binary", "<n> levels" or "continuous" (a density).
         settings: what else the number needs to be understood, as (name, value) pairs, e.g. (("K", 500),).
     """

@@ -36,7 +36,7 @@ _SIZE = 2048  # bytes of each file
 
 
 class Heartbeat(NamedTuple):
-    """What a process last reported.
+    """The last report of a process.
 
     Attributes:
         process: its index.

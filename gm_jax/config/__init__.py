@@ -1,4 +1,4 @@
-"""What a configuration is made of: data only, no jax, so that `--help` answers at once.
+"""The parts of a configuration: data only, no jax, so that `--help` answers at once.
 
 fields.py    types of fields with their ranges (Count, Rate, ...) and marks (Neutral, Measuring, Sampling)
 sections.py  the sections that experiments share: data, training, optimisers

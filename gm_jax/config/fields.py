@@ -23,7 +23,7 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """What the values of a field must satisfy; part of the field's `Annotated` type.
+    """A condition on the values of a field; part of the field's `Annotated` type.
 
     Attributes:
         text: the end of the sentence "FIELD must be ...".

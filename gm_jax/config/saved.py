@@ -50,7 +50,7 @@ def from_dict(config_type: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
 
 
 class Saved(typing.NamedTuple):
-    """What config.json holds.
+    """The content of config.json.
 
     Attributes:
         recipe: "module:function" that rebuilds the experiment; the experiment's module, in runs of the first format.
@@ -220,6 +220,6 @@ def _value(hint: Any, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     sections = [option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)]
-    # Of a union of sections, the saved fields tell which one it was.
+    # The saved fields show which section of a union it was.
     alike = [one for one in sections if {field.name for field in dataclasses.fields(one)} == set(value)]
     return from_dict(typing.cast(type, (alike or sections)[0]), value)

@@ -83,7 +83,7 @@ class AdamConfig:
 
 
 class ExperimentConfig(Protocol):
-    """What the runner needs of an experiment's configuration, which is a frozen dataclass.
+    """The attributes of an experiment's configuration that the runner needs; it is a frozen dataclass.
 
     Attributes:
         recipe: "module:function" of (config, data spec) -> `recipes.experiment.Experiment`. A string, so that the

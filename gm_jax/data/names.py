@@ -1,4 +1,4 @@
-"""What a user reads after a wrong name: the nearest names, and the known ones."""
+"""Suggestions after an unknown name of a data set: the nearest names, and the known ones."""
 
 import difflib
 from collections.abc import Collection

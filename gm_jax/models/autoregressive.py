@@ -18,7 +18,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from gm_jax.errors import UserError, refuse_options
+from gm_jax.errors import NO_LABELS, UserError, refuse_options
 from gm_jax.models.autoregressive_networks import OrderedNetwork, PixelLikelihood
 from gm_jax.ops import reductions
 from gm_jax.samplers import autoregressive as samplers
@@ -189,5 +189,5 @@ class Autoregressive:
         if self.num_classes is None:
             return None
         if "label" not in batch:
-            raise UserError("the model is conditioned on labels, but the data have none: choose data with labels.")
+            raise UserError(NO_LABELS)
         return batch["label"]

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gm_jax.errors import UserError, refuse_options
+from gm_jax.errors import NO_LABELS, UserError, refuse_options
 from gm_jax.losses import diffusion as losses
 from gm_jax.models.diffusion_space import DiffusionSpace
 from gm_jax.ops import predictions
@@ -44,7 +44,7 @@ from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelSta
 
 
 class Parameterization(NamedTuple):
-    """What the output of the network is; the choice decides how a squared error weighs the times.
+    """The meaning of the network's output; the choice decides how a squared error weighs the times.
 
     Attributes:
         predict: (x_t, output, a_t, sigma_t) -> Prediction.
@@ -215,7 +215,7 @@ class Diffusion:
         if none is None:
             return None
         if "label" not in batch:
-            raise UserError("this model is conditioned on labels and the data have none: use a model without labels")
+            raise UserError(NO_LABELS)
         return jnp.where(jax.random.bernoulli(key, 1.0 - self.drop_label, none.shape), batch["label"], none)
 
     def _bound_times(self, key: Key) -> Array:

@@ -1,4 +1,4 @@
-"""What a train step costs on a TPU topology, computed without any TPU.
+"""The cost of a train step on a TPU topology, computed without any TPU.
 
 plan.py      one plan for each topology
 report.py    plans as a table, Markdown, JSON and a picture

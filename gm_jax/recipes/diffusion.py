@@ -61,7 +61,7 @@ def build_latent_diffusion(config: LatentDiffusionConfig, spec: Spec) -> Experim
             "model: use fewer."
         )
     autoencoder, facts = _autoencoder(first, spec, elbo_samples=config.elbo_samples)
-    # To the diffusion model a latent is a point.
+    # A latent is a point for the diffusion model.
     latents = spec._replace(shape=(first.latent_dim,), levels=None)
 
     prior = diffusion_model(config, config.network, latents)

@@ -1,4 +1,4 @@
-"""What a recipe returns: functions only, no arrays, nothing computed yet."""
+"""The result of a recipe: functions only, no arrays, nothing computed yet."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""What networks for images ask of the data."""
+"""Checks of image shapes, for networks of images."""
 
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
@@ -31,7 +31,7 @@ def pixel_shape(spec: Spec, *, features: int) -> tuple[int, int, int]:
         raise UserError(f"{spec.name} is not made of pixels: choose a --data.name of images.")
     height, width, channels = spec.shape
     if features < channels:
-        raise UserError(f"{features} features cannot carry the {channels} channels of {spec.name}: use more features.")
+        raise UserError(f"--features is too small for the {channels} channels of {spec.name}: use a larger number.")
     return height, width, channels
 
 

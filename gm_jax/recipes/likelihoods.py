@@ -1,4 +1,4 @@
-"""What a pixel is to a model: the likelihoods that several recipes offer."""
+"""Likelihoods of pixels that several recipes share."""
 
 from typing import Any
 

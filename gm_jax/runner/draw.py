@@ -67,10 +67,17 @@ def _draw_progress(run: Run, state: TrainState) -> list[Path]:
 
 def _validation_label(run: Run, state: TrainState) -> str:
     """Returns the label of the validation curve, with the sign, the kind and the measure of its -log p."""
-    log_prob, label = run.experiment.validation or run.experiment.model.log_prob, "validation -log p, nats"
-    if log_prob is None:
-        return label
-    example = run.fixed_examples()[:1]
-    found = jax.eval_shape(log_prob, state.eval_params, state.model_state, jax.random.key(0), example)
+    found = validation_likelihood(run, state)
+    if found is None:
+        return "validation -log p, nats"
     kind = results.KIND_OF_NLL[found.kind]
-    return f"{label} ({results.SIGN_OF_NLL[found.kind]} {kind}, {found.measure})"
+    return f"validation -log p, nats ({results.SIGN_OF_NLL[found.kind]} {kind}, {found.measure})"
+
+
+def validation_likelihood(run: Run, state: TrainState) -> Likelihood | None:
+    """Returns the shape of the likelihood that a validation computes, for its kind and measure; None if there is none."""
+    log_prob = run.experiment.validation or run.experiment.model.log_prob
+    if log_prob is None:
+        return None
+    example = run.fixed_examples()[:1]
+    return jax.eval_shape(log_prob, state.eval_params, state.model_state, jax.random.key(0), example)

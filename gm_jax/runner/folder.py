@@ -1,4 +1,4 @@
-"""What is stored where in a run's folder.
+"""The files of a run's folder.
 
 config.json       the recipe, the configuration and the Spec of the data
 versions.json     versions, git commit, devices and fingerprint of the data, one entry per start

@@ -1,4 +1,4 @@
-"""What a run shows and writes while it trains: metrics, events, samples over time, the progress bar."""
+"""Output of a run while it trains: metrics, events, samples over time, the progress bar."""
 
 import time
 from typing import Protocol, Self
@@ -17,7 +17,7 @@ _IMAGES, _POINTS = 64, 1_000  # samples over time
 
 
 class Recorder(Protocol):
-    """What training reports of its progress. It is a context, which closes files at its end."""
+    """The progress reports of training, as a context that closes its files at the end."""
 
     def __enter__(self) -> Self: ...
 

@@ -51,7 +51,7 @@ class Run(NamedTuple):
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """What a checkpoint must have been made with if this run is to resume from it."""
+        """The data and devices that a checkpoint must share with this run for the run to resume from it."""
         facts = {"data": self.spec.fingerprint}
         if self.config.train.parallel == "pmap":
             facts["devices"] = f"pmap over {self.strategy.num_shards}"  # each device draws its own noise

@@ -136,7 +136,7 @@ def train(run: Run, interrupted: Callable[[], bool], member: processes.Member) -
 
 @dataclasses.dataclass(frozen=True)
 class _Training:
-    """What the loop asks for while it trains: batches, validations, checkpoints and records.
+    """The callbacks of the training loop: batches, validations, checkpoints and records.
 
     Attributes:
         run: what is trained.

@@ -29,7 +29,7 @@ def check(model_state: ModelState, sync: Mapping[str, Sync]) -> None:
 def local_view(
     model_state: ModelState, sync: Mapping[str, Sync], *, batch_size: int, axis_name: str | None
 ) -> ModelState:
-    """Returns what a loss sees of the model state: of `Rows` its own rows of the current block, of all else the whole.
+    """Returns what a loss sees: this device's rows of the current block of each `Rows`, and all other state whole.
 
     Args:
         model_state: the whole state, equal on every device.
@@ -66,7 +66,7 @@ def merge(
 
     def merge_one(declared: Mean | Fixed | Rows, name: str, before: Any, after: Any) -> Any:
         if isinstance(declared, Mean):
-            return mean_over_devices(after, axis_name)
+            return _mean_of_changed(before, after, axis_name)
         if isinstance(declared, Fixed):
             return before
         start, _, size = _block(declared, name, before, batch_size, axis_name)
@@ -79,7 +79,7 @@ def merge(
             rows = part if axis_name is None else jax.lax.all_gather(part, axis_name, tiled=True)
             return jax.lax.dynamic_update_slice_in_dim(whole, rows, start, 0)
 
-        return {**after, "rows": jax.tree.map(write, before["rows"], after["rows"])}
+        return {"rows": jax.tree.map(write, before["rows"], after["rows"]), "count": after["count"]}
 
     return _map(merge_one, sync, old, new)
 
@@ -94,6 +94,20 @@ def mean_over_devices(tree: PyTree, axis_name: str | None) -> PyTree:
         return jax.lax.pmean(leaf, axis_name) if floating else jax.lax.pmax(leaf, axis_name)
 
     return jax.tree.map(mean, tree)
+
+
+def _mean_of_changed(before: PyTree, after: PyTree, axis_name: str | None) -> PyTree:
+    """Averages the leaves that a device has changed; the others stay bit for bit, because a mean rounds."""
+    if axis_name is None:
+        return after
+    old, structure = jax.tree.flatten(before)
+    new = structure.flatten_up_to(after)
+    if not old:
+        return after
+    changed = jnp.stack([jnp.any(a != b) for a, b in zip(old, new, strict=True)])
+    changed = jax.lax.pmax(changed.astype(jnp.int32), axis_name) > 0
+    means = mean_over_devices(new, axis_name)
+    return structure.unflatten([jnp.where(c, mean, a) for c, mean, a in zip(changed, means, old, strict=True)])
 
 
 def _map(fn: Any, sync: Mapping[str, Sync], *states: Mapping[str, Any], name: str = "model_state") -> dict[str, Any]:
@@ -119,12 +133,14 @@ def _block(
 ) -> tuple[Array, Array, int]:
     """Returns the first row of the current block, this device's first row in it, and this device's number of rows."""
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    if set(collection) != {"rows", "count"}:
+        raise ValueError(f"{name} is declared as Rows() and must hold rows and count alone: got {sorted(collection)}")
     num_rows = jax.tree.leaves(collection["rows"])[0].shape[0]
     per_step = batch_size * devices if declared.per_step is None else declared.per_step
     if num_rows % per_step or per_step % devices:
         raise ValueError(
-            f"{name} has {num_rows} rows, of which a step refreshes {per_step} on {devices} devices: choose numbers of "
-            "which each is a multiple of the next"
+            f"{name} has {num_rows} rows, of which a step refreshes {per_step} on {devices} devices: the rows must be "
+            "a multiple of the rows per step, and the rows per step a multiple of the devices"
         )
     size = per_step // devices
     start = (collection["count"] % (num_rows // per_step)) * per_step

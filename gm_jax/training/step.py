@@ -46,7 +46,7 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 class PlayerState(NamedTuple):
-    """What the update of one player changes."""
+    """The state that the update of one player changes."""
 
     params: PyTree
     opt_state: PyTree

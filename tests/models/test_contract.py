@@ -351,6 +351,8 @@ def test_pmap_is_its_vmap_oracle(row):
     # Adam divides by a root of tiny squares at first: parameters agree to a hundredth of a learning rate.
     for one, other in zip(jax.tree.leaves(mapped.params), jax.tree.leaves(oracle.params), strict=True):
         np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=3e-5)
+    for one, other in zip(jax.tree.leaves(mapped.model_state), jax.tree.leaves(oracle.model_state), strict=True):
+        np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=3e-5)
     for one, other in zip(mapped_history, oracle_history, strict=True):
         for name in one:
             np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-5, err_msg=name)
