@@ -56,16 +56,23 @@ class Saved(typing.NamedTuple):
         recipe: "module:function" that rebuilds the experiment; the experiment's module, in runs of the first format.
         config: the configuration, as `to_dict` makes it.
         data: the Spec of the data, as a dict.
+        command: the module of the command that made the run, e.g. "experiments.vae"; empty if it is not known.
     """
 
     recipe: str
     config: dict[str, Any]
     data: dict[str, Any]
+    command: str = ""
+
+    @property
+    def opener(self) -> str:
+        """How to open the run: the command that made it, or else the name of the recipe."""
+        return f"python -m {self.command}" if self.command else f"the command of {self.recipe}"
 
 
-def save(path: Path, recipe: str, config: Any, *, data: Mapping[str, Any]) -> None:
+def save(path: Path, recipe: str, config: Any, *, data: Mapping[str, Any], command: str = "") -> None:
     """Writes config.json in one move."""
-    write_text(path, json.dumps(Saved(recipe, to_dict(config), dict(data))._asdict(), indent=1) + "\n")
+    write_text(path, json.dumps(Saved(recipe, to_dict(config), dict(data), command)._asdict(), indent=1) + "\n")
 
 
 def load(path: Path) -> Saved:
@@ -77,13 +84,13 @@ def load(path: Path) -> Saved:
     try:
         values = json.loads(path.read_text())
         if "experiment" in values:  # the first format
-            values["recipe"] = values.pop("experiment")
+            values["recipe"] = values["command"] = values.pop("experiment")
         saved = Saved(**values)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path.parent} holds no run: it has no {path.name}.\nTrain a run there first.") from None
     except (ValueError, TypeError, AttributeError):
         saved = None
-    if saved is None or tuple(map(type, saved)) != (str, dict, dict):
+    if saved is None or tuple(map(type, saved)) != (str, dict, dict, str):
         raise UserError(f"{path} is damaged or is not a run's configuration.\nChoose the folder of a run.")
     return saved
 

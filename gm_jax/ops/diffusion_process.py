@@ -32,6 +32,7 @@ import chex
 import jax.numpy as jnp
 import numpy as np
 
+from gm_jax.ops.gaussian_path import GaussianPath
 from gm_jax.ops.predictions import per_example
 from gm_jax.types import Array
 
@@ -73,6 +74,22 @@ class Schedule(NamedTuple):
     def noise(self, t: Array | np.ndarray | int) -> Array:
         """Returns sigma_t [...] at integer times `t` [...], as `gaussian_path.GaussianPath.noise` does."""
         return signal_and_noise(self.at(t))[1]
+
+    def path(self) -> GaussianPath:
+        """Returns the continuous path through the grid, over [1, T]: log abar_t is linear between neighbouring times.
+
+        At integer times it is the schedule itself, so continuous samplers and likelihoods take a discrete model.
+        """
+        grid = jnp.asarray(self.log_alpha_bar)
+
+        def log_alpha_bar(t: Array) -> Array:
+            return jnp.interp(t, jnp.arange(grid.size, dtype=grid.dtype), grid)
+
+        return GaussianPath(
+            signal=lambda t: jnp.exp(0.5 * log_alpha_bar(t)),
+            noise=lambda t: jnp.sqrt(-jnp.expm1(log_alpha_bar(t))),
+            range=(1.0, float(self.num_steps)),
+        )
 
 
 def schedule_from_betas(betas: np.ndarray, *, dtype: np.dtype | type = np.float32) -> Schedule:

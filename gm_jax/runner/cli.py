@@ -115,6 +115,8 @@ def _with_chosen_sections(config: ExperimentConfig, argv: Sequence[str]) -> Expe
             chosen = following if word == flag else word.removeprefix(f"{flag}=")
             if word.startswith(flag) and chosen in sections:
                 config = dataclasses.replace(typing.cast(Any, config), **{field: sections[chosen]()})
+        if getattr(config, field) is None and any(word.startswith(f"{flag}.") for word in argv):
+            raise UserError(f"{flag}.* flags belong to one kind: add {flag} {' or '.join(sections)}.")
     return config
 
 

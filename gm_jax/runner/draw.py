@@ -14,7 +14,7 @@ from gm_jax.runner.run import Run
 from gm_jax.runner.samples import draw_samples
 from gm_jax.training import metrics, parallel
 from gm_jax.training.state import TrainState
-from gm_jax.types import Array
+from gm_jax.types import Array, Likelihood
 
 _IMAGES, _POINTS = 100, 1_000  # samples in the picture
 
@@ -75,7 +75,7 @@ def _validation_label(run: Run, state: TrainState) -> str:
 
 
 def validation_likelihood(run: Run, state: TrainState) -> Likelihood | None:
-    """Returns the shape of the likelihood that a validation computes, for its kind and measure; None if there is none."""
+    """Returns the kind and measure of a validation's likelihood, around shapes only; None if there is none."""
     log_prob = run.experiment.validation or run.experiment.model.log_prob
     if log_prob is None:
         return None

@@ -6,12 +6,14 @@ from typing import Protocol, Self
 import tensorboardX
 from tqdm import tqdm
 
+from gm_jax.evaluation import results
 from gm_jax.plotting import images
 from gm_jax.runner import draw, measure
 from gm_jax.runner.run import Run
 from gm_jax.runner.samples import draw_samples
 from gm_jax.training.metrics import MetricsLog
 from gm_jax.training.state import TrainState
+from gm_jax.types import Likelihood
 
 _IMAGES, _POINTS = 64, 1_000  # samples over time
 
@@ -81,6 +83,7 @@ class RunRecorder:
         self._events = tensorboardX.SummaryWriter(str(run.folder.tensorboard), purge_step=step + 1)
         self._bar = tqdm(total=train.steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
         self._loss, self._since = "", (step, time.perf_counter())
+        self._likelihood: Likelihood | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +113,7 @@ class RunRecorder:
         grid = images.as_grid(draw_samples(self._run, state, num, seed=0))
         path = draw.draw_grid(self._run, self._run.folder.samples / f"step-{step:07d}.png", grid)
         self._events.add_image("samples", images.read(path), step, dataformats="HWC")
+        self._likelihood = self._likelihood or draw.validation_likelihood(self._run, state)
         counted = measure.count_on_samples(self._run, state, seed=0)
         if counted:
             self._log.write(step, "samples", counted)
@@ -121,8 +125,11 @@ class RunRecorder:
         if log_prob is not None:
             self._log.write(step, "validation", {"log_prob": log_prob})
             self._events.add_scalar("validation/log_prob", log_prob, step)
-        shown = "" if log_prob is None else f", validation -log p {-log_prob:.3f} nats"
-        self._bar.write(f"step {step}: {self._loss}{shown}")
+        validation = ""
+        if log_prob is not None and self._likelihood is not None:
+            sign = results.SIGN_OF_NLL[self._likelihood.kind]
+            validation = f", validation -log p {sign} {-log_prob:.3f} nats ({self._likelihood.measure})"
+        self._bar.write(f"step {step}: {self._loss}{validation}")
         self._since = (step, time.perf_counter())
 
     def validations(self) -> list[tuple[int, float]]:

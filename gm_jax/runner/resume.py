@@ -23,7 +23,7 @@ def check_folder(folder: Folder, config: ExperimentConfig) -> None:
         return
     found = load_saved(Path(folder.root))
     if found.recipe != config.recipe:
-        raise UserError(f"{folder.root} holds a run of {found.recipe}: choose another --workdir.")
+        raise UserError(f"{folder.root} holds a run of {found.command or found.recipe}: choose another --workdir.")
     differences = saved.differences(config, found.config)
     if differences and not is_extension(config, found.config):
         lines = [

@@ -146,9 +146,7 @@ def open_run(
     if config_type is None:
         raise UserError(f"{workdir} holds a run of {found.recipe}, which is not in gm_jax: give its config_type.")
     if found.recipe != config_type.recipe:
-        raise UserError(
-            f"{workdir} holds a run of {found.recipe}, not of {config_type.recipe}:\nuse the command that made it."
-        )
+        raise UserError(f"{workdir} holds a run of another experiment: open it with {found.opener}.")
     config = saved.updated(saved.from_dict(config_type, found.config), changes)
     if not with_data:
         return _put_together(config, workdir, saved_spec(found, workdir), None)

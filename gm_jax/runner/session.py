@@ -62,7 +62,7 @@ def _prepare(module: str, config: ExperimentConfig, folder: Folder, stack: conte
     """Checks everything that can be refused before the first step; afterwards the folder is this run's, and locked."""
     run = multihost.all_or_none(functools.partial(_assemble_checked, config, folder))
     processes.check_same(saved.facts(config), module, data=run.spec.fingerprint)
-    claim = functools.partial(_claim, run, stack) if multihost.is_primary() else _do_nothing
+    claim = functools.partial(_claim, module, run, stack) if multihost.is_primary() else _do_nothing
     multihost.all_or_none(claim)
     processes.share(folder.processes)
     return run
@@ -76,14 +76,14 @@ def _assemble_checked(config: ExperimentConfig, folder: Folder) -> Run:
     return run
 
 
-def _claim(run: Run, stack: contextlib.ExitStack) -> None:
+def _claim(module: str, run: Run, stack: contextlib.ExitStack) -> None:
     """Makes the folder this run's, locked until the stack closes."""
     folder = run.folder
     folder.create()
     stack.enter_context(folder.locked())
     if folder.holds_run():
         check_data(run, load_saved(folder.root))
-    saved.save(folder.config, run.config.recipe, run.config, data=run.spec._asdict())
+    saved.save(folder.config, run.config.recipe, run.config, data=run.spec._asdict(), command=module)
     devices = [str(device) for device in jax.devices()]
     facts = {"devices": devices, "processes": jax.process_count(), "data": run.spec.fingerprint}
     record_versions(folder.versions, facts)

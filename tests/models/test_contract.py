@@ -52,12 +52,16 @@ class Row(NamedTuple):
         make: () -> Model.
         shape: of one example.
         levels: of the data; None for points.
+        kind: of the likelihood.
+        measure: of the likelihood.
         loss: the metric that training must lower.
     """
 
     make: Callable[[], Model]
     shape: tuple[int, ...]
     levels: int | None
+    kind: str
+    measure: str
     loss: str = "loss"
 
 
@@ -226,26 +230,28 @@ def _gaussian_energy_with_chains():
 
 
 MODELS = {
-    "vae[bernoulli]": Row(_bernoulli_vae, (4, 4, 1), 17),
-    "iwae[points]": Row(_iwae_of_points, (2,), None),
-    "vae[conv, discretized_logistic]": Row(_convolutional_vae, (4, 4, 1), 17),
-    "fvsbn": Row(_fvsbn, (4, 4, 1), 17),
-    "nade": Row(_nade, (4, 4, 1), 17),
-    "made[two orderings]": Row(_made, (4, 4, 1), 17),
-    "gated pixelcnn": Row(_gated_pixelcnn, (4, 4, 1), 17),
-    "pixelrnn": Row(_pixelrnn, (4, 4, 1), 17),
-    "wavenet": Row(_wavenet, (4, 4, 1), 17),
-    "nice": Row(_nice, (4, 4, 1), 17),
-    "realnvp": Row(_realnvp, (4, 4, 1), 17),
-    "realnvp[points]": Row(_realnvp_of_points, (2,), None),
-    "glow": Row(_glow, (4, 4, 1), 17),
-    "spline flow[points]": Row(_spline_flow, (2,), None),
-    "ddpm": Row(_ddpm, (4, 4, 1), 17),
-    "ddpm[points]": Row(_ddpm_of_points, (2,), None),
+    "vae[bernoulli]": Row(_bernoulli_vae, (4, 4, 1), 17, "lower_bound", "binary"),
+    "iwae[points]": Row(_iwae_of_points, (2,), None, "lower_bound", "continuous"),
+    "vae[conv, discretized_logistic]": Row(_convolutional_vae, (4, 4, 1), 17, "lower_bound", "17 levels"),
+    "fvsbn": Row(_fvsbn, (4, 4, 1), 17, "exact", "binary"),
+    "nade": Row(_nade, (4, 4, 1), 17, "exact", "binary"),
+    "made[two orderings]": Row(_made, (4, 4, 1), 17, "exact", "binary"),
+    "gated pixelcnn": Row(_gated_pixelcnn, (4, 4, 1), 17, "exact", "binary"),
+    "pixelrnn": Row(_pixelrnn, (4, 4, 1), 17, "exact", "binary"),
+    "wavenet": Row(_wavenet, (4, 4, 1), 17, "exact", "17 levels"),
+    "nice": Row(_nice, (4, 4, 1), 17, "lower_bound", "17 levels"),
+    "realnvp": Row(_realnvp, (4, 4, 1), 17, "lower_bound", "17 levels"),
+    "realnvp[points]": Row(_realnvp_of_points, (2,), None, "exact", "continuous"),
+    "glow": Row(_glow, (4, 4, 1), 17, "lower_bound", "17 levels"),
+    "spline flow[points]": Row(_spline_flow, (2,), None, "exact", "continuous"),
+    "ddpm": Row(_ddpm, (4, 4, 1), 17, "lower_bound", "17 levels"),
+    "ddpm[points]": Row(_ddpm_of_points, (2,), None, "lower_bound", "continuous"),
     # Either player's loss may rise, but feature matching lowers the generator's.
-    "gan[points]": Row(_gan_of_points, (2,), None, loss="generator/loss"),
+    "gan[points]": Row(_gan_of_points, (2,), None, "estimate", "continuous", loss="generator/loss"),
     # The difference of energies may rise; the energy of the data falls.
-    "energy with chains[points]": Row(_gaussian_energy_with_chains, (2,), None, loss="data_energy"),
+    "energy with chains[points]": Row(
+        _gaussian_energy_with_chains, (2,), None, "exact", "continuous", loss="data_energy"
+    ),
 }
 # These compile for half a minute and more; each has a cheaper relative that is always tested.
 SLOW = {"vae[conv, discretized_logistic]", "pixelrnn", "ddpm"}
@@ -337,7 +343,7 @@ def test_log_prob_is_one_finite_number_an_example_and_says_its_kind(row):
     if model.log_prob is None:
         pytest.skip("the family has no likelihood")
     likelihood = jax.jit(model.log_prob)(fresh.params, fresh.model_state, jax.random.key(0), jnp.asarray(data(row)))
-    assert likelihood.kind in ("exact", "lower_bound", "estimate")
+    assert (likelihood.kind, likelihood.measure) == (row.kind, row.measure)
     assert likelihood.log_prob.shape == (BATCH,)
     assert likelihood.log_prob.dtype == jnp.float32
     assert np.isfinite(likelihood.log_prob).all()

@@ -234,3 +234,18 @@ def test_data_of_other_shapes_and_raw_images_are_refused(name):
     for array in wrong:
         with pytest.raises(AssertionError):
             function(array, *rest)
+
+
+@pytest.mark.parametrize("make", [diffusion_process.linear_schedule, diffusion_process.cosine_schedule])
+def test_the_path_of_a_schedule_passes_through_its_grid_and_never_adds_signal(make, x64):
+    schedule = make(50, dtype=np.float64)
+    path, t = schedule.path(), jnp.arange(1, 51)
+    np.testing.assert_allclose(path.signal(t.astype(float)), schedule.signal(t), rtol=1e-12)
+    np.testing.assert_allclose(path.noise(t.astype(float)), schedule.noise(t), rtol=1e-12)
+    between = jnp.linspace(1.2, 49.7, 40)
+    np.testing.assert_allclose(jnp.square(path.signal(between)) + jnp.square(path.noise(between)), 1.0, rtol=1e-12)
+    # f = (log abar)' / 2 is a constant of each step, and a variance-preserving path has g^2 = -2 f.
+    step = jnp.floor(between).astype(int)
+    slope = jnp.asarray(schedule.log_alpha_bar)[step + 1] - jnp.asarray(schedule.log_alpha_bar)[step]
+    np.testing.assert_allclose(path.drift(between), 0.5 * slope, rtol=1e-9)
+    np.testing.assert_allclose(path.squared_diffusion(between), -slope, rtol=1e-9)
