@@ -111,7 +111,7 @@ def _with_chosen_sections(config: ExperimentConfig, argv: Sequence[str]) -> Expe
     """
     for field, sections in train.choices(type(config)).items():
         flag = f"--{field.replace('_', '-')}"
-        for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        for word, following in zip(argv, [*argv, ""][1:], strict=True):
             chosen = following if word == flag else word.removeprefix(f"{flag}=")
             if word.startswith(flag) and chosen in sections:
                 config = dataclasses.replace(typing.cast(Any, config), **{field: sections[chosen]()})

@@ -203,7 +203,7 @@ def _gan_of_points():
     ).model
 
 
-def _gaussian_energy_with_chains():
+def _energy_with_chains():
     """Returns a Gaussian with a learned mean, trained on the difference between data and persistent Langevin chains."""
 
     def init(key, batch):
@@ -249,9 +249,7 @@ MODELS = {
     # Either player's loss may rise, but feature matching lowers the generator's.
     "gan[points]": Row(_gan_of_points, (2,), None, "estimate", "continuous", loss="generator/loss"),
     # The difference of energies may rise; the energy of the data falls.
-    "energy with chains[points]": Row(
-        _gaussian_energy_with_chains, (2,), None, "exact", "continuous", loss="data_energy"
-    ),
+    "energy with chains[points]": Row(_energy_with_chains, (2,), None, "exact", "continuous", loss="data_energy"),
 }
 # These compile for half a minute and more; each has a cheaper relative that is always tested.
 SLOW = {"vae[conv, discretized_logistic]", "pixelrnn", "ddpm"}

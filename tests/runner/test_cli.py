@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import beta_vae, iwae, vae
+from experiments import beta_vae, ddpm, iwae, vae
 from gm_jax.config.saved import updated
 from gm_jax.data import sources
 from gm_jax.errors import UserError
+from gm_jax.recipes.configs.diffusion import MLPConfig
 from gm_jax.runner import cli, evaluate, sample, train
 
 EXPERIMENTS = (vae, beta_vae, iwae)
@@ -194,8 +195,15 @@ def test_a_folder_of_another_experiment_is_refused_by_every_verb(finished, comma
     before = contents(finished)
     for arguments in (["evaluate"], ["sample"], [*tiny]):
         ended = command(*arguments, "--workdir", finished, experiment=iwae)
-        assert_mistake(ended, "holds a run of gm_jax.recipes.vae:build_vae")
+        assert_mistake(ended, "experiments.vae" if arguments == [*tiny] else "another experiment")
     assert contents(finished) == before
+
+
+def test_defaults_of_a_chosen_section_need_no_argument_and_its_flags_need_the_choice():
+    assert cli._with_chosen_sections(ddpm.CONFIG, []).network is None
+    assert isinstance(cli._with_chosen_sections(ddpm.CONFIG, ["--network", "mlp"]).network, MLPConfig)
+    with pytest.raises(UserError, match="add --network unet or mlp"):
+        cli._with_chosen_sections(ddpm.CONFIG, ["--network.features", "8"])
 
 
 def test_a_folder_that_holds_something_else_is_refused(command, tiny, tmp_path):

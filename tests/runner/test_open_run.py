@@ -57,7 +57,7 @@ def test_a_recipe_outside_gm_jax_is_imported_only_for_a_given_configuration(fini
     class Mine(configs.VAEConfig):
         recipe = "gm_jax.recipes.vae:build_vae"
 
-    with pytest.raises(UserError, match="os:abort, not of gm_jax"):
+    with pytest.raises(UserError, match="another experiment: open it with"):
         runner.open_run(finished, config_type=Mine)
 
 
