@@ -32,9 +32,11 @@ test: $(READY)  ## the tests, all but the slow proofs
 test-slow: $(READY) $(TPU)  ## the slow proofs: pods of processes, kills, plans for TPUs (CI runs both)
 	PYTHONPATH=$(TPU) $(BIN)/python -m pytest $(PYTEST) -m slow
 
-lint: $(READY)  ## ruff: rules and format, changing nothing
+# pyright runs on the machine's node, or fetches one if there is none.
+lint: $(READY)  ## ruff (rules and format) and pyright (types), changing nothing
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m pyright
 
 format: $(READY)  ## ruff: fix what it can, and format
 	$(BIN)/python -m ruff check --fix .

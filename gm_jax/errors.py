@@ -11,6 +11,7 @@ Exit codes of every command:
 
 import errno
 import sys
+from typing import overload
 
 # The disk is full, is not writable, or lacks what was named: the user can repair it, this program cannot.
 _DISK_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
@@ -22,6 +23,14 @@ class UserError(Exception):
     The command line prints its message (at most three lines) and exits with code 2, without a traceback. Every other
     exception is a defect of this code and keeps its traceback.
     """
+
+
+@overload
+def report(error: UserError) -> int: ...
+
+
+@overload
+def report(error: BaseException) -> int | None: ...
 
 
 def report(error: BaseException) -> int | None:

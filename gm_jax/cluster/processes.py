@@ -117,14 +117,14 @@ def joined(config: ClusterConfig) -> Iterator[Member]:
     if config.coordinator is None:
         yield member
         return
-    _initialize(config)
+    _initialize(config.coordinator, config)
     logging.getLogger("absl").addFilter(is_news)
     try:
         yield member
     except multihost.CollectiveUserError as error:
         member.leave_together(report(error))
     except SystemExit as end:
-        member.leave_together(end.code)
+        member.leave_together(_exit_code(end))
     except BaseException as error:
         member.abandon(error)
     else:
@@ -212,8 +212,8 @@ def code_versions(module: str) -> dict[str, str]:
         digest.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
     # The experiment, which is __main__, and what it has imported from its own package.
     near = {name: one for name, one in sys.modules.items() if name.partition(".")[0] == module.partition(".")[0]}
-    files = {getattr(one, "__file__", None) for one in [sys.modules["__main__"], *near.values()]} - {None}
-    experiment = hashlib.sha256(b"\0".join(sorted(Path(file).read_bytes() for file in files)))
+    files = {getattr(one, "__file__", None) for one in [sys.modules["__main__"], *near.values()]}
+    experiment = hashlib.sha256(b"\0".join(sorted(Path(file).read_bytes() for file in files if file is not None)))
     return {
         "gm_jax": digest.hexdigest(),
         module: experiment.hexdigest(),
@@ -233,7 +233,7 @@ def _check(config: ClusterConfig) -> None:
     host, _, port = config.coordinator.rpartition(":")
     if not (host and port.isdecimal() and 0 < int(port) < 2**16):
         raise UserError(f"--cluster.coordinator is {config.coordinator!r}: give HOST:PORT of process 0, or auto.")
-    if None in settings:
+    if config.num_processes is None or config.process_id is None:
         raise UserError(
             f"--cluster.coordinator {config.coordinator} is not enough:\n"
             "give --cluster.num-processes and --cluster.process-id too, or --cluster.coordinator auto."
@@ -244,17 +244,17 @@ def _check(config: ClusterConfig) -> None:
         )
 
 
-def _initialize(config: ClusterConfig) -> None:
+def _initialize(coordinator: str, config: ClusterConfig) -> None:
     jax.config.update("jax_enable_preemption_service", False)
     given = {}
-    if config.coordinator != AUTO:
+    if coordinator != AUTO:
         given = {
-            "coordinator_address": config.coordinator,
+            "coordinator_address": coordinator,
             "num_processes": config.num_processes,
             "process_id": config.process_id,
         }
-        if config.coordinator.rpartition(":")[0] in ("127.0.0.1", "localhost"):
-            given["coordinator_bind_address"] = config.coordinator  # jax would listen on every interface
+        if coordinator.rpartition(":")[0] in ("127.0.0.1", "localhost"):
+            given["coordinator_bind_address"] = coordinator  # jax would listen on every interface
     try:
         jax.distributed.initialize(
             **given,
@@ -264,9 +264,17 @@ def _initialize(config: ClusterConfig) -> None:
     except (ValueError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"the processes did not find each other at {config.coordinator}: {first[:200]}\n"
+            f"the processes did not find each other at {coordinator}: {first[:200]}\n"
             "check the address, and that all processes were started."
         ) from error
+
+
+def _exit_code(end: SystemExit) -> int:
+    """Returns the code that Python would exit with: 0 for None, and 1 for a message, which it prints."""
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    print(end.code, file=sys.stderr)
+    return 1
 
 
 def _exit(code: int) -> NoReturn:

@@ -222,13 +222,14 @@ def log_prob_of_states(family: Family, run: Run, state: TrainState, p: np.ndarra
     if family.log_prob_of_states is not None:
         log_q = family.log_prob_of_states(run.config, run.spec, state.eval_params)
         return enumeration.StateLogProb(log_q, "exact", "quadrature")
-    if run.experiment.model.log_prob is None:
+    model_log_prob = run.experiment.model.log_prob
+    if model_log_prob is None:
         return None
     states = enumeration.all_states(16).reshape(-1, *run.spec.shape)
 
     @jax.jit
     def log_prob(x: Array, key: Key) -> Likelihood:
-        return run.experiment.model.log_prob(state.eval_params, state.model_state, key, x)
+        return model_log_prob(state.eval_params, state.model_state, key, x)
 
     likelihood = jax.eval_shape(log_prob, states[:1], jax.random.key(0))
     if likelihood.measure == "continuous":  # a density around the states is not their probability
@@ -261,8 +262,9 @@ def measure_data(data: str, extractor: features.Extractor | None = None) -> Outc
     ]
     if kind == "images" and extractor is not None:
         held_out = np.concatenate([splits["validation"]["x"], splits["test"]["x"]])
+        levels = spec.levels or 256  # continuous values are refused by their dtype
         real, other = (
-            sample_metrics.gather(extractor, features.as_images(x, extractor, levels=spec.levels))
+            sample_metrics.gather(extractor, features.as_images(x, extractor, levels=levels))
             for x in (splits["train"]["x"], held_out)
         )
         settings = {**settings, "generated": "validation and test"}

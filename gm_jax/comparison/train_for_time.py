@@ -80,7 +80,8 @@ class _Selection:
     """Validates with the clock stopped, and keeps the best state: the effects of the training loop."""
 
     def __init__(self, clock: _Clock, evaluator: Callable[[TrainState, str], LikelihoodSummary] | None):
-        self._clock, self._evaluator, self._best = clock, evaluator, None
+        self._clock, self._evaluator = clock, evaluator
+        self._best: float | None = None
         self.curve: list[Moment] = []
         self.state, self.step, self.last_step = None, 0, 0
 
@@ -98,7 +99,7 @@ class _Selection:
         """Keeps the state if it is the best so far, or if nothing compares states; starts the clock again."""
         if validation is None:  # without a validation, or at the end between two validations
             validation = self.validate(step, state)
-        if self.state is None or validation is None or validation > self._best:
+        if self._best is None or validation is None or validation > self._best:
             # A copy, because the next step donates the buffers.
             self.state, self.step, self._best = jax.device_get(state), step, validation
         self.last_step = step

@@ -59,7 +59,8 @@ def all_states(num_bits: int) -> np.ndarray:
 
 def state_index(x: ArrayLike) -> np.ndarray:
     """Returns the index [N] of each state x [N, ...] of 0 and 1: the inverse of `all_states`."""
-    bits = np.asarray(x).reshape(len(x), -1)
+    x = np.asarray(x)
+    bits = x.reshape(len(x), -1)
     if bits.size and bits.max() > 1:
         raise ValueError(f"states must consist of 0 and 1, got {bits.max()}")
     return bits.astype(np.int64) @ (1 << np.arange(bits.shape[1]))

@@ -14,7 +14,7 @@ Images are uint8, 0..255. `as_images` converts data with other numbers of levels
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +113,8 @@ def digit_classifier(name: str) -> Extractor:
     network, side = DigitClassifier(), _SMALL[name]
 
     def apply(params: PyTree, images: Array) -> Features:
-        features, logits = network.apply({"params": params}, images.astype(jnp.float32) / 255.0)
+        outputs = network.apply({"params": params}, images.astype(jnp.float32) / 255.0)
+        features, logits = cast(tuple[Array, Array], outputs)
         return Features(features, jax.nn.log_softmax(logits))
 
     return Extractor(
@@ -157,7 +158,8 @@ def inception(path: Path, *, any_weights: bool = False) -> Extractor:
         images = images.astype(jnp.float32)
         side = inception_network.SIDE
         resized = resize.bilinear_tf1(images, height=side, width=side)
-        outputs = network.apply({"params": params}, jnp.broadcast_to(resized, (*resized.shape[:3], 3)))
+        rgb = jnp.broadcast_to(resized, (*resized.shape[:3], 3))
+        outputs = cast(inception_network.InceptionOutputs, network.apply({"params": params}, rgb))
         return Features(outputs.features, jax.nn.log_softmax(outputs.logits_without_bias))
 
     return Extractor(

@@ -42,9 +42,9 @@ class Moments(NamedTuple):
         scatter: [D, D] Q, the sum of outer products about the mean.
     """
 
-    count: Array
-    mean: Array
-    scatter: Array
+    count: np.ndarray | Array
+    mean: np.ndarray | Array
+    scatter: np.ndarray | Array
 
 
 def no_moments(dim: int) -> Moments:
@@ -52,7 +52,7 @@ def no_moments(dim: int) -> Moments:
     return Moments(np.zeros(()), np.zeros(dim), np.zeros((dim, dim)))
 
 
-def batch_moments(features: Array, mask: Array, *, axis_name: str | None = None) -> Moments:
+def batch_moments(features: np.ndarray | Array, mask: np.ndarray | Array, *, axis_name: str | None = None) -> Moments:
     """Computes the moments of one batch; with `axis_name`, of the parts on all devices together.
 
     Args:
@@ -80,16 +80,17 @@ def merge(a: Moments, b: Moments) -> Moments:
     count = a.count + b.count
     share = b.count / jnp.maximum(count, 1.0)
     difference = b.mean - a.mean
-    scatter = a.scatter + b.scatter + a.count * share * jnp.outer(difference, difference)
+    # jnp.outer accepts numpy arrays too; only its annotation does not.
+    scatter = a.scatter + b.scatter + a.count * share * jnp.outer(difference, difference)  # pyright: ignore[reportArgumentType]
     return Moments(count, a.mean + share * difference, scatter)
 
 
 @jax.jit
-def _add_batch(moments: Moments, features: Array, mask: Array) -> Moments:
+def _add_batch(moments: Moments, features: np.ndarray | Array, mask: np.ndarray | Array) -> Moments:
     return merge(moments, batch_moments(features, mask))
 
 
-def add_batch(moments: Moments, features: Array, mask: Array | None = None) -> Moments:
+def add_batch(moments: Moments, features: np.ndarray | Array, mask: np.ndarray | Array | None = None) -> Moments:
     """Adds one batch to a stream, always in 64 bits; compiled once for each shape of batch.
 
     Args:

@@ -14,7 +14,7 @@ import numpy as np
 from gm_jax.evaluation import frechet, inception_score, kernel_distance, mode_coverage, precision_recall
 from gm_jax.evaluation.features import Extractor, Features
 from gm_jax.evaluation.results import Record
-from gm_jax.types import Array, PyTree
+from gm_jax.types import PyTree
 
 _MOST_FOR_NEIGHBOURS = 10_000  # of each set, because neighbours are searched among all pairs
 _SUBSETS, _SUBSET_SIZE, _SPLITS = 100, 1000, 10  # the literature's values
@@ -55,7 +55,7 @@ def gather(
     images: np.ndarray,
     *,
     batch_size: int = 100,
-    apply: Callable[[PyTree, Array], Features] | None = None,
+    apply: Callable[[PyTree, np.ndarray], Features] | None = None,
 ) -> Gathered:
     """Computes the features of all images in batches of one shape; the last batch is padded.
 

@@ -19,7 +19,7 @@ one step of sampling they need the rows above, or a limited number of earlier st
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -143,16 +143,14 @@ def masked_network(module: nn.Module, structures: PyTree, orders: np.ndarray) ->
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[k], structures)
 
     def outputs(params: PyTree, x: Array, label: Array | None, k: int | Array) -> Array:
-        return module.apply({"params": params}, x, structure(k), label)[..., None]
+        return _apply(module, params, x, structure(k), label)[..., None]
 
     def conditionals(params: PyTree, label: Array | None, k: int | Array) -> samplers.Conditionals:
         def step(cache: PyTree, i: Array, previous: Array) -> tuple[PyTree, Array]:
-            cache, logits = module.apply({"params": params}, cache, i, previous, structure(k), method="step")
+            cache, logits = _apply(module, params, cache, i, previous, structure(k), method="step")
             return cache, logits[:, None]
 
-        return samplers.Conditionals(
-            init=lambda n: module.apply({"params": params}, n, label, method="begin"), step=step
-        )
+        return samplers.Conditionals(init=lambda n: _apply(module, params, n, label, method="begin"), step=step)
 
     def init(key: Key, x: Array, label: Array | None) -> PyTree:
         return module.init(key, x, structure(0), label)["params"]
@@ -180,16 +178,21 @@ def sequence_network(module: nn.Module, *, length: int) -> OrderedNetwork:
     return _raster_network(module, (length,), row_length=None)
 
 
+def _apply(module: nn.Module, params: PyTree, *args: Any, method: str | None = None) -> PyTree:
+    """Applies a module without mutable collections, so that it returns only its output."""
+    return module.apply({"params": params}, *args, method=method)
+
+
 def _raster_network(module: nn.Module, shape: tuple[int, ...], *, row_length: int | None) -> OrderedNetwork:
     def init(key: Key, x: Array, label: Array | None) -> PyTree:
         return module.init(key, x.reshape(-1, *shape), label)["params"]
 
     def outputs(params: PyTree, x: Array, label: Array | None, k: int | Array) -> Array:
-        outputs = module.apply({"params": params}, x.reshape(-1, *shape), label)
+        outputs = _apply(module, params, x.reshape(-1, *shape), label)
         return outputs.reshape(*x.shape, outputs.shape[-1])
 
     def conditionals(params: PyTree, label: Array | None, k: int | Array) -> samplers.Conditionals:
-        call = partial(module.apply, {"params": params})
+        call = partial(_apply, module, params)
         return samplers.Conditionals(
             init=lambda n: call(n, label, method="begin"),
             step=partial(call, method="step"),

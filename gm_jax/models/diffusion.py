@@ -26,7 +26,7 @@ p(x | y) and p(x). `log_prob`, and samples without a label, belong to p(x); samp
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -187,12 +187,14 @@ class Diffusion:
 
     def predict_fn(self, params: Params, model_state: ModelState, label: Array | None) -> samplers.PredictFn:
         """Makes the function (x_t, t) -> Prediction of p(x) or, with labels [B], of the guided p(x | y)."""
+        if self.num_classes is None:
+            refuse_options(label=label)
         # The value of a weight that is an array is unknown here.
-        is_guided = label is not None and not (isinstance(self.guidance, float) and self.guidance == 0.0)
+        has_weight = not (isinstance(self.guidance, float) and self.guidance == 0.0)
 
         def predict(x_t: Array, t: Array) -> Prediction:
             none = self._no_label(x_t.shape[0])
-            if is_guided:
+            if label is not None and none is not None and has_weight:
                 # Both models in one pass.
                 twice = (jnp.concatenate(pair) for pair in ((x_t, x_t), (t, t), (label, none)))
                 conditional, unconditional = jnp.split(self._apply(params, *twice), 2)
@@ -204,7 +206,7 @@ class Diffusion:
         return predict
 
     def _apply(self, params: Params, x_t: Array, t: Array, label: Array | None, **settings: Any) -> Array:
-        return self.network.apply({"params": params["diffusion"]}, x_t, t, label, **settings)
+        return cast(Array, self.network.apply({"params": params["diffusion"]}, x_t, t, label, **settings))
 
     def _no_label(self, n: int) -> Array | None:
         return None if self.num_classes is None else jnp.full(n, self.num_classes, jnp.int32)
@@ -229,8 +231,6 @@ class Diffusion:
     def _draw(
         self, run: Callable[..., Any], params: Params, model_state: ModelState, key: Key, n: int, label: Array | None
     ) -> Any:
-        if self.num_classes is None:
-            refuse_options(label=label)
         noise_key, key = jax.random.split(key)
         x_T = jax.random.normal(noise_key, (n, *self.shape))
         predict_fn = self.predict_fn(params, model_state, label)

@@ -18,7 +18,7 @@ report for flows are the same quantity.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import chex
 import flax.linen as nn
@@ -200,10 +200,12 @@ class Flow:
 
     def _forward(self, params: Params, model_state: ModelState, h: Array) -> tuple[Array, Array]:
         chex.assert_shape(h, (None, *self.network.event_shape))  # NICE would repeat dimensions of a smaller h
-        return self.network.apply({"params": params["flow"], **model_state}, h, method="forward")
+        variables = {"params": params["flow"], **model_state}
+        return cast(tuple[Array, Array], self.network.apply(variables, h, method="forward"))
 
     def _inverse(self, params: Params, model_state: ModelState, z: Array) -> tuple[Array, Array]:
-        return self.network.apply({"params": params["flow"], **model_state}, z, method="inverse")
+        variables = {"params": params["flow"], **model_state}
+        return cast(tuple[Array, Array], self.network.apply(variables, z, method="inverse"))
 
     def _sample_prior(self, key: Key, n: int) -> Array:
         return self.prior.sample(key, (n, math.prod(self.network.event_shape)))

@@ -17,6 +17,7 @@ ships them (uint8 levels, or float32 points), and converts samples back to that 
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import chex
 import flax.linen as nn
@@ -220,7 +221,7 @@ class VAE:
         return x_key, self._decoder_outputs(params, jax.random.normal(z_key, (n, self.latent_dim)))
 
     def _decoder_outputs(self, params: Params, z: Array) -> Array:
-        return _at_least_float32(self.decoder.apply({"params": params["vae"]["decoder"]}, z))
+        return _at_least_float32(cast(Array, self.decoder.apply({"params": params["vae"]["decoder"]}, z)))
 
 
 def _sample_posterior(key: Key, mean: Array, log_var: Array, num_samples: int) -> Array:

@@ -8,12 +8,15 @@ Notation: B examples, D dimensions of one example; log is natural, so that sums 
 """
 
 import math
+from typing import TypeVar
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from gm_jax.types import Array
+
+_ArrayOrFloat = TypeVar("_ArrayOrFloat", Array, float)
 
 
 def sum_except_batch(x: Array) -> Array:
@@ -45,7 +48,7 @@ def log_mean_exp(x: Array, axis: int) -> Array:
     return jax.nn.logsumexp(x, axis=axis) - math.log(x.shape[axis])
 
 
-def nats_to_bits_per_dim(nats: Array, num_dims: int) -> Array:
+def nats_to_bits_per_dim(nats: _ArrayOrFloat, num_dims: int) -> _ArrayOrFloat:
     """Converts a negative log-likelihood to bits per dimension, eq. (3).
 
     This changes only the unit. The "+ 8" that papers add for 256 levels belongs to a density over rescaled data. Here

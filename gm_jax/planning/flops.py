@@ -74,6 +74,8 @@ def _dot(instruction: hlo.Instruction, left: tuple[int, ...]) -> float:
 def _convolution(instruction: hlo.Instruction, data: tuple[int, ...], weights: tuple[int, ...]) -> float:
     """Multiplies batch and features of the result, input features of a weight, and products along each axis."""
     labels = re.search(r"dim_labels=([\w?]+?)_([\w?]+)->([\w?]+)", instruction.attributes)
+    if labels is None:
+        raise ValueError(f"the convolution {instruction.name} has no dim_labels")
     of_data, of_weights, of_result = (dict(zip(text, range(len(text)), strict=True)) for text in labels.groups())
     result, window = _dims(instruction.type), _window(instruction)
     flops = 2.0 * result[of_result["b"]] * result[of_result["f"]] * weights[of_weights["i"]]

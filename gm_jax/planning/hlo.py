@@ -15,8 +15,8 @@ branches.
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 KINDS = (
     "all-reduce",
@@ -84,7 +84,7 @@ class Program(NamedTuple):
     entry: str
     num_aliased: int
 
-    def total(self, measure: Callable[[Instruction, Mapping[str, str]], Mapping[Hashable, float]]) -> Counter:
+    def total(self, measure: Callable[[Instruction, Mapping[str, str]], Mapping[Any, float]]) -> Counter:
         """Sums amounts over everything that one run of the program executes.
 
         The body of a loop counts once per iteration, or once if their number is unknown. A conditional counts as its

@@ -43,9 +43,20 @@ class Plan(NamedTuple):
         return self.cost is not None
 
     @property
+    def known_cost(self) -> roofline.Cost:
+        """The compiler's analysis of a program that fits.
+
+        Raises:
+            ValueError: the program does not fit.
+        """
+        if self.cost is None:
+            raise ValueError(f"the step does not fit {self.slice.name}, so its cost is unknown: check `fits` first")
+        return self.cost
+
+    @property
     def roofline(self) -> roofline.Roofline:
         """The times that bound a step."""
-        return roofline.roofline(self.cost, self.slice)
+        return roofline.roofline(self.known_cost, self.slice)
 
     @property
     def examples_per_second(self) -> float:

@@ -121,26 +121,26 @@ def _record(plan: Plan) -> dict[str, Any]:
 
 
 def _traffic(plan: Plan, kind: str) -> str:
-    traffic = plan.cost.collectives.get(kind)
+    traffic = plan.known_cost.collectives.get(kind)
     return "none" if traffic is None else f"{traffic.count:g} of {with_prefix(traffic.num_bytes, 'B')}"
 
 
 def _others(plan: Plan) -> str:
-    kinds = [kind for kind in plan.cost.collectives if kind != "all-reduce"]
+    kinds = [kind for kind in plan.known_cost.collectives if kind != "all-reduce"]
     return ", ".join(f"{kind}: {_traffic(plan, kind)}" for kind in kinds) or "none"
 
 
 def _at_least(plan: Plan, text: str) -> str:
     """Marks a lower bound: with loops the compiler counts too few bytes."""
-    return f"at least {text}" if plan.cost.inner_loops else text
+    return f"at least {text}" if plan.known_cost.inner_loops else text
 
 
 def _at_most(plan: Plan, text: str) -> str:
-    return f"at most {text}" if plan.cost.inner_loops else text
+    return f"at most {text}" if plan.known_cost.inner_loops else text
 
 
 def _fits(plan: Plan) -> str:
-    return f"{'yes' if plan.fits else 'NO'}, {plan.cost.memory.total / plan.slice.chip.hbm_bytes:.1%}"
+    return f"{'yes' if plan.fits else 'NO'}, {plan.known_cost.memory.total / plan.slice.chip.hbm_bytes:.1%}"
 
 
 def _step(plan: Plan) -> str:
@@ -172,17 +172,17 @@ _SIZE = {
     "HBM": lambda plan: f"{plan.slice.chip.hbm_bytes / 2**30:g} GiB",
 }
 _MEMORY = {
-    "arguments": lambda plan: with_prefix(plan.cost.memory.arguments, "B"),
-    "outputs": lambda plan: with_prefix(plan.cost.memory.outputs, "B"),
-    "  in place (donated)": lambda plan: with_prefix(plan.cost.memory.aliased, "B"),
-    "temporaries": lambda plan: with_prefix(plan.cost.memory.temporaries, "B"),
-    "program": lambda plan: with_prefix(plan.cost.memory.program, "B"),
+    "arguments": lambda plan: with_prefix(plan.known_cost.memory.arguments, "B"),
+    "outputs": lambda plan: with_prefix(plan.known_cost.memory.outputs, "B"),
+    "  in place (donated)": lambda plan: with_prefix(plan.known_cost.memory.aliased, "B"),
+    "temporaries": lambda plan: with_prefix(plan.known_cost.memory.temporaries, "B"),
+    "program": lambda plan: with_prefix(plan.known_cost.memory.program, "B"),
     "fits, share of HBM": _fits,
 }
 _WORK = {
-    "matrix products": lambda plan: with_prefix(plan.cost.matrix_flops, "FLOP"),
-    "other arithmetic": lambda plan: with_prefix(plan.cost.other_ops, "op"),
-    "bytes accessed": lambda plan: _at_least(plan, with_prefix(plan.cost.bytes_accessed, "B")),
+    "matrix products": lambda plan: with_prefix(plan.known_cost.matrix_flops, "FLOP"),
+    "other arithmetic": lambda plan: with_prefix(plan.known_cost.other_ops, "op"),
+    "bytes accessed": lambda plan: _at_least(plan, with_prefix(plan.known_cost.bytes_accessed, "B")),
 }
 _TIME = {
     "time, compute": lambda plan: with_prefix(plan.roofline.compute, "s"),
@@ -191,8 +191,8 @@ _TIME = {
     "bound by": lambda plan: plan.roofline.bound,
     "step": _step,
     "examples/s": lambda plan: _at_most(plan, f"{plan.examples_per_second:,.0f}"),
-    "share of peak": lambda plan: _at_most(plan, f"{plan.share_of_peak:.1%}") if plan.cost.matrix_flops else "0%",
-    "compiled here in": lambda plan: f"{plan.cost.compile_seconds:.1f} s",
+    "share of peak": lambda plan: _at_most(plan, f"{plan.share_of_peak:.1%}") if plan.known_cost.matrix_flops else "0%",
+    "compiled here in": lambda plan: f"{plan.known_cost.compile_seconds:.1f} s",
 }
 
 # Title of a column -> the cell of a plan; the first column is the experiment's name.
@@ -200,7 +200,7 @@ _COLUMNS = {
     "experiment": None,
     "topology": lambda plan: plan.slice.name,
     "chips": lambda plan: f"{plan.slice.num_chips:,}",
-    "memory": _known(lambda plan: with_prefix(plan.cost.memory.total, "B")),
+    "memory": _known(lambda plan: with_prefix(plan.known_cost.memory.total, "B")),
     "matrix products": _known(_WORK["matrix products"]),
     "other arithmetic": _known(_WORK["other arithmetic"]),
     "all-reduce": _known(functools.partial(_traffic, kind="all-reduce")),

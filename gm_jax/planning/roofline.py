@@ -105,7 +105,8 @@ class Roofline(NamedTuple):
     @property
     def bound(self) -> str:
         """The name of the largest."""
-        return max(self._asdict(), key=self._asdict().get)
+        times = self._asdict()
+        return max(times, key=times.__getitem__)
 
 
 class OutOfMemory(Exception):
@@ -169,8 +170,10 @@ def compile_step(
 
 
 def _cost(compiled: jax.stages.Compiled, num_steps: int, *, num_leaves: int, compile_seconds: float) -> Cost:
-    stats, analysis = compiled.memory_analysis(), compiled.cost_analysis()
-    program = hlo.parse(compiled.as_text())
+    stats, analysis, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
+    if stats is None or analysis is None or text is None:
+        raise RuntimeError("this compiler does not report the memory, the cost and the text of a program")
+    program = hlo.parse(text)
     work, loops = flops.count(program), program.loops()
     if num_steps > 1 and num_steps in loops:
         loops.remove(num_steps)  # the loop over the steps of a call; the outermost comes first

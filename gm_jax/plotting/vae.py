@@ -33,7 +33,7 @@ def interpolate(model: VAE, params: Params, key: Key, x_a: Array, x_b: Array, *,
     return jax.vmap(model.decode, in_axes=(None, 1), out_axes=1)(params, jnp.linspace(z_a, z_b, num, axis=1))
 
 
-def traverse(model: VAE, params: Params, z: Array, *, dims: Sequence[int], values: Array) -> Array:
+def traverse(model: VAE, params: Params, z: Array, *, dims: Sequence[int] | Array, values: Array) -> Array:
     """Decodes copies of z in which one coordinate at a time takes each of the given values.
 
     Args:

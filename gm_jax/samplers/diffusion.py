@@ -24,7 +24,7 @@ The noise of the step from t is drawn with `fold_in(key, t)`, a function of the 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import chex
 import jax
@@ -35,6 +35,8 @@ from gm_jax.ops import diffusion_process
 from gm_jax.ops.diffusion_process import Schedule
 from gm_jax.ops.predictions import Prediction, diffuse, per_example, prediction_from_x0
 from gm_jax.types import Array, Key
+
+_Kept = TypeVar("_Kept")
 
 # (x_t [B, ...], t [B] int32) -> the model's prediction of data and noise
 PredictFn = Callable[[Array, Array], Prediction]
@@ -178,7 +180,7 @@ def sample(
         AssertionError: shapes do not fit or `x_T` is not floating.
         ValueError: the times do not fall, or leave 1 ... T.
     """
-    return _reverse(step_fn, predict_fn, schedule, key, x_T, times, clip=clip, keep=False)[0]
+    return _reverse(step_fn, predict_fn, schedule, key, x_T, times, clip=clip, keep=lambda x_t, x0_hat: None)[0]
 
 
 def sample_trajectory(
@@ -207,7 +209,8 @@ def sample_trajectory(
         AssertionError: as in `sample`.
         ValueError: as in `sample`.
     """
-    x_0, (x_t, x0_hat) = _reverse(step_fn, predict_fn, schedule, key, x_T, times, clip=clip, keep=True)
+    keep = lambda x_t, x0_hat: (x_t, x0_hat)  # noqa: E731
+    x_0, (x_t, x0_hat) = _reverse(step_fn, predict_fn, schedule, key, x_T, times, clip=clip, keep=keep)
     return Trajectory(x_0, x_t, x0_hat)
 
 
@@ -261,23 +264,23 @@ def _reverse(
     times: Sequence[int] | np.ndarray,
     *,
     clip: tuple[float, float] | None,
-    keep: bool,
-) -> tuple[Array, tuple[Array, Array] | None]:
-    """x_0 and, if `keep` is set, every x_t and predicted x_0 on the way."""
+    keep: Callable[[Array, Array], _Kept],
+) -> tuple[Array, _Kept]:
+    """Computes x_0, and stacks what `keep` makes of every x_t and predicted x_0 on the way."""
     chex.assert_type(x_T, float)
     times = _checked_times(times, schedule.num_steps)
     # Rounded to the dtype of x only here, so that the loop carries one dtype.
     log_alpha_bar_t = schedule.at(times).astype(x_T.dtype)
     log_alpha_bar_s = schedule.at(np.append(times[1:], 0)).astype(x_T.dtype)
 
-    def step(x_t: Array, now: tuple[Array, Array, Array]) -> tuple[Array, tuple[Array, Array] | None]:
+    def step(x_t: Array, now: tuple[Array, Array, Array]) -> tuple[Array, _Kept]:
         t, log_alpha_bar_s, log_alpha_bar_t = now
         prediction = predict_fn(x_t, jnp.full(x_t.shape[:1], t))
         if clip is not None:
             x0_hat = jnp.clip(prediction.x_0, *clip)
             prediction = prediction_from_x0(x_t, x0_hat, *diffusion_process.signal_and_noise(log_alpha_bar_t))
         x_s = step_fn(jax.random.fold_in(key, t), x_t, prediction, log_alpha_bar_s, log_alpha_bar_t)
-        return x_s.astype(x_t.dtype), (x_t, prediction.x_0) if keep else None
+        return x_s.astype(x_t.dtype), keep(x_t, prediction.x_0)
 
     return jax.lax.scan(step, x_T, (jnp.asarray(times), log_alpha_bar_s, log_alpha_bar_t))
 

@@ -14,7 +14,7 @@ With several processes (`jax.distributed`) every process runs the same program: 
 batch it reads, and each process gets the whole result of an evaluation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -55,7 +55,7 @@ class Strategy(NamedTuple):
     shard: tuple[int, int]
     compile: Callable[[TrainStep], CompiledStep]
     place: Callable[[PyTree], PyTree]
-    place_batches: Callable[[Batch], Batch]
+    place_batches: Callable[[Mapping[str, Array | np.ndarray]], Batch]
     compile_eval: Callable[[Callable], Callable]
     lower: Callable[[TrainStep, PyTree, PyTree], jax.stages.Lowered]
 
