@@ -22,7 +22,7 @@ from gm_jax.recipes.configs.diffusion import (
     SamplerConfig,
     UNetConfig,
 )
-from gm_jax.recipes.experiment import Experiment
+from gm_jax.recipes.experiment import Experiment, Observation
 from gm_jax.recipes.optimizers import make_adam, make_optimizer
 from gm_jax.recipes.vae import encoder_and_decoder
 from gm_jax.samplers import diffusion as samplers
@@ -77,6 +77,8 @@ def build_latent_diffusion(config: LatentDiffusionConfig, spec: Spec) -> Experim
         },
         validation=validation.log_prob,
         settings={"variance": config.variance, **facts},
+        # Samples are decoded means, which are grey even if the likelihood is of binary pixels.
+        observation=Observation(lambda key, x: x, spec.measure),
     )
 
 

@@ -71,7 +71,9 @@ def _validation_label(run: Run, state: TrainState) -> str:
     if found is None:
         return "validation -log p, nats"
     kind = results.KIND_OF_NLL[found.kind]
-    return f"validation -log p, nats ({results.SIGN_OF_NLL[found.kind]} {kind}, {found.measure})"
+    space = {**dict(found.settings), **run.experiment.settings}.get("space")
+    measure = f"density on {space}" if found.measure == "continuous" and space else found.measure
+    return f"validation -log p, nats ({results.SIGN_OF_NLL[found.kind]} {kind}, {measure})"
 
 
 def validation_likelihood(run: Run, state: TrainState) -> Likelihood | None:

@@ -96,7 +96,7 @@ def measure_run(
     for evaluation in _of_samples(run):
         before_batch("samples")
         settings = {"step": step, "seed": seed}
-        where = (spec.name, spec.measure, "samples", evaluation.num_samples)
+        where = (spec.name, sample_quality.observed_measure(run), "samples", evaluation.num_samples)
         for name, value in _measured_samples(run, state, evaluation, seed=seed).items():
             records.append(results.Record(name, value, evaluation.units[name], "estimate", *where, settings))
     return records
