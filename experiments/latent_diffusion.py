@@ -15,8 +15,8 @@ from gm_jax.recipes.configs import AutoencoderConfig, LatentDiffusionConfig, MLP
 
 CONFIG = LatentDiffusionConfig(
     train=TrainConfig(steps=12_000, batch_size=64, checkpoint_every=2_000, steps_per_call=20, ema_decay=0.999),
-    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100, clip_norm=1.0),
-    autoencoder=AutoencoderConfig(steps=4_000, latent_dim=16, beta=0.3),
+    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None, clip_norm=1.0),
+    autoencoder=AutoencoderConfig(latent_dim=16, beta=0.3),
     network=MLPConfig(hidden=256, blocks=3, dropout=0.1),
 )
 

@@ -89,8 +89,8 @@ def space_setting(side: str | None, shape: tuple[int, ...]) -> tuple[tuple[str, 
     """Names the space of a density, which fixes its unit, for `types.Likelihood.settings`.
 
     Args:
-        side: the range of one dimension: "R" for points, "[0,16]" for 17 levels in level units, "[0,1]" for levels scaled
-            to that range; None for a probability, which has no unit.
+        side: the range of one dimension: "R" for points, "[0,16]" for 17 levels in level units, "[0,1]" for scaled
+            levels; None for a probability, which has no unit.
         shape: of one example.
 
     >>> space_setting("[0,16]", (8, 8, 1)), space_setting(None, (2,))

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gm_jax.config import Count, CountOrZero, ExperimentConfig, Rate, Seed, saved
+from gm_jax.config import Count, CountOrZero, ExperimentConfig, Seed, Temperature, saved
 from gm_jax.errors import UserError
 from gm_jax.runner.evaluate import with_optional_fields
 
@@ -29,7 +29,7 @@ class SampleArgs:
     """Seed of the samples."""
     label: CountOrZero | None = None
     """The class to draw from, for a model that is conditioned on labels; by default all classes, equally often."""
-    temperature: Rate | None = None
+    temperature: Temperature | None = None
     """For autoregressive models and flows: less than 1 draws samples closer to the most likely ones; by default 1."""
     output: Path | None = None
     """The PNG to write, with or without its suffix; by default samples-seed<seed>.png in the run's folder. The arrays
