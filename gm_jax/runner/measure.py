@@ -91,7 +91,7 @@ def measure_run(
         if np.isnan(summary.mean):
             raise UserError(
                 f"{name} is nan for {summary.num_nan} of {summary.num_examples} examples of the {split} split of "
-                f"{spec.name}.\nNo result is written: evaluate another checkpoint, or train with a smaller learning rate."
+                f"{spec.name}.\nNo result is written: evaluate another --checkpoint, or train at a smaller rate."
             )
         records += results.likelihood_records(
             name,
@@ -108,8 +108,8 @@ def measure_run(
         for name, value in _measured_samples(run, state, evaluation, seed=seed).items():
             if not np.isfinite(value):
                 raise UserError(
-                    f"{name} of {evaluation.num_samples} samples is {value}: evaluate another checkpoint, or train with a "
-                    "smaller learning rate."
+                    f"{name} of {evaluation.num_samples} samples is {value}: evaluate another --checkpoint, or train "
+                    "at a smaller rate."
                 )
             records.append(results.Record(name, value, evaluation.units[name], "estimate", *where, settings))
     return records
@@ -198,8 +198,8 @@ def _check_finite(run: Run, split: str) -> None:
     bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
     if len(bad):
         raise UserError(
-            f"{len(bad)} of {len(x)} examples in the {split} split of {run.spec.name} are not finite, the first of them "
-            f"is number {bad[0]}.\nRepair the data; the training is saved and `evaluate` will measure it."
+            f"{len(bad)} of {len(x)} examples in the {split} split of {run.spec.name} are not finite: the first is "
+            f"number {bad[0]}.\nRepair the data; the training is saved, and `evaluate` measures it then."
         )
 
 
