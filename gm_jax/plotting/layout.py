@@ -15,7 +15,7 @@ def first_examples(x: Array) -> Array:
 
 
 def rows_above(above: Array, below: Array) -> Array:
-    """Arranges two arrays [n, ...] of `first_examples` as [rows, columns, ...], rows of the first above the second's."""
+    """Arranges two arrays [n, ...], as `first_examples` returns, as [rows, columns, ...]: their rows take turns."""
     columns = min(_COLUMNS, len(above))
     rows = [leaf.reshape(-1, columns, *leaf.shape[1:]) for leaf in (above.astype(below.dtype), below)]
     return jnp.stack(rows, axis=1).reshape(-1, columns, *above.shape[1:])

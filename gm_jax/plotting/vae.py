@@ -71,8 +71,8 @@ def grids(model: VAE, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params, 
     """Pictures of a VAE as functions (params, model_state, key, x) -> [rows, columns, *shape] on the data set's scale.
 
     sample_means: means of p(x|z) for 100 samples of z. For images also reconstructions: rows of data, each above its
-    reconstructions; interpolations: up to ten lines between pairs; traversal: the ten dimensions of z that vary most, each
-    from -3 to 3.
+    reconstructions; interpolations: up to ten lines between pairs; traversal: the ten dimensions of z that vary most,
+    each from -3 to 3.
 
     Args:
         model: the VAE.

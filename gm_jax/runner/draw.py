@@ -30,6 +30,8 @@ def draw_pictures(run: Run, state: TrainState, *, seed: int) -> list[Path]:
             _draw_density(run, state, path, picture)
         else:
             grid = jax.jit(picture)(state.eval_params, state.model_state, key, run.fixed_examples())
+            if not grid.size:  # the data are too few for this picture
+                continue
             draw_grid(run, path, np.asarray(grid))
         paths.append(path)
     return paths + _draw_progress(run, state)

@@ -11,10 +11,10 @@ from gm_jax.errors import UserError
 from gm_jax.evaluation import features, sample_metrics
 from gm_jax.evaluation.results import Record
 from gm_jax.runner.run import Run, abstract_batch
+from gm_jax.runner.samples import BATCH
 from gm_jax.training import parallel
 from gm_jax.training.state import TrainState
 
-_BATCH = 500  # samples at a time
 _FEATURE_BATCH = 100
 _OBSERVING = 0xFFFFFFFD  # a key of its own, so that real images share no noise with samples
 
@@ -25,12 +25,12 @@ class Sampler:
     def __init__(self, run: Run, state: TrainState, *, seed: int):
         state = parallel.local(state)
         drawn = jax.jit(run.experiment.model.sample, static_argnums=3)
-        self._draw = lambda key: drawn(state.eval_params, state.model_state, key, _BATCH)
+        self._draw = lambda key: drawn(state.eval_params, state.model_state, key, BATCH)
         self._key = jax.random.key(seed)
 
     def __call__(self, num: int) -> np.ndarray:
         """Returns [num, ...] samples in data space; the first ones do not depend on their number."""
-        keys = (jax.random.fold_in(self._key, k) for k in range(-(-num // _BATCH)))
+        keys = (jax.random.fold_in(self._key, k) for k in range(-(-num // BATCH)))
         return np.concatenate([np.asarray(self._draw(key)) for key in keys])[:num]
 
     def per_second(self, *, seconds: float = 0.3) -> float:
@@ -40,7 +40,7 @@ class Sampler:
         while time.perf_counter() - started < seconds:
             jax.block_until_ready(self._draw(self._key))
             calls += 1
-        return calls * _BATCH / (time.perf_counter() - started)
+        return calls * BATCH / (time.perf_counter() - started)
 
 
 def measure(
@@ -99,9 +99,9 @@ def observed(run: Run, split: str, *, seed: int) -> np.ndarray:
     if observation is None:
         return x
     observe, key = jax.jit(observation.observe), jax.random.fold_in(jax.random.key(seed), _OBSERVING)
-    batches = range(0, len(x), _BATCH)
+    batches = range(0, len(x), BATCH)
     return np.concatenate(
-        [np.asarray(observe(jax.random.fold_in(key, start), x[start : start + _BATCH])) for start in batches]
+        [np.asarray(observe(jax.random.fold_in(key, start), x[start : start + BATCH])) for start in batches]
     )
 
 

@@ -96,7 +96,7 @@ def _report_lost_steps(run: Run) -> None:
     optimizer = getattr(run.config, "optimizer", None)
     if not isinstance(optimizer, OptimizerConfig):
         return
-    steps = run.config.train.steps - max(objective.since for objective in run.experiment.model.objectives)
+    steps = int(run.experiment.model.objectives[-1].updates_before(run.config.train.steps))
     lost = steps % optimizer.accumulate_steps
     if lost:
         _print_once(
