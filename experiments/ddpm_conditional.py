@@ -14,7 +14,7 @@ from gm_jax.recipes.configs import ConditionalDDPMConfig
 
 CONFIG = ConditionalDDPMConfig(
     train=TrainConfig(steps=2_000, batch_size=64, checkpoint_every=500, ema_decay=0.995),
-    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100, clip_norm=1.0),
+    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None, clip_norm=1.0),
 )
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from gm_jax.recipes.configs import GlowConfig
 
 CONFIG = GlowConfig(
     train=TrainConfig(steps=1_000, batch_size=64, steps_per_call=10, checkpoint_every=100, ema_decay=0.995, patience=4),
-    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100, clip_norm=100.0),
+    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None, clip_norm=100.0),
 )
 
 if __name__ == "__main__":

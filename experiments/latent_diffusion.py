@@ -5,7 +5,8 @@
     python -m benchmarks.latent_sampling                                     # compared with diffusion of pixels
 
 Measured on two busy CPU cores: test NLL <= 144.0 nats (lower bound on log p, all 999 denoising terms) of the 180 test
-digits as points of [0, 1]^64, with the first command (1.2 minutes, both stages).
+digits as points of [0, 16]^64, in level units, with the first command (1.2 minutes, both stages). As points of
+[0, 1]^64, as for kernel estimates of GANs, the same bound is 64 log 16 = 177.4 nats less: -33.4.
 """
 
 from gm_jax import runner
@@ -14,8 +15,8 @@ from gm_jax.recipes.configs import AutoencoderConfig, LatentDiffusionConfig, MLP
 
 CONFIG = LatentDiffusionConfig(
     train=TrainConfig(steps=12_000, batch_size=64, checkpoint_every=2_000, steps_per_call=20, ema_decay=0.999),
-    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100, clip_norm=1.0),
-    autoencoder=AutoencoderConfig(steps=4_000, latent_dim=16, beta=0.3),
+    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None, clip_norm=1.0),
+    autoencoder=AutoencoderConfig(latent_dim=16, beta=0.3),
     network=MLPConfig(hidden=256, blocks=3, dropout=0.1),
 )
 

@@ -17,7 +17,7 @@ CONFIG = MADEConfig(
     train=TrainConfig(
         steps=10_000, batch_size=100, steps_per_call=50, checkpoint_every=500, ema_decay=0.999, patience=4
     ),
-    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100),
+    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None),
 )
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ CONFIG = NICEConfig(
     train=TrainConfig(
         steps=2_000, batch_size=100, steps_per_call=10, checkpoint_every=200, ema_decay=0.995, patience=4
     ),
-    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100, clip_norm=100.0),
+    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None, clip_norm=100.0),
 )
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ CONFIG = SplineFlowConfig(
     train=TrainConfig(
         steps=6_000, batch_size=256, steps_per_call=50, checkpoint_every=500, ema_decay=0.995, patience=4
     ),
-    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100, clip_norm=100.0),
+    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None, clip_norm=100.0),
 )
 
 if __name__ == "__main__":

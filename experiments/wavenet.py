@@ -13,7 +13,7 @@ from gm_jax.recipes.configs import WaveNetConfig
 
 CONFIG = WaveNetConfig(
     train=TrainConfig(steps=2_000, batch_size=50, steps_per_call=10, checkpoint_every=200, ema_decay=0.995, patience=4),
-    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=100),
+    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None),
 )
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ class Likelihood:
         kind: "exact", "lower_bound", "upper_bound" (such as an energy-based model's whose
             log Z is bounded from below, as annealed importance sampling does in expectation) or "estimate".
         measure: the base measure of the probability: "binary", "<n> levels" or "continuous" (a density).
-        settings: what else the number needs to be understood, as (name, value) pairs, e.g. (("K", 500),).
+        settings: what else the number needs to be understood, as (name, value) pairs, e.g. (("K", 500),). A density
+            states its space, whose unit is its unit: (("space", "[0,16]^64"),), see `ops.levels.space_setting`.
     """
 
     log_prob: Array

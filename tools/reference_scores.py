@@ -50,14 +50,15 @@ def measure(config: Config) -> str:
     spec, splits = sources.load(config.data.name, config.data.dir)
     halves = [splits["train"]["x"][start::2][: config.num] for start in (0, 1)]
     gathered = [
-        sample_metrics.gather(extractor, features.as_images(half, extractor, levels=spec.levels or 0))
+        sample_metrics.gather(
+            extractor, features.as_images(half, extractor, levels=spec.levels or 0), measure=spec.measure
+        )
         for half in halves
     ]
     records = sample_metrics.measure(
         extractor,
         *gathered,
         data=spec.name,
-        measure=spec.measure,
         real_split="train",
         settings={"generated": "the other half"},
     )
@@ -79,7 +80,8 @@ def kernel_records(spec: sources.Spec, splits: Splits) -> "list[Record]":
         centres, points = unit("train", num), unit("test", None)
         bandwidth = kde.choose_bandwidth(unit("validation", 1_000), centres, jnp.geomspace(0.01, 10.0, 60)).bandwidth
         value = -float(jnp.mean(kde.log_density(points, centres, bandwidth)))
-        settings = {"centres": num, "bandwidth": f"{float(bandwidth):.2g}", "centres_from": "train"}
+        facts = {"centres": num, "bandwidth": f"{float(bandwidth):.2g}", "centres_from": "train"}
+        settings = {"space": f"[0,1]^{points.shape[1]}", **facts}
         return Record("nll", value, "nats", "estimate", spec.name, "continuous", "test", len(points), settings)
 
     return [record(num) for num in CENTRES if num <= len(splits["train"]["x"])]

@@ -10,6 +10,7 @@ An error in one family is reported in its row; the other families are still meas
 """
 
 import dataclasses
+import math
 import traceback
 import types
 from collections.abc import Callable, Mapping
@@ -205,7 +206,12 @@ def _log_density(
         measure="continuous",
         split="test",
         examples=len(log_density),
-        settings={**facts, "kernel density, centres": len(points), "bandwidth": float(chosen.bandwidth)},
+        settings={
+            "space": f"R^{points.shape[1]}",
+            **facts,
+            "kernel density, centres": len(points),
+            "bandwidth": float(chosen.bandwidth),
+        },
     )
     return lambda x: kde.log_density(x, points, chosen.bandwidth), [record]
 
@@ -255,7 +261,7 @@ def measure_data(data: str, extractor: features.Extractor | None = None) -> Outc
     if kind == "small_world":
         entropy = enumeration.entropy(binary_digits.small_world_probabilities())
         rows = [("nll_of_world", entropy), ("kl_to_world", 0.0)]
-    settings = {"family": "the data"}
+    settings = {"family": "the data"} | ({"space": f"R^{math.prod(spec.shape)}"} if kind == "points" else {})
     records = [
         Record(name, value, "nats", "exact", data, spec.measure, "the distribution itself", 0, settings)
         for name, value in rows
@@ -264,11 +270,9 @@ def measure_data(data: str, extractor: features.Extractor | None = None) -> Outc
         held_out = np.concatenate([splits["validation"]["x"], splits["test"]["x"]])
         levels = spec.levels or 256  # continuous values are refused by their dtype
         real, other = (
-            sample_metrics.gather(extractor, features.as_images(x, extractor, levels=levels))
+            sample_metrics.gather(extractor, features.as_images(x, extractor, levels=levels), measure=spec.measure)
             for x in (splits["train"]["x"], held_out)
         )
         settings = {**settings, "generated": "validation and test"}
-        records = sample_metrics.measure(
-            extractor, real, other, data=data, measure=spec.measure, real_split="train", settings=settings
-        )
+        records = sample_metrics.measure(extractor, real, other, data=data, real_split="train", settings=settings)
     return Outcome("the data", data, records=tuple(records))

@@ -138,6 +138,7 @@ def _likelihood(name: str, unit: str = "nats", digits: int = 3) -> Callable[[Out
         if record is None:
             return Cell("-")
         words = [results.KIND_OF_NLL[record.kind], record.measure]
+        words += [f"on {record.settings['space']}"] if "space" in record.settings else []
         words += [f"K = {record.settings['K']}"] if "K" in record.settings else []
         words += [f"by {record.settings['by']}"] if "by" in record.settings else []
         sign = _SIGNS[results.SIGN_OF_NLL[record.kind]]

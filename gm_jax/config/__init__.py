@@ -13,6 +13,7 @@ from gm_jax.config.fields import (
     Count,
     CountOrZero,
     Decay,
+    Guidance,
     Measuring,
     Neutral,
     Precision,
@@ -20,6 +21,8 @@ from gm_jax.config.fields import (
     RateOrZero,
     Sampling,
     Seed,
+    Share,
+    Temperature,
     Widths,
 )
 from gm_jax.config.sections import AdamConfig, DataConfig, ExperimentConfig, OptimizerConfig, TrainConfig
@@ -32,6 +35,7 @@ __all__ = [
     "DataConfig",
     "Decay",
     "ExperimentConfig",
+    "Guidance",
     "Measuring",
     "Neutral",
     "OptimizerConfig",
@@ -40,6 +44,8 @@ __all__ = [
     "RateOrZero",
     "Sampling",
     "Seed",
+    "Share",
+    "Temperature",
     "TrainConfig",
     "Widths",
 ]

@@ -1,4 +1,7 @@
-"""Types of configuration fields. Their ranges are checked before anything is loaded or written."""
+"""Types of configuration fields. Their ranges are checked before anything is loaded or written.
+
+Every float must be finite, also one without a range.
+"""
 
 import dataclasses
 import math
@@ -34,12 +37,16 @@ class Bound:
     holds: Callable[[Any], bool]
 
 
+FINITE = Bound("finite", math.isfinite)  # of every float, in addition to its own bound
 Count = Annotated[int, Bound("at least 1", lambda n: n >= 1)]
 CountOrZero = Annotated[int, Bound("at least 0", lambda n: n >= 0)]
 Seed = Annotated[int, Bound("at least 0 and less than 2**32", lambda n: 0 <= n < 2**32)]
-Rate = Annotated[float, Bound("more than 0", lambda x: 0.0 < x < math.inf)]
-RateOrZero = Annotated[float, Bound("at least 0", lambda x: 0.0 <= x < math.inf)]
+Rate = Annotated[float, Bound("more than 0", lambda x: x > 0.0)]
+RateOrZero = Annotated[float, Bound("at least 0", lambda x: x >= 0.0)]
 Decay = Annotated[float, Bound("at least 0 and less than 1", lambda x: 0.0 <= x < 1.0)]
+Share = Annotated[float, Bound("at least 0 and less than 1", lambda x: 0.0 <= x < 1.0)]
+Temperature = Annotated[float, Bound("more than 0 and at most 100", lambda x: 0.0 < x <= 100.0)]
+Guidance = Annotated[float, Bound("from -100 to 100", lambda x: -100.0 <= x <= 100.0)]
 Widths = Annotated[tuple[Count, ...], Bound("at least one number", lambda widths: len(widths) > 0)]
 Precision = Literal["float32", "bfloat16"]
 Binarization = Literal["static", "dynamic", "threshold"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from gm_jax.config.fields import Bound, Measuring, Neutral, Sampling
+from gm_jax.config.fields import FINITE, Bound, Measuring, Neutral, Sampling
 from gm_jax.config.sections import AdamConfig, OptimizerConfig
 from gm_jax.errors import UserError
 from gm_jax.files import write_text
@@ -199,7 +199,9 @@ def _broken(hint: Any, value: Any) -> Iterator[tuple[Bound, Any]]:
         hint, *metadata = typing.get_args(hint)
         yield from ((bound, value) for bound in metadata if isinstance(bound, Bound) and not bound.holds(value))
     options = typing.get_args(hint)
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+    if hint is float and isinstance(value, float) and not FINITE.holds(value):
+        yield FINITE, value
+    elif typing.get_origin(hint) in (types.UnionType, typing.Union):
         for option in options:
             yield from _broken(option, value)
     elif typing.get_origin(hint) is tuple:

@@ -53,8 +53,9 @@ class OptimizerConfig:
     """Peak learning rate."""
     schedule: Literal["constant", "cosine"] = "constant"
     """constant, or half a cosine that reaches 0 at the last step; both start after the warm-up."""
-    warmup_steps: CountOrZero = 0
-    """Updates over which the learning rate rises linearly from 0."""
+    warmup_steps: CountOrZero | None = 0
+    """Updates over which the learning rate rises linearly from 0. None stands for 100, or for a tenth of the updates of
+    a cosine that has no more than 100."""
     eps: Rate = 1e-8
     """Added to the root of Adam's second moment. If it is much larger than the gradients, Adam becomes SGD with
     momentum."""
@@ -74,8 +75,9 @@ class AdamConfig:
     """Peak learning rate."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """constant, or half a cosine that reaches 0 at the last step; both start after the warm-up."""
-    warmup_steps: CountOrZero = 0
-    """Updates over which the learning rate rises linearly from 0."""
+    warmup_steps: CountOrZero | None = 0
+    """Updates over which the learning rate rises linearly from 0. None stands for 100, or for a tenth of the updates of
+    a cosine that has no more than 100."""
     b1: Decay = 0.9
     """Decay of the first moment."""
     b2: Decay = 0.999

@@ -36,5 +36,8 @@ def frechet_inception_distance(
     """
     if extractor.name != "inception":
         raise UserError(f"the FID needs the extractor inception, got {extractor.name}: use frechet_distance instead.")
-    moments = [sample_metrics.gather(extractor, x, batch_size=batch_size).moments for x in (real, generated)]
+    moments = [
+        sample_metrics.gather(extractor, x, measure="256 levels", batch_size=batch_size).moments
+        for x in (real, generated)
+    ]
     return frechet.frechet_distance(*moments)

@@ -25,13 +25,13 @@ class InceptionScore(NamedTuple):
 
     Attributes:
         mean: larger is better, between 1 and the number of classes.
-        standard_deviation: over splits, with ddof 0 as in the literature's code.
+        standard_deviation: over splits, with ddof 0 as in the literature's code; None for a single split.
         num_examples: number of samples scored.
         num_splits: number of splits.
     """
 
     mean: float
-    standard_deviation: float
+    standard_deviation: float | None
     num_examples: int
     num_splits: int
 
@@ -62,7 +62,8 @@ def inception_score(log_probs: np.ndarray, *, num_splits: int = 10, seed: int = 
     order = np.random.default_rng(seed).permutation(len(log_probs))
     edges = np.arange(num_splits + 1) * len(log_probs) // num_splits
     scores = [_score(log_probs[order[start:end]]) for start, end in itertools.pairwise(edges)]
-    return InceptionScore(float(np.mean(scores)), float(np.std(scores)), len(log_probs), num_splits)
+    deviation = float(np.std(scores)) if num_splits > 1 else None
+    return InceptionScore(float(np.mean(scores)), deviation, len(log_probs), num_splits)
 
 
 def _score(log_probs: np.ndarray) -> float:

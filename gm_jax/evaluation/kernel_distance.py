@@ -28,13 +28,14 @@ class KernelDistance(NamedTuple):
 
     Attributes:
         mean: smaller is better; near 0, of either sign, if both sets have the same distribution.
-        standard_deviation: over subsets, with ddof 0.
+        standard_deviation: over subsets, with ddof 0; None if a set is no larger than a subset, so that every subset
+            is the same set.
         num_subsets: number of subsets.
         subset_size: examples of each set in one subset.
     """
 
     mean: float
-    standard_deviation: float
+    standard_deviation: float | None
     num_subsets: int
     subset_size: int
 
@@ -76,7 +77,10 @@ def subset_kernel_distance(
     rng = np.random.default_rng(seed)
     draw = lambda features: features[rng.permutation(len(features))[:subset_size]]  # noqa: E731
     distances = [kernel_distance(draw(real), draw(generated)) for _ in range(num_subsets)]
-    return KernelDistance(float(np.mean(distances)), float(np.std(distances)), num_subsets, subset_size)
+    varies = num_subsets > 1 and subset_size < fewest
+    return KernelDistance(
+        float(np.mean(distances)), float(np.std(distances)) if varies else None, num_subsets, subset_size
+    )
 
 
 def _mean_of_pairs(features: np.ndarray) -> float:

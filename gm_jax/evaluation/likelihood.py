@@ -19,6 +19,7 @@ class LikelihoodSummary(NamedTuple):
         kind: see `types.Likelihood`.
         measure: see `types.Likelihood`.
         settings: what else the reader needs to know, e.g. (("K", 500),).
+        num_nan: number of examples whose log p is NaN; the mean is then NaN too.
     """
 
     mean: float
@@ -27,6 +28,7 @@ class LikelihoodSummary(NamedTuple):
     kind: LikelihoodKind
     measure: str
     settings: tuple[tuple[str, Any], ...]
+    num_nan: int = 0
 
 
 def evaluate(
@@ -56,4 +58,5 @@ def evaluate(
     with np.errstate(invalid="ignore"):
         mean = float(np.mean(all_values))
         error = float(np.std(all_values, ddof=1)) / math.sqrt(all_values.size) if all_values.size > 1 else math.nan
-    return LikelihoodSummary(mean, error, all_values.size, kind, measure, settings)
+    num_nan = int(np.isnan(all_values).sum())
+    return LikelihoodSummary(mean, error, all_values.size, kind, measure, settings, num_nan)

@@ -18,8 +18,8 @@ _NOTES = {
     "upper_bound": ">=: the true -log p is at least this (kind upper_bound in the file: log p is bounded from above).",
 }
 
-# Settings that are results themselves; all other settings identify the number.
-_OUTCOMES = {"standard_error", "standard_deviation"}
+# Settings that are results themselves, and the space, of which a quantity has one; all others identify the number.
+_NOT_IDENTIFYING = {"standard_error", "standard_deviation", "space"}
 
 
 class Record(NamedTuple):
@@ -60,6 +60,8 @@ def likelihood_records(
 ) -> list[Record]:
     """Returns the negative log-likelihood in nats and, unless it is a density, in bits per dimension.
 
+    A density depends on the unit of its space, so its records carry it: settings["space"], e.g. "[0,16]^64".
+
     Args:
         name: name of the quantity, e.g. "nll".
         summary: mean log p in nats.
@@ -69,6 +71,8 @@ def likelihood_records(
         settings: settings to add to those of the summary.
     """
     settings = {**dict(summary.settings), **settings}
+    if summary.measure == "continuous":
+        settings = {"space": "not stated", **settings}
     rows = [("nats", -summary.mean, summary.standard_error)]
     if summary.measure != "continuous":
         bits, error = (nats_to_bits_per_dim(nats, num_dims) for nats in (-summary.mean, summary.standard_error))
@@ -103,11 +107,11 @@ def merge(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
     """Merges two lists: a new record replaces the old record of the same identity, and all other old records stay.
 
     The identity of a record is its name, unit, data, split, examples and settings (K, step, seed, ...) without
-    standard errors and standard deviations.
+    standard errors, standard deviations and spaces.
     """
 
     def identity(record: Record) -> str:
-        settings = {name: value for name, value in record.settings.items() if name not in _OUTCOMES}
+        settings = {name: value for name, value in record.settings.items() if name not in _NOT_IDENTIFYING}
         # JSON, so that a tuple equals the list that the file holds.
         parts = (record.name, record.unit, record.data, record.split, record.examples, settings)
         return json.dumps(parts, sort_keys=True)

@@ -24,11 +24,13 @@ class Gathered(NamedTuple):
     """The features of a set of images.
 
     Attributes:
+        measure: base measure of the images, e.g. "binary" or "256 levels"; only equal ones are compared.
         moments: moments of the features.
         features: [N, D] float32.
         log_probs: [N, K] float32.
     """
 
+    measure: str
     moments: frechet.Moments
     features: np.ndarray
     log_probs: np.ndarray
@@ -54,6 +56,7 @@ def gather(
     extractor: Extractor,
     images: np.ndarray,
     *,
+    measure: str,
     batch_size: int = 100,
     apply: Callable[[PyTree, np.ndarray], Features] | None = None,
 ) -> Gathered:
@@ -62,9 +65,14 @@ def gather(
     Args:
         extractor: maps images to features.
         images: [N, H, W, C] uint8, 0..255 (`features.as_images`).
+        measure: base measure of the images, e.g. "binary" or "256 levels".
         batch_size: images at a time.
         apply: `extractor.apply`, compiled; by default compiled here for one device.
+    Raises:
+        ValueError: binary images have other values than 0 and 255.
     """
+    if measure == "binary" and not np.isin(images, (0, 255)).all():
+        raise ValueError("the images are said to be binary, and have other values than 0 and 255")
     apply = jax.jit(extractor.apply) if apply is None else apply
     moments, kept = frechet.no_moments(extractor.num_features), []
     for start in range(0, len(images), batch_size):
@@ -73,7 +81,7 @@ def gather(
         features = apply(extractor.params, padded)
         moments = frechet.add_batch(moments, features.features, np.arange(batch_size) < len(batch))
         kept.append([np.asarray(leaf)[: len(batch)] for leaf in features])
-    return Gathered(moments, *(np.concatenate(parts) for parts in zip(*kept, strict=True)))
+    return Gathered(measure, moments, *(np.concatenate(parts) for parts in zip(*kept, strict=True)))
 
 
 def scores(real: Gathered, generated: Gathered, *, seed: int = 0) -> list[Score]:
@@ -85,7 +93,10 @@ def scores(real: Gathered, generated: Gathered, *, seed: int = 0) -> list[Score]
         seed: seed of the shuffles and subsets.
     Raises:
         UserError: a set is too small.
+        ValueError: the sets have different measures, e.g. binary samples and grey images.
     """
+    if real.measure != generated.measure:
+        raise ValueError(f"{real.measure} and {generated.measure} images cannot be compared: prepare both alike")
     counts = {"num_real": len(real.features), "num_generated": len(generated.features)}
     distance = frechet.frechet_distance(real.moments, generated.moments)
     kernel = kernel_distance.subset_kernel_distance(
@@ -102,8 +113,8 @@ def scores(real: Gathered, generated: Gathered, *, seed: int = 0) -> list[Score]
         generated.log_probs, num_splits=min(_SPLITS, len(generated.log_probs) // 2), seed=seed
     )
     coverage = mode_coverage.class_coverage(real.log_probs, generated.log_probs)
-    subsets = {"standard_deviation": kernel.standard_deviation, "subsets": f"{_SUBSETS} of {kernel.subset_size}"}
-    splits = {"standard_deviation": inception.standard_deviation, "splits": inception.num_splits}
+    subsets = {**_spread(kernel), "subsets": f"{_SUBSETS} of {kernel.subset_size}"}
+    splits = {**_spread(inception), "splits": inception.num_splits}
     return [
         Score("frechet", distance, "squared feature distance", counts),
         Score("kernel_distance", kernel.mean, "squared MMD", {**counts, **subsets}),
@@ -120,7 +131,6 @@ def measure(
     generated: Gathered,
     *,
     data: str,
-    measure: str,
     real_split: str,
     settings: Mapping[str, Any],
     seed: int = 0,
@@ -132,7 +142,6 @@ def measure(
         real: features of real images.
         generated: features of samples.
         data: name of the data set.
-        measure: measure of the data, e.g. "256 levels".
         real_split: split of the real images.
         settings: settings to add to every record.
         seed: seed of the shuffles and subsets.
@@ -146,10 +155,17 @@ def measure(
             unit=score.unit,
             kind="score",
             data=data,
-            measure=measure,
+            measure=real.measure,
             split=real_split,
             examples=len(generated.features),
             settings={**settings, **extractor.facts, **score.settings},
         )
         for score in scores(real, generated, seed=seed)
     ]
+
+
+def _spread(
+    measured: kernel_distance.KernelDistance | inception_score.InceptionScore,
+) -> dict[str, float]:
+    """Returns the standard deviation as a setting, or nothing if there is none."""
+    return {} if measured.standard_deviation is None else {"standard_deviation": measured.standard_deviation}

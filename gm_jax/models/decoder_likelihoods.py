@@ -33,6 +33,8 @@ class DecoderLikelihood(NamedTuple):
         sample: (key, outputs) -> [B, ...] as the data set ships it.
         outputs_per_dim: P; the decoder gives P blocks of C channels.
         measure: the base measure of p(x): "binary", "<n> levels" or "continuous".
+        side: the range of one dimension in the space of a density, see `ops.levels.space_setting`; None for a
+            probability.
     """
 
     prepare: Callable[[Key, Array], Array]
@@ -42,6 +44,7 @@ class DecoderLikelihood(NamedTuple):
     sample: Callable[[Key, Array], Array]
     outputs_per_dim: int
     measure: str
+    side: str | None = None
 
 
 def bernoulli(binarize: Callable[[Key, Array], Array], *, levels: int) -> DecoderLikelihood:
@@ -112,6 +115,7 @@ def normal(*, levels: int | None, log_var: float | None = None) -> DecoderLikeli
         sample=sample,
         outputs_per_dim=1 if log_var is not None else 2,
         measure="continuous",
+        side="R" if levels is None else f"[0,{levels - 1}]",
     )
 
 

@@ -38,6 +38,7 @@ from gm_jax.losses import diffusion as losses
 from gm_jax.models.diffusion_space import DiffusionSpace
 from gm_jax.ops import predictions
 from gm_jax.ops.diffusion_process import Schedule
+from gm_jax.ops.levels import space_setting
 from gm_jax.ops.predictions import Prediction
 from gm_jax.samplers import diffusion as samplers
 from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params
@@ -138,7 +139,8 @@ class Diffusion:
         """Computes the bound (3), and states its settings T and K."""
         num_steps = self.schedule.num_steps
         bound = self.variational_bound(params, model_state, key, x)
-        settings = (("T", num_steps), ("bound_terms", self.num_bound_terms or num_steps - 1))
+        terms = (("T", num_steps), ("bound_terms", self.num_bound_terms or num_steps - 1))
+        settings = (*terms, *space_setting(self.space.side, x.shape[1:]))
         return Likelihood(bound, kind="lower_bound", measure=self.space.measure, settings=settings)
 
     def variational_bound(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:

@@ -19,6 +19,7 @@ class DiffusionSpace(NamedTuple):
         decoder_nll: (x, x0_hat, scalar log-variance) -> -log p(x | x_1) [B] nats, in the measure of x.
         clip: the range of x_0, to which predictions are clipped; None without a range.
         measure: the base measure of x; see `types.Likelihood`.
+        side: the range of one dimension in the space of a density, see `ops.levels.space_setting`; None for levels.
     """
 
     prepare: Callable[[Array], Array]
@@ -26,6 +27,7 @@ class DiffusionSpace(NamedTuple):
     decoder_nll: Callable[[Array, Array, Array], Array]
     clip: tuple[float, float] | None
     measure: str
+    side: str | None = None
 
 
 def pixels(*, levels: int) -> DiffusionSpace:
@@ -55,4 +57,5 @@ def points() -> DiffusionSpace:
         decoder_nll=lambda x, x0_hat, log_var: losses.decoder_normal_nll(x, x0_hat, log_var=log_var),
         clip=None,
         measure="continuous",
+        side="R",
     )

@@ -29,7 +29,7 @@ from gm_jax.errors import refuse_options
 from gm_jax.losses import flow as losses
 from gm_jax.networks.couplings import FIXED
 from gm_jax.ops import dequantization
-from gm_jax.ops.levels import measure
+from gm_jax.ops.levels import measure, space_setting
 from gm_jax.types import (
     Array,
     Batch,
@@ -76,6 +76,7 @@ class Dequantization(NamedTuple):
         kind: how (1) relates to log p(x).
         measure: the base measure of p(x), as in `types.Likelihood`.
         settings: settings of `types.Likelihood`.
+        side: the range of one dimension in the space of a density, see `ops.levels.space_setting`; None for levels.
     """
 
     prepare: Callable[[Key, Array], tuple[Array, Array]]
@@ -83,6 +84,7 @@ class Dequantization(NamedTuple):
     kind: LikelihoodKind
     measure: str
     settings: tuple[tuple[str, Any], ...] = ()
+    side: str | None = None
 
 
 def no_dequantization() -> Dequantization:
@@ -92,6 +94,7 @@ def no_dequantization() -> Dequantization:
         to_data=lambda h: h,
         kind="exact",
         measure="continuous",
+        side="R",
     )
 
 
@@ -157,7 +160,8 @@ class Flow:
     def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         """Computes (1), with one draw of dequantisation noise for each example."""
         value, _ = self._nll(params, model_state, *self.dequantization.prepare(key, x))
-        return Likelihood(-value, self.dequantization.kind, self.dequantization.measure, self.dequantization.settings)
+        settings = (*self.dequantization.settings, *space_setting(self.dequantization.side, x.shape[1:]))
+        return Likelihood(-value, self.dequantization.kind, self.dequantization.measure, settings)
 
     def sample(
         self,

@@ -93,7 +93,8 @@ class LatentDiffusion:
         entropy = -jnp.sum(_negative_entropy(log_var), axis=-1)
         prior = self.prior.log_prob(params, {}, key, self._draw_latents(model_state, latent_key, mean, log_var))
         log_p_z = prior.log_prob + mean.shape[-1] * jnp.log(self.scale(model_state))
-        settings = (*elbo.settings, *prior.settings)
+        # The bound is of x: the space of the latents, which the prior states, is not its space.
+        settings = (*elbo.settings, *(fact for fact in prior.settings if fact[0] != "space"))
         return Likelihood(reconstruction + log_p_z + entropy, "lower_bound", elbo.measure, settings)
 
     def sample(

@@ -28,6 +28,7 @@ from gm_jax.errors import refuse_options
 from gm_jax.losses import combine
 from gm_jax.losses import vae as losses
 from gm_jax.models.decoder_likelihoods import DecoderLikelihood
+from gm_jax.ops.levels import space_setting
 from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params, PyTree
 
 NllFn = Callable[[Array], Array]  # z [K, B, Z] -> -log p(x|z) [K, B] for the current batch
@@ -160,7 +161,8 @@ class VAE:
         keys = jax.random.split(key, self.num_importance_samples)
         log_w = jax.lax.map(log_weight, keys, batch_size=self.chunk_size)
         bound = losses.importance_weighted_bound(log_w)
-        return Likelihood(bound, "lower_bound", self.likelihood.measure, (("K", self.num_importance_samples),))
+        settings = (("K", self.num_importance_samples), *space_setting(self.likelihood.side, x.shape[1:]))
+        return Likelihood(bound, "lower_bound", self.likelihood.measure, settings)
 
     def elbo(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         """Computes the bound (1), averaged over L = num_elbo_samples latents.
@@ -175,7 +177,8 @@ class VAE:
         keys = jax.random.split(key, self.num_elbo_samples)
         mean_nll = jnp.mean(jax.lax.map(one_nll, keys, batch_size=self.chunk_size), axis=0)
         bound = losses.elbo(mean_nll, losses.normal_kl_to_standard(mean, log_var))
-        return Likelihood(bound, "lower_bound", self.likelihood.measure, (("L", self.num_elbo_samples),))
+        settings = (("L", self.num_elbo_samples), *space_setting(self.likelihood.side, x.shape[1:]))
+        return Likelihood(bound, "lower_bound", self.likelihood.measure, settings)
 
     def sample(
         self,

@@ -3,6 +3,9 @@
 Notation: x [...] integer levels 0 ... L-1, as a data set ships them; u = x / (L - 1) in [0, 1]; s = 2 u - 1 in [-1, 1].
 """
 
+import math
+from typing import Any
+
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -80,3 +83,17 @@ def measure(levels: int | None) -> str:
     if levels is None:
         return "continuous"
     return "binary" if levels == 2 else f"{levels} levels"
+
+
+def space_setting(side: str | None, shape: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
+    """Names the space of a density, which fixes its unit, for `types.Likelihood.settings`.
+
+    Args:
+        side: the range of one dimension: "R" for points, "[0,16]" for 17 levels in level units, "[0,1]" for scaled
+            levels; None for a probability, which has no unit.
+        shape: of one example.
+
+    >>> space_setting("[0,16]", (8, 8, 1)), space_setting(None, (2,))
+    ((('space', '[0,16]^64'),), ())
+    """
+    return () if side is None else (("space", f"{side}^{math.prod(shape)}"),)

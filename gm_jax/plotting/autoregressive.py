@@ -3,9 +3,8 @@
 import math
 from collections.abc import Callable, Mapping
 
-import jax.numpy as jnp
-
 from gm_jax.models.autoregressive import Autoregressive
+from gm_jax.plotting import layout
 from gm_jax.types import Array, Key, ModelState, Params
 
 
@@ -22,8 +21,7 @@ def grids(
     """
 
     def completions(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        completed = model.complete(params, key, x[:50], math.prod(shape) // 2)
-        rows = jnp.stack([leaf.reshape(5, 10, *shape) for leaf in (x[:50], completed)], axis=1)
-        return rows.reshape(10, 10, *shape)
+        examples = layout.first_examples(x)
+        return layout.rows_above(examples, model.complete(params, key, examples, math.prod(shape) // 2))
 
     return {"completions": completions}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gm_jax.models.flow import Flow
+from gm_jax.plotting import layout
 from gm_jax.types import Array, Key, ModelState, Params
 
 TEMPERATURES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the rows of `temperatures`, from top to bottom
@@ -38,8 +39,8 @@ def interpolate(
 def grids(model: Flow, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
     """Pictures of a flow as functions (params, model_state, key, x) -> [rows, columns, *shape] of data.
 
-    temperatures: the same ten latents in every row, multiplied by each of TEMPERATURES. interpolations: ten lines
-    between pairs of x.
+    temperatures: the same ten latents in every row, multiplied by each of TEMPERATURES. interpolations: up to
+    ten lines between pairs of x.
 
     Args:
         model: the flow.
@@ -50,6 +51,8 @@ def grids(model: Flow, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params,
         return jnp.stack([model.sample(params, model_state, key, 10, temperature=t) for t in TEMPERATURES])
 
     def interpolations(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        return interpolate(model, params, model_state, key, x[:10], x[10:20], num=10)
+        if len(x) < 2:
+            return jnp.zeros((0, 10, *shape))
+        return interpolate(model, params, model_state, key, *layout.pairs(x), num=10)
 
     return {"temperatures": temperatures, "interpolations": interpolations} if len(shape) == 3 else {}

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gm_jax.models.vae import VAE
+from gm_jax.plotting import layout
 from gm_jax.types import Array, Key, ModelState, Params
 
 
@@ -70,8 +71,8 @@ def grids(model: VAE, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params, 
     """Pictures of a VAE as functions (params, model_state, key, x) -> [rows, columns, *shape] on the data set's scale.
 
     sample_means: means of p(x|z) for 100 samples of z. For images also reconstructions: rows of data, each above its
-    reconstructions; interpolations: ten lines between pairs; traversal: the ten dimensions of z that vary most, each
-    from -3 to 3.
+    reconstructions; interpolations: up to ten lines between pairs; traversal: the ten dimensions of z that vary most,
+    each from -3 to 3.
 
     Args:
         model: the VAE.
@@ -82,11 +83,13 @@ def grids(model: VAE, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params, 
         return model.sample_mean(params, model_state, key, 100).reshape(10, 10, *shape)
 
     def reconstructions(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        means = reconstruct(model, params, key, x[:50]).reshape(5, 10, *shape)
-        return jnp.stack([x[:50].reshape(means.shape).astype(means.dtype), means], axis=1).reshape(10, 10, *shape)
+        examples = layout.first_examples(x)
+        return layout.rows_above(examples, reconstruct(model, params, key, examples))
 
     def interpolations(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        return interpolate(model, params, key, x[:10], x[10:20], num=10)
+        if len(x) < 2:
+            return jnp.zeros((0, 10, *shape))
+        return interpolate(model, params, key, *layout.pairs(x), num=10)
 
     def traversal(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
         mean = model.encode(params, key, x)[0]

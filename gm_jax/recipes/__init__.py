@@ -4,6 +4,7 @@ configs/            the configurations, as data
 experiment.py       what a recipe returns
 vae.py  autoregressive.py  flow.py  gan.py  diffusion.py    the recipes: (configuration, data spec) -> Experiment
 likelihoods.py      what a pixel is to a model
+run_length.py       defaults that depend on the length of the run
 image_shapes.py     what networks for images ask of the data
 optimizers.py       optimiser configurations to optax transformations
 legacy_configs.py     configurations of runs that older versions have saved
@@ -15,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from gm_jax.config import ExperimentConfig
+from gm_jax.recipes.run_length import resolved
 
 if TYPE_CHECKING:
     from gm_jax.data.sources import Spec
@@ -32,4 +34,4 @@ def build(config: ExperimentConfig, spec: "Spec") -> "Experiment":
         UserError: the configuration does not fit the data, or its fields contradict each other.
     """
     module, _, function = config.recipe.partition(":")
-    return getattr(importlib.import_module(module), function)(config, spec)
+    return getattr(importlib.import_module(module), function)(resolved(config), spec)

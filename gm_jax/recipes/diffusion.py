@@ -22,8 +22,9 @@ from gm_jax.recipes.configs.diffusion import (
     SamplerConfig,
     UNetConfig,
 )
-from gm_jax.recipes.experiment import Experiment
+from gm_jax.recipes.experiment import Experiment, Observation
 from gm_jax.recipes.optimizers import make_adam, make_optimizer
+from gm_jax.recipes.run_length import first_stage_steps
 from gm_jax.recipes.vae import encoder_and_decoder
 from gm_jax.samplers import diffusion as samplers
 
@@ -55,9 +56,10 @@ def build_conditional_ddpm(config: ConditionalDDPMConfig, spec: Spec) -> Experim
 def build_latent_diffusion(config: LatentDiffusionConfig, spec: Spec) -> Experiment:
     """Builds a VAE and a diffusion model of its latents, in two stages of one run."""
     first = config.autoencoder
-    if first.steps >= config.train.steps:
+    first_steps = first_stage_steps(first, num_steps=config.train.steps)
+    if first_steps >= config.train.steps:
         raise UserError(
-            f"--autoencoder.steps {first.steps} leave none of --train.steps {config.train.steps} for the diffusion "
+            f"--autoencoder.steps {first_steps} leave none of --train.steps {config.train.steps} for the diffusion "
             "model: use fewer."
         )
     autoencoder, facts = _autoencoder(first, spec, elbo_samples=config.elbo_samples)
@@ -66,17 +68,19 @@ def build_latent_diffusion(config: LatentDiffusionConfig, spec: Spec) -> Experim
 
     prior = diffusion_model(config, config.network, latents)
     family = latent_diffusion.LatentDiffusion(
-        autoencoder=autoencoder, prior=prior, levels=spec.levels, vae_steps=first.steps
+        autoencoder=autoencoder, prior=prior, levels=spec.levels, vae_steps=first_steps
     )
     validation = dataclasses.replace(family, prior=_with_bound_terms(prior, config.validation_terms))
     return Experiment(
         family.model,
         optimizers={
-            "vae": make_adam(first.optimizer, num_updates=first.steps),
-            "diffusion": make_optimizer(config.optimizer, num_steps=config.train.steps - first.steps),
+            "vae": make_adam(first.optimizer, num_updates=first_steps, section="autoencoder.optimizer"),
+            "diffusion": make_optimizer(config.optimizer, num_steps=config.train.steps - first_steps),
         },
         validation=validation.log_prob,
         settings={"variance": config.variance, **facts},
+        # Samples are decoded means, which are grey even if the likelihood is of binary pixels.
+        observation=Observation(lambda key, x: x, spec.measure),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 
-from gm_jax.types import Array, LogProbFn, Model, ModelState, Params
+from gm_jax.types import Array, Key, LogProbFn, Model, ModelState, Params
 
 GridFn = Callable[..., Array]  # (params, model_state, key, x) -> [rows, columns, ...] examples in data space
 PrepareFn = Callable[[Params, ModelState, Any], tuple[ModelState, Mapping[str, Array]]]
@@ -39,6 +39,18 @@ class SampleEvaluation(NamedTuple):
     num_samples: int = 10_000
 
 
+class Observation(NamedTuple):
+    """What a model models of the data: what its samples are compared with.
+
+    Attributes:
+        observe: (key, x [B, ...] as the data set ships it) -> [B, ...] in the same form, e.g. binarised levels.
+        measure: the base measure of samples and observed data, as in `types.Likelihood`.
+    """
+
+    observe: Callable[[Key, Array], Array]
+    measure: str
+
+
 class DensityPicture(NamedTuple):
     """The learned density of points in the plane, drawn next to the data.
 
@@ -64,6 +76,7 @@ class Experiment(NamedTuple):
             of the validation split; a fact that is False is left out. None if the trained state needs no preparation.
         pictures: name -> what is drawn for the validation split's first examples. Samples are always drawn.
         settings: further facts for every result, e.g. {"binarization": "static"}.
+        observation: what samples are compared with; None for the data as shipped.
     """
 
     model: Model
@@ -73,3 +86,4 @@ class Experiment(NamedTuple):
     prepare_evaluation: PrepareFn | None = None
     pictures: Mapping[str, GridFn | DensityPicture] = MappingProxyType({})
     settings: Mapping[str, Any] = MappingProxyType({})
+    observation: Observation | None = None

@@ -42,6 +42,11 @@ def build_improved_gan(config: ImprovedGANConfig, spec: Spec) -> Experiment:
     """Builds the techniques that are switched on, each into its place: network, game or loss."""
     if config.label_smoothing >= 1.0:
         raise UserError(f"--label-smoothing {config.label_smoothing} leaves no target for data: use less than 1.")
+    if config.virtual_batch_norm and config.train.batch_size < 2:
+        raise UserError(
+            f"--train.batch-size {config.train.batch_size} is too small for the reference batch of virtual batch "
+            "normalisation: use at least 2, or --no-virtual-batch-norm."
+        )
     # Under pmap a device sees its part of the batch; the techniques that compare examples want the whole batch.
     axis_name = AXIS if config.train.parallel == "pmap" else None
     make_generator, make_discriminator = player_networks(config, spec)
@@ -60,6 +65,11 @@ def build_improved_gan(config: ImprovedGANConfig, spec: Spec) -> Experiment:
 
 def build_wgan_gp(config: WGANGPConfig, spec: Spec) -> Experiment:
     """Builds a critic whose slope is held to 1 between data and generated examples."""
+    if config.train.steps < config.critic_steps:
+        raise UserError(
+            f"--critic-steps {config.critic_steps} leave the generator no update in {config.train.steps} steps: use "
+            "fewer, or train for more steps."
+        )
     make_generator, make_critic = player_networks(config, spec)
     penalty = config.penalty or (0.1 if len(spec.shape) == 1 else 10.0)
     return adversarial_experiment(
@@ -129,8 +139,8 @@ def adversarial_experiment(
     return Experiment(
         family.model,
         optimizers={
-            "generator": make_adam(config.generator, num_updates=steps // generator_every),
-            "discriminator": make_adam(config.discriminator, num_updates=steps),
+            "generator": make_adam(config.generator, num_updates=steps // generator_every, section="generator"),
+            "discriminator": make_adam(config.discriminator, num_updates=steps, section="discriminator"),
         },
         prepare_evaluation=family.calibrate,
         evaluations=(_mode_evaluation(),) if spec.name == "toy:eight_gaussians" else (),

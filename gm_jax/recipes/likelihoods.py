@@ -3,11 +3,13 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
 from gm_jax.models import autoregressive_networks, decoder_likelihoods
 from gm_jax.ops import binarization as ops
+from gm_jax.recipes.experiment import Observation
 from gm_jax.recipes.image_shapes import num_levels
 
 
@@ -92,6 +94,16 @@ def binary(spec: Spec, binarization: str | None) -> tuple[decoder_likelihoods.De
         "threshold": lambda key, x: ops.threshold(x, levels=levels),
     }
     return decoder_likelihoods.bernoulli(ways[name], levels=levels), {"binarization": name}
+
+
+def observation(
+    likelihood: decoder_likelihoods.DecoderLikelihood | autoregressive_networks.PixelLikelihood, spec: Spec
+) -> Observation | None:
+    """Returns what samples of a model with this likelihood are compared with; None for the data as shipped."""
+    if likelihood.measure != "binary":
+        return None
+    highest = num_levels(spec) - 1
+    return Observation(lambda key, x: (highest * likelihood.prepare(key, x)).astype(jnp.uint8), "binary")
 
 
 def _usual_decoder(spec: Spec) -> str:

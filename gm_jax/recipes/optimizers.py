@@ -1,11 +1,10 @@
 """Optimiser configurations to optax transformations."""
 
-from typing import Literal
-
 import optax
 
 from gm_jax.config import AdamConfig, OptimizerConfig
 from gm_jax.errors import UserError
+from gm_jax.recipes.run_length import warmup_steps
 from gm_jax.training import optimizers
 
 
@@ -15,15 +14,18 @@ def make_optimizer(optimizer: OptimizerConfig, *, num_steps: int) -> optax.Gradi
     Args:
         optimizer: the configuration.
         num_steps: train steps of the run.
+
+    Raises:
+        UserError: the steps are too few for an update, or for the warm-up.
     """
-    schedule = _schedule(
-        optimizer.schedule,
-        optimizer.learning_rate,
-        num_updates=max(1, num_steps // optimizer.accumulate_steps),
-        warmup_steps=optimizer.warmup_steps,
-    )
+    num_updates = num_steps // optimizer.accumulate_steps
+    if num_updates == 0:
+        raise UserError(
+            f"--optimizer.accumulate-steps {optimizer.accumulate_steps} makes no update in {num_steps} steps: use at "
+            f"most {num_steps}, or train for more steps."
+        )
     return optimizers.adam(
-        schedule,
+        _schedule(optimizer, num_updates=num_updates, section="optimizer"),
         b1=0.9,
         b2=0.999,
         eps=optimizer.eps,
@@ -33,26 +35,27 @@ def make_optimizer(optimizer: OptimizerConfig, *, num_steps: int) -> optax.Gradi
     )
 
 
-def make_adam(adam: AdamConfig, *, num_updates: int) -> optax.GradientTransformation:
+def make_adam(adam: AdamConfig, *, num_updates: int, section: str) -> optax.GradientTransformation:
     """Returns the Adam of one player or stage.
 
     Args:
         adam: the configuration.
         num_updates: updates of this player in the whole run.
+        section: its name in flags, e.g. "generator".
+
+    Raises:
+        UserError: the updates are too few for the warm-up.
     """
-    schedule = _schedule(
-        adam.schedule, adam.learning_rate, num_updates=max(1, num_updates), warmup_steps=adam.warmup_steps
-    )
-    return optimizers.adam(schedule, b1=adam.b1, b2=adam.b2)
+    return optimizers.adam(_schedule(adam, num_updates=num_updates, section=section), b1=adam.b1, b2=adam.b2)
 
 
-def _schedule(
-    kind: Literal["constant", "cosine"], learning_rate: float, *, num_updates: int, warmup_steps: int
-) -> optimizers.Schedule:
-    if kind == "constant":
-        return optimizers.constant_schedule(learning_rate, warmup_steps=warmup_steps)
-    if warmup_steps >= num_updates:
+def _schedule(optimizer: OptimizerConfig | AdamConfig, *, num_updates: int, section: str) -> optimizers.Schedule:
+    warmup = warmup_steps(optimizer, num_updates=num_updates)
+    if optimizer.schedule == "constant":
+        return optimizers.constant_schedule(optimizer.learning_rate, warmup_steps=warmup)
+    if warmup >= num_updates:
         raise UserError(
-            f"the warm-up takes {warmup_steps} of {num_updates} updates: train for more steps, or warm up for fewer."
+            f"the warm-up takes {warmup} of {num_updates} updates: use --{section}.warmup-steps {num_updates // 10}, "
+            "or train for more steps."
         )
-    return optimizers.cosine_schedule(learning_rate, num_steps=num_updates, warmup_steps=warmup_steps)
+    return optimizers.cosine_schedule(optimizer.learning_rate, num_steps=num_updates, warmup_steps=warmup)

@@ -60,6 +60,7 @@ def _vae_experiment(config: AnyVAEConfig, spec: Spec, objective: vae.ObjectiveFn
         evaluations=(LogProbEvaluation("negative_elbo", family.elbo),),
         pictures=plotting.grids(family, spec.shape),
         settings=facts,
+        observation=likelihoods.observation(likelihood, spec),
     )
 
 

@@ -30,6 +30,8 @@ def draw_pictures(run: Run, state: TrainState, *, seed: int) -> list[Path]:
             _draw_density(run, state, path, picture)
         else:
             grid = jax.jit(picture)(state.eval_params, state.model_state, key, run.fixed_examples())
+            if not grid.size:  # the data are too few for this picture
+                continue
             draw_grid(run, path, np.asarray(grid))
         paths.append(path)
     return paths + _draw_progress(run, state)
@@ -71,7 +73,9 @@ def _validation_label(run: Run, state: TrainState) -> str:
     if found is None:
         return "validation -log p, nats"
     kind = results.KIND_OF_NLL[found.kind]
-    return f"validation -log p, nats ({results.SIGN_OF_NLL[found.kind]} {kind}, {found.measure})"
+    space = {**dict(found.settings), **run.experiment.settings}.get("space")
+    measure = f"density on {space}" if found.measure == "continuous" and space else found.measure
+    return f"validation -log p, nats ({results.SIGN_OF_NLL[found.kind]} {kind}, {measure})"
 
 
 def validation_likelihood(run: Run, state: TrainState) -> Likelihood | None:

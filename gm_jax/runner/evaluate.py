@@ -70,7 +70,9 @@ def evaluate_run(config_type: type[ExperimentConfig], args: EvaluateArgs) -> Non
             settings={"step": step, "seed": args.seed},
         )
     records = measure.measure_run(run, state, step, split=args.split, seed=args.seed, batch_size=args.batch_size)
-    measure.write_results(run, records + samples, draw.draw_pictures(run, state, seed=args.seed))
+    # Numbers before pictures: what cannot be drawn must not cost them.
+    measure.write_results(run, records + samples)
+    measure.print_files(run, draw.draw_pictures(run, state, seed=args.seed))
 
 
 def with_optional_fields(args_type: type, fields: Mapping[str, Any]) -> Any:

@@ -76,7 +76,10 @@ def measure_run(
         seed: of the evaluation's noise.
         batch_size: examples per batch.
         before_batch: called before each batch with the name of what is measured.
+    Raises:
+        UserError: some of the data are not finite, or a number is NaN.
     """
+    _check_finite(run, split)
     state, facts = prepared(run, state)
     model, spec = run.experiment.model, run.spec
     own = [] if model.log_prob is None else [LogProbEvaluation("nll", model.log_prob)]
@@ -85,6 +88,11 @@ def measure_run(
     for name, log_prob in own + log_probs:
         before = functools.partial(before_batch, name)
         summary = evaluator(run, log_prob, seed=seed, batch_size=batch_size, before_batch=before)(state, split)
+        if np.isnan(summary.mean):
+            raise UserError(
+                f"{name} is nan for {summary.num_nan} of {summary.num_examples} examples of the {split} split of "
+                f"{spec.name}.\nNo result is written: evaluate another --checkpoint, or train at a smaller rate."
+            )
         records += results.likelihood_records(
             name,
             summary,
@@ -96,8 +104,13 @@ def measure_run(
     for evaluation in _of_samples(run):
         before_batch("samples")
         settings = {"step": step, "seed": seed}
-        where = (spec.name, spec.measure, "samples", evaluation.num_samples)
+        where = (spec.name, sample_quality.observed_measure(run), "samples", evaluation.num_samples)
         for name, value in _measured_samples(run, state, evaluation, seed=seed).items():
+            if not np.isfinite(value):
+                raise UserError(
+                    f"{name} of {evaluation.num_samples} samples is {value}: evaluate another --checkpoint, or train "
+                    "at a smaller rate."
+                )
             records.append(results.Record(name, value, evaluation.units[name], "estimate", *where, settings))
     return records
 
@@ -152,19 +165,42 @@ def sample_records(
     )
 
 
-def write_results(run: Run, records: list[results.Record], pictures: list[Path]) -> None:
-    """Prints the table and the names of the pictures, and adds the records to results.json.
+def write_results(run: Run, records: list[results.Record]) -> None:
+    """Adds the records to results.json, and prints their table, also if they cannot be written.
 
     Raises:
         UserError: the results.json in the folder is damaged.
     """
-    print(results.table(records))
+    path = run.folder.results
     try:
-        earlier = results.read(run.folder.results)
+        earlier = results.read(path)
+        results.write(path, results.merge(earlier, records))
     except (ValueError, TypeError):
-        raise UserError(f"{run.folder.results} is damaged: move it away and repeat the command.") from None
-    results.write(run.folder.results, results.merge(earlier, records))
+        raise UserError(f"{path} is damaged: move it away and repeat the command.") from None
+    finally:
+        print(results.table(records))
+
+
+def print_files(run: Run, pictures: list[Path]) -> None:
+    """Prints the names of the pictures and of results.json."""
     print(f"\n{run.folder.root}: {', '.join(path.name for path in pictures)}, {run.folder.results.name}")
+
+
+def _check_finite(run: Run, split: str) -> None:
+    """Checks that all examples of a split are finite, because one that is not spoils every mean.
+
+    Raises:
+        UserError: some are not.
+    """
+    x = run.loaded[split]["x"]
+    if not np.issubdtype(x.dtype, np.floating):
+        return
+    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"{len(bad)} of {len(x)} examples in the {split} split of {run.spec.name} are not finite: the first is "
+            f"number {bad[0]}.\nRepair the data; the training is saved, and `evaluate` measures it then."
+        )
 
 
 def _of_samples(run: Run) -> list[SampleEvaluation]:

@@ -1,15 +1,19 @@
 """The verb `sample`: draws samples of a run from its folder alone; the data are not loaded."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gm_jax.config import Count, CountOrZero, ExperimentConfig, Rate, Seed, saved
+from gm_jax.config import Count, CountOrZero, ExperimentConfig, Seed, Temperature, saved
 from gm_jax.errors import UserError
 from gm_jax.runner.evaluate import with_optional_fields
 
 if TYPE_CHECKING:
     from gm_jax.data.sources import Spec
+
+
+_SHOWN = 400  # samples in the PNG, at most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,7 @@ class SampleArgs:
     """Seed of the samples."""
     label: CountOrZero | None = None
     """The class to draw from, for a model that is conditioned on labels; by default all classes, equally often."""
-    temperature: Rate | None = None
+    temperature: Temperature | None = None
     """For autoregressive models and flows: less than 1 draws samples closer to the most likely ones; by default 1."""
     output: Path | None = None
     """The PNG to write, with or without its suffix; by default samples-seed<seed>.png in the run's folder. The arrays
@@ -58,10 +62,16 @@ def sample_run(config_type: type[ExperimentConfig], args: SampleArgs) -> None:
     run = open_run(args.workdir, config_type=config_type, with_data=False, changes=changes)
     png = png_path(args.output or run.folder.root / f"samples-seed{args.seed}.png")
     state, step = run.restore(args.checkpoint)
-    drawn = samples.draw_samples(run, state, args.num, seed=args.seed, **sample_options(run.spec, args))
-    images.draw_grid(png, images.as_grid(drawn), run.spec.levels)
+    drawn = samples.draw_many(run, state, args.num, seed=args.seed, **sample_options(run.spec, args))
+    grid = images.as_grid(drawn[:_SHOWN])
+    images.draw_grid(png, grid, run.spec.levels)
     np.save(png.with_suffix(".npy"), drawn)
-    print(f"{args.num} samples of step {step}: {png}, {png.with_suffix('.npy').name}")
+    shown = grid.shape[0] * grid.shape[1]
+    some = "" if shown == args.num else f" (the first {shown} of them)"
+    print(f"{args.num} samples of step {step}: {png}{some}, {png.with_suffix('.npy').name}")
+    bad = args.num - int(np.isfinite(drawn.reshape(args.num, -1)).all(axis=1).sum())
+    if bad:
+        print(f"warning: {bad} of {args.num} samples are not finite", file=sys.stderr)
 
 
 def sample_options(spec: "Spec", args: SampleArgs) -> dict[str, Any]:

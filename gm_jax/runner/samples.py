@@ -1,4 +1,4 @@
-"""Samples of a run."""
+"""Samples of a run: in one call, or in batches if they are many."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ import numpy as np
 from gm_jax.runner.run import Run
 from gm_jax.training import parallel
 from gm_jax.training.state import TrainState
+
+BATCH = 500  # samples at a time, so that memory does not grow with their number
 
 
 def draw_samples(run: Run, state: TrainState, num: int, *, seed: int, **options: Any) -> np.ndarray:
@@ -23,3 +25,27 @@ def draw_samples(run: Run, state: TrainState, num: int, *, seed: int, **options:
     state = parallel.local(state)
     sample = jax.jit(run.experiment.model.sample, static_argnums=3)
     return np.asarray(sample(state.eval_params, state.model_state, jax.random.key(seed), num, **options))
+
+
+def draw_many(run: Run, state: TrainState, num: int, *, seed: int, **options: Any) -> np.ndarray:
+    """Returns [num, ...] samples, drawn in batches if they are more than one; a batch is what `draw_samples` draws.
+
+    Args:
+        run: whose model.
+        state: its state.
+        num: how many; the samples before the last batch do not depend on it.
+        seed: of the samples.
+        **options: as for `draw_samples`.
+    """
+    if num <= BATCH:
+        return draw_samples(run, state, num, seed=seed, **options)
+    state, key = parallel.local(state), jax.random.key(seed)
+    sample = jax.jit(run.experiment.model.sample, static_argnums=3)
+    drawn = []
+    for batch, start in enumerate(range(0, num, BATCH)):
+        # Whole batches, so that one program draws them all; what is too many at the end is dropped.
+        rows = np.minimum(np.arange(start, start + BATCH), num - 1)
+        given = {name: value[rows] if np.ndim(value) else value for name, value in options.items()}
+        batch_key = jax.random.fold_in(key, batch) if batch else key
+        drawn.append(np.asarray(sample(state.eval_params, state.model_state, batch_key, BATCH, **given)))
+    return np.concatenate(drawn)[:num]

@@ -15,10 +15,11 @@ import numpy as np
 
 from gm_jax.cluster import detached_output, processes
 from gm_jax.cluster.config import ClusterConfig
-from gm_jax.config import ExperimentConfig, saved
+from gm_jax.config import ExperimentConfig, OptimizerConfig, saved
 from gm_jax.data import pipeline
 from gm_jax.errors import UserError
 from gm_jax.evaluation.results import Record
+from gm_jax.recipes.run_length import resolved
 from gm_jax.runner import draw, measure, resume
 from gm_jax.runner.folder import Folder, record_versions
 from gm_jax.runner.recorder import NullRecorder, Recorder, RunRecorder
@@ -43,7 +44,8 @@ def run_to_its_end(module: str, config: ExperimentConfig, workdir: Path, cluster
         cluster: how several processes find each other.
     """
     with detached_output.detached(), processes.joined(cluster) as member, contextlib.ExitStack() as stack:
-        run = _prepare(module, _with_data_dir(config), Folder(workdir), stack)
+        run = _prepare(module, resolved(_with_data_dir(config)), Folder(workdir), stack)
+        _report_lost_steps(run)
         member.watch(run.folder.processes)
         with loop.stop_signals() as interrupted:
             try:
@@ -87,6 +89,20 @@ def _claim(module: str, run: Run, stack: contextlib.ExitStack) -> None:
     devices = [str(device) for device in jax.devices()]
     facts = {"devices": devices, "processes": jax.process_count(), "data": run.spec.fingerprint}
     record_versions(folder.versions, facts)
+
+
+def _report_lost_steps(run: Run) -> None:
+    """Prints how many of the last steps make no update, because gradients are accumulated over more of them."""
+    optimizer = getattr(run.config, "optimizer", None)
+    if not isinstance(optimizer, OptimizerConfig):
+        return
+    steps = int(run.experiment.model.objectives[-1].updates_before(run.config.train.steps))
+    lost = steps % optimizer.accumulate_steps
+    if lost:
+        _print_once(
+            f"the last {lost} of {steps} steps make no update: --optimizer.accumulate-steps "
+            f"{optimizer.accumulate_steps} does not divide their number"
+        )
 
 
 def check_batch_size(run: Run) -> None:
@@ -247,7 +263,8 @@ def _conclude(run: Run, member: processes.Member, last: int) -> None:
 def _draw_and_write(run: Run, state: TrainState, records: list[Record]) -> None:
     try:
         with _sigterm_as_ctrl_c():
-            measure.write_results(run, records, draw.draw_pictures(run, state, seed=0))
+            measure.write_results(run, records)
+            measure.print_files(run, draw.draw_pictures(run, state, seed=0))
     except KeyboardInterrupt:
         print(_STOPPED_IN_EVALUATION)
 

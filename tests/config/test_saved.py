@@ -1,7 +1,11 @@
 """Configurations: checked against their ranges, saved and read back unchanged, compared in what matters."""
 
 import dataclasses
+import importlib
 import json
+import pathlib
+import re
+import typing
 from types import SimpleNamespace
 from typing import Annotated, Literal
 
@@ -80,11 +84,69 @@ def test_every_kind_of_field_survives_the_file(tmp_path):
         (Config(hidden=()), r"hidden must be at least one number, got \(\)"),
         (Config(hidden=(8, 0)), "hidden must be at least 1, got 0"),
         (Config(rate=-2.0), "rate must be more than 0, got -2.0"),
+        (Config(rate=float("inf")), "rate must be finite, got inf"),
+        (Config(shift=float("nan")), "shift must be finite, got nan"),
+        (Config(shift=float("-inf")), "shift must be finite, got -inf"),
+        (with_optimizer(Config(), weight_decay=float("inf")), "optimizer.weight_decay must be finite, got inf"),
     ],
 )
 def test_a_number_out_of_range_is_named_with_its_range(config, message):
     with pytest.raises(UserError, match=message):
         config_lib.check(config)
+
+
+def float_fields(config, prefix=()):
+    """Yields the path of every field that can hold a float, also in sections."""
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from float_fields(value, (*prefix, field.name))
+        elif float in (hints[field.name], *typing.get_args(hints[field.name])):
+            yield (*prefix, field.name)
+
+
+def changed(config, path, value):
+    for name in reversed(path):
+        value = {name: value}
+    return config_lib.updated(config, value)
+
+
+EXPERIMENTS = sorted(path.stem for path in pathlib.Path(vae.__file__).parent.glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_no_float_of_any_experiment_can_be_infinite_or_nan(name, value):
+    config = importlib.import_module(f"experiments.{name}").CONFIG
+    if name.startswith("ddpm"):
+        config = dataclasses.replace(config, network=configs.UNetConfig())
+    paths = list(float_fields(config))
+    assert len(paths) >= 2
+    for path in paths:
+        with pytest.raises(UserError, match=rf"{re.escape('.'.join(path))} must be .*, got {value}"):
+            config_lib.check(changed(config, path, float(value)))
+
+
+@pytest.mark.parametrize("rate", [1.0, 1.5, -0.1])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("ddpm", ("network", "dropout")),
+        ("ddpm_conditional", ("network", "dropout")),
+        ("ddpm_conditional", ("drop_label",)),
+        ("latent_diffusion", ("network", "dropout")),
+        ("improved_gan", ("label_smoothing",)),
+        ("gan", ("generator", "b1")),
+    ],
+)
+def test_a_share_of_one_or_more_is_refused(name, path, rate):
+    config = importlib.import_module(f"experiments.{name}").CONFIG
+    for network in (configs.UNetConfig(), configs.MLPConfig()):
+        if name.startswith("ddpm"):
+            config = dataclasses.replace(config, network=network)
+        with pytest.raises(UserError, match=f"{path[-1]} must be at least 0 and less than 1, got {rate}"):
+            config_lib.check(changed(config, path, rate))
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,14 @@ def test_a_subset_of_all_examples_equals_the_whole():
     real, generated = RNG.normal(size=(20, 4)), RNG.normal(size=(20, 4))
     one = kernel.subset_kernel_distance(real, generated, num_subsets=1, subset_size=20)
     np.testing.assert_allclose(one.mean, kernel.kernel_distance(real, generated), rtol=1e-10)
-    assert one.standard_deviation == 0.0
+    assert one.standard_deviation is None
+
+
+def test_subsets_that_are_the_whole_set_have_no_standard_deviation():
+    small, large = RNG.normal(size=(20, 4)), RNG.normal(size=(30, 4))
+    for sets in ((small, small), (small, large), (large, small)):
+        assert kernel.subset_kernel_distance(*sets, num_subsets=5, subset_size=20).standard_deviation is None
+    assert kernel.subset_kernel_distance(small, large, num_subsets=5, subset_size=19).standard_deviation > 0.0
 
 
 def test_bad_input_is_refused():

@@ -15,14 +15,12 @@ DIGITS = features.load("digits-cnn")
 SPLITS = sources.load("digits").splits
 
 
-def gathered(x, **kwargs):
-    return sample_metrics.gather(DIGITS, features.as_images(x, DIGITS, levels=17), **kwargs)
+def gathered(x, *, measure="17 levels", **kwargs):
+    return sample_metrics.gather(DIGITS, features.as_images(x, DIGITS, levels=17), measure=measure, **kwargs)
 
 
 def records(real, generated):
-    made = sample_metrics.measure(
-        DIGITS, real, generated, data="digits", measure="17 levels", real_split="train", settings={"step": 3}
-    )
+    made = sample_metrics.measure(DIGITS, real, generated, data="digits", real_split="train", settings={"step": 3})
     return {record.name.split("[")[0]: record for record in made}
 
 
@@ -30,7 +28,7 @@ def test_a_padded_last_batch_gives_the_features_of_one_batch():
     x = SPLITS["test"]["x"][:23]
     ragged, whole = gathered(x, batch_size=10), gathered(x, batch_size=23)
     assert len(ragged.features) == len(ragged.log_probs) == int(ragged.moments.count) == 23
-    for one, other in zip(ragged, whole, strict=True):
+    for one, other in zip(ragged[1:], whole[1:], strict=True):
         for a, b in zip(one, other, strict=True) if isinstance(one, tuple) else [(one, other)]:
             np.testing.assert_allclose(a, b, atol=2e-3, rtol=1e-4)
 
@@ -79,3 +77,23 @@ def test_streamed_moments_equal_the_moments_of_the_features():
 def test_too_few_samples_are_refused():
     with pytest.raises(UserError), pytest.warns(UserWarning, match="too few"):
         records(gathered(SPLITS["train"]["x"][:50]), gathered(SPLITS["test"]["x"][:2]))
+
+
+def test_images_of_two_measures_are_never_compared():
+    x = SPLITS["test"]["x"][:20]
+    binary = gathered((16 * (x > 8)).astype(np.uint8), measure="binary")
+    with pytest.raises(ValueError, match="17 levels and binary images cannot be compared"):
+        sample_metrics.scores(gathered(x), binary)
+    with pytest.raises(ValueError, match="other values than 0 and 255"):
+        gathered(x, measure="binary")
+
+
+@pytest.mark.filterwarnings("ignore:.*too few for 64 features")
+def test_sets_no_larger_than_a_subset_have_no_standard_deviation():
+    made = records(gathered(SPLITS["train"]["x"][:120]), gathered(SPLITS["test"]["x"][:100]))
+    assert "standard_deviation" not in made["kernel_distance"].settings
+    assert made["inception_score"].settings["standard_deviation"] > 0.0
+    made = records(gathered(SPLITS["train"]["x"][:120]), gathered(SPLITS["test"]["x"][:3]))
+    assert "standard_deviation" not in made["inception_score"].settings
+    made = records(gathered(SPLITS["train"]["x"][:1010]), gathered(SPLITS["train"]["x"][-1010:]))
+    assert made["kernel_distance"].settings["standard_deviation"] > 0.0

@@ -177,7 +177,7 @@ def test_a_few_terms_estimate_the_whole_sum():
     keys = jax.random.split(KEY, 4_000)
     of_each = jax.jit(jax.vmap(lambda key, x: few.model.log_prob({"diffusion": {}}, {}, key, x[None])))(keys, x)
     whole, estimated = log_probs(model, x), np.asarray(of_each.log_prob[:, 0], np.float64)
-    assert of_each.settings == (("T", T), ("bound_terms", 3))
+    assert of_each.settings == (("T", T), ("bound_terms", 3), ("space", "R^2"))
     np.testing.assert_allclose(estimated.mean(), whole.mean(), atol=4 * standard_error(estimated))
     assert standard_error(estimated) < 0.2
 

@@ -135,7 +135,8 @@ def test_with_a_standard_normal_prior_the_bound_is_the_elbo():
     np.testing.assert_allclose(found.mean(), reconstruction - kl, atol=4 * found.std() / np.sqrt(num))
     assert found.std() / np.sqrt(num) < 0.04
     assert likelihood.kind == "lower_bound"
-    assert dict(likelihood.settings) == {"L": 1, "T": 40, "bound_terms": 39}
+    # The space of the data, and not the space of the latents.
+    assert likelihood.settings == (("L", 1), ("space", "R^2"), ("T", 40), ("bound_terms", 39))
 
 
 @pytest.mark.slow

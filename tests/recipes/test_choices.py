@@ -97,7 +97,33 @@ MISTAKES = [
     ("ddpm", {"sampler": {"steps": 2_000}}, DIGITS, "--sampler.steps 2000"),
     ("ddpm_conditional", {}, BINARY, "no labels"),
     ("ddpm_conditional", {"drop_label": 1.0}, DIGITS, "--drop-label 1"),
-    ("latent_diffusion", {"train": TrainConfig(steps=4_000)}, DIGITS, "leave none"),
+    ("latent_diffusion", {"train": TrainConfig(steps=4_000), "autoencoder": {"steps": 4_000}}, DIGITS, "leave none"),
+    ("improved_gan", {"train": {"batch_size": 1}}, DIGITS, "at least 2, or --no-virtual-batch-norm"),
+    ("wgan_gp", {"train": {"steps": 4}}, DIGITS, "--critic-steps 5 leave the generator no update in 4 steps"),
+    (
+        "vae",
+        {"train": {"steps": 40}, "optimizer": {"accumulate_steps": 1_000}},
+        DIGITS,
+        "--optimizer.accumulate-steps 1000 makes no update in 40 steps: use at most 40",
+    ),
+    (
+        "latent_diffusion",
+        {"train": {"steps": 30}, "optimizer": {"accumulate_steps": 25}},
+        DIGITS,
+        "--optimizer.accumulate-steps 25 makes no update in 20 steps",
+    ),
+    (
+        "vae",
+        {"train": {"steps": 50}, "optimizer": {"warmup_steps": 100}},
+        DIGITS,
+        "100 of 50 updates: use --optimizer.warmup-steps 5",
+    ),
+    (
+        "gan",
+        {"train": {"steps": 50}, "generator": {"schedule": "cosine", "warmup_steps": 100}},
+        DIGITS,
+        "use --generator.warmup-steps 5",
+    ),
 ]
 
 
@@ -130,5 +156,5 @@ def test_the_bound_of_latent_diffusion_reports_its_latents_and_terms():
     batch = abstract_batch(DIGITS, 4)
     state = jax.eval_shape(experiment.model.init, jax.random.key(0), batch)
     likelihood = jax.eval_shape(experiment.model.log_prob, *state, jax.random.key(0), batch["x"])
-    assert dict(likelihood.settings) == {"L": 3, "T": 30, "bound_terms": 29}
+    assert dict(likelihood.settings) == {"L": 3, "T": 30, "bound_terms": 29, "space": "[0,16]^64"}
     assert experiment.settings["variance"] == "transition"

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from gm_jax.config import AdamConfig
 from gm_jax.config.saved import Saved, from_dict, to_dict
 from gm_jax.errors import UserError
 from gm_jax.recipes import configs, legacy_configs
+from gm_jax.recipes.run_length import resolved
 
 FIRST = json.loads((Path(__file__).parent / "data" / "legacy_configs.json").read_text())
 IMAGES, POINTS = {"shape": [8, 8, 1]}, {"shape": [2]}
@@ -33,7 +35,7 @@ def converted(name, data=IMAGES, **changes):
 
 @pytest.mark.parametrize("name", sorted(FIRST))
 def test_the_defaults_of_an_experiment_become_its_defaults_today(name):
-    assert converted(name) == importlib.import_module(f"experiments.{name}").CONFIG
+    assert converted(name) == resolved(importlib.import_module(f"experiments.{name}").CONFIG)
 
 
 def test_the_sampler_and_the_network_of_a_diffusion_model_become_sections():
@@ -48,7 +50,9 @@ def test_the_sampler_and_the_network_of_a_diffusion_model_become_sections():
 def test_latent_diffusion_keeps_the_network_that_it_trained():
     config = converted("latent_diffusion", depth=2, hidden=9, features=[4], blocks=7, autoencoder__hidden=[5])
     assert config.network == configs.MLPConfig(hidden=9, blocks=2, dropout=0.1)
-    assert config.autoencoder == dataclasses.replace(configs.AutoencoderConfig(), hidden=(5,))
+    assert config.autoencoder == dataclasses.replace(
+        configs.AutoencoderConfig(), hidden=(5,), steps=4_000, optimizer=AdamConfig(warmup_steps=100)
+    )
 
 
 @pytest.mark.parametrize(

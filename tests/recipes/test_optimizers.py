@@ -28,7 +28,7 @@ def test_a_warm_up_that_leaves_no_updates_is_an_error():
 
 
 def test_the_adam_of_a_player_has_its_moments_and_its_number_of_updates():
-    optimizer = make_adam(AdamConfig(learning_rate=0.1, b1=0.5, b2=0.75), num_updates=4)
+    optimizer = make_adam(AdamConfig(learning_rate=0.1, b1=0.5, b2=0.75), num_updates=4, section="generator")
     params, gradients, m, v = jnp.zeros(()), [1.0, -2.0, 0.5, 3.0], 0.0, 0.0
     state = optimizer.init(params)
     for t, gradient in enumerate(gradients):

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import vae
+from gm_jax import runner
 from gm_jax.data import pipeline, sources
 from gm_jax.plotting import images
-from gm_jax.runner import measure
+from gm_jax.runner import draw, measure
 from gm_jax.runner.run import abstract_batch, open_run
 from gm_jax.types import Likelihood
 
@@ -237,3 +239,42 @@ def test_data_are_read_from_the_folder_of_the_run_unless_one_is_given(finished, 
     assert command("evaluate", "--workdir", finished).code == 0
     assert command("evaluate", "--workdir", finished, "--data-dir", tmp_path).code == 0
     assert asked == ["/found/there", str(tmp_path)]
+
+
+def test_many_samples_are_drawn_in_batches_and_not_all_are_shown(finished, command, tmp_path):
+    few = command("sample", "--workdir", finished, "--num", "500", "--output", tmp_path / "few")
+    assert "500 samples of step" in few.out
+    assert "(the first 400 of them)" in few.out
+    many = command("sample", "--workdir", finished, "--num", "1203", "--output", tmp_path / "many")
+    assert (few.code, many.code) == (0, 0)
+    first, samples = np.load(tmp_path / "few.npy"), np.load(tmp_path / "many.npy")
+    assert samples.shape == (1203, 8, 8, 1)
+    np.testing.assert_array_equal(samples[:500], first)
+    assert (samples[500:1000] != first).any()
+    assert (samples[1000:] != samples[:203]).any()
+    assert images.read(tmp_path / "many.png").shape == images.read(tmp_path / "few.png").shape
+
+
+def test_samples_that_do_not_fill_the_picture_are_counted(finished, command, tmp_path):
+    ended = command("sample", "--workdir", finished, "--num", "7", "--output", tmp_path / "a")
+    assert "7 samples of step" in ended.out
+    assert "a.png (the first 6 of them), a.npy" in ended.out
+    assert len(np.load(tmp_path / "a.npy")) == 7
+
+
+@pytest.mark.parametrize("flags", [("--temperature", "nan"), ("--temperature", "inf"), ("--temperature", "1e30")])
+def test_a_temperature_that_no_sample_can_have_is_refused(finished, command, flags):
+    ended = command("sample", "--workdir", finished, *flags)
+    assert (ended.code, "temperature must be" in ended.err) == (2, True)
+
+
+def test_numbers_are_written_even_if_nothing_can_be_drawn(finished, command, monkeypatch):
+    (finished / "results.json").unlink()
+
+    def fail(run, state, *, seed):
+        raise ValueError("no font")
+
+    monkeypatch.setattr(draw, "draw_pictures", fail)
+    with pytest.raises(ValueError, match="no font"):
+        runner.main(vae.CONFIG, ["evaluate", "--workdir", str(finished)], module=vae)
+    assert json.loads((finished / "results.json").read_text())

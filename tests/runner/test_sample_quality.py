@@ -2,9 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from experiments import latent_diffusion, pixelcnn, vae
+from gm_jax.config import saved
+from gm_jax.errors import UserError
 from gm_jax.evaluation import features, sample_metrics
+from gm_jax.runner import sample_quality
+from gm_jax.runner.run import assemble
 
 
 def records(folder):
@@ -49,3 +55,50 @@ def test_what_cannot_be_measured_is_refused_at_once(finished, command, flags, me
     assert message in ended.err
     assert len(ended.err.strip().splitlines()) <= 3
     assert records(finished) == before
+
+
+def measured(run, samples, *, settings=None):
+    """Measures samples that are given, with the features of digits-cnn; returns the records by name."""
+    extractor = features.load("digits-cnn")
+    found = sample_quality.measure(run, extractor, lambda num: samples[:num], settings=settings or {"seed": 0})
+    return {record.name.partition("[")[0]: record for record in found}
+
+
+@pytest.mark.parametrize("experiment", [vae, pixelcnn])
+def test_binary_samples_are_compared_with_binarised_images(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(sample_metrics, "_SUBSETS", 3)
+    run = assemble(experiment.CONFIG, tmp_path)
+    x = run.loaded["train"]["x"]
+    # A perfect model's samples: the data, binarised with other noise than the real images.
+    perfect = (16 * (np.random.default_rng(1).uniform(size=x.shape) < x / 16)).astype(np.uint8)
+    made = measured(run, perfect)
+    assert {record.measure for record in made.values()} == {"binary"}
+    assert made["frechet"].value < 2.0
+    assert made["precision"].value > 0.85
+
+
+def test_a_latent_diffusion_is_compared_with_grey_images_which_its_samples_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample_metrics, "_SUBSETS", 3)
+    config = saved.updated(latent_diffusion.CONFIG, {"autoencoder": {"decoder": "bernoulli"}})
+    run = assemble(config, tmp_path)
+    x = run.loaded["train"]["x"]
+    made = measured(run, x)
+    assert {record.measure for record in made.values()} == {"17 levels"}
+    assert made["frechet"].value < 0.1
+
+
+def test_an_experiment_with_another_measure_than_its_data_must_name_its_observation(tmp_path):
+    run = assemble(vae.CONFIG, tmp_path)
+    run = run._replace(experiment=run.experiment._replace(observation=None))
+    with pytest.raises(UserError, match="probabilities are binary and digits has 17 levels"):
+        measured(run, run.loaded["train"]["x"])
+
+
+def test_real_images_have_the_same_noise_for_the_same_seed(tmp_path):
+    run = assemble(vae.CONFIG, tmp_path)
+    first, again, other = (sample_quality.observed(run, "test", seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert set(np.unique(first)) == {0, 16}
+    np.testing.assert_array_equal(first[run.loaded["test"]["x"] == 16], 16)
+    np.testing.assert_array_equal(first[run.loaded["test"]["x"] == 0], 0)

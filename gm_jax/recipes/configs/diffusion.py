@@ -10,12 +10,14 @@ from gm_jax.config import (
     Count,
     CountOrZero,
     DataConfig,
+    Guidance,
     Measuring,
     OptimizerConfig,
     Precision,
     Rate,
     RateOrZero,
     Sampling,
+    Share,
     TrainConfig,
     Widths,
 )
@@ -34,7 +36,7 @@ class UNetConfig:
     """Levels with self-attention, counted from 0; the middle always has it."""
     head_dim: Count | None = None
     """Channels of each attention head; by default there is one head, as in the paper."""
-    dropout: RateOrZero = 0.0
+    dropout: Share = 0.0
     """Dropout rate in training."""
     dtype: Precision = "float32"
     """Precision of the network's computation; parameters and losses stay float32."""
@@ -49,7 +51,7 @@ class MLPConfig:
     """Width."""
     blocks: Count = 1
     """Residual blocks."""
-    dropout: RateOrZero = 0.0
+    dropout: Share = 0.0
     """Dropout rate in training."""
     dtype: Precision = "float32"
     """Precision of the network's computation; parameters and losses stay float32."""
@@ -130,14 +132,14 @@ class ConditionalDDPMConfig(AnyDiffusionConfig):
     network: UNetConfig | MLPConfig | None = None
     """By default a UNetConfig for images and an MLPConfig for other data."""
     guidance: Annotated[
-        float,
+        Guidance,
         Sampling,
         arg(
             help="w of classifier-free guidance for samples with a label: 0 for the conditional model, -1 for the "
             "unconditional one. Other libraries call 1 + w the guidance scale."
         ),
     ] = 1.0
-    drop_label: RateOrZero = 0.1
+    drop_label: Share = 0.1
     """Share of training examples whose label is hidden from the network."""
 
 
@@ -145,9 +147,10 @@ class ConditionalDDPMConfig(AnyDiffusionConfig):
 class AutoencoderConfig:
     """The first stage, a VAE."""
 
-    steps: Count = 4_000
-    """How many of --train.steps train the VAE; the others train the diffusion model."""
-    optimizer: AdamConfig = AdamConfig(warmup_steps=100)
+    steps: Count | None = None
+    """How many of --train.steps train the VAE; the others train the diffusion model. By default 4,000, or a third of a
+    run that is no longer."""
+    optimizer: AdamConfig = AdamConfig(warmup_steps=None)
     network: Literal["mlp", "conv"] = "mlp"
     """Fully connected, or convolutional (for images whose sides are multiples of 4)."""
     hidden: Widths = (256, 256)

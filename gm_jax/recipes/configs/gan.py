@@ -5,7 +5,18 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import arg
 
-from gm_jax.config import AdamConfig, Count, DataConfig, Measuring, Precision, Rate, RateOrZero, TrainConfig, Widths
+from gm_jax.config import (
+    AdamConfig,
+    Count,
+    DataConfig,
+    Measuring,
+    Precision,
+    Rate,
+    RateOrZero,
+    Share,
+    TrainConfig,
+    Widths,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +67,7 @@ class ImprovedGANConfig(AnyGANConfig):
     """The discriminator sees how close the examples of a batch lie to one another. It hurts if no mode is lost."""
     historical_averaging: RateOrZero = 1e-4
     """Weight of the squared distance of the parameters from their mean over the past; 0 for none."""
-    label_smoothing: RateOrZero = 0.1
+    label_smoothing: Share = 0.1
     """The discriminator's target for data is 1 minus this; its target for generated examples stays 0."""
     virtual_batch_norm: bool = True
     """Normalise the generator by a fixed batch and the example itself, instead of the current batch."""

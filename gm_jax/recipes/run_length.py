@@ -1,0 +1,52 @@
+"""Defaults that depend on the length of a run: the warm-up, and the steps of latent diffusion's first stage.
+
+They are constants for runs of the usual length, and shares of a run that is too short for them.
+"""
+
+import dataclasses
+from typing import Any, TypeVar, cast
+
+from gm_jax.config import AdamConfig, OptimizerConfig
+from gm_jax.recipes.configs.diffusion import AutoencoderConfig
+
+ConfigT = TypeVar("ConfigT")
+
+_WARMUP_STEPS = 100
+_FIRST_STAGE_STEPS = 4_000
+
+
+def warmup_steps(optimizer: OptimizerConfig | AdamConfig, *, num_updates: int) -> int:
+    """Returns the updates of the warm-up; a default one leaves most of a cosine."""
+    if optimizer.warmup_steps is not None:
+        return optimizer.warmup_steps
+    # A constant rate has the same first steps in a longer run, so its warm-up must not depend on the run's length.
+    if optimizer.schedule == "constant" or num_updates > _WARMUP_STEPS:
+        return _WARMUP_STEPS
+    return num_updates // 10
+
+
+def first_stage_steps(autoencoder: AutoencoderConfig, *, num_steps: int) -> int:
+    """Returns how many of the run's steps train the autoencoder."""
+    if autoencoder.steps is not None:
+        return autoencoder.steps
+    return _FIRST_STAGE_STEPS if num_steps > _FIRST_STAGE_STEPS else max(1, num_steps // 3)
+
+
+def resolved(config: ConfigT) -> ConfigT:
+    """Returns a configuration with numbers in place of the defaults that depend on the length of its run.
+
+    config.json holds the numbers, so that a run can be resumed by a version with other defaults.
+    """
+    changes: dict[str, Any] = {}
+    parts = vars(config)
+    num_steps = parts["train"].steps
+    if isinstance(first := parts.get("autoencoder"), AutoencoderConfig):
+        first_steps = first_stage_steps(first, num_steps=num_steps)
+        adam = dataclasses.replace(first.optimizer, warmup_steps=warmup_steps(first.optimizer, num_updates=first_steps))
+        changes["autoencoder"] = dataclasses.replace(first, steps=first_steps, optimizer=adam)
+        num_steps -= first_steps
+    if isinstance(optimizer := parts.get("optimizer"), OptimizerConfig):
+        num_updates = num_steps // optimizer.accumulate_steps
+        warmup = warmup_steps(optimizer, num_updates=num_updates)
+        changes["optimizer"] = dataclasses.replace(optimizer, warmup_steps=warmup)
+    return dataclasses.replace(cast(Any, config), **changes)

@@ -1,0 +1,89 @@
+"""Numbers that are no numbers are errors that name their cause, and never `null` in results.json."""
+
+import importlib
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gm_jax.config.saved import updated
+from gm_jax.data import sources
+from gm_jax.errors import UserError
+from gm_jax.evaluation import likelihood
+from gm_jax.recipes.experiment import SampleEvaluation
+from gm_jax.runner import measure
+from gm_jax.runner.run import assemble, open_run
+from gm_jax.types import Likelihood
+
+SMALL = {"train": {"steps": 4, "batch_size": 32}}
+
+
+def run_on_points(folder, experiment="vae", **changes):
+    config = importlib.import_module(f"experiments.{experiment}").CONFIG
+    return assemble(updated(config, {"data": {"name": "toy:two_moons"}, **SMALL, **changes}), folder)
+
+
+def with_bad_points(run, split, value, places=(3, 5)):
+    x = run.loaded[split]["x"].copy()
+    x[list(places), 0] = value
+    return run._replace(splits={**run.loaded, split: {**run.loaded[split], "x": x}})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_data_that_are_not_finite_are_named_before_anything_is_measured(tmp_path, value):
+    run = with_bad_points(run_on_points(tmp_path), "test", value)
+    with pytest.raises(UserError, match=r"2 of \d+ examples in the test split of toy:two_moons .* number 3") as refused:
+        measure.measure_run(run, run.strategy.place(run.initial_state()), 0, split="test", seed=0)
+    assert len(str(refused.value).splitlines()) <= 3
+
+
+def test_a_likelihood_that_is_nan_for_one_example_is_an_error(whole):
+    run = open_run(whole)
+
+    def log_prob(params, model_state, key, x):
+        value = jnp.where(jnp.sum(x, axis=(1, 2, 3)) == jnp.sum(run.loaded["test"]["x"][7]), jnp.nan, -1.0)
+        return Likelihood(value, kind="exact", measure="binary")
+
+    run = run._replace(experiment=run.experiment._replace(model=run.experiment.model._replace(log_prob=log_prob)))
+    with pytest.raises(UserError, match=r"nll is nan for \d+ of 180 examples of the test split"):
+        measure.measure_run(run, run.restore()[0], 60, split="test", seed=0)
+
+
+def test_the_command_ends_with_an_error_and_leaves_the_results_alone(command, tmp_path, monkeypatch):
+    load = sources.load
+
+    def load_with_nan(name, data_dir=None):
+        source = load(name, data_dir)
+        x = source.splits["test"]["x"].copy()
+        x[11] = np.nan
+        return source._replace(splits={**source.splits, "test": {**source.splits["test"], "x": x}})
+
+    monkeypatch.setattr(sources, "load", load_with_nan)
+    tiny = ("--data.name", "toy:two_moons", "--hidden", "4", "--latent-dim", "2", "--importance-samples", "2")
+    ended = command("--workdir", tmp_path / "run", *tiny, "--train.steps", "4", "--train.batch-size", "32")
+    assert ended.code == 2
+    assert "test split of toy:two_moons" in ended.err
+    assert not (tmp_path / "run" / "results.json").exists()
+    monkeypatch.setattr(sources, "load", load)
+    assert command("evaluate", "--workdir", tmp_path / "run").code == 0
+    assert all(record["value"] is not None for record in json.loads((tmp_path / "run" / "results.json").read_text()))
+
+
+def test_a_number_counted_on_samples_that_is_nan_is_an_error(whole):
+    run = open_run(whole)
+    evaluation = SampleEvaluation({"odd": "of samples"}, lambda samples: {"odd": float("nan")}, num_samples=4)
+    run = run._replace(experiment=run.experiment._replace(evaluations=(evaluation,)))
+    with pytest.raises(UserError, match="odd of 4 samples is nan"):
+        measure.measure_run(run, run.restore()[0], 60, split="test", seed=0)
+
+
+def test_an_infinite_likelihood_is_a_result_and_no_error():
+    values = jnp.asarray([-1.0, -jnp.inf, jnp.nan])
+    batch = {"x": np.zeros((3, 1))}
+
+    def summary(mask):
+        return likelihood.evaluate(lambda index, x: Likelihood(values, "exact", "binary"), [(batch, np.array(mask))])
+
+    assert summary([True, True, False])[:2] == pytest.approx((-np.inf, np.nan), nan_ok=True)
+    assert (summary([True, True, False]).num_nan, summary([True, True, True]).num_nan) == (0, 1)
