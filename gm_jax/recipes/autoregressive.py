@@ -122,6 +122,7 @@ def _experiment(
         optimizers={"autoregressive": make_optimizer(config.optimizer, num_steps=config.train.steps)},
         pictures=plotting.grids(family, spec.shape),
         settings=facts,
+        uses_labels=config.conditional,
     )
 
 

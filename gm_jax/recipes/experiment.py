@@ -64,6 +64,7 @@ class Experiment(NamedTuple):
             of the validation split; a fact that is False is left out. None if the trained state needs no preparation.
         pictures: name -> what is drawn for the validation split's first examples. Samples are always drawn.
         settings: further facts for every result, e.g. {"binarization": "static"}.
+        uses_labels: whether the model is trained on labels, so that they must be 0 .. num_classes - 1.
     """
 
     model: Model
@@ -73,3 +74,4 @@ class Experiment(NamedTuple):
     prepare_evaluation: PrepareFn | None = None
     pictures: Mapping[str, GridFn | DensityPicture] = MappingProxyType({})
     settings: Mapping[str, Any] = MappingProxyType({})
+    uses_labels: bool = False
