@@ -49,6 +49,7 @@ def train(config: Config) -> "tuple[PyTree, tuple[float, float]]":
     from gm_jax.types import Array, Batch, Key, Model, ModelState, Objective, Params
 
     spec, splits = sources.load(config.data.name, config.data.dir)
+    sources.check_labels(spec, splits)
     network = DigitClassifier()
     scale = lambda x: x.astype(jnp.float32) / (spec.levels - 1)  # noqa: E731
     binary = lambda x: (x > 0.5).astype(jnp.float32)  # noqa: E731

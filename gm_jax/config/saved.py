@@ -204,7 +204,7 @@ def _broken(hint: Any, value: Any) -> Iterator[tuple[Bound, Any]]:
     elif typing.get_origin(hint) in (types.UnionType, typing.Union):
         for option in options:
             yield from _broken(option, value)
-    elif typing.get_origin(hint) is tuple:
+    elif typing.get_origin(hint) is tuple and isinstance(value, tuple):
         for part in value:
             yield from _broken(options[0], part)
 

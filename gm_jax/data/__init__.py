@@ -6,6 +6,8 @@ binary_digits.py   black and white digits; `small_world_probabilities()` is the 
 toy.py             2-D toy densities; `toy_log_density(name)` is the exact log-density of a `toy:*` source
 waveform.py        toy waveforms; `waveform_log_prob` is the exact log-probability of a `wave:*` source
 tfds_sources.py    prepared image sets of TensorFlow Datasets, read without TensorFlow
+tfds_folder.py     what a prepared set holds, by its JSON files; nothing that they name is imported
+tfds_records.py    decodes the records of a prepared set
 names.py           the error for an unknown name
 array_cache.py     decoded arrays, kept on disk between runs
 

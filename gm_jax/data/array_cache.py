@@ -33,15 +33,16 @@ def read(entry: str) -> tuple[Splits, dict[str, Any]] | None:
     if root is None:
         return None
     try:
-        manifest = json.loads((root / entry / "manifest.json").read_text())
+        manifest = json.loads(_regular(root / entry / "manifest.json").read_text(encoding="utf-8"))
         splits: Splits = {}
         for record in manifest["arrays"]:
-            array = np.load(root / entry / _file_name(record["split"], record["name"]), allow_pickle=False)
+            file = _regular(root / entry / _file_name(record["split"], record["name"]))
+            array = np.load(file, allow_pickle=False)
             if array_digest(array) != record["sha256"]:
                 return None
             splits.setdefault(record["split"], {})[record["name"]] = array
         return splits, manifest["facts"]
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+    except Exception:  # whatever JSON's and numpy's readers raise for damaged bytes
         return None
 
 
@@ -73,6 +74,13 @@ def write(entry: str, splits: Splits, facts: Mapping[str, Any]) -> None:
         if building is not None:
             with contextlib.suppress(OSError):
                 shutil.rmtree(building)
+
+
+def _regular(file: Path) -> Path:
+    """Refuses a pipe, which would block."""
+    if not file.is_file():
+        raise FileNotFoundError(file)
+    return file
 
 
 def _file_name(split: str, name: str) -> str:

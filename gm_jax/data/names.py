@@ -19,4 +19,4 @@ def unknown_name(kind: str, name: str, known: Collection[str], listed: str | Non
     """
     nearest = difflib.get_close_matches(name.lower().replace("-", "_"), sorted(known), n=3, cutoff=0.5)
     suggestion = f" Did you mean {' or '.join(repr(near) for near in nearest)}?" if nearest else ""
-    return UserError(f"There is no {kind} '{name}'.{suggestion}\nKnown names: {listed or ', '.join(known)}.")
+    return UserError(f"There is no {kind} {name!r}.{suggestion}\nKnown names: {listed or ', '.join(known)}.")

@@ -6,6 +6,7 @@ the log-determinant.
 """
 
 import hashlib
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,10 @@ _DIGITS_ENDS = (1437, 1617)  # of 1,797: 1,437 train, 180 validation, 180 test
 _DIGITS_SEED = 1797  # of the permutation behind the splits; changing it changes the data
 
 
+_MOST_CLASSES = 1_000_000
+_VERSION_SUFFIX = re.compile(r":[0-9]+\.[0-9]+\.[0-9]+$")
+
+
 class Spec(NamedTuple):
     """The facts of a source that a model is built from.
 
@@ -36,6 +41,8 @@ class Spec(NamedTuple):
         levels: each value is an integer level 0 .. levels - 1; None if values are continuous.
         num_classes: labels are 0 .. num_classes - 1; None if there are no labels.
         fingerprint: SHA-256 of the arrays in hex; a checkpoint stores it, so that a run resumes on its own data.
+        version: of the prepared set that was read, e.g. "3.0.1", also if the name asks for none; None for a source
+            without versions.
     """
 
     name: str
@@ -43,6 +50,7 @@ class Spec(NamedTuple):
     levels: int | None
     num_classes: int | None
     fingerprint: str
+    version: str | None = None
 
     @property
     def measure(self) -> str:
@@ -82,6 +90,7 @@ def load(name: str, data_dir: str | None = None) -> Source:
     Raises:
         UserError: there is no such source, or it is not prepared in a readable form.
     """
+    version = None
     if name == "digits":
         splits, levels, num_classes = _digits(), 17, 10
     elif name == binary_digits.BINARIZED:
@@ -94,11 +103,78 @@ def load(name: str, data_dir: str | None = None) -> Source:
     elif name.startswith(waveform.PREFIX):
         splits, levels, num_classes = waveform.waveform_splits(name), waveform.LEVELS, waveform.NUM_PITCHES
     else:
-        splits, levels, num_classes = tfds_sources.read_images(name, data_dir, EMBEDDED)
+        splits, levels, num_classes, version = tfds_sources.read_images(name, data_dir, EMBEDDED)
     for split, arrays in splits.items():
         if not len(arrays["x"]):
             raise UserError(f"'{name}' has no examples in its {split} split: prepare it again, or choose other data.")
-    return Source(Spec(name, splits["train"]["x"].shape[1:], levels, num_classes, fingerprint(splits)), splits)
+    shape = splits["train"]["x"].shape[1:]
+    return Source(Spec(name, shape, levels, num_classes, fingerprint(splits), version), splits)
+
+
+def load_again(name: str, saved: Spec, data_dir: str | None = None) -> Source:
+    """Loads the data that a run was started on: the version that it read then, even if a newer one is prepared now.
+
+    Args:
+        name: name of the source, as the run was given it.
+        saved: the Spec that the run has kept.
+        data_dir: as for `load`.
+    Returns:
+        The source. Its fingerprint differs from the saved one if no prepared version has these data.
+    Raises:
+        UserError: as for `load`, or the run's version is not prepared.
+    """
+    if name in EMBEDDED or _VERSION_SUFFIX.search(name):
+        return load(name, data_dir)
+    prepared = tfds_sources.prepared_versions(name, data_dir)
+    if saved.version is not None and prepared:
+        if saved.version not in prepared:
+            raise UserError(
+                f"The run was trained on version {saved.version} of '{name}'; prepared here: {', '.join(prepared)}.\n"
+                "Prepare that version, or give its folder by --data.dir (evaluate: --data-dir)."
+            )
+        return _load_version(name, saved.version, data_dir)
+    # A run of before versions were kept: the fingerprint chooses among them, the newest first.
+    source = load(name, data_dir)
+    for version in reversed(prepared[:-1]):
+        if source.spec.fingerprint == saved.fingerprint:
+            break
+        other = _load_version(name, version, data_dir)
+        if other.spec.fingerprint == saved.fingerprint:
+            return other
+    return source
+
+
+def check_labels(spec: Spec, splits: Splits) -> None:
+    """Checks that all labels are 0 .. num_classes - 1; for a model that uses them, because others need not care.
+
+    A split whose labels all are -1 passes: TFDS writes this if labels are kept secret, as for test splits.
+
+    Args:
+        spec: facts of the source.
+        splits: its arrays.
+    Raises:
+        UserError: a label is out of range, or there are more classes than a model can have parameters for.
+    """
+    if spec.num_classes is None:
+        return
+    if spec.num_classes > _MOST_CLASSES:
+        raise UserError(f"'{spec.name}' has {spec.num_classes} classes, more than {_MOST_CLASSES}: choose other data.")
+    for split, arrays in splits.items():
+        label = arrays["label"]
+        if np.all(label == -1):
+            continue
+        wrong = label[(label < 0) | (label >= spec.num_classes)]
+        if len(wrong):
+            raise UserError(
+                f"'{spec.name}' has the label {wrong[0]} in its {split} split, and {spec.num_classes} classes, so that "
+                f"labels are 0 .. {spec.num_classes - 1} ({len(wrong)} of {len(label)} are not).\n"
+                "Prepare it again, or choose a model without labels."
+            )
+
+
+def _load_version(name: str, version: str, data_dir: str | None) -> Source:
+    source = load(f"{name}:{version}", data_dir)
+    return source._replace(spec=source.spec._replace(name=name))
 
 
 def fingerprint(splits: Splits) -> str:

@@ -1,15 +1,15 @@
 """Image sets of TensorFlow Datasets, read from array_record files without TensorFlow.
 
-A set is located by its files (`<data_dir>/<name>[/<config>]/<version>/dataset_info.json`) before TFDS is imported,
-because offline TFDS retries for minutes and reports a misleading error; nothing here downloads. The images are decoded
-once, in the order on disk (TFDS' own shuffle), and cached as .npy by `array_cache`.
+A set is located by its files, `<data_dir>/<name>[/<config>]/<version>/dataset_info.json`, and read by `tfds_folder`
+and `tfds_records`; nothing here downloads. TFDS is asked only for the names of its sets. The images are decoded once,
+in the order on disk (TFDS' own shuffle), and cached as .npy by `array_cache`.
 """
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +18,14 @@ import numpy as np
 from gm_jax.data import array_cache
 from gm_jax.data.array_cache import Splits
 from gm_jax.data.names import unknown_name
+from gm_jax.data.tfds_folder import INFO, Contents, file_format, read_contents
+from gm_jax.data.tfds_records import decode_split
 from gm_jax.errors import UserError
 
-_NAME = re.compile(r"(?P<name>\w+)(/(?P<config>\w[\w.\-]*))?(:(?P<version>\d+\.\d+\.\d+))?")
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
-_CHUNK = 1024
+_NAME = re.compile(r"(?P<name>\w+)(/(?P<config>\w[\w.\-]*))?(:(?P<version>[0-9]+\.[0-9]+\.[0-9]+))?")
+_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 _CACHE_FORMAT = 1  # increase it if decoding or splitting changes, so that older entries are not used
+_FLAG = "--data.dir (evaluate: --data-dir)"
 
 
 class Images(NamedTuple):
@@ -33,11 +35,13 @@ class Images(NamedTuple):
         splits: "train", "validation", "test" -> {"x": [N, H, W, C] uint8, "label": [N] int32 if there are labels}.
         levels: 256, or 2 if the pixels take two values, which are then 0 and 1.
         num_classes: the number of labels, or None.
+        version: the version that was read, e.g. "3.0.1".
     """
 
     splits: Splits
     levels: int
     num_classes: int | None
+    version: str
 
 
 def read_images(name: str, data_dir: str | None, embedded: Iterable[str] = ()) -> Images:
@@ -54,28 +58,62 @@ def read_images(name: str, data_dir: str | None, embedded: Iterable[str] = ()) -
         The images.
     Raises:
         UserError: the name is unknown, or the set is not prepared, not array_record, or not of uint8 images of one
-            shape with a train and a test split.
+            shape with a train and a test split, or one of its files is damaged.
     """
     folder = _find(name, _resolve_data_dir(data_dir), embedded)
     entry = _cache_entry(name, folder)
     cached = array_cache.read(entry)
-    if cached is not None:
+    if cached is not None and _is_usable(*cached):
         splits, facts = cached
-        return Images(splits, facts["levels"], facts["num_classes"])
-    images = _decode(name, folder)
-    array_cache.write(entry, images.splits, {"levels": images.levels, "num_classes": images.num_classes})
-    return images
+    else:
+        splits, facts = _decode(name, folder)
+        array_cache.write(entry, splits, facts)
+    return Images(splits, facts["levels"], facts["num_classes"], folder.name)
+
+
+def prepared_versions(name: str, data_dir: str | None) -> list[str]:
+    """Lists the prepared versions of a set, oldest first.
+
+    Args:
+        name: of the set, as for `read_images`.
+        data_dir: folder of prepared sets, as for `read_images`.
+    Raises:
+        UserError: there is no home directory for the default folder.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return []
+    return _versions(_resolve_data_dir(data_dir) / match["name"] / (match["config"] or ""))
+
+
+def absolute_data_dir(folder: str) -> str:
+    """Returns a folder of prepared sets as an absolute path, for later commands in another place or shell.
+
+    A name that is not a folder of this machine is returned unchanged; reading from it is refused.
+    """
+    expanded = os.path.expanduser(folder)
+    return folder if _is_elsewhere(expanded) else os.path.abspath(expanded)
+
+
+def _is_elsewhere(expanded: str) -> bool:
+    return "://" in expanded or expanded.startswith("~")
 
 
 def _resolve_data_dir(data_dir: str | None) -> Path:
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    expanded = os.path.expanduser(given)
+    if "://" in expanded:
+        raise UserError(f"{given} is not a folder of this machine: copy the prepared data here and give {_FLAG}.")
+    if _is_elsewhere(expanded):
+        raise UserError(f"There is no home directory for {given}: give the folder of prepared data by {_FLAG}.")
+    return Path(expanded)
 
 
 def _find(name: str, data_dir: Path, embedded: Iterable[str]) -> Path:
     """Finds the folder of the prepared version that the name selects."""
     match = _NAME.fullmatch(name)
     if match is None:
-        raise _unknown(name, data_dir, embedded)
+        raise _not_found(name, "", data_dir, embedded)
     set_dir = data_dir / match["name"]
     config_dir = set_dir / match["config"] if match["config"] else set_dir
     versions = _versions(config_dir)
@@ -83,32 +121,56 @@ def _find(name: str, data_dir: Path, embedded: Iterable[str]) -> Path:
     if version in versions:
         _check_file_format(name, config_dir / version, data_dir)
         return config_dir / version
-    configs = [] if match["config"] else [child.name for child in _subfolders(set_dir) if _versions(child)]
     if versions:
         raise UserError(
             f"Version {version} of '{match['name']}' is not prepared in {data_dir}: use {' or '.join(versions)}, "
             "or prepare it."
         )
+    configs = [] if match["config"] else [child.name for child in _subfolders(set_dir) if _versions(child)]
     if configs:
         raise UserError(
             f"'{match['name']}' has several configurations: name one, such as '{match['name']}/{configs[0]}'.\n"
             f"Prepared in {data_dir}: {', '.join(configs[:10])}."
         )
-    if not set_dir.is_dir() and match["name"] not in _tfds_names():
-        raise _unknown(name, data_dir, embedded)
-    raise UserError(
-        f"Data set '{name}' is not prepared in {data_dir}, and gm_jax downloads nothing. "
-        f"To prepare it:\n{_how_to_prepare(name, data_dir)}"
-    )
+    raise _not_found(name, match["name"], data_dir, embedded)
+
+
+def _not_found(name: str, set_name: str, data_dir: Path, embedded: Iterable[str]) -> UserError:
+    """Builds the error for a set of which no version is prepared; `set_name` is empty if no set can have the name."""
+    above = _folder_of_sets(data_dir, set_name)
+    if above is not None:
+        return UserError(f"{data_dir} is itself a prepared data set: give the folder that contains it, {above}.")
+    exists = os.path.isdir(data_dir)
+    if not exists and os.path.exists(data_dir):
+        return UserError(f"{data_dir} is not a folder: give the folder of prepared data sets by {_FLAG}.")
+    if set_name in _tfds_names():
+        return UserError(
+            f"Data set '{name}' is not prepared in {data_dir}{'' if exists else ', which does not exist'}, and gm_jax "
+            f"downloads nothing. To prepare it:\n{_how_to_prepare(name, data_dir)}"
+        )
+    if set_name and os.path.isdir(data_dir / set_name):
+        return UserError(f"{data_dir / set_name} is not a prepared data set: it has no version with {INFO}.")
+    error = _unknown(name, data_dir, embedded)
+    if exists:
+        return error
+    first = str(error).splitlines()[0]
+    return UserError(f"{first}\nThe folder {str(data_dir)!r} does not exist: give that of prepared data by {_FLAG}.")
+
+
+def _folder_of_sets(folder: Path, set_name: str) -> Path | None:
+    """Returns the folder above a prepared set; None if `folder` is not a set, a configuration or a version of one."""
+    if os.path.isfile(folder / INFO):
+        return folder.absolute().parent.parent
+    has_configs = folder.name == set_name and any(map(_versions, _subfolders(folder)))
+    return folder.absolute().parent if _versions(folder) or has_configs else None
 
 
 def _check_file_format(name: str, folder: Path, data_dir: Path) -> None:
-    # Old versions of TFDS, which knew only tfrecord, wrote no "fileFormat".
-    file_format = json.loads((folder / "dataset_info.json").read_text()).get("fileFormat", "tfrecord")
-    if file_format != "array_record":
+    found = file_format(folder)
+    if found != "array_record":
         another = data_dir.with_name(data_dir.name + "_array_record")
         raise UserError(
-            f"{folder} is prepared as {file_format}; reading without TensorFlow needs array_record. "
+            f"{folder} is prepared as {found}; reading without TensorFlow needs array_record. "
             f"Prepare it again in another folder:\n{_how_to_prepare(name, another)}"
         )
 
@@ -123,9 +185,13 @@ def _how_to_prepare(name: str, data_dir: Path) -> str:
 
 def _unknown(name: str, data_dir: Path, embedded: Iterable[str]) -> UserError:
     embedded = tuple(embedded)
-    known = {*embedded, *_tfds_names(), *(child.name for child in _subfolders(data_dir))}
-    listed = f"{', '.join(embedded)}, every name of TensorFlow Datasets, and the sets prepared in {data_dir}"
-    return unknown_name("data set", name, known, listed)
+    own = [
+        child.name
+        for child in _subfolders(data_dir)
+        if _NAME.fullmatch(child.name) and (_versions(child) or any(map(_versions, _subfolders(child))))
+    ]
+    listed = f"{', '.join(embedded)}, every name of TensorFlow Datasets, and the sets prepared in {str(data_dir)!r}"
+    return unknown_name("data set", name, {*embedded, *_tfds_names(), *own}, listed)
 
 
 def _tfds_names() -> list[str]:
@@ -138,7 +204,7 @@ def _tfds_names() -> list[str]:
 def _versions(folder: Path) -> list[str]:
     """Lists the prepared versions in a folder, oldest first."""
     names = [child.name for child in _subfolders(folder) if _VERSION.fullmatch(child.name)]
-    return sorted((name for name in names if (folder / name / "dataset_info.json").is_file()), key=_numbers)
+    return sorted((name for name in names if os.path.isfile(folder / name / INFO)), key=_numbers)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -148,80 +214,74 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _subfolders(folder: Path) -> list[Path]:
     try:
         return sorted(child for child in folder.iterdir() if child.is_dir())
-    except OSError:
+    except (OSError, ValueError):  # ValueError for a zero byte
         return []
 
 
 def _cache_entry(name: str, folder: Path) -> str:
     """Names the cache entry; the name changes with the set, its version and its files."""
-    info = (folder / "dataset_info.json").read_text()
-    stats = [(file.name, file.stat()) for file in sorted(folder.iterdir())]
-    key = [_CACHE_FORMAT, info, [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    info = (folder / INFO).read_text(encoding="utf-8")
+    stats = [(file.name, *_size_and_time(file)) for file in sorted(folder.iterdir())]
+    digest = hashlib.sha256(json.dumps([_CACHE_FORMAT, info, stats]).encode()).hexdigest()
     return f"{re.split('[/:]', name)[0]}-{folder.name}-{digest[:32]}"
 
 
-def _decode(name: str, folder: Path) -> Images:
-    import tensorflow_datasets as tfds
+def _size_and_time(file: Path) -> tuple[int, int]:
+    try:
+        stat = file.stat()
+    except OSError:  # a link to nothing
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
-    builder = tfds.builder_from_directory(folder)
-    num_classes = _check_features(name, builder.info.features)
-    shipped = builder.info.splits
+
+def _is_usable(splits: Splits, facts: Any) -> bool:
+    """Whether what the cache holds is a decoded set; its hashes cover the arrays, and not which of them there are."""
+    if not isinstance(facts, Mapping) or set(splits) != {"train", "validation", "test"}:
+        return False
+    levels, num_classes = facts.get("levels"), facts.get("num_classes")
+    names = {"x"} if num_classes is None else {"x", "label"}
+    return (
+        levels in (2, 256)
+        and (num_classes is None or type(num_classes) is int)
+        and all(set(arrays) == names for arrays in splits.values())
+        and all(arrays["x"].dtype == np.uint8 and arrays["x"].ndim == 4 for arrays in splits.values())
+    )
+
+
+def _decode(name: str, folder: Path) -> tuple[Splits, dict[str, Any]]:
+    """Decodes a set; returns its splits, and its facts for the cache."""
+    contents = read_contents(name, folder)
+    _check_images(name, contents)
     for split in ("train", "test"):
-        if split not in shipped:
+        if split not in contents.splits:
+            shipped = sorted(contents.splits)
+            listed = ", ".join(shipped[:10]) + (" ..." if len(shipped) > 10 else "")
             raise UserError(
-                f"'{name}' has no {split} split, only {', '.join(sorted(shipped))}: choose a set with train and test."
+                f"'{name}' has no {split} split, only {listed or 'none'}: choose a set with train and test."
             )
-    seen = np.zeros(256, bool)
-    splits = {
-        split: _decode_split(name, builder, split, num_classes is not None, seen)
-        for split in ("train", "validation", "test")
-        if split in shipped
+    decoded = {
+        split: decode_split(contents, split) for split in ("train", "validation", "test") if split in contents.splits
     }
+    splits = {split: arrays for split, (arrays, _) in decoded.items()}
     if "validation" not in splits:
         first = len(splits["train"]["x"]) - len(splits["train"]["x"]) // 6
         splits["validation"] = {key: array[first:] for key, array in splits["train"].items()}
         splits["train"] = {key: array[:first] for key, array in splits["train"].items()}
     splits = {split: splits[split] for split in ("train", "validation", "test")}
-    values = set(np.flatnonzero(seen).tolist())
+    for split, arrays in splits.items():
+        if not len(arrays["x"]):
+            raise UserError(f"'{name}' has no examples in its {split} split: prepare it again, or choose other data.")
+    values = {int(value) for _, seen in decoded.values() for value in np.flatnonzero(seen)}
     if values <= {0, 255}:
         for arrays in splits.values():
             np.minimum(arrays["x"], 1, out=arrays["x"])
-    return Images(splits, 2 if values <= {0, 1} or values <= {0, 255} else 256, num_classes)
+    levels = 2 if values <= {0, 1} or values <= {0, 255} else 256
+    return splits, {"levels": levels, "num_classes": contents.num_classes}
 
 
-def _check_features(name: str, features: Any) -> int | None:
-    """Refuses everything except uint8 images of one shape; returns the number of classes, or None without labels."""
-    import tensorflow_datasets as tfds
-
-    if not isinstance(features, tfds.features.FeaturesDict) or "image" not in features:
-        raise UserError(f"'{name}' has no feature 'image': choose an image set.")
-    image: Any = features["image"]
-    # np_dtype, because `dtype` imports TensorFlow.
-    if image.np_dtype != np.uint8 or len(image.shape) != 3:
-        raise UserError(
-            f"'{name}' has images of {np.dtype(image.np_dtype)} {image.shape}: choose a set of uint8 [H, W, C]."
-        )
-    if None in image.shape:
-        raise UserError(f"The images of '{name}' vary in shape, {image.shape}: choose a set of one shape.")
-    label = features["label"] if "label" in features else None  # noqa: SIM401  (a FeaturesDict has no get)
-    return label.num_classes if isinstance(label, tfds.features.ClassLabel) else None
-
-
-def _decode_split(name: str, builder: Any, split: str, labelled: bool, seen: np.ndarray) -> dict[str, np.ndarray]:
-    """Decodes one split in chunks, and marks the pixel values that occur in `seen` [256]."""
-    info = builder.info.splits[split]
-    missing = [file for file in map(Path, info.filepaths) if not file.is_file()]
-    if missing:
-        raise UserError(f"'{name}' is incomplete: {missing[0]} is missing. Copy or prepare it again.")
-    source = builder.as_data_source(split=split)
-    x = np.empty((len(source), *builder.info.features["image"].shape), np.uint8)
-    label = np.empty(len(source), np.int32)
-    for start in range(0, len(source), _CHUNK):
-        stop = min(start + _CHUNK, len(source))
-        records = source.__getitems__(list(range(start, stop)))
-        x[start:stop] = [record["image"] for record in records]
-        seen[x[start:stop]] = True
-        if labelled:
-            label[start:stop] = [record["label"] for record in records]
-    return {"x": x, "label": label} if labelled else {"x": x}
+def _check_images(name: str, contents: Contents) -> None:
+    """Refuses everything except uint8 images of one shape."""
+    if contents.dtype != "uint8" or len(contents.shape) != 3:
+        raise UserError(f"'{name}' has images of {contents.dtype} {contents.shape}: choose a set of uint8 [H, W, C].")
+    if None in contents.shape:
+        raise UserError(f"The images of '{name}' vary in shape, {contents.shape}: choose a set of one shape.")

@@ -123,6 +123,7 @@ def _experiment(
         pictures=plotting.grids(family, spec.shape),
         settings=facts,
         observation=likelihoods.observation(likelihood, spec),
+        uses_labels=config.conditional,
     )
 
 

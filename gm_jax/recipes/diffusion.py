@@ -210,6 +210,7 @@ def _data_space_experiment(
         validation=_with_bound_terms(family, config.validation_terms).log_prob,
         pictures=plotting.grids(family),
         settings={"variance": config.variance},
+        uses_labels=num_classes is not None,
     )
 
 

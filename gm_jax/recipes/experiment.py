@@ -77,6 +77,7 @@ class Experiment(NamedTuple):
         pictures: name -> what is drawn for the validation split's first examples. Samples are always drawn.
         settings: further facts for every result, e.g. {"binarization": "static"}.
         observation: what samples are compared with; None for the data as shipped.
+        uses_labels: whether the model is trained on labels, so that they must be 0 .. num_classes - 1.
     """
 
     model: Model
@@ -87,3 +88,4 @@ class Experiment(NamedTuple):
     pictures: Mapping[str, GridFn | DensityPicture] = MappingProxyType({})
     settings: Mapping[str, Any] = MappingProxyType({})
     observation: Observation | None = None
+    uses_labels: bool = False

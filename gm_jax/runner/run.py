@@ -113,9 +113,15 @@ def abstract_batch(spec: sources.Spec, batch_size: int) -> dict[str, jax.ShapeDt
     return {"x": x, **labels}
 
 
-def assemble(config: ExperimentConfig, workdir: Path) -> Run:
-    """Loads the data and builds the experiment of a new run."""
-    return _put_together(config, workdir, *sources.load(config.data.name, config.data.dir))
+def assemble(config: ExperimentConfig, workdir: Path, found: Saved | None = None) -> Run:
+    """Loads the data and builds the experiment.
+
+    Args:
+        config: the configuration.
+        workdir: the folder of the run.
+        found: what the folder holds, so that a run that is resumed reads its version of the data; None for a new run.
+    """
+    return _put_together(config, workdir, *_load(config, workdir, found, config.data.dir))
 
 
 def open_run(
@@ -150,7 +156,7 @@ def open_run(
     config = saved.updated(saved.from_dict(config_type, found.config), changes)
     if not with_data:
         return _put_together(config, workdir, saved_spec(found, workdir), None)
-    run = _put_together(config, workdir, *sources.load(config.data.name, data_dir or config.data.dir))
+    run = _put_together(config, workdir, *_load(config, workdir, found, data_dir or config.data.dir))
     check_data(run, found)
     return run
 
@@ -193,6 +199,15 @@ def check_data(run: Run, found: Saved) -> None:
         )
 
 
+def _load(config: ExperimentConfig, workdir: Path, found: Saved | None, data_dir: str | None) -> sources.Source:
+    if found is None:
+        return sources.load(config.data.name, data_dir)
+    return sources.load_again(config.data.name, saved_spec(found, workdir), data_dir)
+
+
 def _put_together(config: ExperimentConfig, workdir: Path, spec: sources.Spec, splits: Splits | None) -> Run:
     strategy = parallel.pmap() if config.train.parallel == "pmap" else parallel.jit()
-    return Run(config, spec, splits, recipes.build(config, spec), strategy, Folder(workdir))
+    experiment = recipes.build(config, spec)
+    if splits is not None and experiment.uses_labels:
+        sources.check_labels(spec, splits)
+    return Run(config, spec, splits, experiment, strategy, Folder(workdir))

@@ -16,7 +16,7 @@ import numpy as np
 from gm_jax.cluster import detached_output, processes
 from gm_jax.cluster.config import ClusterConfig
 from gm_jax.config import ExperimentConfig, OptimizerConfig, saved
-from gm_jax.data import pipeline
+from gm_jax.data import pipeline, tfds_sources
 from gm_jax.errors import UserError
 from gm_jax.evaluation.results import Record
 from gm_jax.recipes.run_length import resolved
@@ -72,7 +72,7 @@ def _prepare(module: str, config: ExperimentConfig, folder: Folder, stack: conte
 
 def _assemble_checked(config: ExperimentConfig, folder: Folder) -> Run:
     resume.check_folder(folder, config)
-    run = assemble(config, folder.root)
+    run = assemble(config, folder.root, load_saved(folder.root) if folder.holds_run() else None)
     check_batch_size(run)
     run.abstract_state()  # a network that cannot take these data refuses them before anything is written
     return run
@@ -274,7 +274,7 @@ def _with_data_dir(config: ExperimentConfig) -> Any:
     folder = config.data.dir or os.environ.get("TFDS_DATA_DIR")
     if not folder:
         return config
-    data = dataclasses.replace(config.data, dir=str(Path(folder).expanduser().absolute()))
+    data = dataclasses.replace(config.data, dir=tfds_sources.absolute_data_dir(folder))
     return saved.updated(config, {"data": data})
 
 

@@ -1,6 +1,5 @@
 """TFDS image sets: small ones, written here file by file, and the real ones if they are present (slow)."""
 
-import io
 import json
 import os
 import pathlib
@@ -11,6 +10,7 @@ import pytest
 
 from gm_jax.data import array_cache, sources, tfds_sources
 from gm_jax.errors import UserError
+from tests.data.tfds_examples import examples, image_feature, label_feature, prepare
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "tfds"
 REAL = pathlib.Path(os.environ.get("TFDS_DATA_DIR") or SHARED)
@@ -29,67 +29,6 @@ def cache_home(request, tmp_path_factory, monkeypatch):
     return home
 
 
-def image_feature(shape, dtype="uint8"):
-    dims = {"dimensions": ["-1" if side is None else str(side) for side in shape]}
-    return {
-        "pythonClassName": "tensorflow_datasets.core.features.image_feature.Image",
-        "image": {"dtype": dtype, "shape": dims, "encodingFormat": "png"},
-    }
-
-
-def label_feature(num_classes):
-    return {
-        "pythonClassName": "tensorflow_datasets.core.features.class_label_feature.ClassLabel",
-        "classLabel": {"numClasses": str(num_classes)},
-    }
-
-
-def prepare(data_dir, splits, name="tiny", version="1.0.0", config=None, features=None, file_format="array_record"):
-    """Writes what `download_and_prepare` writes, without TensorFlow; splits: name -> (images, labels or None)."""
-    import PIL.Image
-    from array_record.python import array_record_module
-    from tensorflow_datasets.proto import tf_example_generated_pb2 as example_pb2
-
-    folder = data_dir / name / (config or "") / version
-    folder.mkdir(parents=True)
-    first, labels = next(iter(splits.values()))
-    if features is None:
-        features = {"image": image_feature(first.shape[1:])}
-        if labels is not None:
-            features["label"] = label_feature(3)
-    infos = []
-    for split, (images, labels) in splits.items():
-        file = folder / f"{name}-{split}.{file_format}-00000-of-00001"
-        writer = array_record_module.ArrayRecordWriter(str(file), "group_size:1")
-        for index, image in enumerate(images):
-            example = example_pb2.Example()
-            buffer = io.BytesIO()
-            PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")
-            example.features.feature["image"].bytes_list.value.append(buffer.getvalue())
-            if labels is not None:
-                example.features.feature["label"].int64_list.value.append(int(labels[index]))
-            writer.write(example.SerializeToString())
-        writer.close()
-        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-        infos.append({"name": split, "filepathTemplate": template, "numBytes": "1", "shardLengths": [str(len(images))]})
-    info = {"name": name, "version": version, "fileFormat": file_format, "splits": infos, "moduleName": "__main__"}
-    if config:
-        info["configName"] = config
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    tree = {
-        "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
-        "featuresDict": {"features": features},
-    }
-    (folder / "features.json").write_text(json.dumps(tree))
-    return folder
-
-
-def examples(num, seed=0, values=None, shape=(4, 5, 1)):
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (num, *shape), np.uint8) if values is None else rng.choice(values, (num, *shape))
-    return images.astype(np.uint8), rng.integers(0, 3, num)
-
-
 def test_images_and_labels_come_in_the_order_on_disk(tmp_path):
     train, test = examples(12), examples(5, seed=1)
     prepare(tmp_path, {"train": train, "test": test})
@@ -103,14 +42,6 @@ def test_images_and_labels_come_in_the_order_on_disk(tmp_path):
     np.testing.assert_array_equal(splits["validation"]["label"], train[1][10:])
     np.testing.assert_array_equal(splits["test"]["x"], test[0])
     np.testing.assert_array_equal(splits["test"]["label"], test[1])
-
-
-def test_more_examples_than_a_chunk_are_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfds_sources, "_CHUNK", 5)
-    train = examples(12, shape=(3, 3, 3))
-    prepare(tmp_path, {"train": train, "test": examples(6, shape=(3, 3, 3))})
-    splits = sources.load("tiny", str(tmp_path)).splits
-    np.testing.assert_array_equal(np.concatenate([splits["train"]["x"], splits["validation"]["x"]]), train[0])
 
 
 def test_a_shipped_validation_split_is_used(tmp_path):
@@ -143,7 +74,7 @@ def test_images_of_the_values_1_and_255_are_not_binary(tmp_path):
 def test_the_second_load_comes_from_the_cache_and_is_the_same(tmp_path, monkeypatch):
     prepare(tmp_path, {"train": examples(12), "test": examples(5, seed=1)})
     first = sources.load("tiny", str(tmp_path))
-    monkeypatch.setattr(tfds_sources, "_decode", None)  # calling it would raise
+    monkeypatch.setattr(tfds_sources, "decode_split", None)  # calling it would raise
     second = sources.load("tiny", str(tmp_path))
     assert second.spec == first.spec
     assert list(second.splits) == list(first.splits)
@@ -271,6 +202,150 @@ def test_a_users_own_set_is_suggested_by_its_folder(tmp_path):
     assert "'my_own_set'" in message_of("my_own_sets", tmp_path)
 
 
+def test_the_spec_keeps_the_version_that_was_read(tmp_path):
+    for version, seed in (("1.0.0", 1), ("1.9.0", 2)):
+        prepare(tmp_path, {"train": examples(6, seed=seed), "test": examples(2)}, version=version)
+    for _ in range(2):  # decoded, then from the cache
+        assert sources.load("tiny", str(tmp_path)).spec.version == "1.9.0"
+    assert sources.load("tiny:1.0.0", str(tmp_path)).spec.version == "1.0.0"
+    assert sources.load("digits").spec.version is None
+
+
+def test_a_run_keeps_its_version_after_a_newer_one_is_prepared(tmp_path):
+    for version, seed in (("1.0.0", 1), ("1.9.0", 2)):
+        prepare(tmp_path, {"train": examples(6, seed=seed), "test": examples(2)}, version=version)
+    before = sources.load("tiny", str(tmp_path)).spec
+    prepare(tmp_path, {"train": examples(6, seed=3), "test": examples(2)}, version="1.10.0")
+    assert sources.load_again("tiny", before, str(tmp_path)).spec == before
+    # A run of before versions were kept: its fingerprint chooses.
+    assert sources.load_again("tiny", before._replace(version=None), str(tmp_path)).spec == before
+    assert sources.load("tiny", str(tmp_path)).spec.version == "1.10.0"
+    unknown = before._replace(version=None, fingerprint="0" * 64)
+    assert sources.load_again("tiny", unknown, str(tmp_path)).spec.version == "1.10.0"
+
+
+def test_a_run_keeps_its_version_of_a_configuration(tmp_path):
+    prepare(tmp_path, {"train": examples(6), "test": examples(2)}, config="blur")
+    before = sources.load("tiny/blur", str(tmp_path)).spec
+    prepare(tmp_path, {"train": examples(6, seed=3), "test": examples(2)}, config="blur", version="2.0.0")
+    assert sources.load_again("tiny/blur", before, str(tmp_path)).spec == before
+
+
+def test_a_version_that_is_gone_is_named_with_those_that_are_there(tmp_path):
+    prepare(tmp_path, {"train": examples(6), "test": examples(2)}, version="2.0.0")
+    before = sources.load("tiny", str(tmp_path)).spec
+    with pytest.raises(UserError, match=r"version 1\.0\.0 of 'tiny'; prepared here: 2\.0\.0") as caught:
+        sources.load_again("tiny", before._replace(version="1.0.0"), str(tmp_path))
+    assert "--data-dir" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["digits", "toy:two_moons"])
+def test_a_source_without_versions_is_loaded_again(name):
+    spec = sources.load(name).spec
+    assert sources.load_again(name, spec).spec == spec
+
+
+@pytest.mark.parametrize("version", ["../..", "9" * 300, "1.0.0\n", ["1.0.0"], 1])
+def test_a_saved_version_that_is_none_is_a_user_error(version, tmp_path):
+    prepare(tmp_path, {"train": examples(6), "test": examples(2)})
+    before = sources.load("tiny", str(tmp_path)).spec
+    with pytest.raises(UserError):
+        sources.load_again("tiny", before._replace(version=version), str(tmp_path))
+
+
+@pytest.mark.parametrize(("label", "split"), [(7, "train"), (3, "validation"), (-1, "test"), (2**31, "train")])
+def test_labels_out_of_range_are_refused_if_they_are_used(tmp_path, label, split):
+    prepared = {name: examples(6, seed=seed) for seed, name in enumerate(("train", "validation", "test"))}
+    prepared[split][1][4] = label
+    prepare(tmp_path, prepared)
+    spec, splits = sources.load("tiny", str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        sources.check_labels(spec, splits)
+    message = str(caught.value)
+    assert f"the label {min(label, 2**31 - 1)} in its {split} split, and 3 classes" in message
+    assert "(1 of 6 are not)" in message
+    assert len(message.splitlines()) <= 3
+
+
+def test_labels_in_range_secret_ones_and_none_pass(tmp_path):
+    test = (examples(4)[0], np.full(4, -1))
+    prepare(tmp_path, {"train": examples(6), "test": test})
+    sources.check_labels(*sources.load("tiny", str(tmp_path)))
+    prepare(tmp_path, {"train": (examples(6)[0], None), "test": (examples(4)[0], None)}, name="unlabelled")
+    sources.check_labels(*sources.load("unlabelled", str(tmp_path)))
+    sources.check_labels(*sources.load("digits"))
+
+
+def test_absurdly_many_classes_are_refused_if_they_are_used(tmp_path):
+    features = {"image": image_feature((4, 5, 1)), "label": label_feature(10**12)}
+    prepare(tmp_path, {"train": examples(6), "test": examples(2)}, features=features)
+    with pytest.raises(UserError, match="has 1000000000000 classes"):
+        sources.check_labels(*sources.load("tiny", str(tmp_path)))
+
+
+def test_without_a_home_the_message_asks_for_a_data_directory(monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 12345678)  # a user id without a name
+    for data_dir in (None, "~/tfds"):
+        assert "There is no home directory" in message_of_any("mnist", data_dir)
+        assert "--data.dir" in message_of_any("mnist", data_dir)
+    assert sources.load("digits").spec.name == "digits"
+    assert tfds_sources.absolute_data_dir("~/tfds") == "~/tfds"
+
+
+def message_of_any(name, data_dir):
+    with pytest.raises(UserError) as caught:
+        sources.load(name, data_dir)
+    return str(caught.value)
+
+
+def test_a_data_directory_becomes_absolute_and_a_cloud_path_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert tfds_sources.absolute_data_dir("~/tfds") == str(tmp_path / "tfds")
+    assert tfds_sources.absolute_data_dir("../tfds") == str(tmp_path.parent / "tfds")
+    assert tfds_sources.absolute_data_dir("gs://bucket/tfds") == "gs://bucket/tfds"
+    monkeypatch.setenv("TFDS_DATA_DIR", "~/tfds")
+    prepare(tmp_path / "tfds", {"train": examples(6), "test": examples(2)})
+    assert sources.load("tiny").spec.shape == (4, 5, 1)
+
+
+@pytest.mark.parametrize("config", [None, "blur"])
+@pytest.mark.parametrize("name", ["tiny", "1.9.0"])
+def test_a_data_directory_that_is_itself_a_set_is_said(tmp_path, name, config):
+    folder = prepare(tmp_path, {"train": examples(6), "test": examples(2)}, version="1.9.0", config=config)
+    inside = [folder, folder.parent]
+    for data_dir in inside:
+        message = message_of(name, data_dir)
+        assert f"{data_dir} is itself a prepared data set" in message
+        assert "Did you mean" not in message
+    if name == "tiny":
+        assert f"the folder that contains it, {tmp_path}." in message_of(name, tmp_path / "tiny")
+
+
+def test_a_set_that_has_moved_is_missed_with_the_name_of_the_flag(tmp_path):
+    message = message_of("sq12", tmp_path / "moved")
+    assert f"The folder '{tmp_path / 'moved'}' does not exist" in message
+    assert "--data.dir (evaluate: --data-dir)" in message
+    assert "which does not exist" in message_of("mnist", tmp_path / "moved")
+
+
+def test_a_folder_that_is_not_a_prepared_set_is_named(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    assert f"{tmp_path / 'pictures'} is not a prepared data set" in message_of("pictures", tmp_path)
+
+
+def test_only_prepared_sets_are_suggested(tmp_path):
+    prepare(tmp_path, {"train": examples(6), "test": examples(2)}, name="sqsqsq")
+    prepare(tmp_path, {"train": examples(6), "test": examples(2)}, name="sqsqsr", config="blur")
+    (tmp_path / "sqsqst").mkdir()
+    message = message_of("sqsqs", tmp_path)
+    assert "'sqsqsq'" in message
+    assert "'sqsqsr'" in message
+    assert "sqsqst" not in message
+
+
 @pytest.mark.slow
 @needs("binarized_mnist")
 def test_static_mnist_is_the_data_set_of_the_literature():
@@ -316,7 +391,7 @@ def test_mnist_is_split_as_in_the_literature():
 @needs("mnist")
 def test_a_real_set_is_the_same_from_the_cache(monkeypatch):
     first = sources.load("mnist", str(REAL)).spec
-    monkeypatch.setattr(tfds_sources, "_decode", None)
+    monkeypatch.setattr(tfds_sources, "decode_split", None)
     assert sources.load("mnist", str(REAL)).spec == first
     assert array_cache.read("nothing") is None
 
