@@ -1,6 +1,7 @@
 """Draws arrays as pictures.
 
 images.py     grids of images, points and waveforms, and training curves, as PNG
+layout.py     grids that fit any number of examples
 densities.py  densities of points in the plane as PNG
 vae.py        reconstructions, interpolations and traversals of a latent space
 flow.py       samples of a flow at several temperatures, interpolations of its latents

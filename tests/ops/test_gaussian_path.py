@@ -20,8 +20,8 @@ PATHS = {
     "lipman": gaussian_path.linear(sigma_min=0.1),
     "trigonometric": gaussian_path.trigonometric(),
 }
-WITHOUT_SIGNAL_AT_THE_END = {"cosine", "linear", "lipman", "trigonometric"}
-VARIANCE_PRESERVING = {"vp", "cosine", "trigonometric"}
+WITHOUT_SIGNAL_AT_THE_END = ("cosine", "linear", "lipman", "trigonometric")
+VARIANCE_PRESERVING = ("vp", "cosine", "trigonometric")
 each_path = pytest.mark.parametrize("name", PATHS)
 
 
