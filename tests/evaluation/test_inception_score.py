@@ -76,3 +76,9 @@ def test_rows_that_are_not_log_probabilities_are_refused():
         inception_score(one_hot(np.zeros(19, int), 3), num_splits=10)
     with pytest.raises(ValueError, match=r"\[N, K\]"):
         inception_score(np.zeros(5), num_splits=1)
+
+
+def test_a_single_split_has_no_standard_deviation():
+    rows = special.log_softmax(RNG.normal(size=(20, 3)), axis=1)
+    assert inception_score(rows, num_splits=1).standard_deviation is None
+    assert inception_score(rows, num_splits=2).standard_deviation > 0.0

@@ -34,7 +34,7 @@ def test_every_example_counts_once_for_any_batch_size(batch_size):
 def test_padding_does_not_count_even_if_it_is_nan():
     x = np.array([[1.0], [3.0], [np.nan], [-np.inf]], np.float32)
     summary = likelihood.evaluate(read_off(), [({"x": x}, np.array([True, True, False, False]))])
-    assert summary == (2.0, 1.0, 2, "exact", "binary", ())
+    assert summary == (2.0, 1.0, 2, "exact", "binary", (), 0)
 
 
 def test_masked_examples_may_be_anywhere_in_the_batch():

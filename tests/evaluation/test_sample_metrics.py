@@ -88,12 +88,9 @@ def test_images_of_two_measures_are_never_compared():
         gathered(x, measure="binary")
 
 
-@pytest.mark.filterwarnings("ignore:.*too few for 64 features")
 def test_sets_no_larger_than_a_subset_have_no_standard_deviation():
     made = records(gathered(SPLITS["train"]["x"][:120]), gathered(SPLITS["test"]["x"][:100]))
     assert "standard_deviation" not in made["kernel_distance"].settings
     assert made["inception_score"].settings["standard_deviation"] > 0.0
-    made = records(gathered(SPLITS["train"]["x"][:120]), gathered(SPLITS["test"]["x"][:3]))
-    assert "standard_deviation" not in made["inception_score"].settings
     made = records(gathered(SPLITS["train"]["x"][:1010]), gathered(SPLITS["train"]["x"][-1010:]))
     assert made["kernel_distance"].settings["standard_deviation"] > 0.0
