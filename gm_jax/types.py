@@ -133,7 +133,15 @@ class Objective(NamedTuple):
 class Mean:
     """Model state that the step averages over devices, such as batch statistics.
 
-    Integers must agree on all devices; the step keeps them exact by a maximum.
+    Integers, such as counts, must agree on all devices; they are not averaged.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Replicated:
+    """Model state that a loss computes alike on every device, as from parameters: nothing is sent.
+
+    If it depends on a device's part of the batch, a mapped step keeps the value of one device.
     """
 
 
@@ -159,7 +167,7 @@ class Rows:
 
 
 # How the devices of a mapped step keep a collection of model state. A mapping has one entry per part of a collection.
-Sync: TypeAlias = "Mean | Fixed | Rows | Mapping[str, Sync]"
+Sync: TypeAlias = "Mean | Replicated | Fixed | Rows | Mapping[str, Sync]"
 
 
 class Model(NamedTuple):

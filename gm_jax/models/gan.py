@@ -48,6 +48,7 @@ from gm_jax.types import (
     ModelState,
     Objective,
     Params,
+    Replicated,
     every,
 )
 
@@ -136,8 +137,8 @@ class GAN:
             Objective(DISCRIMINATOR, self.discriminator_loss),
             Objective(GENERATOR, self.generator_loss, every(self.generator_every)),
         )
-        collections = {"batch_stats": Mean(), "spectral_norm": Mean(), "reference_batch": Fixed()}
-        sync = {GENERATOR: collections, DISCRIMINATOR: collections, "history": Mean(), "bandwidth": Fixed()}
+        collections = {"batch_stats": Mean(), "spectral_norm": Replicated(), "reference_batch": Fixed()}
+        sync = {GENERATOR: collections, DISCRIMINATOR: collections, "history": Replicated(), "bandwidth": Fixed()}
         return Model(self.init, objectives, self.sample, None if self.kernels is None else self.log_prob, sync)
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
@@ -145,13 +146,13 @@ class GAN:
         z_key, *keys = jax.random.split(key, 3)
         h = self.scaling.prepare(batch["x"])
         inputs = {GENERATOR: self._latents(z_key, h.shape[0]), DISCRIMINATOR: h}
-        params, state = {}, {}
-        for player_key, (player, x) in zip(keys, inputs.items(), strict=True):
-            state[player] = dict(self._network(player).init(player_key, x, train=True))
-            params[player] = state[player].pop("params")
+        state: dict[str, Any] = {}
+        for k, (p, x) in zip(keys, inputs.items(), strict=True):
+            state[p] = dict(self._network(p).init(k, x, train=True))
+        params = {player: state[player].pop("params") for player in state}
         if self.historical_averaging:
-            zero = jnp.zeros((), jnp.int32)
-            state["history"] = {p: {"mean": jax.tree.map(jnp.zeros_like, params[p]), "count": zero} for p in params}
+            zeros = jax.tree.map(jnp.zeros_like, params)
+            state["history"] = {player: {"mean": zeros[player], "count": jnp.int32(0)} for player in params}
         if self.kernels is not None:
             state["bandwidth"] = jnp.ones(())
         return params, state

@@ -1,8 +1,9 @@
 """How the devices of a mapped step keep one model state, by what `Model.sync` declares for each collection.
 
-    Mean     the step averages it over devices
-    Fixed    the step keeps the old value
-    Rows     a loss sees this device's rows of the block; the step gathers the refreshed rows of all devices
+    Mean        the step averages it over devices
+    Replicated  every device computes the same
+    Fixed       the step keeps the old value
+    Rows        a loss sees this device's rows of the block; the step gathers the refreshed rows of all devices
 
 Before a loss the step calls `local_view`, after it `merge`. The axis is named here and in the step, so that no family
 needs it. Without an axis there is one device, which sees the whole block.
@@ -14,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gm_jax.types import Array, Fixed, Mean, ModelState, PyTree, Rows, Sync
+from gm_jax.types import Array, Fixed, Mean, ModelState, PyTree, Replicated, Rows, Sync
 
 
 def check(model_state: ModelState, sync: Mapping[str, Sync]) -> None:
@@ -64,9 +65,11 @@ def merge(
         axis_name: the mapped axis, if any.
     """
 
-    def merge_one(declared: Mean | Fixed | Rows, name: str, before: Any, after: Any) -> Any:
+    def merge_one(declared: Mean | Replicated | Fixed | Rows, name: str, before: Any, after: Any) -> Any:
         if isinstance(declared, Mean):
             return _mean_of_changed(before, after, axis_name)
+        if isinstance(declared, Replicated):
+            return after
         if isinstance(declared, Fixed):
             return before
         start, _, size = _block(declared, name, before, batch_size, axis_name)
@@ -97,17 +100,21 @@ def mean_over_devices(tree: PyTree, axis_name: str | None) -> PyTree:
 
 
 def _mean_of_changed(before: PyTree, after: PyTree, axis_name: str | None) -> PyTree:
-    """Averages the leaves that a device has changed; the others stay bit for bit, because a mean rounds."""
-    if axis_name is None:
+    """Averages the leaves that a device has changed; the others stay bit for bit, because a mean rounds.
+
+    Integers, such as counts, agree on all devices and are not sent.
+    """
+    leaves, structure = jax.tree.flatten(after)
+    old = structure.flatten_up_to(before)
+    floating = [index for index, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    if axis_name is None or not floating:
         return after
-    old, structure = jax.tree.flatten(before)
-    new = structure.flatten_up_to(after)
-    if not old:
-        return after
-    changed = jnp.stack([jnp.any(a != b) for a, b in zip(old, new, strict=True)])
-    changed = jax.lax.pmax(changed.astype(jnp.int32), axis_name) > 0
-    means = mean_over_devices(new, axis_name)
-    return structure.unflatten([jnp.where(c, mean, a) for c, mean, a in zip(changed, means, old, strict=True)])
+    changed = jnp.stack([jnp.any(old[index] != leaves[index]) for index in floating])
+    # A sum of floats, because it then travels with the gradients in one all-reduce.
+    changed = jax.lax.psum(changed.astype(jnp.float32), axis_name) > 0
+    for index, is_changed in zip(floating, changed, strict=True):
+        leaves[index] = jnp.where(is_changed, jax.lax.pmean(leaves[index], axis_name), old[index])
+    return structure.unflatten(leaves)
 
 
 def _map(fn: Any, sync: Mapping[str, Sync], *states: Mapping[str, Any], name: str = "model_state") -> dict[str, Any]:
@@ -118,7 +125,7 @@ def _map(fn: Any, sync: Mapping[str, Sync], *states: Mapping[str, Any], name: st
         if key not in sync:
             raise ValueError(
                 f"Model.sync does not declare {path}, so the step does not know how devices keep it: declare it as "
-                "Mean(), Fixed() or Rows() (gm_jax.types)"
+                "Mean(), Replicated(), Fixed() or Rows() (gm_jax.types)"
             )
         parts = [state[key] for state in states]
         declared = sync[key]

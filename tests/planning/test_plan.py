@@ -7,9 +7,9 @@ import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from experiments import fvsbn, vae
@@ -17,6 +17,7 @@ from gm_jax.errors import UserError
 from gm_jax.planning import plan, roofline, tpus
 from gm_jax.runner.plan import make_plan
 from gm_jax.runner.run import abstract_batch, assemble
+from gm_jax.types import Mean
 from tests.planning.handmade import handmade
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
@@ -36,35 +37,40 @@ def planned(module, *, topology="v5e:2x2", batch_per_chip, parallel="pmap", **ch
     return made, run
 
 
-def changed_state(run, objective):
-    """The leaves of the model state that a player's loss does not return unchanged, from its jaxpr."""
+def averaged_state(run, objective):
+    """The leaves of the model state that are averaged and that a player's loss does not return unchanged (jaxpr)."""
     shapes, key = run.abstract_state(), jax.eval_shape(lambda: jax.random.key(0))
     batch = abstract_batch(run.spec, run.config.train.batch_size)
 
     def next_state(model_state, params, key, batch):
         return objective.loss(params, model_state, key, batch)[1][0]
 
+    def declared(path):
+        found = run.experiment.model.sync
+        for key in path:
+            found = found[key.key] if isinstance(found, Mapping) else found
+        return found
+
     jaxpr = jax.make_jaxpr(next_state)(shapes.model_state, shapes.params, key, batch).jaxpr
-    return [out.aval for out, before in zip(jaxpr.outvars, jaxpr.invars, strict=False) if out is not before]
+    paths = [path for path, _ in jax.tree.leaves_with_path(shapes.model_state)]
+    leaves = zip(paths, jaxpr.outvars, jaxpr.invars, strict=False)
+    return [out.aval for path, out, before in leaves if out is not before and isinstance(declared(path), Mean)]
 
 
 @pytest.mark.slow
 @needs_libtpu
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_reduces_its_gradients_at_once_and_donates_its_state(name):
-    # Two of the techniques need the images of all chips: README's table has what they send.
+    # Two of the techniques need the images of all chips: docs/several-hosts.md has what they send.
     techniques = {"minibatch_discrimination": False, "feature_matching": False}
     changes = techniques if name == "improved_gan" else {}
     made, run = planned(importlib.import_module(f"experiments.{name}"), batch_per_chip=32, **changes)
     assert made.fits
     # One for each player: each player sees the updates of those before it.
     assert set(made.cost.collectives) == {"all-reduce"}, "parameters are gathered, or more"
-    # The model state that an update changes is averaged. Integers, such as counts, cannot travel with floats; those of
-    # all players travel together, because they depend on no update.
-    changed = [changed_state(run, objective) for objective in run.experiment.model.objectives]
-    integers = any(leaf.dtype == jnp.int32 for leaves in changed for leaf in leaves)
-    assert made.cost.collectives["all-reduce"].count == len(changed) + integers
-    num_bytes = 4 * (made.num_params + sum(leaf.size for leaves in changed for leaf in leaves))
+    averaged = [averaged_state(run, objective) for objective in run.experiment.model.objectives]
+    assert made.cost.collectives["all-reduce"].count == len(averaged)
+    num_bytes = 4 * (made.num_params + sum(leaf.size for leaves in averaged for leaf in leaves))
     assert made.cost.collectives["all-reduce"].num_bytes == pytest.approx(num_bytes, rel=0.02)
     assert made.cost.donated
     # In bytes on the chip, with layouts padded to tiles: the whole state, and nothing new except the metrics.
@@ -91,11 +97,11 @@ def test_the_matrix_products_of_the_vae_equal_a_count_by_hand(parallel, batch):
 
 @pytest.mark.slow
 @needs_libtpu
-def test_the_readme_has_the_rows_that_the_command_prints(command, tmp_path):
+def test_the_page_has_the_rows_that_the_command_prints(command, tmp_path):
     flags = ("--markdown", "--train.parallel", "pmap", "--batch-per-chip", "128", "--plot", tmp_path / "plan.png")
     ended = command("plan", "--topology", "v5e:16x16", "v5p:8x8x8", *flags, experiment=fvsbn)
     assert ended.code == 0, ended.err
-    lines = (REPO / "README.md").read_text().splitlines()
+    lines = (REPO / "docs/several-hosts.md").read_text().splitlines()
     printed = ended.out.splitlines()
     assert len(printed) == 4
     for line in printed:

@@ -1,5 +1,6 @@
 """Every device holds the same model state, bit for bit what the devices would make alone and joined."""
 
+import functools
 import os
 import pathlib
 import socket
@@ -14,7 +15,7 @@ import pytest
 
 from gm_jax.training import model_state, parallel, state, step
 from gm_jax.training.checkpoint import Checkpointer
-from gm_jax.types import Fixed, Mean, Model, Objective, Rows, every
+from gm_jax.types import Fixed, Mean, Model, Objective, Replicated, Rows, every
 from tests.training import _chains as chains
 
 STRATEGIES = {"jit": parallel.jit, "pmap": parallel.pmap, "vmap": lambda: parallel.vmap(2)}
@@ -214,6 +215,19 @@ def test_untouched_means_stay_bit_for_bit_on_any_number_of_devices():
     found = jax.jit(jax.vmap(keep, axis_name="devices", out_axes=None))(jnp.arange(3.0)[:, None])
     np.testing.assert_array_equal(found["other"], old["other"])
     np.testing.assert_allclose(found["own"], old["own"] + 1.0, rtol=1e-6)
+
+
+def test_replicated_state_is_kept_as_computed_and_a_part_of_the_batch_in_it_is_refused_by_the_oracle():
+    def keep(part, *, own):
+        new = {"history": {"mean": part if own else old["history"]["mean"] + 1.0}}
+        return model_state.merge(old, new, {"history": Replicated()}, batch_size=1, axis_name="devices")
+
+    old = {"history": {"mean": jnp.zeros(2)}}
+    mapped = functools.partial(jax.vmap, axis_name="devices", out_axes=None)
+    parts = jnp.array([[1.0, 5.0], [3.0, 6.0]])
+    np.testing.assert_array_equal(mapped(functools.partial(keep, own=False))(parts)["history"]["mean"], [1.0, 1.0])
+    with pytest.raises(ValueError, match="out_axes"):
+        mapped(functools.partial(keep, own=True))(parts)
 
 
 def test_rows_with_anything_but_rows_and_a_count_are_refused():
