@@ -146,9 +146,8 @@ class GAN:
         z_key, *keys = jax.random.split(key, 3)
         h = self.scaling.prepare(batch["x"])
         inputs = {GENERATOR: self._latents(z_key, h.shape[0]), DISCRIMINATOR: h}
-        state: dict[str, Any] = {}
-        for k, (p, x) in zip(keys, inputs.items(), strict=True):
-            state[p] = dict(self._network(p).init(k, x, train=True))
+        players = zip(keys, inputs.items(), strict=True)
+        state: dict[str, Any] = {p: dict(self._network(p).init(k, x, train=True)) for k, (p, x) in players}
         params = {player: state[player].pop("params") for player in state}
         if self.historical_averaging:
             zeros = jax.tree.map(jnp.zeros_like, params)
