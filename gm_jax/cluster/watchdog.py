@@ -95,7 +95,7 @@ def _write(path: Path, text: str) -> None:
     # In place and padded: some network file systems show a renamed file late, and a full disk still takes it.
     data = text.encode(errors="replace")[:_SIZE].ljust(_SIZE)
     with contextlib.suppress(OSError):  # a disk that fails for a moment must not end the run
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             os.write(descriptor, data)
         finally:

@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from gm_jax.errors import UserError
+from gm_jax.files import replacing
 from gm_jax.hashing import tensors_digest
 from gm_jax.networks import inception as inception_network
 from gm_jax.networks.digit_classifier import DigitClassifier
@@ -224,7 +225,8 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
 def write_weights(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Writes tensors and metadata as safetensors, with a digest that `read_weights` verifies."""
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    save_file(contiguous, path, {**metadata, "tensors_sha256": tensors_digest(contiguous)})
+    with replacing(path) as file:
+        file.write(save(contiguous, {**metadata, "tensors_sha256": tensors_digest(contiguous)}))
 
 
 def flatten(params: PyTree) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from gm_jax.files import replacing
 from gm_jax.planning import roofline
 from gm_jax.planning.plan import Plan
 
@@ -83,7 +84,8 @@ def draw(path: Path, plans: Sequence[Plan]) -> None:
         axes.set_ylabel(label)
         axes.legend(fontsize="small")
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def _record(plan: Plan) -> dict[str, Any]:

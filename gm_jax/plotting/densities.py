@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gm_jax.plotting import images
+
 _PIXELS = 160  # along each side of the learned density
 _BINS = 60  # of the histogram of the data
 _LINES, _POINTS = 25, 400  # lines of the latent grid in each direction, and points on each line
@@ -47,7 +49,7 @@ def draw_density(path: Path, log_density: LogDensityFn, x: np.ndarray, *, push: 
         panels[2].set_xlim(limits[0])
         panels[2].set_ylim(limits[1])
         panels[2].set_aspect("equal")
-    figure.savefig(path, dpi=100)
+    images.save_figure(path, figure, dpi=100)
 
 
 def density_on_grid(log_density: LogDensityFn, limits: Sequence[tuple[float, float]]) -> np.ndarray:

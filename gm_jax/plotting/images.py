@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from gm_jax.files import replacing
+
 _GRID_WIDTH = 640  # smallest width of a grid in pixels, so that 8x8 digits are visible
 _COLUMNS_AT_MOST = 10
 _TILES, _TILES_PER_ROW, _TILE_WIDTH, _CAPTION = 8, 4, 320, 24
@@ -58,7 +60,7 @@ def draw_grid(path: Path, grid: np.ndarray, levels: int | None, *, behind: np.nd
     shape = grid.shape[2:]
     path.parent.mkdir(parents=True, exist_ok=True)
     if len(shape) == 3 and levels is not None:
-        Image.fromarray(grid_image(grid, levels)).save(path)
+        _save(path, Image.fromarray(grid_image(grid, levels)))
     elif shape == (2,):
         _scatter(path, grid.reshape(-1, 2), behind)
     elif len(shape) == 1 and levels is not None:
@@ -86,7 +88,7 @@ def tile(path: Path, drawn: Mapping[str, Path]) -> None:
         left, top = column * (width + 4), row * (_CAPTION + height + 4)
         text.text((left + width // 2, top + _CAPTION // 2), caption, fill="black", font=font, anchor="mm")
         sheet.paste(image.resize((width, height)), (left, top + _CAPTION))
-    sheet.save(path)
+    _save(path, sheet)
 
 
 def read(path: Path) -> np.ndarray:
@@ -122,7 +124,7 @@ def draw_curves(path: Path, curves: Curves, *, validation_label: str = "validati
             axes.legend()
     axes.set_xlabel("step")
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    save_figure(path, figure)
 
 
 def draw_validation(path: Path, curves: Mapping[str, np.ndarray]) -> Path:
@@ -143,8 +145,14 @@ def draw_validation(path: Path, curves: Mapping[str, np.ndarray]) -> Path:
     axes.set_ylabel("validation -log p, nats")
     axes.legend(fontsize="small", ncols=2)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    save_figure(path, figure)
     return path
+
+
+def save_figure(path: Path, figure: Any, *, dpi: int = 120) -> None:
+    """Writes a figure of matplotlib as PNG, whole or not at all."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=dpi)
 
 
 def curve_limits(curves: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
@@ -170,7 +178,7 @@ def _scatter(path: Path, points: np.ndarray, behind: np.ndarray | None) -> None:
     axes.set_xlim(-4.5, 4.5)
     axes.set_ylim(-4.5, 4.5)
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    save_figure(path, figure)
 
 
 def _waveforms(path: Path, grid: np.ndarray, levels: int) -> None:
@@ -183,7 +191,12 @@ def _waveforms(path: Path, grid: np.ndarray, levels: int) -> None:
         axes.set_ylim(0, levels - 1)
         axes.set_yticks([])
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    save_figure(path, figure)
+
+
+def _save(path: Path, image: Image.Image) -> None:
+    with replacing(path) as file:
+        image.save(file, format="PNG")
 
 
 def _figure(*, square: bool = False, height: float = 4.0) -> tuple[Any, Any]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gm_jax.errors import UserError
-from gm_jax.files import temporary_path, write_text
+from gm_jax.files import is_temporary, write_text
 
 _PACKAGES = ("gm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
@@ -52,7 +52,7 @@ class Folder:
         if self.holds_run() or not self.root.exists():
             return False
         # A run that was killed while it wrote its first file has left only that.
-        return not self.root.is_dir() or any(path != temporary_path(self.config) for path in self.root.iterdir())
+        return not self.root.is_dir() or any(not is_temporary(path, of=self.config) for path in self.root.iterdir())
 
     def create(self) -> None:
         """Makes the folder.
@@ -76,6 +76,8 @@ class Folder:
     def locked(self) -> Iterator[None]:
         """Keeps other processes from training here at the same time. The lock ends with the process, however it ends.
 
+        What killed processes have left of the files that only training writes is removed.
+
         Raises:
             UserError: another process trains here.
         """
@@ -86,6 +88,9 @@ class Folder:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise UserError(f"another process is training in {self.root}: choose another --workdir.") from None
+            for path in list(self.root.iterdir()):
+                if any(is_temporary(path, of=written) for written in (self.config, self.versions, self.metrics)):
+                    path.unlink(missing_ok=True)
             yield
         finally:
             os.close(descriptor)

@@ -1,5 +1,6 @@
 """Output of a run while it trains: metrics, events, samples over time, the progress bar."""
 
+import secrets
 import time
 from typing import Protocol, Self
 
@@ -80,7 +81,11 @@ class RunRecorder:
         self._run = run
         self._log = MetricsLog(run.folder.metrics, step=step)
         # Events after `step` are from a run that died; TensorBoard drops what is purged.
-        self._events = tensorboardX.SummaryWriter(str(run.folder.tensorboard), purge_step=step + 1)
+        self._events = tensorboardX.SummaryWriter(
+            str(run.folder.tensorboard),
+            purge_step=step + 1,
+            filename_suffix=f".{secrets.token_hex(8)}",  # nobody can leave a link at a name that nobody knows
+        )
         self._bar = tqdm(total=train.steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
         self._loss, self._since = "", (step, time.perf_counter())
         self._likelihood: Likelihood | None = None

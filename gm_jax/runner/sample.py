@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gm_jax.config import Count, CountOrZero, ExperimentConfig, Seed, Temperature, saved
 from gm_jax.errors import UserError
+from gm_jax.files import replacing
 from gm_jax.runner.evaluate import with_optional_fields
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def sample_run(config_type: type[ExperimentConfig], args: SampleArgs) -> None:
     drawn = samples.draw_many(run, state, args.num, seed=args.seed, **sample_options(run.spec, args))
     grid = images.as_grid(drawn[:_SHOWN])
     images.draw_grid(png, grid, run.spec.levels)
-    np.save(png.with_suffix(".npy"), drawn)
+    with replacing(png.with_suffix(".npy")) as file:
+        np.save(file, drawn)
     shown = grid.shape[0] * grid.shape[1]
     some = "" if shown == args.num else f" (the first {shown} of them)"
     print(f"{args.num} samples of step {step}: {png}{some}, {png.with_suffix('.npy').name}")

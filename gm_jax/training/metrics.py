@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gm_jax.files import write_text
+from gm_jax.files import appending, write_text
 
 
 class NonFiniteError(Exception):
@@ -37,7 +37,7 @@ class MetricsLog:
         self._path = path
         self.lines: list[Line] = [line for line in read(path) if line.step <= step]
         write_text(path, "".join(_encode(line) for line in self.lines))
-        self._file = path.open("a")
+        self._file = appending(path)
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> Line:
         """Appends a line and flushes it, so that a checkpoint saved afterwards never outruns the log.

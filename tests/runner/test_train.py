@@ -278,10 +278,10 @@ def test_points_are_trained_on_and_drawn_as_a_scatter(command, tiny, tmp_path):
 
 
 def test_a_run_killed_while_writing_its_first_file_starts_again(command, tiny, tmp_path):
-    (tmp_path / "config.json.tmp").write_text("{")
+    (tmp_path / ".config.json.0123456789abcdef.tmp").write_text("{")
     ended = command("--workdir", tmp_path, *tiny, "--train.steps", "2")
     assert ended.code == 0, ended.err
-    assert not (tmp_path / "config.json.tmp").exists()
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.slow
