@@ -23,7 +23,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of `train_for_time`, on which a call of the train step takes `Clock.TICK`, and nothing else any time."""
+    """The clock of `train_for_time`: a call of the train step takes `Clock.TICK` on it, and all else takes no time."""
     clock = Clock()
 
     def train_batches(*args):  # each call of the step asks for its batches once

@@ -251,6 +251,22 @@ def test_running_statistics_take_in_data_then_samples_in_their_own_step():
     check(made["discriminator"], old["discriminator"])
 
 
+def test_samples_are_made_in_evaluation_mode_and_do_not_depend_on_one_another():
+    generator = MLPGenerator((8,), (2,), norm=BatchNorm)
+    model, key = make(generator=generator), jax.random.key(6)
+    z = jax.random.normal(key, (BATCH, LATENT))
+    shapes = jax.eval_shape(partial(generator.init, train=True), key, z)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: jnp.asarray(rng.uniform(0.5, 2.0, leaf.shape), leaf.dtype), shapes)
+    params, model_state = {"generator": variables["params"]}, {"generator": {"batch_stats": variables["batch_stats"]}}
+    samples = model.model.sample(params, model_state, key, BATCH)
+    for i in (0, BATCH - 1):
+        alone = generator.apply(variables, z[i : i + 1], train=False)
+        np.testing.assert_allclose(samples[i], alone[0], rtol=1e-5, atol=1e-6)
+    in_training, _ = generator.apply(variables, z, train=True, mutable=["batch_stats"])
+    assert np.abs(samples - in_training).max() > 0.01
+
+
 def test_images_are_scaled_and_restored():
     scaling = gan.images(levels=17)
     x = jnp.arange(17, dtype=jnp.uint8).reshape(1, 17, 1, 1)

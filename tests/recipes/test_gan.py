@@ -99,6 +99,21 @@ def test_the_critic_updates_more_often_and_has_the_penalty_of_its_data(asked):
         np.testing.assert_allclose(paid, np.full(3, weight), rtol=1e-6)
 
 
+def test_the_generators_schedule_ends_with_its_own_last_update():
+    # Adam's step on a constant gradient is the learning rate: half a cosine over the updates of each player.
+    optimizers = recipes.build(updated(wgan_gp.CONFIG, {"critic_steps": 5, "train": {"steps": 50}}), POINTS).optimizers
+    for player, updates in (("discriminator", 50), ("generator", 10)):
+        settings = getattr(wgan_gp.CONFIG, player)
+        assert (settings.schedule, settings.warmup_steps) == ("cosine", 0)
+        adam, rates = optimizers[player], []
+        opt_state = adam.init(jnp.zeros(()))
+        for _ in range(updates):
+            change, opt_state = adam.update(jnp.ones(()), opt_state)
+            rates.append(-float(change))
+        expected = settings.learning_rate * 0.5 * (1 + np.cos(np.pi * np.arange(updates) / updates))
+        np.testing.assert_allclose(rates, expected, rtol=1e-3)
+
+
 @pytest.mark.parametrize("game", ["saturating", "hinge", "least_squares"])
 def test_a_game_is_chosen_by_its_name(asked, game):
 

@@ -287,13 +287,17 @@ def test_evaluation_shares_no_key_with_training():
     def key_as_log_prob(params, model_state, key, x):
         return Likelihood(jax.random.key_data(key)[None], kind="exact", measure="binary")
 
-    data = step.make_eval_step(key_as_log_prob, seed=0)({}, {}, 0, jnp.zeros((1, 2))).log_prob
-    evaluation = jax.random.wrap_key_data(data[0])
-    training = [jax.random.fold_in(step.step_key(0, jnp.int32(at)), player) for at in range(50) for player in range(2)]
+    @jax.jit
+    def training():
+        """The keys of 50 steps, of 4 devices in each and of 2 players on each: a loss may fold numbers into any."""
+        fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+        at_step = fold(jax.random.key(0), jnp.arange(50))
+        on_device = jax.vmap(fold, in_axes=(0, None))(at_step, jnp.arange(4)).reshape(-1)
+        of_player = jax.vmap(fold, in_axes=(0, None))(on_device, jnp.arange(2)).reshape(-1)
+        return jax.random.key_data(jnp.concatenate([at_step, on_device, of_player]))
 
-    def family(key):
-        """Returns a key and the first keys derived from it."""
-        children = [key, *jax.random.split(key), jax.random.fold_in(key, 0)]
-        return {tuple(np.asarray(jax.random.key_data(child))) for child in children}
-
-    assert not family(evaluation) & set().union(*map(family, training))
+    data = jax.jit(step.make_eval_step(key_as_log_prob, seed=0))({}, {}, 0, jnp.zeros((50, 2))).log_prob
+    evaluated, trained = (set(map(tuple, np.asarray(keys).tolist())) for keys in (data, training()))
+    assert len(evaluated) == 50
+    assert not evaluated & trained
+    assert tuple(jax.random.key_data(step.step_key(0, jnp.int32(7))).tolist()) in trained
