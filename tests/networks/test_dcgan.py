@@ -166,6 +166,22 @@ def test_sides_that_do_not_fit_the_stages_are_named(shape):
         shapes_of(DCGANDiscriminator((4, 6)), jnp.zeros((B, *shape)))
 
 
+def test_every_kernel_is_drawn_from_the_normal_of_the_paper():
+    # N(0, 0.02^2), and ones and zeros for norms and biases.
+    z, x = jnp.zeros((B, 100)), jnp.zeros((B, 8, 8, 3))
+    for module, example in ((DCGANGenerator((8, 8, 3), (64, 32)), z), (DCGANDiscriminator((32, 64)), x)):
+        params = jax.jit(partial(module.init, train=True))(jax.random.key(0), example)["params"]
+        for path, leaf in jax.tree.leaves_with_path(params):
+            if path[-1].key != "kernel":
+                np.testing.assert_array_equal(leaf, np.full(leaf.shape, float(path[-1].key == "scale")))
+                continue
+            draws = np.asarray(leaf, np.float64).ravel() / 0.02
+            # Six standard errors of the mean and of the standard deviation of so many draws of a normal.
+            assert abs(draws.mean()) < 6 / np.sqrt(draws.size), path
+            assert abs(draws.std() - 1.0) < 6 / np.sqrt(2 * draws.size), path
+            assert np.abs(draws).max() > 2.4, path  # not a uniform
+
+
 def test_points_are_rejected():
     with pytest.raises(UserError, match=r"not examples of shape \(2,\)"):
         shapes_of(DCGANDiscriminator((4, 6)), jnp.zeros((B, 2)))

@@ -100,6 +100,20 @@ def test_batch_norm_uses_the_batch_in_training_and_running_averages_afterwards()
     np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_running_statistics_forget_a_tenth_at_each_batch_by_default():
+    norm, batches = BatchNorm(), [floats(32, C, scale=2.0, shift=shift) for shift in (1.0, -3.0, 0.5)]
+    variables = norm.init(jax.random.key(0), batches[0], train=True)
+    mean, var = np.zeros(C), np.ones(C)
+    for h in batches:
+        _, state = norm.apply(variables, h, train=True, mutable=["batch_stats"])
+        variables = {**variables, **state}
+        x = np.asarray(h, np.float64)
+        mean, var = 0.9 * mean + 0.1 * x.mean(axis=0), 0.9 * var + 0.1 * x.var(axis=0)
+    (stats,) = variables["batch_stats"].values()
+    np.testing.assert_allclose(stats["mean"], mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(stats["var"], var, rtol=1e-4)
+
+
 def test_batch_norm_with_an_axis_name_equals_that_of_the_whole_batch():
     h = floats(8, C, shift=1.0)
     variables = BatchNorm(axis_name="batch").init(jax.random.key(0), h, train=True)  # outside any map

@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,84 @@ def test_the_mask_a_layer_has_no_residual(dependencies, network):
     module = network((1, 4, 1), 2, 1, features=8, layers=1, first_size=3)
     sees = dependencies(module)
     np.testing.assert_array_equal(sees, np.tril(np.ones((4, 4), bool), -1) & ~np.tril(np.ones((4, 4), bool), -3))
+
+
+def in_float64(params):
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
+
+
+def relu(h):
+    return np.maximum(h, 0.0)
+
+
+def dense(of, h):
+    return h @ of["kernel"] + of.get("bias", 0.0)
+
+
+def by_taps(kernel, h, rows, columns):
+    """Sums kernel[i, j] times h [B, H, W, I], moved so that each place sees the one at offset (rows[i], columns[j])."""
+    out = np.zeros((*h.shape[:3], kernel.shape[-1]))
+    height, width = h.shape[1:3]
+    for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
+        for r, c in np.ndindex(height, width):
+            if 0 <= r + row < height and 0 <= c + column < width:
+                out[:, r, c] += h[:, r + row, c + column] @ kernel[i, j]
+    return out
+
+
+def left(of, h):
+    """The 1 x 2 taps of a masked 3 x 3 convolution in its own row, of one colour: the left neighbour and the pixel."""
+    kernel = of["kernel"].reshape(1, 2, h.shape[-1], -1)
+    return by_taps(kernel, h, rows=(0,), columns=(-1, 0)) + of["bias"]
+
+
+def pixelcnn_by_hand(params, x, label):
+    """One residual block, as table 1 of the paper has it."""
+
+    def masked_conv(of, h):
+        return by_taps(of["above"]["kernel"], h, rows=(-1,), columns=(-1, 0, 1)) + left(of["left"]["taps"], h)
+
+    params["first"]["left"]["taps"]["kernel"][1:] = 0.0  # mask A: the pixel itself
+    block = params["blocks_0"]
+    h = masked_conv(params["first"], x)
+    y = masked_conv(block["conv"], relu(dense(block["narrow"], relu(h))))
+    y = y + block["label_bias"]["Embed_0"]["embedding"][label][:, None, None]
+    return h + dense(block["wide"], relu(y))
+
+
+def gated_pixelcnn_by_hand(params, x, label):
+    """Equations (1) and (2), the mask-A layer and one other."""
+
+    def gate(a):
+        value, gate = np.split(a, 2, axis=-1)
+        return np.tanh(value) / (1.0 + np.exp(-gate))
+
+    v = h = x
+    for number in range(2):
+        of = params[f"stack_{number}"]
+        b_v, b_h = np.split(of["label_bias"]["Embed_0"]["embedding"][label][:, None, None], 2, axis=-1)
+        a_v = by_taps(of["vertical"]["kernel"], v, rows=(-1, 0), columns=(-1, 0, 1)) + of["vertical"]["bias"] + b_v
+        if number == 0:
+            of["horizontal"]["taps"]["kernel"][1:] = 0.0  # mask A
+        down = np.concatenate([np.zeros_like(a_v[:, :1]), a_v[:, :-1]], axis=1)
+        a_h = left(of["horizontal"]["taps"], h) + dense(of["link"], down) + b_h
+        update = dense(of["residual"], gate(a_h))
+        v, h = gate(a_v), update if number == 0 else h + update
+    return h
+
+
+@pytest.mark.parametrize(
+    ("network", "trunk"), [(PixelCNN, pixelcnn_by_hand), (GatedPixelCNN, gated_pixelcnn_by_hand)], ids=NETWORKS
+)
+def test_outputs_equal_the_network_of_the_paper(randomized, network, trunk):
+    module = network((3, 4, 1), 4, 2, features=4, layers=1, first_size=3, num_classes=2)
+    x, label = jax.random.randint(jax.random.key(1), (2, 3, 4, 1), 0, 4), jnp.asarray([1, 0])
+    params = randomized(module, x, label)
+    numbers = jax.tree.map(np.copy, in_float64(params))
+    h = relu(trunk(numbers, np.asarray(x, np.float64) / 1.5 - 1.0, np.asarray(label)))
+    expected = dense(numbers["readout"]["MaskedDense_1"], relu(dense(numbers["readout"]["MaskedDense_0"], h)))
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(module.apply(params, x, label)[..., 0, :], expected, atol=1e-4)
 
 
 @each_network

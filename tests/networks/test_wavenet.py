@@ -62,6 +62,32 @@ def test_a_layer_equals_the_explicit_sum(randomized):
         np.testing.assert_allclose(outputs[:, t], expected, atol=1e-5)
 
 
+def test_outputs_equal_the_network_of_the_paper(randomized):
+    dilations = (1, 2)
+    module = WaveNet(4, 3, features=2, skip=5, dilations=dilations, num_classes=2)
+    x, label = jax.random.randint(jax.random.key(0), (3, 7), 0, 4), jnp.asarray([1, 0, 1])
+    params = randomized(module, x, label)
+    of = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
+
+    def dense(name, h):
+        return h @ of[name]["kernel"] + of[name]["bias"]
+
+    h = np.concatenate([np.zeros((3, 1, 2)), of["embedding"]["embedding"][np.asarray(x)][:, :-1]], axis=1)
+    skip = 0.0
+    for layer, dilation in enumerate(dilations):
+        now, before = of[f"convs_{layer}"]["kernel"]
+        delayed = np.concatenate([np.zeros((3, dilation, 2)), h[:, :-dilation]], axis=1)
+        a = h @ now + delayed @ before + of[f"convs_{layer}"]["bias"]
+        a = a + of[f"label_biases_{layer}"]["Embed_0"]["embedding"][np.asarray(label)][:, None]
+        projected = dense(f"projections_{layer}", np.tanh(a[..., :2]) / (1.0 + np.exp(-a[..., 2:])))
+        skip = skip + projected[..., -5:]
+        if layer + 1 < len(dilations):
+            h = h + projected[..., :2]
+    expected = dense("readout", np.maximum(dense("hidden", np.maximum(skip, 0.0)), 0.0))
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(module.apply(params, x, label), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize(("kernel_size", "dilations"), [(2, (1, 2, 4)), (3, (2, 3, 1)), (2, (16,))])
 def test_cached_steps_equal_the_whole_sequence(randomized, kernel_size, dilations):
     module = WaveNet(5, 4, features=3, skip=6, dilations=dilations, kernel_size=kernel_size, num_classes=2)
