@@ -200,6 +200,7 @@ def test_nothing_is_unpickled(two_saved, monkeypatch):
         ({1: None, 2: -91.0, 3: None, 4: None, 5: None}, [2, 4, 5], 2),
         ({1: -92.0, 2: -91.0, 3: -90.0, 4: -90.5}, [3, 4], 3),
         ({1: -90.0, 2: -90.0, 3: -91.0, 4: -91.0}, [2, 3, 4], 2),
+        ({1: None, 2: -90.0, 3: -90.0}, [2, 3], 3),
         ({1: -90.0, 2: float("nan"), 3: float("inf"), 4: None}, [1, 3, 4], 1),
     ],
 )
@@ -287,15 +288,21 @@ def mend(directory, two_saved):
 def test_every_flipped_bit_is_detected(copy_of_two, two_saved, caplog):
     rng = np.random.default_rng(0)
     files = files_of(copy_of_two / "2")
-    steps, silent = [], 0
     for i in range(48):
         path = files[i % len(files)]  # in turn, because random choice by size would hit only the large ones
         spoil(path, byte=rng.integers(path.stat().st_size), bit=rng.integers(8))
-        steps.append(assert_right_or_fallen_back(copy_of_two, caplog))
-        silent += "SHA-256 of ." in caplog.text
+        assert_right_or_fallen_back(copy_of_two, caplog)  # a restore does not need every byte
         mend(copy_of_two, two_saved)
-    assert silent >= 2  # Orbax restored wrong values silently
-    assert steps.count(1) >= 6  # the other flips hit bytes that a restore does not need
+
+
+def test_a_flipped_bit_of_a_value_is_detected(copy_of_two, caplog):
+    # Where Orbax puts the values differs from run to run, so that one bit flips in every file that can hold them.
+    size = make_state(2).params["vae"]["large"].nbytes
+    holders = [path for path in files_of(copy_of_two / "2") if path.stat().st_size > size // 2]
+    for path in holders:
+        spoil(path, byte=path.stat().st_size // 2)
+    assert holders
+    assert assert_right_or_fallen_back(copy_of_two, caplog) == 1
 
 
 def test_every_truncated_file_is_detected(copy_of_two, two_saved, caplog):
