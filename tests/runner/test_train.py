@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from experiments import latent_diffusion, vae
+from experiments import vae
 from gm_jax.config.saved import to_dict, updated
 from gm_jax.plotting import images
 from gm_jax.runner import recorder, resume
@@ -282,24 +282,3 @@ def test_a_run_killed_while_writing_its_first_file_starts_again(command, tiny, t
     ended = command("--workdir", tmp_path, *tiny, "--train.steps", "2")
     assert ended.code == 0, ended.err
     assert not list(tmp_path.glob(".*"))
-
-
-@pytest.mark.slow
-def test_a_model_with_an_untrained_part_is_never_the_best(command, tmp_path):
-    # The second stage has such a high learning rate that it soon is worse than at its start.
-    folder = tmp_path / "run"
-    arguments = (
-        *("--train.steps", "60", "--train.checkpoint-every", "10", "--train.batch-size", "32"),
-        *("--autoencoder.steps", "30", "--autoencoder.hidden", "8", "--autoencoder.latent-dim", "2"),
-        *("--optimizer.warmup-steps", "1", "--autoencoder.optimizer.warmup-steps", "1", "--optimizer.clip-norm", "1"),
-        *("--train.patience", "2", "--train.ema-decay", "0", "--optimizer.learning-rate", "3", "--network.hidden", "8"),
-        *("--diffusion-steps", "50", "--sampler.steps", "3", "--validation-terms", "5"),
-    )
-    ended = command("--workdir", folder, *arguments, experiment=latent_diffusion)
-    assert ended.code == 0, ended.err
-    lines = metrics.read(folder / "metrics.jsonl")
-    values = {line.step: line.values["log_prob"] for line in lines if line.split == "validation"}
-    assert list(values) == [10, 20, 30, 40, 50, 60]  # and patience is not lost on the first stage
-    assert max(values, key=values.get) <= 30
-    best = max((step for step in values if step > 30), key=values.get)
-    assert json.loads((folder / "results.json").read_text())[0]["settings"]["step"] == best
