@@ -27,7 +27,7 @@ from gm_jax.runner.run import Run, assemble, check_data, load_saved
 from gm_jax.training import early_stopping, loop, multihost, parallel
 from gm_jax.training.checkpoint import Checkpointer
 from gm_jax.training.metrics import NonFiniteError
-from gm_jax.training.state import TrainState
+from gm_jax.training.state import TrainState, check_finite
 
 _STOPPED_IN_EVALUATION = (
     "stopped while evaluating; the training is complete and saved: the same command repeats the evaluation"
@@ -218,8 +218,13 @@ class _Training:
         return multihost.broadcast(log_prob)
 
     def save(self, step: int, state: TrainState, validation: float | None) -> None:
-        """Saves a checkpoint, with its validation if it may become the best one."""
+        """Saves a checkpoint, with its validation if it may become the best one.
+
+        Raises:
+            NonFiniteError: the state is not finite; the metrics of its last step were, because they precede its update.
+        """
         self.member.enter("saving", step)
+        check_finite(step, parallel.local(state))
         metric = validation if self.all_players_train(step) else None
         self.checkpointer.save(step, parallel.everywhere(state), metric=metric)
 

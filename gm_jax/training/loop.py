@@ -64,7 +64,8 @@ class Effects(NamedTuple):
     Attributes:
         log: (step, metrics) writes a line; metrics are means over the steps of the call that ends at `step`.
         validate: (step, state) -> the validation log-probability, larger is better; None if the model has none.
-        save: (step, state, validation) saves a checkpoint; the state's buffers are free again when it returns.
+        save: (step, state, validation) saves a checkpoint, or raises NonFiniteError for a state that is not finite; the
+            state's buffers are free again when it returns.
         finished: () -> whether to stop early, asked after each validation and at the start.
         interrupted: () -> whether a signal has asked the run to save and stop; several processes vote instead.
         tick: (step) is called after each call, for example by a progress bar.
@@ -98,7 +99,7 @@ def fit(
         The last state. It has been saved, unless no step was taken.
 
     Raises:
-        NonFiniteError: a metric was infinite or not a number; nothing was saved at that step or later.
+        NonFiniteError: a metric or the state was infinite or not a number; nothing was saved at that step or later.
         ValueError: the state's step is not a multiple of the schedule's `steps_per_call`.
     """
     step = int(state.step)

@@ -15,7 +15,7 @@ from gm_jax.files import appending, write_text
 
 
 class NonFiniteError(Exception):
-    """A loss, a gradient norm or another metric became infinite or not a number."""
+    """A loss, a gradient norm, another metric or a part of the state became infinite or not a number."""
 
     def __init__(self, step: int, name: str, value: float):
         super().__init__(f"{name} became {value} at step {step}")

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from gm_jax.training.metrics import NonFiniteError
 from gm_jax.types import Array, Batch, Key, Model, ModelState, Params, PyTree
 
 
@@ -74,3 +76,26 @@ def create(
 
     # Outputs of jit can share a buffer if two leaves have one value, as the EMA does at first.
     return jax.tree.map(jnp.copy, jax.jit(init)(key, batch))
+
+
+def check_finite(step: int, state: PyTree) -> None:
+    """Checks that every number of a state is finite: from one that is not, every resume would end at the same step.
+
+    No state of this package is infinite on purpose.
+
+    Args:
+        step: the step of the state, for the message.
+        state: pytree of arrays of this process; integers and booleans are skipped.
+
+    Raises:
+        NonFiniteError: a leaf holds NaN or infinity; the message names the first such leaf and its first such value.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    for path, leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            continue
+        # On the host: the save fetches the leaves anyway, and a compiled reduction over all of them takes a second.
+        values = np.asarray(leaf)
+        finite = np.isfinite(values)
+        if not finite.all():
+            raise NonFiniteError(step, jax.tree_util.keystr(path).lstrip("."), float(values[~finite][0]))

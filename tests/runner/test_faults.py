@@ -5,11 +5,14 @@ import random
 import re
 import signal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gm_jax.data import pipeline
 from gm_jax.runner import measure
+from gm_jax.training import parallel
 
 STEPS, EVERY, LOG_EVERY, CALL = 60, 10, 4, 2  # of conftest's tiny run
 
@@ -156,4 +159,41 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
             assert len(ended.err.splitlines()) == 1
             assert state_hash(folder)[1] == 20
     assert command(*arguments).code == 0  # the checkpoint before is good: without the poison the run goes on from it
+    assert state_hash(folder)[1] == STEPS
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        ("opt_state", "opt_state"),
+        pytest.param("params", "params", marks=pytest.mark.slow),
+        pytest.param("ema_params", "validation", marks=pytest.mark.slow),
+    ],
+)
+def test_a_state_that_is_not_finite_is_never_saved(part, named, command, tiny, tmp_path, monkeypatch, state_hash):
+    """The metrics of a step precede its update, so that they are finite at the step that spoils the state."""
+    folder = tmp_path / "run"
+
+    def spoiled(train):
+        def call(state, batches):
+            state, metrics = train(state, batches)
+            if int(state.step) == 2 * EVERY:
+                leaves, structure = jax.tree.flatten(getattr(state, part))
+                index = next(i for i, leaf in enumerate(leaves) if leaf.dtype == jnp.float32)
+                leaves[index] = leaves[index].at[(0,) * leaves[index].ndim].set(jnp.nan)
+                state = state._replace(**{part: jax.tree.unflatten(structure, leaves)})
+            return state, metrics
+
+        return call
+
+    with monkeypatch.context() as patch:
+        jit = parallel.jit
+        patch.setattr(parallel, "jit", lambda: (s := jit())._replace(compile=lambda step: spoiled(s.compile(step))))
+        ended = command("--workdir", folder, *tiny)
+    assert ended.code == 1
+    assert re.fullmatch(
+        rf"error: ({named})\S* (log_prob )?became nan at step {2 * EVERY}\. The checkpoints .*\n", ended.err
+    )
+    assert state_hash(folder)[1] == EVERY
+    assert command("--workdir", folder, *tiny).code == 0
     assert state_hash(folder)[1] == STEPS

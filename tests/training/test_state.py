@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from gm_jax.training import state
+from gm_jax.training.metrics import NonFiniteError
 from gm_jax.types import Model, Objective
 
 BATCH = {"x": np.random.default_rng(0).normal(loc=3.0, size=(16, 4)).astype(np.float32)}
@@ -119,3 +120,14 @@ def test_parameters_trained_by_no_objective_or_by_two_are_refused(players):
     model = two_players()._replace(objectives=tuple(Objective(player, no_loss) for player in players))
     with pytest.raises(ValueError, match="players differ"):
         state.create(model, OPTIMIZERS, jax.random.key(0), BATCH)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_one_number_that_is_not_finite_is_found_and_named(value, dtype):
+    bad = create(ema=True)
+    state.check_finite(7, bad)  # integers too
+    mean = bad.opt_state["generator"][0].mu
+    mean["w"] = mean["w"].at[3, 1].set(value).astype(dtype)
+    with pytest.raises(NonFiniteError, match=rf"opt_state\['generator'\]\[0\].mu\['w'\] became {value} at step 7$"):
+        state.check_finite(7, bad)
