@@ -1,6 +1,11 @@
-"""Files that are written whole or not at all, and never through a link."""
+"""Files that are written whole or not at all, survive a power cut, and are never written through a link.
+
+A rename alone keeps a file whole when the process is killed. When the power fails, the disk may have the new name
+without the content: hence the file is synced before its rename, and its folder after it.
+"""
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,9 +14,12 @@ from typing import BinaryIO, TextIO
 
 _OWN_NAME = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
+# A folder that may not be listed, or a file system that syncs no folders.
+_UNSYNCED = {errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
+
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file of UTF-8 by one rename: a reader finds the old file or the new one, also after a kill."""
+    """Writes a file of UTF-8 by one rename: a reader finds the old file or the new one, also after a power cut."""
     with replacing(path) as file:
         file.write(text.encode())
 
@@ -27,15 +35,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         OSError: the file cannot be written; the old one stays.
     """
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | _OWN_NAME, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with naming(path):
+        descriptor = os.open(temporary, os.O_WRONLY | _OWN_NAME, 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(descriptor)
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_folder(path.parent)
 
 
 def appending(path: Path) -> TextIO:
@@ -51,3 +63,60 @@ def appending(path: Path) -> TextIO:
 def is_temporary(path: Path, *, of: Path) -> bool:
     """Returns whether a kill has left this file behind while `replacing` wrote the file `of`."""
     return path.parent == of.parent and path.name.startswith(f".{of.name[:100]}.") and path.suffix == ".tmp"
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Adds a file's name to an error of a write or sync, which carries none, for the message to the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and its missing parents, so that a power cut does not take them back.
+
+    Raises:
+        OSError: it cannot be made, or is something else.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        sync_folder(folder.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Waits until the names in a folder are on the disk: a rename before this call survives a power cut.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    try:
+        _sync(path, os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno not in _UNSYNCED:
+            raise
+
+
+def sync_tree(path: Path) -> None:
+    """Waits until a folder and everything in it is on the disk; the name of the folder itself is in its parent.
+
+    Raises:
+        OSError: the disk failed or is full.
+    """
+    for folder, _, names in os.walk(path, topdown=False):
+        for name in names:
+            _sync(Path(folder, name))
+        sync_folder(Path(folder))
+
+
+def _sync(path: Path, flags: int = 0) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags)
+    try:
+        with naming(path):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -11,5 +11,6 @@ early_stopping.py  when validation has stopped improving
 loop.py         the loop and its effects: calls, metrics, validation, saves, signals
 metrics.py      metrics.jsonl: write it, read it, average it over the steps of a call
 checkpoint.py   verified checkpoints: the latest few and the best
+orbax_files.py  Orbax and TensorStore, synced to the disk and quiet when they fail
 manifest.py     the hashes in a checkpoint, and how it differs from the run that reads it
 """

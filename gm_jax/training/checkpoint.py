@@ -23,18 +23,16 @@ import json
 import logging
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore as ts
-from orbax.checkpoint import checkpoint_managers as policies
 
 from gm_jax.errors import UserError
-from gm_jax.training import manifest, multihost
+from gm_jax.training import manifest, multihost, orbax_files
 from gm_jax.training.manifest import DamageError
 from gm_jax.types import PyTree
 
@@ -283,7 +281,7 @@ class Checkpointer:
 
     def _read_leaves(self, step: int, saved: Mapping[str, Any]) -> dict[str, np.ndarray]:
         with _as_damage(_STATE):
-            leaves = _read_arrays(self._directory / str(step) / _STATE, saved["leaves"])
+            leaves = orbax_files.read_arrays(self._directory / str(step) / _STATE, saved["leaves"])
         manifest.check_leaves(saved, leaves)
         return leaves
 
@@ -312,12 +310,7 @@ class Checkpointer:
     def _open_manager(self) -> ocp.CheckpointManager:
         if self._manager is None:
             self._metrics, _ = self._read_metrics()
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=_LatestAndBest(self._keep_latest, self._metrics.get),
-                cleanup_tmp_directories=True,
-                lightweight_initialize=True,  # or damaged metadata of an old checkpoint would stop the run
-            )
-            self._manager = ocp.CheckpointManager(self._directory, options=options)
+            self._manager = orbax_files.open_manager(self._directory, self._keep_latest, self._metrics.get)
         return self._manager
 
     def _close_manager(self) -> None:
@@ -330,41 +323,9 @@ class Checkpointer:
         with contextlib.suppress(Exception):  # the same failure again
             self._close_manager()
         return UserError(
-            f"checkpoint {step} could not be written to {self._directory}: {_one_line(error)}\n"
+            f"checkpoint {step} could not be written to {self._directory}: {orbax_files.one_line(error)}\n"
             "repair the disk or the folder, then run the same command again to resume from the previous checkpoint"
         )
-
-
-class _LatestAndBest(policies.PreservationPolicy):
-    """Keeps the latest few and the one with the largest metric; Orbax deletes the others after a complete save."""
-
-    def __init__(self, latest: int, metric_of: Callable[[int], float | None]):
-        self._latest = latest
-        self._metric_of = metric_of
-
-    def should_preserve(
-        self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: policies.PreservationContext
-    ) -> list[bool]:
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        keep = set(sorted(steps)[-self._latest :])
-        metrics = [(metric, step) for step in steps if (metric := self._metric_of(step)) is not None]
-        keep.update(step for _, step in sorted(metrics)[-1:])
-        return [step in keep for step in steps]
-
-
-def _read_arrays(directory: pathlib.Path, paths: Iterable[str]) -> dict[str, np.ndarray]:
-    """Reads Orbax's arrays, zarr in one OCDBT database, with TensorStore, which Orbax itself uses.
-
-    Orbax's own restore has two faults here. It waits for all processes, but process 0 alone tries candidates. At the
-    first damaged array it closes its event loop, and every other array prints a traceback that no `except` catches.
-    """
-    database = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{directory}/"}}
-    opened = {
-        path: ts.open({"driver": "zarr", "kvstore": {**database, "path": f"{path}/"}}, open=True, read=True)
-        for path in paths
-    }
-    reading = {path: array.result().read() for path, array in opened.items()}
-    return {path: array.result() for path, array in reading.items()}
 
 
 @contextlib.contextmanager
@@ -377,7 +338,7 @@ def _as_damage(item: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise DamageError(f"{item}: {_one_line(error)}") from error
+        raise DamageError(f"{item}: {orbax_files.one_line(error)}") from error
 
 
 def _place(array: np.ndarray, like: Any) -> jax.Array:
@@ -388,9 +349,3 @@ def _place(array: np.ndarray, like: Any) -> jax.Array:
         for device, index in sharding.addressable_devices_indices_map(array.shape).items()
     ]
     return jax.make_array_from_single_device_arrays(array.shape, sharding, parts)
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = text.split(" [tensorstore_spec")[0]  # it is a page long
-    return text if len(text) <= 120 else f"{text[:40]} ... {text[-75:]}"  # what happened, and why
