@@ -14,7 +14,10 @@ import sys
 from typing import overload
 
 # The disk is full, is not writable, or lacks what was named: the user can repair it, this program cannot.
-_DISK_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
+_DISK_ERRORS = {
+    *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR, errno.EPERM),
+    errno.EROFS,
+}
 
 
 class UserError(Exception):

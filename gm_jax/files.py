@@ -67,12 +67,12 @@ def is_temporary(path: Path, *, of: Path) -> bool:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Adds a file's name to an error of a write or sync, which carries none, for the message to the user."""
+    """Puts a file's name into an error of a write or sync, which carries none or a temporary one."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
+        if error.errno is not None:
+            error.filename, error.filename2 = str(path), None
         raise
 
 

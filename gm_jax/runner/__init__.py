@@ -12,6 +12,7 @@ folder.py    what is stored where in a run's folder
 resume.py    whether a folder's run can be resumed with a configuration
 session.py   training, from the first check to the final evaluation
 recorder.py  what a run shows and writes while it trains
+events.py    TensorBoard's events
 measure.py   the numbers of a run
 samples.py   samples of a run
 sample_quality.py    samples compared with data by their features

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gm_jax.errors import UserError
-from gm_jax.files import is_temporary, write_text
+from gm_jax.files import is_temporary, make_folder, write_text
 
 _PACKAGES = ("gm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
@@ -66,11 +66,36 @@ class Folder:
                 "another --workdir."
             )
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
             if not os.access(self.root, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise UserError(f"cannot write to {self.root}: {error.strerror}. Choose another --workdir.") from None
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Explains the errors of a block that works in the folder, if they come from its removal.
+
+        Raises:
+            UserError: the folder was removed or moved away.
+        """
+        try:
+            yield
+        except OSError:
+            self.refuse_removed()
+            raise
+
+    def refuse_removed(self) -> None:
+        """Refuses to go on without the folder, before anything makes half of it again.
+
+        Raises:
+            UserError: the folder was removed or moved away.
+        """
+        if not self.holds_run():
+            raise UserError(
+                f"{self.root} was removed or moved away while it was in use: nothing more can be saved there.\n"
+                "Put it back and repeat the command to resume, or repeat the command to start again."
+            )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,15 +1,16 @@
 """Output of a run while it trains: metrics, events, samples over time, the progress bar."""
 
-import secrets
+import logging
 import time
 from typing import Protocol, Self
 
-import tensorboardX
+import numpy as np
 from tqdm import tqdm
 
 from gm_jax.evaluation import results
 from gm_jax.plotting import images
 from gm_jax.runner import draw, measure
+from gm_jax.runner.events import Events
 from gm_jax.runner.run import Run
 from gm_jax.runner.samples import draw_samples
 from gm_jax.training.metrics import MetricsLog
@@ -17,6 +18,7 @@ from gm_jax.training.state import TrainState
 from gm_jax.types import Likelihood
 
 _IMAGES, _POINTS = 64, 1_000  # samples over time
+_LOG = logging.getLogger("gm_jax")
 
 
 class Recorder(Protocol):
@@ -40,6 +42,10 @@ class Recorder(Protocol):
 
     def validations(self) -> list[tuple[int, float]]:
         """Returns (step, log-probability) of every validation of the run so far, also before it was resumed."""
+        ...
+
+    def sync(self) -> None:
+        """Waits until the record is on the disk: a checkpoint that is saved afterwards never outruns it."""
         ...
 
     def tick(self, step: int) -> None:
@@ -69,6 +75,9 @@ class NullRecorder:
         """Returns nothing: the first process, which has the log, decides."""
         return []
 
+    def sync(self) -> None:
+        """Does nothing."""
+
     def tick(self, step: int) -> None:
         """Does nothing."""
 
@@ -80,12 +89,7 @@ class RunRecorder:
         train = run.config.train
         self._run = run
         self._log = MetricsLog(run.folder.metrics, step=step)
-        # Events after `step` are from a run that died; TensorBoard drops what is purged.
-        self._events = tensorboardX.SummaryWriter(
-            str(run.folder.tensorboard),
-            purge_step=step + 1,
-            filename_suffix=f".{secrets.token_hex(8)}",  # nobody can leave a link at a name that nobody knows
-        )
+        self._events = Events(run.folder.tensorboard, purge_step=step + 1)
         self._bar = tqdm(total=train.steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
         self._loss, self._since = "", (step, time.perf_counter())
         self._likelihood: Likelihood | None = None
@@ -116,14 +120,22 @@ class RunRecorder:
         """Draws samples of a state, and records what is counted on them."""
         num = _POINTS if self._run.spec.shape == (2,) else _IMAGES
         grid = images.as_grid(draw_samples(self._run, state, num, seed=0))
-        path = draw.draw_grid(self._run, self._run.folder.samples / f"step-{step:07d}.png", grid)
-        self._events.add_image("samples", images.read(path), step, dataformats="HWC")
+        self._draw(step, grid)
         self._likelihood = self._likelihood or draw.validation_likelihood(self._run, state)
         counted = measure.count_on_samples(self._run, state, seed=0)
         if counted:
             self._log.write(step, "samples", counted)
         for name, value in counted.items():
             self._events.add_scalar(f"samples/{name}", value, step)
+
+    def _draw(self, step: int, grid: np.ndarray) -> None:
+        path = self._run.folder.samples / f"step-{step:07d}.png"
+        try:
+            picture = images.read(draw.draw_grid(self._run, path, grid))
+        except OSError as error:  # a full disk, which must not end the run for a picture
+            _LOG.warning(f"no picture of step {step}: {error.strerror or error}: {path}")
+        else:
+            self._events.add_image("samples", picture, step)
 
     def record_validation(self, step: int, log_prob: float | None) -> None:
         """Records the validation of a step, and prints it with the last training loss."""
@@ -140,6 +152,14 @@ class RunRecorder:
     def validations(self) -> list[tuple[int, float]]:
         """Returns (step, log-probability) of every validation in the log."""
         return list(self._log.column("validation", "log_prob"))
+
+    def sync(self) -> None:
+        """Waits until metrics.jsonl is on the disk.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        self._log.sync()
 
     def tick(self, step: int) -> None:
         """Moves the progress bar."""

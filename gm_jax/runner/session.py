@@ -46,6 +46,7 @@ def run_to_its_end(module: str, config: ExperimentConfig, workdir: Path, cluster
     with detached_output.detached(), processes.joined(cluster) as member, contextlib.ExitStack() as stack:
         run = _prepare(module, resolved(_with_data_dir(config)), Folder(workdir), stack)
         _report_lost_steps(run)
+        stack.enter_context(run.folder.guarded())
         member.watch(run.folder.processes)
         with loop.stop_signals() as interrupted:
             try:
@@ -205,6 +206,7 @@ class _Training:
     def validate(self, step: int, state: TrainState) -> float | None:
         """Returns the validation log-probability of a state, on every process; None for a model without one."""
         self.member.enter("validation", step)
+        self.run.folder.refuse_removed()
         state = parallel.everywhere(state)
         self.recorder.draw_samples(step, state)
         log_prob = None
@@ -222,9 +224,12 @@ class _Training:
 
         Raises:
             NonFiniteError: the state is not finite; the metrics of its last step were, because they precede its update.
+            UserError: the folder is gone, or the save before this one failed.
         """
         self.member.enter("saving", step)
         check_finite(step, parallel.local(state))
+        self.run.folder.refuse_removed()
+        self.recorder.sync()
         metric = validation if self.all_players_train(step) else None
         self.checkpointer.save(step, parallel.everywhere(state), metric=metric)
 

@@ -4,14 +4,16 @@ It has one JSON object per line, {"step": ..., "split": ..., name: value, ...}. 
 follows from the configuration, so that a run that was stopped and resumed ends with the same bytes as one that was not.
 """
 
+import contextlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from gm_jax.files import appending, write_text
+from gm_jax.files import appending, naming, write_text
 
 
 class NonFiniteError(Exception):
@@ -44,14 +46,25 @@ class MetricsLog:
 
         Raises:
             ValueError: a value is not finite, which JSON cannot hold, or a metric is called "step" or "split".
+            OSError: the file cannot be written.
         """
         if values.keys() & {"step", "split"}:
             raise ValueError(f'a metric cannot be named "step" or "split": got {sorted(values)}')
         line = Line(step, split, {name: float(value) for name, value in values.items()})
-        self._file.write(_encode(line))
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(_encode(line))
+            self._file.flush()
         self.lines.append(line)
         return line
+
+    def sync(self) -> None:
+        """Waits until all lines are on the disk, so that a power cut cannot take lines from before a checkpoint.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        with naming(self._path):
+            os.fsync(self._file.fileno())
 
     def column(self, split: str, name: str) -> list[tuple[int, float]]:
         """Returns [(step, value), ...] of one metric, oldest first."""
@@ -59,7 +72,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written was reported by `write`
+            self._file.close()
 
 
 def read(path: Path) -> list[Line]:

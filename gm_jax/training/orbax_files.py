@@ -18,6 +18,8 @@ from orbax.checkpoint.path import atomicity
 
 from gm_jax.files import make_folder, sync_folder, sync_tree
 
+_BEING_WRITTEN = ".orbax-checkpoint-tmp"  # how Orbax's names of such folders end
+
 
 def open_manager(
     directory: pathlib.Path, keep_latest: int, metric_of: Callable[[int], float | None]
@@ -46,19 +48,23 @@ def open_manager(
 
 
 class _SyncedPath(atomicity.AtomicRenameTemporaryPath):
-    """A folder that is on the disk before it gets its final name."""
+    """A checkpoint that is on the disk before it gets its final name."""
 
     async def finalize(self) -> None:
+        """Syncs the files, then renames the folder and syncs its name; nobody reads the notes that Orbax adds last."""
+        parent = pathlib.Path(self.get_final()).parent
+        if parent.name.endswith(_BEING_WRITTEN):  # a part of a checkpoint
+            await super().finalize()
+            return
         await asyncio.to_thread(sync_tree, pathlib.Path(self.get()))
         await super().finalize()
-        # Before the rename Orbax writes two more files, which no restore needs.
-        await asyncio.to_thread(sync_tree, pathlib.Path(self.get_final()))
-        await asyncio.to_thread(sync_folder, pathlib.Path(self.get_final()).parent)
+        await asyncio.to_thread(sync_folder, parent)
 
 
 def _silence() -> None:
     """Keeps a failed save, which `Checkpointer` reports once, from printing a traceback for each array and thread."""
-    logging.getLogger("absl").addFilter(_is_to_be_shown)
+    for logger in ("absl", "asyncio"):
+        logging.getLogger(logger).addFilter(_is_to_be_shown)
     show = sys.unraisablehook
     if getattr(show, "_without_closed_loops", False):
         return
@@ -73,7 +79,9 @@ def _silence() -> None:
 
 
 def _is_to_be_shown(record: logging.LogRecord) -> bool:
-    return "/orbax/checkpoint/" not in record.pathname or record.levelno < logging.ERROR
+    # asyncio logs the errors that nobody has asked a task for; those of Orbax name its code or its files.
+    is_of_orbax = "orbax" in (record.getMessage() if record.name == "asyncio" else record.pathname)
+    return not is_of_orbax or record.levelno < logging.ERROR
 
 
 class LatestAndBest(policies.PreservationPolicy):
