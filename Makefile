@@ -15,8 +15,11 @@ TPU    := $(VENV)/tpu
 PYTEST := -n 2 --dist loadfile
 QUICK  := XLA_FLAGS=--xla_backend_optimization_level=0
 
+# What builds the site: apart too, because neither tests nor experiments need it.
+DOCS   := $(VENV)/docs
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test test-slow lint format docs wheel clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,6 +45,13 @@ format: $(READY)  ## ruff: fix what it can, and format
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
+docs: $(DOCS)  ## the documentation site: build/site/index.html (strict, without a network)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	$(DOCS)/bin/python -m tools.site.check build/site
+
+wheel:  ## build a wheel, install it in a clean environment of PYTHON, and train there from an empty folder
+	tools/try_wheel.sh $(PYTHON)
+
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -59,4 +69,9 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 
 $(TPU): $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --target $@ libtpu==0.0.42.1 || mkdir -p $@
+	@touch $@
+
+$(DOCS): docs/requirements.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --disable-pip-version-check -r docs/requirements.txt
 	@touch $@

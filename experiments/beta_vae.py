@@ -3,8 +3,7 @@
     python -m experiments.beta_vae                              # digits, beta 4
     python -m experiments.beta_vae evaluate                     # its bounds on log p are those of beta 1
 
-Measured on two CPU cores: test NLL <= 26.85 nats (K = 500) on digits, dynamic, 180 test images, with the first command
-(one minute of computing). The picture traversal.png shows what each latent does.
+The picture traversal.png shows what each latent does.
 """
 
 from gm_jax import runner

@@ -1,10 +1,7 @@
 """The fully visible sigmoid belief network (Neal 1992; Frey, Hinton & Dayan 1995): D logistic regressions.
 
-    python -m experiments.fvsbn                                              # digits, half a minute
-    python -m experiments.fvsbn --data.name binarized_mnist --train.steps 50000 --train.checkpoint-every 2500
-
-Measured on two CPU cores: test NLL 98.03 nats (exact) on binarized_mnist, static, 10,000 test images, with the second
-command (stopped early at 35,000 steps, one minute). Published: 97.45.
+python -m experiments.fvsbn                                              # digits, half a minute
+python -m experiments.fvsbn --data.name binarized_mnist --train.steps 50000 --train.checkpoint-every 2500
 """
 
 from gm_jax import runner

@@ -6,8 +6,8 @@
     python -m tools.gan_ablation                                            # an ablation over several seeds
 
 Label smoothing changes the game; minibatch discrimination and virtual batch norm change the networks; the others change
-the loss. Measured: see the ablation tables. The techniques help a game that loses part of the data, such as a fully
-connected one on digits; the default, a DCGAN on digits, is better without them (`experiments.gan`).
+the loss. The techniques help a game that loses part of the data, such as a fully connected one on digits; the default,
+a DCGAN on digits, is better without them (`experiments.gan`).
 """
 
 from gm_jax import runner

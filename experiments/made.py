@@ -4,9 +4,6 @@ r"""MADE, the masked autoencoder for distribution estimation (Germain et al., IC
     python -m experiments.made --data.name binarized_mnist --train.steps 30000 --train.checkpoint-every 1500 \
         --optimizer.weight-decay 0.02
     python -m experiments.made --hidden 500 500 --order random --orderings 32
-
-Measured on two CPU cores: test NLL 90.75 nats (exact) on binarized_mnist, static, 10,000 test images, with the second
-command (2.7 minutes of computing); 91.03 without weight decay.
 """
 
 from gm_jax import runner

@@ -1,12 +1,8 @@
 """The variational autoencoder (Kingma & Welling, ICLR 2014, arXiv:1312.6114).
 
-    python -m experiments.vae                                               # digits, about a minute
-    python -m experiments.vae --data.name binarized_mnist
-    python -m experiments.vae --data.name toy:two_moons                     # points: a normal decoder
-
-Measured on two CPU cores: test NLL <= 89.19 nats (lower bound on log p, K = 500) on binarized_mnist, static, 10,000
-test images, with the second command (20,000 steps, 2.5 minutes); <= 88.62 with --train.steps 50000, which stopped early
-at 37,500.
+python -m experiments.vae                                               # digits, about a minute
+python -m experiments.vae --data.name binarized_mnist
+python -m experiments.vae --data.name toy:two_moons                     # points: a normal decoder
 """
 
 from gm_jax import runner

@@ -5,6 +5,7 @@ Each dependency is declared in setup.cfg, pinned in requirements.txt, and in use
 
 import ast
 import configparser
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -49,10 +51,10 @@ def ranges(*extras: str) -> dict[str, Requirement]:
     return declared
 
 
-def pins() -> dict[str, str]:
-    """The versions of requirements.txt; a line that is no exact pin fails here."""
+def pins(file: str = "requirements.txt") -> dict[str, str]:
+    """The versions of a file of pins; a line that is not an exact pin fails here."""
     exact = {}
-    for name, requirement in requirements((REPO / "requirements.txt").read_text(encoding="utf-8")).items():
+    for name, requirement in requirements((REPO / file).read_text(encoding="utf-8")).items():
         (specifier,) = requirement.specifier
         assert specifier.operator == "==", requirement
         assert not specifier.version.endswith("*"), requirement
@@ -116,6 +118,50 @@ def test_whatever_the_package_imports_is_declared():
 
 def test_whatever_is_declared_is_imported():
     assert set(ranges()) - imported_distributions("gm_jax", "experiments") - FOR_TFDS == set()
+
+
+def test_the_packages_of_the_site_are_pinned_within_their_ranges():
+    declared = requirements(setup()["options.extras_require"]["docs"])
+    tested = pins("docs/requirements.txt")
+    for name, requirement in declared.items():
+        assert requirement.specifier.contains(tested[name]), f"{requirement} does not admit {tested[name]}"
+    # The site is built from source alone: nothing of the package's own weight is installed for it.
+    assert not {"jax", "flax", "numpy"} & set(tested)
+
+
+def test_the_citation_has_the_version_and_the_licence_of_the_package():
+    citation = yaml.safe_load((REPO / "CITATION.cff").read_text(encoding="utf-8"))
+    metadata_of_setup = setup()["metadata"]
+    assert citation["version"] == metadata_of_setup["version"]
+    assert citation["license"] == metadata_of_setup["license"]
+    assert f"## {citation['version']}" in (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_workflow_calls_the_targets_of_make_that_ci_runs():
+    jobs = yaml.safe_load((REPO / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    targets = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    checked = set(jobs["check"]["strategy"]["matrix"]["target"])
+    in_ci = set(re.findall(r"^make ([a-z-]+)", (REPO / ".ci" / "run").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert checked == in_ci <= targets
+    classifiers = re.findall(r"Python :: (3\.\d+)", setup()["metadata"]["classifiers"])
+    assert jobs["wheel"]["strategy"]["matrix"]["python"] == classifiers
+    assert jobs["wheel"]["steps"][-1]["run"].split()[:2] == ["make", "wheel"]
+
+
+@pytest.mark.parametrize("name", ["bug_report", "method_request"])
+def test_the_templates_of_issues_can_be_read(name):
+    content = yaml.safe_load((REPO / ".github" / "ISSUE_TEMPLATE" / f"{name}.yml").read_text(encoding="utf-8"))
+    assert {"name", "description", "body"} <= set(content)
+    for part in content["body"]:
+        assert part["type"] in ("textarea", "checkboxes")
+        assert part["attributes"]["label"]
+
+
+def test_the_hooks_before_a_commit_call_the_tools_of_the_environment():
+    (repository,) = yaml.safe_load((REPO / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert repository["repo"] == "local"
+    modules = [re.fullmatch(r"\.venv/bin/python -m (\S+) .*", hook["entry"])[1] for hook in repository["hooks"]]
+    assert modules == ["ruff", "ruff", "tools.results"]
 
 
 def test_pyproject_holds_the_build_system_alone():

@@ -1,4 +1,4 @@
-"""What the README shows runs as printed, and the pages name files that exist."""
+"""What the README shows runs as printed, and it stays short; test_pages.py looks at every page."""
 
 import re
 import shutil
@@ -46,44 +46,7 @@ def test_the_training_example_trains_and_samples(ranks_may_differ):
     assert 10.0 < float(np.mean(names["metrics"]["loss"])) < 20.0
 
 
-def test_the_example_of_a_gan_has_two_players_that_move(ranks_may_differ):
-    import jax
-    import optax
-
-    from gm_jax.training import state, step
-
-    names = {"jax": jax, "optax": optax}
-    exec(EXAMPLES[3], names)
-    model, optimizers = names["family"].model, names["optimizers"]
-    batch = {"x": np.random.default_rng(0).integers(0, 17, (4, 8, 8, 1)).astype(np.uint8)}
-    first = state.create(model, optimizers, jax.random.key(0), batch)
-    second, metrics = jax.jit(step.make_train_step(model, optimizers, seed=0))(first, batch)
-    for player in ("discriminator", "generator"):
-        moved = jax.tree.map(lambda a, b: bool((a != b).any()), first.params[player], second.params[player])
-        assert all(jax.tree.leaves(moved)), player
-        assert float(metrics[f"{player}/grad_norm"]) > 0.0
-
-
-PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_path_and_link_of_a_page_exists(page):
-    text = page.read_text(encoding="utf-8")
-    for path in set(re.findall(r"`((?:gm_jax/)?(?:[a-z_]+/)+[a-z_]+\.py)`", text)):
-        assert (REPO / path).exists() or (REPO / "gm_jax" / path).exists(), path
-    for link in set(re.findall(r"\]\(([^)#:]+)\)|src=\"([^\"]+)\"", text)):
-        assert (page.parent / "".join(link)).exists(), link
-
-
-def test_the_readme_stays_short_and_names_nothing_outside_of_the_repository():
+def test_the_readme_stays_short():
     text = (REPO / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 170
-    for page in PAGES:
-        assert "../shared" not in page.read_text(encoding="utf-8")
-
-
-def test_every_experiment_is_in_the_index():
-    text = (REPO / "docs" / "finding-formulas.md").read_text()
-    for path in (REPO / "experiments").glob("*.py"):
-        assert path.name == "__init__.py" or f"experiments/{path.name}" in text, path.name
+    assert len(text.encode()) <= 10_000

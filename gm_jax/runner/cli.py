@@ -74,25 +74,45 @@ def _exit_after(command: Callable[[], None]) -> NoReturn:
     sys.exit(0)
 
 
-def _dispatch(config: ExperimentConfig, module: ModuleType, argv: list[str]) -> None:
+def parse(config: ExperimentConfig, argv: Sequence[str], *, module: ModuleType) -> tuple[str, Any]:
+    """Returns the verb and the parsed flags of an experiment's command.
+
+    Args:
+        config: the experiment's defaults.
+        argv: the arguments, e.g. ["evaluate", "--split", "test"].
+        module: the experiment's module.
+    Raises:
+        UserError: there is no such verb, or a value is out of its range.
+        SystemExit: a flag is unknown or lacks its value; tyro prints what is wrong.
+    """
+    arguments = list(argv)
     name, description = _identity(module)
-    if argv and argv[0] not in VERBS and not argv[0].startswith("-"):
-        raise UserError(f"there is no verb {argv[0]!r}: use one of {', '.join(VERBS)}.")
-    verb = argv.pop(0) if argv and argv[0] in VERBS else "train"
+    if arguments and arguments[0] not in VERBS and not arguments[0].startswith("-"):
+        raise UserError(f"there is no verb {arguments[0]!r}: use one of {', '.join(VERBS)}.")
+    verb = arguments.pop(0) if arguments and arguments[0] in VERBS else "train"
     workdir = Path("runs") / name.rpartition(".")[2]
-    prog = f"python -m {name} {verb}"
     if verb == "train":
-        args = _parse(train.flags(_with_chosen_sections(config, argv), workdir, description), prog, argv)
-        train.train_run(name, args.config, args.workdir, args.cluster)
+        flags = train.flags(_with_chosen_sections(config, arguments), workdir, description)
     elif verb == "evaluate":
-        args = _parse(evaluate.flags(type(config), workdir), prog, argv)
-        evaluate.evaluate_run(type(config), args)
+        flags = evaluate.flags(type(config), workdir)
     elif verb == "sample":
-        args = _parse(sample.flags(type(config), workdir), prog, argv)
-        sample.sample_run(type(config), args)
+        flags = sample.flags(type(config), workdir)
     else:
         plot = workdir.with_name(f"plan-{workdir.name}.png")
-        args = _parse(plan.flags(_with_chosen_sections(config, argv), plot), prog, argv)
+        flags = plan.flags(_with_chosen_sections(config, arguments), plot)
+    return verb, _parse(flags, f"python -m {name} {verb}", arguments)
+
+
+def _dispatch(config: ExperimentConfig, module: ModuleType, argv: list[str]) -> None:
+    verb, args = parse(config, argv, module=module)
+    name, _ = _identity(module)
+    if verb == "train":
+        train.train_run(name, args.config, args.workdir, args.cluster)
+    elif verb == "evaluate":
+        evaluate.evaluate_run(type(config), args)
+    elif verb == "sample":
+        sample.sample_run(type(config), args)
+    else:
         plan.plan_run(name, args.config, args.plan)
 
 

@@ -22,7 +22,7 @@ class DamageError(Exception):
 
 
 def leaves_by_path(tree: PyTree) -> dict[str, Any]:
-    """Returns the leaves by path, e.g. ".params['vae']['Dense_0']['kernel']".
+    """Returns the leaves by path, e.g. `.params['vae']['Dense_0']['kernel']`.
 
     Containers without leaves (None, {}, optax.EmptyState) are left out: they belong to the program, not to the file.
     """

@@ -61,7 +61,7 @@ def averaged_state(run, objective):
 @needs_libtpu
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_reduces_its_gradients_at_once_and_donates_its_state(name):
-    # Two of the techniques need the images of all chips: docs/several-hosts.md has what they send.
+    # Two of the techniques need the images of all chips: docs/planning.md has what they send.
     techniques = {"minibatch_discrimination": False, "feature_matching": False}
     changes = techniques if name == "improved_gan" else {}
     made, run = planned(importlib.import_module(f"experiments.{name}"), batch_per_chip=32, **changes)
@@ -101,7 +101,7 @@ def test_the_page_has_the_rows_that_the_command_prints(command, tmp_path):
     flags = ("--markdown", "--train.parallel", "pmap", "--batch-per-chip", "128", "--plot", tmp_path / "plan.png")
     ended = command("plan", "--topology", "v5e:16x16", "v5p:8x8x8", *flags, experiment=fvsbn)
     assert ended.code == 0, ended.err
-    lines = (REPO / "docs/several-hosts.md").read_text().splitlines()
+    lines = (REPO / "docs/planning.md").read_text().splitlines()
     printed = ended.out.splitlines()
     assert len(printed) == 4
     for line in printed:

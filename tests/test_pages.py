@@ -1,0 +1,353 @@
+"""The pages of README.md and docs/: examples run, commands parse, links lead somewhere, tables equal their records."""
+
+import importlib
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tyro
+
+from benchmarks import command as benchmark_command
+from gm_jax.runner import cli
+from tools import results
+from tools.site import check, names, pages
+
+REPO = Path(__file__).parents[1]
+PAGES = [
+    REPO / "README.md",
+    REPO / "CONTRIBUTING.md",
+    REPO / "benchmarks/README.md",
+    *sorted(REPO.glob("docs/**/*.md")),
+]
+WITH_CODE = [page for page in PAGES if page.parent != REPO and "```python" in page.read_text(encoding="utf-8")]
+# What a loop of the shell, or a word for the reader to fill in, stands for.
+SAMPLE_VALUES = {"$name": "vae", "$seed": "0", "$id": "0", "experiments.NAME": "experiments.vae", "NAME": "digits-cnn"}
+
+HELP = {("experiments.vae", "--help")}
+
+
+def name_of(page):
+    return page.relative_to(REPO).as_posix()
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def ranks_may_differ():
+    """A newcomer's jax: the strictness of our own tests is not theirs."""
+    import jax
+
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+# Python.
+
+
+def run_page(page, folder, monkeypatch):
+    """The names after all examples of a page, run in their order in an empty folder."""
+    monkeypatch.chdir(folder)
+    found = {"__name__": "page"}
+    for number, block in enumerate(blocks(page, "python")):
+        exec(compile(block, f"{page.name}, example {number}", "exec"), found)
+    return found
+
+
+# These have tests of their own, below, which run them too.
+WITH_TESTS = ("concepts.md", "adding-a-family.md")
+
+
+@pytest.mark.parametrize("page", [page for page in WITH_CODE if page.name not in WITH_TESTS], ids=name_of)
+def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch, ranks_may_differ):
+    if page.name == "design.md":
+        for block in blocks(page, "python"):  # excerpts of classes, some with "..." for a body
+            compile(re.sub(r"^    init, objectives.*$", "    pass", block, flags=re.MULTILINE), page.name, "exec")
+        return
+    run_page(page, tmp_path, monkeypatch)
+
+
+def test_the_family_of_the_guide_learns_the_frequencies_of_the_pixels(tmp_path, monkeypatch, ranks_may_differ):
+    found = run_page(REPO / "docs" / "adding-a-family.md", tmp_path, monkeypatch)
+    x = found["digits"].splits["train"]["x"].reshape(-1, 64).astype(np.float64)
+    share = np.clip(x.mean(axis=0), 1e-3, 1 - 1e-3)
+    test = found["digits"].splits["test"]["x"].reshape(-1, 64).astype(np.float64)
+    best = -np.mean(np.sum(test * np.log(share) + (1 - test) * np.log1p(-share), axis=1))
+    assert found["found"].kind == "exact"
+    assert found["test_nll"] == pytest.approx(best, abs=0.5)  # pixels that are always black are at 1 %, not at 0.1 %
+    drawn = found["family"].model.sample(found["current"].params, {}, found["jax"].random.key(3), 2_000)
+    np.testing.assert_allclose(np.asarray(drawn, np.float64).reshape(-1, 64).mean(axis=0), share, atol=0.08)
+
+
+def test_the_example_of_a_gan_has_two_players_that_move(tmp_path, monkeypatch, ranks_may_differ):
+    import jax
+
+    from gm_jax.training import state, step
+
+    found = run_page(REPO / "docs" / "concepts.md", tmp_path, monkeypatch)
+    model, optimizers = found["family"].model, found["optimizers"]
+    batch = {"x": np.random.default_rng(0).integers(0, 17, (4, 8, 8, 1)).astype(np.uint8)}
+    first = state.create(model, optimizers, jax.random.key(0), batch)
+    second, metrics = jax.jit(step.make_train_step(model, optimizers, seed=0))(first, batch)
+    for player in ("discriminator", "generator"):
+        moved = jax.tree.map(lambda a, b: bool((a != b).any()), first.params[player], second.params[player])
+        assert all(jax.tree.leaves(moved)), player
+        assert float(metrics[f"{player}/grad_norm"]) > 0.0
+
+
+# Commands.
+
+
+def commands_of(text):
+    """The commands `python -m MODULE ...` in a text, a list of words each: of sh blocks, and between backticks."""
+    scripts = re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    scripts += [" ".join(span.split()) for span in re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", prose)]
+    for script in scripts:
+        for line in script.replace("\\\n", " ").splitlines():
+            if "python -m" in line:
+                yield from commands_in(line)
+
+
+def commands_in(line):
+    """The commands `python -m MODULE ...` in a line of a script."""
+    for value, sample in SAMPLE_VALUES.items():
+        line = line.replace(value, sample)
+    words = shlex.split(line.replace(";", " ; ").replace("`", " ; "), comments=True)
+    ends = [i for i, word in enumerate(words) if word in (";", "&", "&&", "done", "|")] + [len(words)]
+    for start in (i for i, word in enumerate(words) if re.fullmatch(r"(.*/)?python3?", word)):
+        command = words[start : min(end for end in ends if end >= start)]
+        if command[1:2] == ["-m"] and re.fullmatch(r"(experiments|tools|benchmarks)\.\w[\w.]*", command[2]):
+            yield command[2:]
+
+
+def parse(command):
+    """Parses a command as the program would: SystemExit or UserError if it does not."""
+    module = importlib.import_module(command[0])
+    if command[0].startswith("experiments."):
+        cli.parse(module.CONFIG, command[1:], module=module)
+    elif command[0].startswith("benchmarks."):
+        tyro.cli(getattr(module, "Args", benchmark_command.Args), args=command[1:])
+    elif hasattr(module, "Config") and command[1:]:  # without flags, a page names the command
+        tyro.cli(module.Config, args=command[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_of_a_page_parses(page):
+    for command in {tuple(command) for command in commands_of(page.read_text(encoding="utf-8"))} - HELP:
+        parse(list(command))
+
+
+def test_a_wrong_flag_in_a_page_is_found():
+    (command,) = commands_of("text\n```sh\nfor i in 1; do .venv/bin/python -m experiments.vae --hiden 3; done\n```\n")
+    assert command == ["experiments.vae", "--hiden", "3"]
+    with pytest.raises(SystemExit):
+        parse(command)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")], ids=name_of)
+def test_every_script_of_a_page_is_valid(page):
+    for block in blocks(page, "sh"):
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, block + done.stderr
+
+
+def test_every_target_of_make_that_a_page_names_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    for page in PAGES:
+        named = re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert set(named) <= targets, page
+
+
+# Links and paths.
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_path_and_link_of_a_page_exists(page):
+    text = page.read_text(encoding="utf-8")
+    for path in set(re.findall(r"`((?:gm_jax/)?(?:[a-z_]+/)+[a-z_]+\.py)`", text)):
+        assert (REPO / path).exists() or (REPO / "gm_jax" / path).exists(), path
+    for link in set(re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\"]+)\"", text)):
+        generated = link[0] == "api/index.md"  # `make docs` checks it
+        assert generated or (page.parent / "".join(link)).exists(), link
+
+
+def test_no_page_names_a_folder_outside_of_the_repository():
+    for page in PAGES:
+        assert not re.search(r"\.\./shared|<this repository>", page.read_text(encoding="utf-8")), page
+
+
+def test_every_experiment_is_in_the_index():
+    text = (REPO / "docs" / "finding-formulas.md").read_text(encoding="utf-8")
+    for path in (REPO / "experiments").glob("*.py"):
+        assert path.name == "__init__.py" or f"experiments/{path.name}" in text, path.name
+
+
+def test_every_page_of_docs_is_in_the_navigation_of_the_site():
+    nav = (REPO / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    named = set(re.findall(r"[\w/-]+\.md", nav))
+    written = {path.relative_to(REPO / "docs").as_posix() for path in (REPO / "docs").rglob("*.md")}
+    assert named == written | set(pages.COPIES.values()) | {"api/index.md"}
+
+
+def test_pictures_are_few_and_small():
+    pictures = list((REPO / "docs").rglob("*.png"))
+    assert sum(path.stat().st_size for path in pictures) < 1_500_000
+    shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert not [path.name for path in pictures if path.name not in shown]
+
+
+# The API reference.
+
+
+def test_every_public_name_has_an_entry_in_the_reference():
+    entries = set(re.findall(r"^::: (\S+)$", "".join(pages.api_pages().values()), flags=re.MULTILINE))
+    assert entries == set(names.public_names())
+
+
+@pytest.mark.parametrize(
+    "room", ["ops", "losses", "networks", "samplers", "models", "evaluation", "training", "runner"]
+)
+def test_the_public_names_read_off_the_source_are_those_of_the_modules(room):
+    public = set(names.public_names())
+    for module in names.rooms()[room]:
+        loaded = importlib.import_module(module.name)
+        defined = {
+            name
+            for name, value in vars(loaded).items()
+            if not name.startswith("_") and getattr(value, "__module__", None) == module.name
+        }
+        assert defined <= set(module.names), module.name
+        assert all(hasattr(loaded, name) for name in module.names), module.name
+        exported = [getattr(loaded, name) for name in getattr(loaded, "__all__", ())]
+        homes = {f"{one.__module__}.{one.__name__}" for one in exported if hasattr(one, "__module__")}
+        assert homes <= public, module.name
+
+
+def test_links_of_the_home_page_are_those_of_the_site():
+    text = '[a](docs/concepts.md#runs) [b](CONTRIBUTING.md) <img src="docs/images/x.png"> [c](https://a.b/docs/c.md)'
+    assert pages.with_links_of_the_site(text) == (
+        '[a](concepts.md#runs) [b](contributing.md) <img src="images/x.png"> [c](https://a.b/docs/c.md)'
+    )
+    assert pages.on_page_markdown("[c](../CONTRIBUTING.md)") == "[c](contributing.md)"
+
+
+def test_the_check_of_the_site_finds_each_fault(tmp_path):
+    (tmp_path / "api").mkdir()
+    page = '<h2 id="gm_jax.a.f"></h2><a href="../index.html#here">x</a>'
+    (tmp_path / "api" / "a.html").write_text(page)
+    (tmp_path / "index.html").write_text(
+        '<p id="here"><a href="api/a.html#gm_jax.a.f">f</a><a href="https://x.y">z</a>'
+    )
+    assert check.faults(tmp_path, ["gm_jax.a.f"]) == []
+    (tmp_path / "api" / "a.html").write_text(page + '<a href="../b.html">b</a><img src="https://x.y/i.png">')
+    (tmp_path / "index.html").write_text("<p>")
+    assert check.faults(tmp_path, ["gm_jax.a.f", "gm_jax.a.g"]) == [
+        "gm_jax.a.g has no entry in the API reference",
+        "api/a.html loads https://x.y/i.png from outside",
+        "api/a.html links to ../b.html, which does not exist",
+        "api/a.html links to ../index.html#here, which does not exist",
+    ]
+
+
+# Results.
+
+TABLES = sorted(path.stem for path in results.RECORDS.glob("*.json"))
+
+
+def test_the_tables_of_the_pages_are_those_of_the_records():
+    different = [name_of(path) for path, text in results.rendered_pages() if text != path.read_text(encoding="utf-8")]
+    assert different == [], "run python -m tools.results"
+
+
+def test_every_table_of_records_is_shown_once():
+    shown = [table for page in PAGES for table in re.findall(r"<!-- results:(\w+) -->", page.read_text("utf-8"))]
+    assert sorted(shown) == TABLES
+
+
+def test_a_table_of_numbers_is_not_written_by_hand():
+    for page in PAGES:
+        text = re.sub(r"<!-- results:.*?<!-- /results -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        numbers = [
+            line for line in text.splitlines() if line.startswith("|") and re.search(r"\| *[~<>=]* *-?\d+\.\d", line)
+        ]
+        assert not numbers, (page, numbers)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_record_says_what_it_is(table):
+    content = results.read(table)
+    assert len({row["id"] for row in content["rows"]}) == len(content["rows"])
+    if table == "families":
+        return
+    for row in content["rows"]:
+        assert {"numbers", "command", "device", "versions", "commit"} <= set(row), row["id"]
+        assert all(np.isfinite(number["value"]) and number["unit"] for number in row["numbers"]), row["id"]
+        for number in row["numbers"]:
+            if "kind" in number:
+                known = {"name", "value", "unit", "kind", "measure", "data", "split", "examples", "settings"}
+                assert known | {"standard_error"} <= set(number), row["id"]
+                assert number["kind"] in ("exact", "lower_bound", "upper_bound", "estimate", "score"), row["id"]
+
+
+@pytest.mark.parametrize("table", [table for table in TABLES if table != "families"])
+def test_every_command_of_a_record_parses(table):
+    for line in {row["command"] for row in results.read(table)["rows"]} - {None}:
+        found = list(commands_in(line))
+        assert found, line
+        for command in found:
+            parse(command)
+
+
+def test_experiments_keep_no_second_copy_of_a_number():
+    for path in (REPO / "experiments").glob("*.py"):
+        docstring = path.read_text(encoding="utf-8").split('"""')[1]
+        assert not re.search(r"[Mm]easured|NLL [<=~]* ?-?\d|bits/dim", docstring), path.name
+
+
+def test_a_changed_record_changes_the_page(tmp_path, monkeypatch):
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    for name in ("vae", "families", "autoregressive", "flow", "dcgan_mnist", "diffusion"):
+        text = (results.RECORDS / f"{name}.json").read_text(encoding="utf-8")
+        (tmp_path / "docs" / "results" / f"{name}.json").write_text(text, encoding="utf-8")
+    (tmp_path / "README.md").write_text((REPO / "README.md").read_text("utf-8"), encoding="utf-8")
+    (tmp_path / "docs" / "vae.md").write_text("<!-- results:vae -->\n<!-- /results -->\n", encoding="utf-8")
+    monkeypatch.setattr(results, "REPO", tmp_path)
+    monkeypatch.setattr(results, "RECORDS", tmp_path / "docs" / "results")
+    monkeypatch.setattr(results.read, "__defaults__", (tmp_path / "docs" / "results",))
+    assert results.update(results.Config()) == "rewrote docs/vae.md"
+    assert results.update(results.Config()) == "all pages are up to date"
+    content = results.read("vae")
+    content["rows"][1]["numbers"][0]["value"] = 70.123456
+    (tmp_path / "docs" / "results" / "vae.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(results.UserError, match=r"README.md, docs/vae.md differ .* `python -m tools.results`"):
+        results.update(results.Config(check=True))
+    assert results.update(results.Config()) == "rewrote README.md, docs/vae.md"
+    for page in ("README.md", "docs/vae.md"):
+        assert "70.12" in (tmp_path / page).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("number", "column", "text"),
+    [
+        ({"value": 88.6249, "unit": "nats", "kind": "lower_bound"}, {"digits": 2}, "<= 88.62"),
+        ({"value": -3.25, "unit": "nats", "kind": "estimate"}, {"digits": 1}, "~ -3.2"),
+        ({"value": 0.9, "unit": "share", "kind": "score"}, {"digits": 2}, "0.90"),
+        ({"value": 33.5, "unit": "1", "low": 31.1, "high": 34.9}, {}, "33.5 (31.1 to 34.9)"),
+        ({"value": 1720.4, "unit": "ms"}, {}, "1,720"),
+        ({"value": 0.00152, "unit": "s"}, {}, "0.00152"),
+        ({"value": 9.321, "unit": "", "standard_deviation": 0.294}, {"digits": 2}, "9.32 ± 0.29"),
+        (
+            {"value": 5.0, "unit": "nats", "kind": "exact", "settings": {"K": 5000}},
+            {"settings": ["K"]},
+            "= 5.0, K = 5,000",
+        ),
+    ],
+)
+def test_a_number_is_shown_with_its_sign_and_its_digits(number, column, text):
+    assert results.shown(number, column) == text

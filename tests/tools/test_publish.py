@@ -1,0 +1,128 @@
+"""A run's result becomes a record, with where and how it was measured."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gm_jax import runner
+from gm_jax.evaluation import results as run_results
+from tools import publish, publish_plans, results
+
+REPO = Path(__file__).parents[2]
+# The flags of the run in tests/runner/data/legacy_vae.
+COMMAND = (
+    "python -m experiments.vae --train.steps 20 --train.batch-size 32 --train.steps-per-call 2 --train.log-every 10 "
+    "--train.checkpoint-every 10 --train.keep-checkpoints 1 --train.patience 0 --optimizer.schedule constant "
+    "--optimizer.warmup-steps 5 --hidden 4 --latent-dim 2 --importance-samples 3 --validation-samples 2"
+)
+
+
+@pytest.fixture
+def places(tmp_path):
+    """A run, and a folder of records with one row."""
+    shutil.copytree(REPO / "tests" / "runner" / "data" / "legacy_vae", tmp_path / "run")
+    columns = [{"title": "model", "field": "model"}, {"title": "NLL", "number": "nll", "unit": "nats", "digits": 2}]
+    kept = {"id": "kept", "model": "another", "data": "digits", "numbers": []}
+    (tmp_path / "vae.json").write_text(json.dumps({"columns": columns, "rows": [kept]}))
+    return tmp_path
+
+
+def run(places, capsys, *more, command=COMMAND):
+    argv = [str(places / "run"), "--table", "vae", "--row", "tiny", "--model", "a tiny VAE", "--minutes", "0.5"]
+    argv += ["--command", command, "--folder", str(places), *more]
+    with pytest.raises(SystemExit) as ended:
+        runner.program(publish.Config, publish.publish, argv)
+    captured = capsys.readouterr()
+    return ended.value.code or 0, captured.out + captured.err
+
+
+def test_a_record_holds_the_numbers_of_the_run_and_where_it_ran(places, capsys):
+    code, out = run(places, capsys, "--busy", "--published", "21.5", "--source", "nobody (2020)")
+    assert code == 0, out
+    content = json.loads((places / "vae.json").read_text())
+    kept, record = content["rows"]
+    assert kept["id"] == "kept"
+    measured = {(one.name, one.unit): one for one in run_results.read(places / "run" / "results.json")}
+    nats = measured["nll", "nats"]
+    (number, bits) = record["numbers"]
+    assert number["value"] == nats.value
+    assert number["standard_error"] == nats.settings["standard_error"]
+    assert (number["kind"], number["measure"], number["split"], number["examples"]) == (
+        "lower_bound",
+        "binary",
+        "test",
+        180,
+    )
+    assert number["settings"]["K"] == 3
+    assert bits["unit"] == "bits/dim"
+    (start,) = json.loads((places / "run" / "versions.json").read_text())
+    assert record["commit"] == start["git"] is not None
+    assert record["versions"] == start["packages"]
+    assert record["device"].endswith("cpu:0")
+    assert (record["busy"], record["minutes"], record["command"]) == (True, 0.5, COMMAND)
+    assert results.markdown(content).splitlines()[-1] == f"| a tiny VAE | <= {nats.value:.2f} |"
+
+
+def test_a_row_of_the_same_name_is_replaced_in_its_place(places, capsys):
+    run(places, capsys)
+    run(places, capsys, "--row", "kept")
+    rows = json.loads((places / "vae.json").read_text())["rows"]
+    assert [row["id"] for row in rows] == ["kept", "tiny"]
+    assert rows[0]["model"] == "a tiny VAE"
+
+
+def test_the_command_of_another_run_is_refused(places, capsys):
+    before = (places / "vae.json").read_text()
+    code, out = run(places, capsys, command=COMMAND.replace("--hidden 4", "--hidden 5"))
+    assert code == 2
+    assert "hidden: [4] (saved) != (5,)" in out
+    code, out = run(places, capsys, command="python -m experiments.vae evaluate")
+    assert code == 2
+    assert "give the command that made the run" in out
+    code, out = run(places, capsys, command="make demo")
+    assert code == 2
+    assert (places / "vae.json").read_text() == before
+
+
+def test_several_results_of_one_name_need_a_choice(places, capsys):
+    path = places / "run" / "results.json"
+    records = run_results.read(path)
+    more = [one._replace(value=40.0, settings={**one.settings, "K": 50}) for one in records if one.name == "nll"]
+    run_results.write(path, records + more)
+    code, out = run(places, capsys)
+    assert code == 2
+    assert "choose by --settings" in out
+    code, out = run(places, capsys, "--settings", "K=50")
+    assert code == 0, out
+    assert json.loads((places / "vae.json").read_text())["rows"][1]["numbers"][0]["value"] == 40.0
+
+
+def test_an_unknown_table_and_a_run_without_results_are_refused(places, capsys):
+    code, out = run(places, capsys, "--table", "vea")
+    assert code == 2
+    assert "there is no table 'vea'" in out
+    (places / "run" / "results.json").unlink()
+    code, out = run(places, capsys)
+    assert code == 2
+    assert "evaluate the run first" in out
+
+
+def test_plans_are_read_from_what_the_command_prints(tmp_path, capsys, monkeypatch):
+    shutil.copy(results.RECORDS / "plans.json", tmp_path / "plans.json")
+    before = results.read("plans", tmp_path)
+    first = results.markdown(before).splitlines()[2]
+    changed = first.replace("160.2 us", "99 us")
+    assert changed != first
+    new = changed.replace("`vae`", "`new`")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"a line\n| experiment |\n{changed}\n{new}\n"))
+    with pytest.raises(SystemExit) as ended:
+        runner.program(publish_plans.Config, publish_plans.publish, ["--folder", str(tmp_path)])
+    assert ended.value.code == 0
+    assert "2 plans" in capsys.readouterr().out
+    after = results.read("plans", tmp_path)
+    lines = results.markdown(after).splitlines()
+    assert (lines[2], lines[-1]) == (changed, new)
+    assert after["rows"][1:-1] == before["rows"][1:]
