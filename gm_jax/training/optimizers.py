@@ -1,6 +1,9 @@
 """Learning-rate schedules, gradient clipping, Adam and gradient accumulation, composed from optax."""
 
+import jax
 import optax
+
+from gm_jax.types import PyTree
 
 Schedule = optax.Schedule
 
@@ -72,6 +75,37 @@ def accumulate(transformation: optax.GradientTransformation, num_steps: int) -> 
 def accumulate_steps(transformation: optax.GradientTransformation) -> int:
     """Returns the number of calls per update of a transformation: 1, unless `accumulate` made it."""
     return transformation.accumulate_steps if isinstance(transformation, Accumulated) else 1
+
+
+def refuse_hidden_accumulation(transformation: optax.GradientTransformation, opt_state: PyTree, params: PyTree) -> None:
+    """Refuses a transformation that updates nothing at most steps, but does not report it by its type.
+
+    An average of the parameters would move at every step. A transformation that accumulates only a part of the
+    parameters is admitted, because the others change at every step.
+
+    Args:
+        transformation: of one player.
+        opt_state: its state.
+        params: the parameters that it updates.
+
+    Raises:
+        ValueError: it accumulates the gradients of all parameters, and `accumulate` did not make it.
+    """
+    if isinstance(transformation, Accumulated):
+        return
+
+    def accumulates(node: PyTree) -> bool:
+        return isinstance(node, (optax.MultiStepsState, optax.ApplyEvery))
+
+    for node in jax.tree.leaves(opt_state, is_leaf=accumulates):
+        if accumulates(node):
+            sums = node.acc_grads if isinstance(node, optax.MultiStepsState) else node.grad_acc
+            if len(jax.tree.leaves(sums)) == len(jax.tree.leaves(params)):
+                raise ValueError(
+                    f"the optimiser accumulates gradients ({type(node).__name__}), but the average of the parameters "
+                    "cannot see when they change: make it with training.optimizers.accumulate, or mark it as "
+                    "training.optimizers.Accumulated."
+                )
 
 
 def adam(

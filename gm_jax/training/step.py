@@ -75,15 +75,16 @@ def make_train_step(
 
     Args:
         model: the family; `state.create` made the state from the same one.
-        optimizers: one per player. One that accumulates gradients must come from `optimizers.accumulate`, which tells
-            the step when the parameters, and so their average, change.
+        optimizers: one per player. One that accumulates all gradients must come from `optimizers.accumulate`, which
+            tells the step when the parameters, and so their average, change.
         seed: the run's seed.
         ema_decay: decay of the parameters' average (`ema.update`), None for no average.
         axis_name: the mapped axis over which to average, if any.
 
     Returns:
         A pure function; the batch is this device's part and every leaf of it is [B, ...]. It raises a ValueError when
-        it is traced if `model.sync` does not declare a collection of the model state.
+        it is traced if `model.sync` does not declare a collection of the model state, or if parameters are averaged
+        whose optimiser accumulates gradients and does not come from `optimizers.accumulate`.
     """
     if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
         raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
@@ -111,7 +112,9 @@ def make_train_step(
             new_params, new_opt_state, model_state = player_state
             params, opt_state = {**params, player: new_params}, {**opt_state, player: new_opt_state}
             if ema_decay is not None and ema_params is not None:
-                average = ema.update(ema_params[player], new_params, step=state.step, decay=ema_decay)
+                optimizers_lib.refuse_hidden_accumulation(optimizer, opt_state[player], new_params)
+                num_updates = _updates_before(objective, optimizer, state.step)
+                average = ema.update(ema_params[player], new_params, num_updates=num_updates, decay=ema_decay)
                 updated = _has_updated(objective, optimizer, state.step)
                 ema_params = {**ema_params, player: _where(updated, average, ema_params[player])}
             prefix = f"{player}/" if len(model.objectives) > 1 else ""
@@ -202,6 +205,13 @@ def _take_turn(
     if objective.turns is None:
         return update(player_state)
     return jax.lax.cond(objective.turns.is_active(step), update, hold, player_state)
+
+
+def _updates_before(objective: Objective, optimizer: optax.GradientTransformation, step: Array) -> Array:
+    """Returns how often a player's parameters changed before a step: its turns, by how many make one update."""
+    turns = jnp.asarray(objective.updates_before(step))
+    accumulate_steps = optimizers_lib.accumulate_steps(optimizer)
+    return turns if accumulate_steps == 1 else turns // accumulate_steps
 
 
 def _has_updated(objective: Objective, optimizer: optax.GradientTransformation, step: Array) -> Array:

@@ -162,7 +162,7 @@ def test_accumulated_steps_make_one_update_of_the_mean_gradient():
     updates, _ = tx.update(jax.grad(mean_loss)(start.params)["net"], tx.init(start.params["net"]), start.params["net"])
     expected = optax.apply_updates(start.params["net"], updates)
     np.testing.assert_allclose(history[3][0].params["net"]["w"], expected["w"], rtol=1e-4)
-    decay = min(0.5, 4 / 13)
+    decay = 1 / 10  # of the first update
     average = decay * start.params["net"]["w"] + (1 - decay) * expected["w"]
     np.testing.assert_allclose(history[3][0].ema_params["net"]["w"], average, rtol=1e-4)
 
@@ -183,9 +183,55 @@ def test_the_average_changes_with_the_updates_of_an_accumulating_optimizer(tx):
         params.append(current.params["net"]["w"])
         averages.append(current.ema_params["net"]["w"])
     assert [bool(np.any(after != before)) for before, after in itertools.pairwise(averages)] == [False, False, True] * 2
-    for t in (2, 5):
-        decay = min(0.5, (1 + t) / (10 + t))
+    for update, t in enumerate((2, 5)):
+        decay = min(0.5, (1 + update) / (10 + update))
         np.testing.assert_allclose(averages[t + 1], decay * averages[t] + (1 - decay) * params[t], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("turns", "accumulated", "expected_updates"),
+    [(steps(50), 1, 20), (steps(50), 2, 10), (every(3), 1, 23), (every(3), 2, 11), (None, 2, 35)],
+)
+def test_the_average_of_a_player_warms_up_with_its_own_updates(turns, accumulated, expected_updates):
+    model = two_players(turns)
+    txs = {"a": optax.sgd(0.001), "b": optimizers.accumulate(optax.sgd(0.01), accumulated)}
+    start, num_updates = -0.3, 0
+    expected, before = start, np.float32(start)
+    for current, _ in run(model, txs, 70, ema_decay=0.999):
+        value = np.asarray(current.params["b"])
+        if value != before:
+            weight = min(0.999, (1 + num_updates) / (10 + num_updates))
+            expected = weight * expected + (1 - weight) * float(value)
+            num_updates, before = num_updates + 1, value
+        np.testing.assert_allclose(current.ema_params["b"], expected, rtol=1e-5)
+    assert num_updates == expected_updates
+
+
+def test_ten_updates_of_a_late_player_leave_little_of_its_initial_parameters():
+    def model_of(initial):
+        base = two_players(steps(50))
+        return base._replace(init=lambda key, batch: ({"a": jnp.asarray(0.7), "b": jnp.asarray(initial)}, {}))
+
+    txs = {"a": optax.sgd(0.0), "b": optax.sgd(0.5)}  # one step puts b = -a / 2, wherever it began
+    ends = [run(model_of(at), txs, 60, ema_decay=0.999)[-1][0].ema_params["b"] for at in (-0.3, 0.7)]
+    share = float(ends[1] - ends[0])
+    # The product of (1 + n) / (10 + n) over n = 0 ... 9; by the run's steps it would be 0.22.
+    np.testing.assert_allclose(share, np.prod([(1 + n) / (10 + n) for n in range(10)]), rtol=0.05, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        optax.MultiSteps(optax.sgd(0.1), 3).gradient_transformation(),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.MultiSteps(optax.sgd(0.1), 3).gradient_transformation()),
+        optax.chain(optax.apply_every(3), optax.sgd(0.1)),
+    ],
+    ids=["MultiSteps", "chain", "apply_every"],
+)
+def test_an_average_needs_to_know_of_accumulation(tx):
+    with pytest.raises(ValueError, match=r"make it with training.optimizers.accumulate"):
+        run(noisy_regression(), tx, 1, ema_decay=0.5)
+    assert len(run(noisy_regression(), tx, 1)) == 1
 
 
 def test_the_average_changes_at_every_step_if_only_a_part_accumulates():
