@@ -115,6 +115,7 @@ class LatentDiffusion:
     def scale(self, model_state: ModelState) -> Array:
         """Computes the constant c of (1); 1 before the first latents."""
         moments = model_state["latents"]
+        # This difference does not cancel, because the KL keeps the latents' mean and variance of order one.
         variance = moments["mean_square"] - jnp.square(moments["mean"])
         return jnp.where(moments["count"] > 0, jax.lax.rsqrt(jnp.maximum(variance, 1e-12)), 1.0)
 

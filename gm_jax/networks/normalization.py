@@ -97,6 +97,7 @@ class BatchNorm(nn.Module):
             axis_name=self.axis_name,
             momentum=self.momentum,
             epsilon=_EPSILON,
+            use_fast_variance=False,  # E[h^2] - m^2 cancels in float32 if the mean is large
             dtype=self.dtype,
         )(h)
 

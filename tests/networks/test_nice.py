@@ -34,3 +34,10 @@ def test_init_scales_each_dimension_of_the_two_halves_to_variance_1():
     # Conditioners end in zeros, so z starts as the scaled x.
     expected = (x / np.maximum(x.std(axis=0), 0.03)[None])[:, [1, 3, 5, 0, 2, 4]]
     np.testing.assert_allclose(module.apply(variables, x, method="forward")[0], expected, rtol=1e-5)
+
+
+def test_init_scales_by_the_deviation_also_far_from_zero_in_float32():
+    x = (1e4 + np.random.default_rng(0).normal(size=(32, 6))).astype(np.float32)
+    log_scale = NICE((6,), (4,)).init(jax.random.key(0), x, method="forward")["params"]["scaling"]["log_scale"]
+    expected = -np.log(x.astype(np.float64).std(axis=0))[[1, 3, 5, 0, 2, 4]]
+    np.testing.assert_allclose(log_scale, expected, atol=1e-3)

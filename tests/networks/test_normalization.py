@@ -114,6 +114,23 @@ def test_running_statistics_forget_a_tenth_at_each_batch_by_default():
     np.testing.assert_allclose(stats["var"], var, rtol=1e-4)
 
 
+@pytest.mark.parametrize("axis_name", [None, "batch"])
+def test_batch_norm_keeps_its_precision_at_a_large_mean(axis_name):
+    h = floats(64, 4, 4, C, scale=1.0, shift=1e4)
+    variables = BatchNorm(axis_name=axis_name).init(jax.random.key(0), h, train=True)
+
+    def apply(h):
+        return BatchNorm(axis_name=axis_name).apply(variables, h, train=True, mutable=["batch_stats"])
+
+    out, new_state = jax.vmap(apply, axis_name="batch")(h[None])
+    x = np.asarray(h, np.float64)
+    mean, var = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+    # One float32 at 1e4 is 1e-3 from the next, and so is the mean.
+    np.testing.assert_allclose(out[0], (x - mean) / np.sqrt(var + 1e-5), atol=2e-2)
+    (stats,) = new_state["batch_stats"].values()
+    np.testing.assert_allclose(stats["var"][0], 0.9 + 0.1 * var, rtol=1e-3)
+
+
 def test_batch_norm_with_an_axis_name_equals_that_of_the_whole_batch():
     h = floats(8, C, shift=1.0)
     variables = BatchNorm(axis_name="batch").init(jax.random.key(0), h, train=True)  # outside any map
@@ -176,7 +193,9 @@ def test_an_example_depends_only_on_itself_and_on_the_reference():
 def test_a_large_common_offset_does_not_cancel_the_variance():
     h = floats(R + B, 4, C)
     apply = virtual(h)[0]
-    np.testing.assert_allclose(apply(h + 1000.0), apply(h), atol=5e-3)
+    far = h + 1e4
+    # One float32 at 1e4 is 1e-3 from the next: the noise itself is rounded.
+    np.testing.assert_allclose(apply(far), apply(far - 1e4), atol=5e-3)
 
 
 def test_virtual_batch_norm_computes_its_statistics_in_float32():

@@ -316,9 +316,12 @@ def test_a_bounded_log_scale_is_about_the_network_output_near_zero():
     np.testing.assert_array_equal(slope, np.ones((B, *POINTS)))
 
 
-def test_actnorm_standardises_a_narrow_batch_far_from_zero_in_float32():
-    x = 100.0 + 0.01 * normals(0, 64, 3)
-    z, _ = bijectors.actnorm(x, *bijectors.actnorm_from_batch(x))
+@pytest.mark.parametrize(("mean", "std"), [(100.0, 0.01), (1e4, 1.0)])
+def test_actnorm_standardises_a_narrow_batch_far_from_zero_in_float32(mean, std):
+    x = mean + std * normals(0, 64, 3)
+    shift, log_scale = bijectors.actnorm_from_batch(x)
+    np.testing.assert_allclose(log_scale, -np.log(np.std(np.asarray(x, np.float64), axis=0)), atol=1e-4)
+    z, _ = bijectors.actnorm(x, shift, log_scale)
     np.testing.assert_allclose(np.mean(z, axis=0), np.zeros(3), atol=2e-2)
     np.testing.assert_allclose(np.var(z, axis=0), np.ones(3), atol=2e-2)
 
