@@ -112,11 +112,8 @@ def make_train_step(
             new_params, new_opt_state, model_state = player_state
             params, opt_state = {**params, player: new_params}, {**opt_state, player: new_opt_state}
             if ema_decay is not None and ema_params is not None:
-                optimizers_lib.refuse_hidden_accumulation(optimizer, opt_state[player], new_params)
-                num_updates = _updates_before(objective, optimizer, state.step)
-                average = ema.update(ema_params[player], new_params, num_updates=num_updates, decay=ema_decay)
-                updated = _has_updated(objective, optimizer, state.step)
-                ema_params = {**ema_params, player: _where(updated, average, ema_params[player])}
+                average = _average(objective, optimizer, ema_params[player], player_state, state.step, ema_decay)
+                ema_params = {**ema_params, player: average}
             prefix = f"{player}/" if len(model.objectives) > 1 else ""
             all_metrics |= {prefix + name: value for name, value in metrics.items()}
         return TrainState(state.step + 1, params, ema_params, opt_state, model_state), all_metrics
@@ -205,6 +202,21 @@ def _take_turn(
     if objective.turns is None:
         return update(player_state)
     return jax.lax.cond(objective.turns.is_active(step), update, hold, player_state)
+
+
+def _average(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    average: PyTree,
+    player_state: PlayerState,
+    step: Array,
+    decay: float,
+) -> PyTree:
+    """Returns the average of a player's parameters after a step: moved if the parameters were updated."""
+    optimizers_lib.refuse_hidden_accumulation(optimizer, player_state.opt_state, player_state.params)
+    num_updates = _updates_before(objective, optimizer, step)
+    moved = ema.update(average, player_state.params, num_updates=num_updates, decay=decay)
+    return _where(_has_updated(objective, optimizer, step), moved, average)
 
 
 def _updates_before(objective: Objective, optimizer: optax.GradientTransformation, step: Array) -> Array:
