@@ -1,6 +1,6 @@
 """The parts of a configuration: data only, no jax, so that `--help` answers at once.
 
-fields.py    types of fields with their ranges (Count, Rate, ...) and marks (Neutral, Measuring, Sampling)
+fields.py    types of fields with their ranges (Count, Rate, ...) and marks (Neutral, Measuring, Sampling, Added)
 sections.py  the sections that experiments share: data, training, optimisers
 saved.py     checks, config.json, comparison with a saved configuration
 
@@ -9,6 +9,7 @@ its help on the command line.
 """
 
 from gm_jax.config.fields import (
+    Added,
     Binarization,
     Count,
     CountOrZero,
@@ -29,6 +30,7 @@ from gm_jax.config.sections import AdamConfig, DataConfig, ExperimentConfig, Opt
 
 __all__ = [
     "AdamConfig",
+    "Added",
     "Binarization",
     "Count",
     "CountOrZero",

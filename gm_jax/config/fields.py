@@ -25,6 +25,20 @@ class Sampling:
 
 
 @dataclasses.dataclass(frozen=True)
+class Added:
+    """Marks, in the `Annotated` type, a field that is younger than saved runs.
+
+    A run without the field opens and resumes with the value `before`. Every new field of a configuration has this mark;
+    its default may be another value.
+
+    Attributes:
+        before: what the code computed with before the field existed.
+    """
+
+    before: Any
+
+
+@dataclasses.dataclass(frozen=True)
 class Bound:
     """A condition on the values of a field; part of the field's `Annotated` type.
 

@@ -8,12 +8,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from gm_jax.config.fields import FINITE, Bound, Measuring, Neutral, Sampling
+from gm_jax.config.fields import FINITE, Added, Bound, Measuring, Neutral, Sampling
 from gm_jax.config.sections import AdamConfig, OptimizerConfig
 from gm_jax.errors import UserError
 from gm_jax.files import write_text
 
 ConfigT = TypeVar("ConfigT")
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "missing"
+
+
+_MISSING = _Missing()
 
 
 def check(config: Any) -> None:
@@ -32,21 +40,50 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_dict(config_type: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+def from_dict(config_type: type[ConfigT], values: Mapping[str, Any], *, made_by: str = "") -> ConfigT:
     """Returns the configuration of which `to_dict` made `values`.
+
+    Args:
+        config_type: its type.
+        values: what was saved, after `with_added_fields`.
+        made_by: the version that saved it, for the message.
 
     Raises:
         UserError: a field is missing, unknown or of another type, as in a run of another version.
     """
-    hints = typing.get_type_hints(config_type)
-    known = {field.name for field in dataclasses.fields(typing.cast(Any, config_type))}
-    odd = set(values) ^ known or {name for name, value in values.items() if not _fits(hints[name], value)}
+    odd = list(_odd_fields(config_type, values))
     if odd:
+        version = made_by or "the version that versions.json in the run's folder names"
         raise UserError(
-            f"the saved configuration is of another version of gm_jax: {', '.join(sorted(odd))}\n"
-            "Use the version that versions.json in the run's folder names."
+            f"the saved configuration is of another version of gm_jax: {', '.join(odd)}\nOpen the run with {version}."
         )
+    hints = typing.get_type_hints(config_type)
     return config_type(**{name: _value(hints[name], value) for name, value in values.items()})
+
+
+def with_added_fields(config_type: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Completes a saved configuration with the fields that are younger than it, which have the mark `Added`.
+
+    Args:
+        config_type: today's type.
+        values: what was saved.
+
+    Returns:
+        The values, and the added fields as lines such as "optimizer.eps: 1e-08".
+    """
+    completed, lines = dict(values), []
+    for name, hint in typing.get_type_hints(config_type, include_extras=True).items():
+        if name in values:
+            section = _section(hint, values[name])
+            if section is not None:
+                completed[name], inner = with_added_fields(section, values[name])
+                lines += [f"{name}.{line}" for line in inner]
+            continue
+        for mark in typing.get_args(hint):
+            if isinstance(mark, Added):
+                completed[name] = json.loads(json.dumps(mark.before))
+                lines.append(f"{name}: {mark.before!r}")
+    return completed, lines
 
 
 class Saved(typing.NamedTuple):
@@ -154,7 +191,7 @@ def differences(config: Any, saved: Any) -> list[str]:
     found, hints = [], typing.get_type_hints(type(config), include_extras=True)
     saved = dict(saved) if isinstance(saved, dict) else {}
     for field in dataclasses.fields(config):
-        value, old = getattr(config, field.name), saved.pop(field.name, None)
+        value, old = getattr(config, field.name), saved.pop(field.name, _MISSING)
         if dataclasses.is_dataclass(value):
             found += [f"{field.name}.{line}" for line in differences(value, old)]
         elif Neutral not in typing.get_args(hints[field.name]) and json.loads(json.dumps(value)) != old:
@@ -223,12 +260,34 @@ def _fits(hint: Any, value: Any) -> bool:
     return isinstance(value, (float, int) if hint is float else hint) and not (hint is int and isinstance(value, bool))
 
 
+def _odd_fields(config_type: type, values: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the full name of each field that is missing, unknown or of another type, and which of these it is."""
+    hints = typing.get_type_hints(config_type)
+    names = [field.name for field in dataclasses.fields(typing.cast(Any, config_type))]
+    for name in names:
+        if name not in values:
+            yield f"{name} is missing"
+        elif (section := _section(hints[name], values[name])) is not None:
+            yield from (f"{name}.{line}" for line in _odd_fields(section, values[name]))
+        elif not _fits(hints[name], values[name]):
+            yield f"{name} cannot be {json.dumps(values[name])[:40]}"
+    yield from (f"{name} is unknown" for name in values if name not in names)
+
+
 def _value(hint: Any, value: Any) -> Any:
     if isinstance(value, list):
         return tuple(value)
-    if not isinstance(value, dict):
-        return value
-    sections = [option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)]
-    # The saved fields show which section of a union it was.
-    alike = [one for one in sections if {field.name for field in dataclasses.fields(one)} == set(value)]
-    return from_dict(typing.cast(type, (alike or sections)[0]), value)
+    section = _section(hint, value)
+    return value if section is None else from_dict(section, value)
+
+
+def _section(hint: Any, value: Any) -> type | None:
+    """Returns which section a JSON object is: of a union, the one that shares most fields with it."""
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
+    options = (hint, *typing.get_args(hint))
+    sections = [typing.cast(type, option) for option in options if dataclasses.is_dataclass(option)]
+    if not isinstance(value, dict) or not sections:
+        return None
+    names = [{field.name for field in dataclasses.fields(typing.cast(Any, section))} for section in sections]
+    return max(zip(names, sections, strict=True), key=lambda pair: -len(pair[0] ^ set(value)))[1]

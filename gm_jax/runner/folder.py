@@ -15,6 +15,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -23,8 +24,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from gm_jax.errors import UserError
 from gm_jax.files import is_temporary, make_folder, write_text
+
+# What the environment can set (JAX_ENABLE_X64, ...) and changes numbers.
+_JAX_SETTINGS = (
+    *("jax_default_matmul_precision", "jax_default_prng_impl", "jax_enable_x64", "jax_numpy_dtype_promotion"),
+    *("jax_random_seed_offset", "jax_threefry_partitionable"),
+)
+
+_LOG = logging.getLogger(__name__)
 
 _PACKAGES = ("gm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
@@ -47,12 +58,14 @@ class Folder:
         """Whether a run was started here."""
         return self.config.exists()
 
-    def holds_something_else(self) -> bool:
-        """Whether the folder holds something that is not a run."""
+    def foreign_files(self) -> list[str]:
+        """Returns the names of what a folder without a run holds, sorted; of the folder itself if it is a file."""
         if self.holds_run() or not self.root.exists():
-            return False
+            return []
+        if not self.root.is_dir():
+            return [self.root.name]
         # A run that was killed while it wrote its first file has left only that.
-        return not self.root.is_dir() or any(not is_temporary(path, of=self.config) for path in self.root.iterdir())
+        return sorted(path.name for path in self.root.iterdir() if not is_temporary(path, of=self.config))
 
     def create(self) -> None:
         """Makes the folder.
@@ -133,13 +146,54 @@ def record_versions(path: Path, facts: dict[str, Any]) -> None:
         raise UserError(f"{path} is damaged: move it away and repeat the command.") from None
     entry = {
         "python": platform.python_version(),
+        "jax_settings": {name: getattr(jax.config, name) for name in _JAX_SETTINGS},
         "packages": {name: _version(name) for name in _PACKAGES},
         "git": _git_commit(),
         "machine": platform.platform(),
         "xla_flags": os.environ.get("XLA_FLAGS"),
         **facts,
     }
+    for change in changes_of_settings(entries[-1], entry) if entries else []:
+        _LOG.warning("%s: the result can differ from that of a run without this change", change)
     write_text(path, json.dumps([*entries, entry], indent=1) + "\n")
+
+
+def changes_of_settings(before: Any, now: dict[str, Any]) -> list[str]:
+    """Returns which settings of jax and XLA that change numbers differ between two entries of versions.json.
+
+    Args:
+        before: an entry, perhaps of a version that did not record them.
+        now: an entry of this version.
+
+    Returns:
+        Lines such as "jax_enable_x64 was False at the last start and is True".
+    """
+    old, new = _flat_settings(before), _flat_settings(now)
+    return [
+        f"{name} was {old[name]!r} at the last start and is {new[name]!r}"
+        for name in new
+        if name in old and old[name] != new[name]
+    ]
+
+
+def _flat_settings(entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict) or not isinstance(entry.get("jax_settings"), dict):
+        return {}
+    return {**entry["jax_settings"], "xla_flags": entry.get("xla_flags")}
+
+
+def made_by(path: Path) -> str:
+    """Returns which version started a run last, by its versions.json; empty if the file does not say so."""
+    try:
+        entry = json.loads(path.read_text())[-1]
+        commit, package = entry.get("git"), entry["packages"].get("gm_jax")
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return ""
+    version = f"gm_jax {package}" if isinstance(package, str) else ""
+    if not isinstance(commit, str):
+        return version
+    changed = " and changes that are not in it" if commit.endswith("+changes") else ""
+    return f"commit {commit.removesuffix('+changes')}{changed}" + (f" ({version})" if version else "")
 
 
 def _version(package: str) -> str | None:

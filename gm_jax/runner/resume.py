@@ -2,13 +2,12 @@
 
 import dataclasses
 import typing
-from pathlib import Path
 from typing import Any
 
 from gm_jax.config import ExperimentConfig, saved
 from gm_jax.errors import UserError
 from gm_jax.runner.folder import Folder
-from gm_jax.runner.run import load_saved
+from gm_jax.runner.run import in_todays_form, load_saved
 
 
 def check_folder(folder: Folder, config: ExperimentConfig) -> None:
@@ -17,13 +16,16 @@ def check_folder(folder: Folder, config: ExperimentConfig) -> None:
     Raises:
         UserError: it holds something else, or a run whose configuration gives another result.
     """
-    if folder.holds_something_else():
-        raise UserError(f"{folder.root} holds something that is not a run: choose another --workdir.")
+    foreign = folder.foreign_files()
+    if foreign:
+        names = ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
+        raise UserError(f"{folder.root} holds {names}, but no run: choose another --workdir, or move this away.")
     if not folder.holds_run():
         return
-    found = load_saved(Path(folder.root))
+    found = load_saved(folder.root)
     if found.recipe != config.recipe:
         raise UserError(f"{folder.root} holds a run of {found.command or found.recipe}: choose another --workdir.")
+    found = in_todays_form(found, type(config), folder.root)
     differences = saved.differences(config, found.config)
     if differences and not is_extension(config, found.config):
         lines = [

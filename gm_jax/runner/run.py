@@ -1,5 +1,6 @@
 """A run put together: its data, its experiment, its folder; from a configuration or from the folder alone."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,11 +17,13 @@ from gm_jax.data.array_cache import Splits
 from gm_jax.errors import UserError
 from gm_jax.recipes import configs, legacy_configs
 from gm_jax.recipes.experiment import Experiment
-from gm_jax.runner.folder import Folder
+from gm_jax.runner.folder import Folder, made_by
 from gm_jax.training import parallel, state, step
 from gm_jax.training.checkpoint import Checkpointer
 
 EVAL_BATCH = 100
+
+_LOG = logging.getLogger(__name__)
 
 
 class Run(NamedTuple):
@@ -146,13 +149,14 @@ def open_run(
     Raises:
         UserError: the folder holds no run, a run of another recipe, or a run on other data.
     """
-    workdir = Path(workdir)
+    workdir = Path(workdir).expanduser()
     found = load_saved(workdir)
     config_type = config_type or configs.RECIPES.get(found.recipe)
     if config_type is None:
         raise UserError(f"{workdir} holds a run of {found.recipe}, which is not in gm_jax: give its config_type.")
     if found.recipe != config_type.recipe:
         raise UserError(f"{workdir} holds a run of another experiment: open it with {found.opener}.")
+    found = in_todays_form(found, config_type, workdir)
     config = saved.updated(saved.from_dict(config_type, found.config), changes)
     if not with_data:
         return _put_together(config, workdir, saved_spec(found, workdir), None)
@@ -168,6 +172,19 @@ def load_saved(workdir: Path) -> Saved:
         UserError: it is missing or damaged, or used a field that no longer exists.
     """
     return legacy_configs.converted(saved.load(Folder(workdir).config))
+
+
+def in_todays_form(found: Saved, config_type: type[ExperimentConfig], workdir: Path) -> Saved:
+    """Returns what a folder's config.json holds, completed with fields that are younger than the run.
+
+    Raises:
+        UserError: fields are missing, unknown or of another type, as in a run of another version.
+    """
+    values, added = saved.with_added_fields(config_type, found.config)
+    saved.from_dict(config_type, values, made_by=made_by(Folder(workdir).versions))
+    if added:
+        _LOG.warning("the run in %s is older than some settings; as then: %s", workdir, "; ".join(added))
+    return found._replace(config=values)
 
 
 def saved_spec(found: Saved, workdir: Path) -> sources.Spec:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 
 from experiments import iwae, vae
 from gm_jax import runner
+from gm_jax.config import Added, OptimizerConfig, Rate
 from gm_jax.config.saved import updated
 from gm_jax.errors import UserError
 from gm_jax.recipes import configs
+from gm_jax.runner.folder import changes_of_settings, record_versions
 
 FIRST_FORMAT = Path(__file__).parent / "data" / "legacy_vae"  # made by commit 7629ed0
 
@@ -95,3 +98,71 @@ def test_a_run_of_the_legacy_configs_resumes_and_is_saved_in_todays_format(legac
     assert runner.open_run(legacy_configs).config == updated(
         runner.open_run(FIRST_FORMAT).config, {"train": {"steps": 30}}
     )
+
+
+def edited(folder, change):
+    saved = json.loads((folder / "config.json").read_text())
+    change(saved["config"])
+    (folder / "config.json").write_text(json.dumps(saved))
+
+
+@pytest.mark.parametrize(
+    ("versions", "shown"),
+    [
+        ([{"git": "0" * 40, "packages": {"gm_jax": "0.1"}}, {"git": "1" * 40, "packages": {"gm_jax": "0.2"}}], None),
+        ([{"git": "1" * 40 + "+changes", "packages": {}}], f"commit {'1' * 40} and changes that are not in it."),
+        ([{"git": None, "packages": {"gm_jax": "0.2"}}], "gm_jax 0.2."),
+        *((damage, "the version that versions.json in the run's folder names.") for damage in ([], {}, [5], "x", [{}])),
+    ],
+)
+def test_fields_of_another_version_are_named_with_the_commit(versions, shown, finished, command, tiny):
+    def change(config):
+        del config["optimizer"]["eps"]
+        config["train"]["rate"] = 3
+
+    edited(finished, change)
+    (finished / "versions.json").write_text(json.dumps(versions))
+    for arguments in (("evaluate",), ("sample",), tiny):
+        ended = command(*arguments, "--workdir", finished)
+        assert ended.code == 2
+        assert ended.err == (
+            "error: the saved configuration is of another version of gm_jax: train.rate is unknown, optimizer.eps is "
+            f"missing\nOpen the run with {shown or f'commit {chr(49) * 40} (gm_jax 0.2).'}\n"
+        )
+
+
+def test_a_run_outlives_a_field_that_is_younger(finished, command, tiny, monkeypatch, state_hash, caplog):
+    monkeypatch.setitem(OptimizerConfig.__annotations__, "eps", Annotated[Rate, Added(before=1e-8)])
+    before = state_hash(finished)
+    edited(finished, lambda config: config["optimizer"].pop("eps"))
+    assert runner.open_run(finished, with_data=False).config.optimizer.eps == 1e-8
+    assert "is older than some settings; as then: optimizer.eps: 1e-08" in caplog.text
+    refused = command(*tiny, "--optimizer.eps", "1e-7", "--workdir", finished)
+    assert "optimizer.eps: 1e-08 (saved) != 1e-07" in refused.err
+    assert command(*tiny, "--workdir", finished).code == 0
+    assert json.loads((finished / "config.json").read_text())["config"]["optimizer"]["eps"] == 1e-8
+    assert state_hash(finished) == before
+
+
+def test_a_change_of_jax_settings_between_two_starts_is_reported(tmp_path, caplog):
+    path = tmp_path / "versions.json"
+    for _ in range(2):
+        record_versions(path, {})
+        assert "at the last start" not in caplog.text
+    entries = json.loads(path.read_text())
+    assert entries[-1]["jax_settings"]["jax_enable_x64"] is False
+    entries[-1]["jax_settings"]["jax_default_prng_impl"] = "rbg"
+    path.write_text(json.dumps(entries))
+    record_versions(path, {})
+    assert "jax_default_prng_impl was 'rbg' at the last start and is 'threefry2x32'" in caplog.text
+
+
+@pytest.mark.parametrize("before", [5, {}, {"jax_settings": None}, {"jax_settings": {"jax_new": 1}}])
+def test_an_entry_without_settings_is_no_change(before):
+    now = {"jax_settings": {"jax_enable_x64": False}, "xla_flags": None}
+    assert changes_of_settings(before, now) == []
+
+
+def test_a_run_opens_below_the_home_folder(whole, monkeypatch):
+    monkeypatch.setenv("HOME", str(whole.parent))
+    assert runner.open_run(f"~/{whole.name}", with_data=False).folder.root == whole
