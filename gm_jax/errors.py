@@ -15,8 +15,8 @@ from typing import overload
 
 # The disk is full, is not writable, or lacks what was named: the user can repair it, this program cannot.
 _DISK_ERRORS = {
-    *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR, errno.EPERM),
-    errno.EROFS,
+    *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS),
 }
 
 

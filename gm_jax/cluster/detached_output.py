@@ -47,6 +47,23 @@ class DetachedStream:
             os.close(null)
 
 
+def reopen_closed() -> None:
+    """Opens the null device as each standard stream that was closed when the program began, as daemons close them.
+
+    Python has None in place of such a stream, and the next file that is opened gets its descriptor, to which C++ then
+    writes messages.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
+            os.set_inheritable(descriptor, True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  open for the rest of the program
+
+
 @contextlib.contextmanager
 def detached() -> Iterator[None]:
     """Replaces `sys.stdout` and `sys.stderr` by detached streams for the length of a block."""

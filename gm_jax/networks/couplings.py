@@ -202,6 +202,8 @@ class Coupling(nn.Module):
     flipped: bool = False
 
     def setup(self) -> None:
+        if self.channels < 2:
+            raise ValueError(f"a coupling needs two parts, so at least 2 channels, got {self.channels}")
         first = self.channels // 2
         transformed = first if self.flipped else self.channels - first
         self.network = self.conditioner(out=transformed * self.transform.outputs_per_dim)

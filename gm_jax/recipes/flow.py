@@ -1,5 +1,7 @@
 """Recipes of normalising flows."""
 
+import math
+
 import flax.linen as nn
 
 from gm_jax.data.sources import Spec
@@ -20,6 +22,7 @@ _PRIORS = {"normal": flow.standard_normal, "logistic": flow.standard_logistic}
 
 def build_nice(config: NICEConfig, spec: Spec) -> Experiment:
     """Builds additive couplings; each dimension of the data is in one of two halves."""
+    _check_halves(spec)
     network = NICE(spec.shape, config.hidden, config.couplings, dtype=config.dtype)
     return _experiment(config, spec, network, prior=config.prior)
 
@@ -27,6 +30,7 @@ def build_nice(config: NICEConfig, spec: Spec) -> Experiment:
 def build_realnvp(config: RealNVPConfig, spec: Spec) -> Experiment:
     """Builds affine couplings, of images in several scales or of vectors."""
     if (config.network or ("conv" if image_shapes.is_image(spec) else "mlp")) == "mlp":
+        _check_halves(spec)
         network = realnvp.RealNVP(spec.shape, config.hidden, config.pairs, config.bound, dtype=config.dtype)
         return _experiment(config, spec, network)
     shape = image_shapes.image_shape(spec)
@@ -47,8 +51,16 @@ def build_glow(config: GlowConfig, spec: Spec) -> Experiment:
 
 def build_spline_flow(config: SplineFlowConfig, spec: Spec) -> Experiment:
     """Builds a flow of spline couplings."""
+    _check_halves(spec)
     network = SplineFlow(spec.shape, config.hidden, config.blocks, config.bins, config.bound, dtype=config.dtype)
     return _experiment(config, spec, network)
+
+
+def _check_halves(spec: Spec) -> None:
+    if math.prod(spec.shape) < 2:
+        raise UserError(
+            f"{spec.name} has one dimension, which couplings cannot divide into two halves: choose another --data.name."
+        )
 
 
 def _experiment(config: AnyFlowConfig, spec: Spec, network: nn.Module, *, prior: str = "normal") -> Experiment:

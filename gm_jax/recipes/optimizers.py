@@ -1,11 +1,15 @@
 """Optimiser configurations to optax transformations."""
 
+import logging
+
 import optax
 
 from gm_jax.config import AdamConfig, OptimizerConfig
 from gm_jax.errors import UserError
 from gm_jax.recipes.run_length import warmup_steps
 from gm_jax.training import optimizers
+
+_LOG = logging.getLogger(__name__)
 
 
 def make_optimizer(optimizer: OptimizerConfig, *, num_steps: int) -> optax.GradientTransformation:
@@ -52,6 +56,12 @@ def make_adam(adam: AdamConfig, *, num_updates: int, section: str) -> optax.Grad
 def _schedule(optimizer: OptimizerConfig | AdamConfig, *, num_updates: int, section: str) -> optimizers.Schedule:
     warmup = warmup_steps(optimizer, num_updates=num_updates)
     if optimizer.schedule == "constant":
+        if warmup >= num_updates:  # a later command can make the run longer, so this is not refused
+            _LOG.warning(
+                "the warm-up takes %d updates and the run has %d: its rate does not reach the peak. Use "
+                "--%s.warmup-steps %d, or train for more steps",
+                *(warmup, num_updates, section, num_updates // 10),
+            )
         return optimizers.constant_schedule(optimizer.learning_rate, warmup_steps=warmup)
     if warmup >= num_updates:
         raise UserError(

@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from gm_jax.cluster import detached_output
 from gm_jax.config import ExperimentConfig, saved
 from gm_jax.errors import UserError, report
 from gm_jax.runner import cpu_flags, evaluate, plan, sample, train
@@ -54,7 +55,7 @@ def program(config_type: type[ConfigT], run: Callable[[ConfigT], Any], argv: Seq
 
 def _parse_and_run(config_type: type[ConfigT], run: Callable[[ConfigT], Any], argv: Sequence[str] | None) -> None:
     name, description = _identity(sys.modules[config_type.__module__])
-    config = tyro.cli(config_type, prog=f"python -m {name}", args=argv, description=description)
+    config = _expanded(tyro.cli(config_type, prog=f"python -m {name}", args=argv, description=description))
     saved.check(config)
     result = run(config)
     if result is not None:
@@ -62,6 +63,7 @@ def _parse_and_run(config_type: type[ConfigT], run: Callable[[ConfigT], Any], ar
 
 
 def _exit_after(command: Callable[[], None]) -> NoReturn:
+    detached_output.reopen_closed()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     cpu_flags.set_flags(os.environ)
     try:
@@ -71,7 +73,28 @@ def _exit_after(command: Callable[[], None]) -> NoReturn:
         if code is None:
             raise
         sys.exit(code)
+    except Exception:
+        reason = _why_jax_cannot_start()
+        if reason is None:
+            raise
+        sys.exit(report(UserError(reason)))
     sys.exit(0)
+
+
+def _why_jax_cannot_start() -> str | None:
+    """Returns what is wrong if JAX_PLATFORMS names a platform that is not there, and None otherwise."""
+    platforms, jax = os.environ.get("JAX_PLATFORMS"), sys.modules.get("jax")
+    if not platforms or jax is None:
+        return None
+    try:
+        jax.devices()
+    except Exception as error:  # an AssertionError without a text, or a RuntimeError
+        why = f" ({str(error).splitlines()[0]})" if str(error) else ""
+        return (
+            f"jax cannot start JAX_PLATFORMS={platforms} here{why}: unset JAX_PLATFORMS, or install the support for "
+            "the device (pip install -e '.[cuda]' or '.[tpu]')."
+        )
+    return None
 
 
 def parse(config: ExperimentConfig, argv: Sequence[str], *, module: ModuleType) -> tuple[str, Any]:
@@ -118,10 +141,28 @@ def _dispatch(config: ExperimentConfig, module: ModuleType, argv: list[str]) -> 
 
 def _parse(flags: Any, prog: str, argv: list[str]) -> Any:
     """Parses arguments into a dataclass instance like `flags`, which holds the defaults."""
-    args = tyro.cli(type(flags), default=flags, prog=prog, args=argv, config=(tyro.conf.AvoidSubcommands,))
+    args = _expanded(tyro.cli(type(flags), default=flags, prog=prog, args=argv, config=(tyro.conf.AvoidSubcommands,)))
     for part in [getattr(args, name) for name in ("config", "plan", "cluster") if hasattr(args, name)] or [args]:
         saved.check(part)
     return args
+
+
+def _expanded(args: Any) -> Any:
+    """Returns parsed arguments with home folders in place of ~ in every path, also in sections.
+
+    Raises:
+        UserError: there is no such home folder.
+    """
+    changes = {}
+    for name, value in vars(args).items():
+        if dataclasses.is_dataclass(value):
+            changes[name] = _expanded(value)
+        elif isinstance(value, Path):
+            try:
+                changes[name] = value.expanduser()
+            except RuntimeError:
+                raise UserError(f"{value} starts at a home folder that does not exist: give the whole path.") from None
+    return dataclasses.replace(args, **changes) if changes else args
 
 
 def _with_chosen_sections(config: ExperimentConfig, argv: Sequence[str]) -> ExperimentConfig:

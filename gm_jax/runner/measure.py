@@ -30,20 +30,22 @@ def evaluator(
     batch_size: int = EVAL_BATCH,
     before_batch: Callable[[], None] = lambda: None,
 ) -> Callable[[TrainState, str], likelihood.LikelihoodSummary]:
-    """Returns (state, split) -> the summary of a log-probability; compiled once, for batches of one shape.
+    """Returns (state, split) -> the summary of a log-probability; compiled once for each shape of a batch.
 
     Args:
         run: with data.
         log_prob: what is summarised.
         seed: of its noise.
-        batch_size: examples per batch.
+        batch_size: examples per batch, at most.
         before_batch: called before each batch.
     """
-    batch_size = -(-batch_size // run.strategy.num_shards) * run.strategy.num_shards
+    shards = run.strategy.num_shards
     compiled = run.strategy.compile_eval(make_eval_step(log_prob, seed=seed))
 
     def batches(split: str) -> Iterator[tuple]:
-        for batch in pipeline.eval_batches(run.loaded[split], batch_size):
+        # A batch is no larger than the split, because what is padded costs time and memory too.
+        size = min(batch_size, len(run.loaded[split]["x"]))
+        for batch in pipeline.eval_batches(run.loaded[split], -(-size // shards) * shards):
             before_batch()
             yield batch
 

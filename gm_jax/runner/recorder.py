@@ -142,11 +142,11 @@ class RunRecorder:
         if log_prob is not None:
             self._log.write(step, "validation", {"log_prob": log_prob})
             self._events.add_scalar("validation/log_prob", log_prob, step)
-        validation = ""
+        parts = [self._loss] if self._loss else []  # nothing is logged before the first interval ends
         if log_prob is not None and self._likelihood is not None:
             sign = results.SIGN_OF_NLL[self._likelihood.kind]
-            validation = f", validation -log p {sign} {-log_prob:.3f} nats ({self._likelihood.measure})"
-        self._bar.write(f"step {step}: {self._loss}{validation}")
+            parts.append(f"validation -log p {sign} {-log_prob:.3f} nats ({self._likelihood.measure})")
+        self._bar.write(f"step {step}: {', '.join(parts) or 'saved'}")
         self._since = (step, time.perf_counter())
 
     def validations(self) -> list[tuple[int, float]]:

@@ -34,6 +34,44 @@ def test_a_program_continues_if_its_pipes_are_closed(flush, tmp_path):
     assert (tmp_path / "end").read_text() == "whole"
 
 
+CLOSED = """
+import os, sys
+from gm_jax.cluster import detached_output
+detached_output.reopen_closed()
+descriptor = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+os.write(descriptor, b"%d" % descriptor)
+with detached_output.detached():
+    print("to nobody")
+    print("to nobody", file=sys.stderr, flush=True)
+    assert sys.stdin.read() == ""
+os.write(1, b"from C++")
+os.write(2, b"from C++")
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_program_continues_if_its_streams_were_closed_when_it_began(closed, tmp_path):
+    command = f'exec "$0" -c "$1" "$2" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, CLOSED, tmp_path / "end"], stdin=subprocess.DEVNULL, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    # No file gets the descriptor of a standard stream, so nothing else is written to it.
+    assert int((tmp_path / "end").read_text()) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_a_run_ends_normally_if_its_streams_were_closed(closed, tmp_path, compiled_programs, tiny):
+    repo, folder = pathlib.Path(__file__).resolve().parents[2], tmp_path / "run"
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(compiled_programs)}
+    command = [sys.executable, "-m", "experiments.vae", "--workdir", str(folder), *tiny]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], cwd=repo, env=environment)
+    assert done.returncode == 0
+    assert (folder / "results.json").exists()
+    assert (folder / "checkpoints" / "60").is_dir()
+
+
 @pytest.mark.slow
 def test_a_run_ends_normally_if_its_pipes_are_closed(tmp_path, compiled_programs, tiny):
     repo, folder = pathlib.Path(__file__).resolve().parents[2], tmp_path / "run"

@@ -165,3 +165,9 @@ def test_an_invertible_convolution_starts_as_a_rotation_with_fixed_permutation_a
     assert sorted(variables["fixed"]["permutation"].tolist()) == list(range(6))
     other = jax.jit(lambda x: module.init(jax.random.key(1), x, method="forward"))(x)
     assert np.any(np.asarray(variables["params"]["upper"]) != np.asarray(other["params"]["upper"]))
+
+
+def test_a_coupling_of_one_channel_is_refused():
+    module = Coupling(1, couplings.additive(), SMALL)
+    with pytest.raises(ValueError, match="needs two parts, so at least 2 channels, got 1"):
+        module.init(jax.random.key(0), np.zeros((2, 1)), method="forward")

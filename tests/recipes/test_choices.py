@@ -18,6 +18,7 @@ DIGITS = Spec("digits", (8, 8, 1), 17, 10, "")
 BINARY = Spec("binarized_mnist", (28, 28, 1), 2, None, "")
 COLOURS = Spec("cifar10", (32, 32, 3), 256, 10, "")
 POINTS = Spec("toy:two_moons", (2,), None, None, "")
+PIXEL, NUMBER = Spec("tiny", (1, 1, 1), 17, 10, ""), Spec("tiny", (1,), None, None, "")
 
 CHOICES = [
     ("fvsbn", {"order": "random", "orderings": 3, "conditional": True}, DIGITS),
@@ -29,6 +30,7 @@ CHOICES = [
     ("pixelrnn", {"lstm": "row", "output": "categorical"}, DIGITS),
     ("pixelrnn", {"hidden": 6, "layers": 1, "output": "logistic_mixture"}, COLOURS),
     ("wavenet", {"output": "logistic_mixture", "dilations": (1, 2, 4), "kernel_size": 3}, DIGITS),
+    ("realnvp", {}, PIXEL),
     ("nice", {"prior": "normal", "alpha": 0.05}, DIGITS),
     ("realnvp", {"network": "mlp"}, DIGITS),
     ("realnvp", {"scales": 2, "features": 4, "blocks": 1}, COLOURS),
@@ -80,6 +82,11 @@ MISTAKES = [
     ("wavenet", {"kernel_size": 1}, DIGITS, "--kernel-size 2"),
     ("wavenet", {}, POINTS, "no levels"),
     ("nice", {"alpha": 0.5}, DIGITS, "use less than 0.5"),
+    ("nice", {}, PIXEL, "tiny has one dimension, which couplings cannot divide into two halves"),
+    ("nice", {}, NUMBER, "one dimension"),
+    ("spline_flow", {}, PIXEL, "one dimension"),
+    ("realnvp", {"network": "mlp"}, PIXEL, "one dimension"),
+    ("realnvp", {}, NUMBER, "one dimension"),
     ("realnvp", {"network": "conv"}, POINTS, "images"),
     ("glow", {}, POINTS, "images"),
     ("gan", {"network": "conv"}, POINTS, "images"),

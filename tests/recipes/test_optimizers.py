@@ -27,6 +27,15 @@ def test_a_warm_up_that_leaves_no_updates_is_an_error():
         make_optimizer(OptimizerConfig(schedule="cosine", warmup_steps=4, accumulate_steps=2), num_steps=8)
 
 
+@pytest.mark.parametrize(("warmup_steps", "reported"), [(3, False), (4, True), (40, True), (None, True)])
+def test_a_constant_rate_that_never_reaches_its_peak_is_reported(warmup_steps, reported, caplog):
+    optimizer = OptimizerConfig(schedule="constant", warmup_steps=warmup_steps, accumulate_steps=2)
+    make_optimizer(optimizer, num_steps=8)
+    text = f"the warm-up takes {100 if warmup_steps is None else warmup_steps} updates and the run has 4"
+    assert (text in caplog.text) == reported
+    assert ("Use --optimizer.warmup-steps 0, or train for more steps" in caplog.text) == reported
+
+
 def test_the_adam_of_a_player_has_its_moments_and_its_number_of_updates():
     optimizer = make_adam(AdamConfig(learning_rate=0.1, b1=0.5, b2=0.75), num_updates=4, section="generator")
     params, gradients, m, v = jnp.zeros(()), [1.0, -2.0, 0.5, 3.0], 0.0, 0.0

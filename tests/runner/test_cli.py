@@ -17,7 +17,7 @@ from gm_jax.config.saved import updated
 from gm_jax.data import sources
 from gm_jax.errors import UserError
 from gm_jax.recipes.configs.diffusion import MLPConfig
-from gm_jax.runner import cli, evaluate, sample, train
+from gm_jax.runner import cli, evaluate, plan, sample, train
 
 EXPERIMENTS = (vae, beta_vae, iwae)
 REPO = Path(__file__).resolve().parents[2]
@@ -104,6 +104,11 @@ ERRORS = [
     (["--data.name", "digit"], "Did you mean 'digits'"),
     (["--data.name", "mnist", "--data.dir", "/nowhere"], "not prepared in /nowhere"),
     (["--data.name", ""], "no data set"),
+    # paths
+    (["--workdir", "/tmp/" + "a" * 300], "File name too long: /tmp/aaa"),
+    (["--data.name", "mnist", "--data.dir", "/tmp/" + "a" * 300], "aaa"),
+    (["--workdir", "~nobody-of-this-name/run"], "starts at a home folder that does not exist: give the whole path"),
+    (["evaluate", "--workdir", "/tmp/" + "a" * 300], "File name too long: /tmp/aaa"),
     # contradictions
     (["--data.name", "toy:pinwheel", "--decoder", "bernoulli"], "--decoder normal"),
     (["--binarization", "static"], "static is for binary data"),
@@ -208,9 +213,12 @@ def test_defaults_of_a_chosen_section_need_no_argument_and_its_flags_need_the_ch
 
 def test_a_folder_that_holds_something_else_is_refused(command, tiny, tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    assert_mistake(command(*tiny, "--workdir", tmp_path), "holds something that is not a run")
-    assert_mistake(command(*tiny, "--workdir", tmp_path / "thesis.tex"), "holds something that is not a run")
+    assert_mistake(command(*tiny, "--workdir", tmp_path), "holds thesis.tex, but no run: choose another --workdir")
+    assert_mistake(command(*tiny, "--workdir", tmp_path / "thesis.tex"), "holds thesis.tex, but no run")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    for name in "abc":
+        (tmp_path / name).touch()
+    assert_mistake(command(*tiny, "--workdir", tmp_path), "holds a, b, c and 1 more, but no run")
 
 
 def test_a_folder_that_cannot_be_made_or_written_is_refused(command, tiny, tmp_path, monkeypatch):
@@ -270,6 +278,42 @@ def test_an_error_of_a_verb_becomes_an_exit_code(error, code, shown, command, tm
     monkeypatch.setattr(train, "train_run", fail)
     ended = command("--workdir", tmp_path)
     assert (ended.code, ended.err) == (code, shown)
+
+
+@pytest.mark.parametrize(("error", "why"), [(AssertionError(), ""), (RuntimeError("no chip\nx"), " (no chip)")])
+def test_a_platform_that_is_not_there_is_a_mistake(error, why, command, monkeypatch, tmp_path):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(train, "train_run", fail)
+    monkeypatch.setattr("jax.devices", fail)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert_mistake(command("--workdir", tmp_path), f"jax cannot start JAX_PLATFORMS=cuda here{why}: unset")
+    monkeypatch.delenv("JAX_PLATFORMS")
+    with pytest.raises(type(error)):
+        cli.main(vae.CONFIG, ["--workdir", str(tmp_path)], module=vae)
+
+
+@pytest.mark.parametrize(
+    ("verb", "flag"),
+    [("train", "workdir"), ("evaluate", "workdir"), ("evaluate", "weights"), ("sample", "output"), ("plan", "plot")],
+)
+def test_a_tilde_is_the_home_folder_in_every_path(verb, flag, command, monkeypatch, tmp_path):
+    seen = []
+    module = {"train": train, "evaluate": evaluate, "sample": sample, "plan": plan}[verb]
+    monkeypatch.setattr(module, f"{verb}_run", lambda *args: seen.append(args))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert command(verb, f"--{flag}", "~/x").code == 0
+    given = seen[0][2] if verb == "train" else getattr(seen[0][-1], flag)
+    assert given == tmp_path / "x"
+
+
+def test_a_tilde_is_the_home_folder_in_the_paths_of_other_programs(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(SystemExit, match="0"):
+        cli.program(evaluate.EvaluateArgs, seen.append, ["--workdir", "~/x"])
+    assert seen[0].workdir == tmp_path / "x"
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gm_jax.config.saved import updated
-from gm_jax.data import sources
+from gm_jax.data import pipeline, sources
 from gm_jax.errors import UserError
 from gm_jax.evaluation import likelihood
 from gm_jax.recipes.experiment import SampleEvaluation
@@ -28,6 +28,24 @@ def with_bad_points(run, split, value, places=(3, 5)):
     x = run.loaded[split]["x"].copy()
     x[list(places), 0] = value
     return run._replace(splits={**run.loaded, split: {**run.loaded[split], "x": x}})
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(50_000, 4), (3, 4), (1, 2)])
+def test_a_batch_of_an_evaluation_is_no_larger_than_the_split(batch_size, expected, tmp_path, monkeypatch):
+    run = run_on_points(tmp_path)  # over two devices
+    x = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
+    run = run._replace(splits={**run.loaded, "test": {"x": x}})
+    sizes, eval_batches = [], pipeline.eval_batches
+    monkeypatch.setattr(pipeline, "eval_batches", lambda split, size: sizes.append(size) or eval_batches(split, size))
+
+    def log_prob(params, model_state, key, x):
+        return Likelihood(x.sum(axis=1), "exact", "continuous")
+
+    state = run.strategy.place(run.initial_state())
+    summary = measure.evaluator(run, log_prob, seed=0, batch_size=batch_size)(state, "test")
+    assert sizes == [expected]
+    assert summary.num_examples == 3
+    np.testing.assert_allclose(summary.mean, x.sum(axis=1).mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
