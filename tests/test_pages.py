@@ -14,7 +14,7 @@ import tyro
 from benchmarks import command as benchmark_command
 from gm_jax.runner import cli
 from tools import results
-from tools.site import check, names, pages
+from tools.site import check, docstrings, names, pages
 
 REPO = Path(__file__).parents[1]
 PAGES = [
@@ -237,6 +237,25 @@ def test_links_of_the_home_page_are_those_of_the_site():
     assert pages.on_page_markdown("[c](../CONTRIBUTING.md)") == "[c](contributing.md)"
 
 
+def test_docstrings_have_the_sections_that_the_reference_knows():
+    docstring = (
+        "Computes f of x_<i.\n\nArgs:\n    x: a `<b>`, or <c>.\nReturns:\n    f.\nSource: A, 2020,\n    eq. 2.\n"
+    )
+    docstring += "Example:\n    >>> 1 <a\n"
+    assert docstrings.rewritten(docstring) == (
+        "Computes f of x_&lt;i.\n\n\nArgs:\n    x: a `<b>`, or &lt;c>.\n\nReturns:\n    f.\n"
+        "\n**Source:** A, 2020, eq. 2.\n\n\nExamples:\n    >>> 1 <a\n"
+    )
+
+
+def test_equations_and_tables_of_a_module_keep_their_columns():
+    docstring = "Flows of x_<i.\n\nNotation.\n\n    p(x) = 1    (1)\n\n    a <b>\n\nMore\ntext.\n\nf.py    does f"
+    assert docstrings.module_markdown(docstring) == (
+        "Flows of x_&lt;i.\n\nNotation.\n\n```text\n    p(x) = 1    (1)\n\n    a <b>\n```\n\nMore\ntext.\n\n"
+        "```text\nf.py    does f\n```"
+    )
+
+
 def test_the_check_of_the_site_finds_each_fault(tmp_path):
     (tmp_path / "api").mkdir()
     page = '<h2 id="gm_jax.a.f"></h2><a href="../index.html#here">x</a>'
@@ -245,10 +264,11 @@ def test_the_check_of_the_site_finds_each_fault(tmp_path):
         '<p id="here"><a href="api/a.html#gm_jax.a.f">f</a><a href="https://x.y">z</a>'
     )
     assert check.faults(tmp_path, ["gm_jax.a.f"]) == []
-    (tmp_path / "api" / "a.html").write_text(page + '<a href="../b.html">b</a><img src="https://x.y/i.png">')
+    (tmp_path / "api" / "a.html").write_text(page + '<a href="../b.html">b</a><img src="https://x.y/i.png"> <n> levels')
     (tmp_path / "index.html").write_text("<p>")
     assert check.faults(tmp_path, ["gm_jax.a.f", "gm_jax.a.g"]) == [
         "gm_jax.a.g has no entry in the API reference",
+        "api/a.html has the element <n>: write &lt; in its text",
         "api/a.html loads https://x.y/i.png from outside",
         "api/a.html links to ../b.html, which does not exist",
         "api/a.html links to ../index.html#here, which does not exist",

@@ -13,20 +13,30 @@ from tools.site.names import public_names
 # Attributes that a browser follows by itself to show a page, and those that a reader follows.
 _LOADED = {("script", "src"), ("img", "src"), ("link", "href"), ("iframe", "src"), ("source", "src")}
 _FOLLOWED = {("a", "href")}
+# The elements that mkdocs and its theme write; any other is text such as "x_<i" that a browser would swallow.
+_ELEMENTS = """
+html head meta title link style script base body header footer main nav section article aside div span p a b i em strong
+small sub sup code pre kbd br hr wbr ul ol li dl dt dd h1 h2 h3 h4 h5 h6 blockquote q table thead tbody tr th td caption
+colgroup col img figure figcaption details summary form input label button textarea select option noscript iframe svg
+path g circle rect line polyline polygon defs use del ins mark abbr dialog template
+"""
 
 
 class _Page(HTMLParser):
-    """Collects the anchors and the links of one page."""
+    """Collects the anchors, the links and the unknown elements of one page."""
 
     def __init__(self, text: str):
         super().__init__()
         self.anchors: set[str] = set()
         self.loaded: set[str] = set()
         self.followed: set[str] = set()
+        self.unknown: set[str] = set()
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Reads one element."""
+        if tag not in _ELEMENTS.split():
+            self.unknown.add(tag)
         for name, value in attrs:
             if name == "id" and value:
                 self.anchors.add(value)
@@ -48,6 +58,7 @@ def faults(site: Path, names: list[str]) -> list[str]:
     entries = {anchor for path, page in pages.items() if path.startswith("api/") for anchor in page.anchors}
     found = [f"{name} has no entry in the API reference" for name in names if name not in entries]
     for path, page in pages.items():
+        found += [f"{path} has the element <{tag}>: write &lt; in its text" for tag in sorted(page.unknown)]
         outside = sorted(link for link in page.loaded if urlsplit(link).netloc)
         found += [f"{path} loads {link} from outside" for link in outside]
         for link in sorted((page.loaded | page.followed) - set(outside)):

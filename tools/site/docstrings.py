@@ -7,16 +7,10 @@ the source into the section above it.
 import re
 from typing import Any
 
-import griffe
-
-
-class HouseStyle(griffe.Extension):
-    """Rewrites `Example:` and `Source:` in each docstring as griffe's Google parser expects them."""
-
-    def on_object(self, *, obj: Any, **kwargs: Any) -> None:
-        """Rewrites the docstring of one object."""
-        if obj.docstring is not None:
-            obj.docstring.value = rewritten(obj.docstring.value)
+try:
+    import griffe
+except ImportError:  # the tests of `rewritten` need no griffe
+    griffe = None
 
 
 def rewritten(docstring: str) -> str:
@@ -26,4 +20,37 @@ def rewritten(docstring: str) -> str:
         source, lambda match: "\n**Source:** " + re.sub(r"\n\s+", " ", match["text"]) + "\n", docstring, flags=re.M
     )
     docstring = re.sub(r"^Example:$", "\nExamples:", docstring, flags=re.M)
-    return re.sub(r"^(Args|Returns|Raises|Attributes|Yields):$", r"\n\1:", docstring, flags=re.M)
+    docstring = re.sub(r"^(Args|Returns|Raises|Attributes|Yields):$", r"\n\1:", docstring, flags=re.M)
+    text, examples, code = docstring.partition("\nExamples:")
+    return without_tags(text) + examples + code
+
+
+def without_tags(text: str) -> str:
+    """Returns Markdown in which no "x_<i" outside of backticks can be taken for an HTML tag."""
+    parts = text.split("`")
+    return "`".join(part if i % 2 else re.sub(r"<(?=[A-Za-z/])", "&lt;", part) for i, part in enumerate(parts))
+
+
+def module_markdown(docstring: str) -> str:
+    """Returns a module's docstring as Markdown: prose as prose; equations, tables and code as text of fixed width."""
+    written: list[str] = []
+    for block in docstring.split("\n\n"):
+        columns = re.search(r"^ |\S {2,}\S", block, flags=re.M)
+        if not columns:
+            written.append(without_tags(block))
+        elif written and written[-1].endswith("\n```"):
+            written[-1] = f"{written[-1].removesuffix('```')}\n{block}\n```"
+        else:
+            written.append(f"```text\n{block}\n```")
+    return "\n\n".join(written)
+
+
+if griffe is not None:
+
+    class HouseStyle(griffe.Extension):
+        """Rewrites `Example:` and `Source:` in each docstring as griffe's Google parser expects them."""
+
+        def on_object(self, *, obj: Any, **kwargs: Any) -> None:
+            """Rewrites the docstring of one object."""
+            if obj.docstring is not None:
+                obj.docstring.value = rewritten(obj.docstring.value)

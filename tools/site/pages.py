@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 REPO = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPO))  # mkdocs imports this file by its path
+
+from tools.site.docstrings import module_markdown  # noqa: E402
+from tools.site.names import Module, rooms  # noqa: E402
+
 # Repository files that are pages of the site, and links to them from other pages.
 COPIES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 MOVED = {"benchmarks/README.md": "benchmarks.md", **COPIES}
@@ -56,9 +61,6 @@ def with_links_of_the_site(text: str) -> str:
 
 def api_pages() -> dict[str, str]:
     """Returns one page for each room of the package, and their index."""
-    sys.path.insert(0, str(REPO))
-    from tools.site.names import rooms
-
     found = rooms()
     pages = {f"api/{room}.md": _room_page(room, modules) for room, modules in found.items()}
     rows = [
@@ -72,17 +74,10 @@ def _first_line(docstring: str) -> str:
     return docstring.partition("\n\n")[0].replace("\n", " ").replace("|", "\\|")
 
 
-def _room_page(room: str, modules: list[Any]) -> str:
-    parts = [f"# {room}", _fenced(modules[0].docstring)]
+def _room_page(room: str, modules: list[Module]) -> str:
+    parts = [f"# {room}", module_markdown(modules[0].docstring)]
     for module in modules:
         if module is not modules[0]:
-            parts += [f"## {module.name.partition('.')[2]} {{ #{module.name} }}", _fenced(module.docstring)]
+            parts += [f"## {module.name.partition('.')[2]} {{ #{module.name} }}", module_markdown(module.docstring)]
         parts += [f"::: {module.name}.{name}" for name in module.names]
     return "\n\n".join(parts) + "\n"
-
-
-def _fenced(docstring: str) -> str:
-    """Returns a docstring as text of fixed width, because modules have tables and equations in columns."""
-    first, _, rest = docstring.partition("\n\n")
-    rest = rest.strip("\n")
-    return f"{first}\n\n```text\n{rest}\n```" if rest else first
