@@ -67,6 +67,14 @@ def test_exact_draws_have_the_expected_total_variation():
     assert other > mean + 5 * deviation
 
 
+def test_the_total_variation_of_exact_draws_of_a_coin_has_the_moments_of_a_folded_normal():
+    # |k / N - 1/2| of k heads in N throws: a folded normal of standard deviation s = 1 / (2 sqrt N).
+    mean, deviation = enumeration.expected_total_variation(np.array([0.5, 0.5]), 10_000, num_repeats=20_000)
+    s = 0.5 / np.sqrt(10_000)
+    np.testing.assert_allclose(mean, s * np.sqrt(2 / np.pi), rtol=0.03)
+    np.testing.assert_allclose(deviation, s * np.sqrt(1 - 2 / np.pi), rtol=0.03)
+
+
 def test_a_decoder_that_ignores_its_latent_is_independent_pixels():
     logits = np.array([0.3, -1.0, 2.0, 0.5])
     log_q = enumeration.latent_log_prob(lambda z: np.tile(logits, (len(z), 1)), num_bits=4)

@@ -53,6 +53,47 @@ def test_latents_reach_every_pixel_and_every_pixel_reaches_the_moments(randomize
     assert (np.abs(jacobian).sum((-1, -2)) > 0).all()
 
 
+def conv_by_hand(of, h, stride=1):
+    """A 3 x 3 convolution in float64 whose padding, if it strides, is at the end alone (SAME on even sides)."""
+    before = 1 if stride == 1 else 0
+    height, width = h.shape[1:3]
+    padded = np.pad(h, ((0, 0), (before, 1), (before, 1), (0, 0)))
+    out = 0.0
+    for i, j in np.ndindex(3, 3):
+        out = out + padded[:, i : i + height : stride, j : j + width : stride] @ of["kernel"][i, j]
+    return out + of["bias"]
+
+
+def test_encoder_and_decoder_equal_their_layers_by_hand(randomized):
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+    encoder, decoder = ConvEncoder((3, 4), 2, hidden=5), ConvDecoder((4, 3), (8, 8, 1), outputs_per_dim=2, hidden=5)
+    params = randomized(encoder, x)
+    of, relu = as_float64(params), lambda h: np.maximum(h, 0.0)
+    h = np.asarray(x, np.float64)
+    for stage in range(2):
+        h = relu(conv_by_hand(of[f"Conv_{stage}"], h, stride=2))
+    h = relu(h.reshape(2, -1) @ of["Dense_0"]["kernel"] + of["Dense_0"]["bias"])
+    moments = h @ of["Dense_1"]["kernel"] + of["Dense_1"]["bias"]
+    np.testing.assert_allclose(np.concatenate(encoder.apply(params, x), axis=1), moments, rtol=1e-4, atol=1e-4)
+
+    z = jax.random.normal(jax.random.key(1), (2, 2))
+    params = randomized(decoder, z)
+    of, h = as_float64(params), np.asarray(z, np.float64)
+    for layer in range(2):
+        h = relu(h @ of[f"Dense_{layer}"]["kernel"] + of[f"Dense_{layer}"]["bias"])
+    h = h.reshape(2, 2, 2, 4)
+    for stage, channels in enumerate((3, 2)):
+        squares = conv_by_hand(of[f"Conv_{stage}"], h).reshape(2, *h.shape[1:3], 2, 2, channels)
+        h = squares.swapaxes(2, 3).reshape(2, 2 * h.shape[1], 2 * h.shape[2], channels)
+        h = relu(h) if stage == 0 else h
+    assert h.std() > 0.1
+    np.testing.assert_allclose(decoder.apply(params, z), h, rtol=1e-4, atol=1e-4)
+
+
+def as_float64(params):
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
+
+
 def test_doubling_keeps_neighbours_together():
     # One lit pixel of the smallest map must light one connected patch around its place.
     decoder = ConvDecoder((1,), (8, 8, 1), hidden=4, activation=lambda h: h)

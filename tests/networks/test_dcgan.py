@@ -96,6 +96,48 @@ def test_every_layer_but_the_first_and_last_has_batch_norm_and_no_bias():
     assert len(discriminator["batch_stats"]) == 1
 
 
+def test_generator_and_discriminator_equal_their_layers_by_hand():
+    z, x = (jax.random.normal(jax.random.key(0), shape) for shape in ((B, Z), (B, 8, 8, 1)))
+    generator, discriminator = DCGANGenerator((8, 8, 1), (6, 4)), DCGANDiscriminator((4, 6))
+    variables = drawn(generator, z)
+    params = variables["params"]
+
+    def norm(h, layer):
+        of, stats = params[layer]["BatchNorm_0"], variables["batch_stats"][layer]["BatchNorm_0"]
+        of, stats = ({name: np.asarray(leaf) for name, leaf in part.items()} for part in (of, stats))
+        return (np.asarray(h) - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * of["scale"] + of["bias"]
+
+    def double(h, layer):
+        y = jax.lax.conv_transpose(jnp.asarray(h, jnp.float32), params[layer]["kernel"], (2, 2), "SAME")
+        return np.asarray(y) + np.asarray(params[layer].get("bias", 0.0))
+
+    h = np.asarray(z @ params["Dense_0"]["kernel"]).reshape(B, 2, 2, 6)
+    h = np.maximum(norm(h, "BatchNorm_0"), 0.0)
+    h = np.maximum(norm(double(h, "FractionallyStridedConv_0"), "BatchNorm_1"), 0.0)
+    images = np.tanh(double(h, "FractionallyStridedConv_1"))
+    np.testing.assert_allclose(generator.apply(variables, z, train=False), images, atol=1e-5)
+
+    variables = drawn(discriminator, x)
+    params = variables["params"]
+
+    def halve(h, layer):
+        kernel = params[layer]["kernel"]
+        h = jnp.asarray(h, jnp.float32)
+        y = jax.lax.conv_general_dilated(
+            h, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return np.asarray(y) + np.asarray(params[layer].get("bias", 0.0))
+
+    def leaky(h):
+        return np.where(h > 0, h, 0.2 * h)
+
+    h = leaky(norm(halve(leaky(halve(x, "Conv_0")), "Conv_1"), "BatchNorm_0")).reshape(B, -1)
+    logits, features = discriminator.apply(variables, x, train=False)
+    np.testing.assert_allclose(features, h, atol=1e-4)
+    expected = h @ np.asarray(params["Dense_0"]["kernel"])[:, 0] + np.asarray(params["Dense_0"]["bias"])
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("norm", [None, BatchNorm])
 def test_every_parameter_gets_a_gradient(norm):
     # A layer before a norm has no bias, because the bias would get no gradient.

@@ -70,6 +70,15 @@ def test_masked_couplings_transform_one_half_and_then_the_other(random_variables
     assert moved[1].all()
 
 
+def test_images_have_the_couplings_of_the_paper():
+    # Section 3.6: three with checkerboards, a squeeze, three by channels; the last scale has four with checkerboards.
+    first, last = ImageRealNVP((8, 8, 1), scales=2, features=2, blocks=1).bind({}).multi_scale.stages
+    before, squeeze, after = first.layers
+    assert isinstance(squeeze, Squeeze)
+    couplings = [(part.mask_fn, part.length) for part in (before, after, last)]
+    assert couplings == [(realnvp.checkerboard, 3), (realnvp.channel_halves, 3), (realnvp.checkerboard, 4)]
+
+
 def test_each_scale_factors_out_half_of_its_channels():
     x = np.arange(64.0, dtype=np.float32).reshape(1, 8, 8, 1)
     stages = [Squeeze(), Squeeze(), Squeeze()]

@@ -46,8 +46,11 @@ def test_every_pixel_depends_on_every_pixel_time_and_label_of_its_example(random
         assert difference[1].max() < 1e-6
 
 
-def by_hand(params, x_t, t, label):
-    """Computes equations (1) to (4) for SMALL in float64, in the order of the paper's figure."""
+def by_hand(params, x_t, t, label, kept=1.0):
+    """Computes equations (1) to (4) for SMALL in float64, in the order of the paper's figure.
+
+    A `kept` of 0 leaves nothing of what the dropout of each block sees.
+    """
 
     def dense(name, h, of=params):
         return h @ of[name]["kernel"] + of[name].get("bias", 0.0)
@@ -73,7 +76,7 @@ def by_hand(params, x_t, t, label):
         of = params[name]
         h = conv(of["conv_0"], silu(norm(of["norm_0"], x)))
         h = h + dense("time", silu(e), of)[:, None, None]
-        h = conv(of["conv_1"], silu(norm(of["norm_1"], h)))
+        h = conv(of["conv_1"], kept * silu(norm(of["norm_1"], h)))
         return h + (conv(of["shortcut"], x) if "shortcut" in of else x)
 
     def attend(name, x, head_dim=4):
@@ -127,6 +130,16 @@ def test_dropout_applies_only_in_training(randomized):
     np.testing.assert_array_equal(draws[0], draws[1])
     assert np.abs(draws[0] - draws[2]).max() > 1e-2
     np.testing.assert_array_equal(apply(params, x_t, t), apply(params, x_t, t))
+
+
+def test_every_block_drops_out(randomized):
+    module = unet.UNet(**SMALL, num_classes=3, dropout=1.0)
+    x_t, t, label = inputs()
+    params = randomized(module, x_t, t, label)
+    in_float64 = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
+    expected = by_hand(in_float64, *(np.asarray(array) for array in (x_t.astype(jnp.float32), t, label)), kept=0.0)
+    found = applied(module)(params, x_t, t, label, train=True, rngs={"dropout": jax.random.key(0)})
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4 * expected.std())
 
 
 def test_the_unet_of_the_benchmark_has_the_parameter_count_of_diffusers():
