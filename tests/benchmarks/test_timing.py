@@ -1,4 +1,4 @@
-import time
+import types
 
 import pytest
 
@@ -11,8 +11,16 @@ def rounds_of(*pairs):
     return [{"ours": timing.Sample(ours, a), "theirs": timing.Sample(theirs, b)} for ours, a, theirs, b in pairs]
 
 
-def make_sleep(seconds):
-    return lambda count: time.sleep(count * seconds)
+def make_work(seconds):
+    """Makes work on a clock of its own, in its worker's process: each unit takes so many seconds on it."""
+    now = [0.0]
+    clock = types.SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0])
+    timing.time = clock
+
+    def run(count):
+        now[0] += count * seconds
+
+    return run
 
 
 def make_nothing():
@@ -60,11 +68,12 @@ def test_a_verdict_needs_enough_clean_rounds():
 
 
 def test_cases_are_timed_in_workers():
-    cases = {"short": timing.Case(make_sleep, 0.01), "long": timing.Case(make_sleep, 0.03)}
-    rounds = timing.alternate(cases, rounds=1, seconds=0.1)
+    cases = {"short": timing.Case(make_work, 2.0**-6), "long": timing.Case(make_work, 2.0**-4)}
+    rounds = timing.alternate(cases, rounds=1, seconds=0.25)
     assert 1 <= len(rounds) <= 2
     for samples in rounds:
-        assert 1.5 < samples["long"].seconds / samples["short"].seconds < 6.0
+        # As many units as a sample of a quarter of a second contains.
+        assert {name: sample[::2] for name, sample in samples.items()} == {"short": (2.0**-6, 16), "long": (2.0**-4, 4)}
 
 
 def test_a_failing_worker_reports_why():

@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-import time
+import socket
 
 import numpy as np
 import pytest
@@ -137,10 +137,14 @@ def message_of(name, data_dir):
 
 
 @pytest.mark.parametrize("name", ["mnist", "mnist:3.0.1", "cifar10"])
-def test_the_message_for_an_unprepared_set_shows_how_to_prepare_it(name, tmp_path):
-    start = time.perf_counter()
+def test_the_message_for_an_unprepared_set_shows_how_to_prepare_it(name, tmp_path, monkeypatch):
+    def refuse(*args):
+        raise AssertionError("the network is asked, which may take minutes where there is none")
+
+    for name_of_call in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name_of_call, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     message = message_of(name, tmp_path)
-    assert time.perf_counter() - start < 10
     assert "pip install -e '.[prepare]'" in message
     assert (
         f"tfds.builder('{name}', data_dir='{tmp_path}', file_format='array_record').download_and_prepare()" in message
