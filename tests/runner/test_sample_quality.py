@@ -9,7 +9,7 @@ from experiments import latent_diffusion, pixelcnn, vae
 from gm_jax.config import saved
 from gm_jax.errors import UserError
 from gm_jax.evaluation import features, sample_metrics
-from gm_jax.runner import sample_quality
+from gm_jax.runner import sample_quality, samples
 from gm_jax.runner.run import assemble
 
 
@@ -72,7 +72,8 @@ def test_binary_samples_are_compared_with_binarised_images(experiment, tmp_path,
     # A perfect model's samples: the data, binarised with other noise than the real images.
     perfect = (16 * (np.random.default_rng(1).uniform(size=x.shape) < x / 16)).astype(np.uint8)
     made = measured(run, perfect)
-    assert {record.measure for record in made.values()} == {"binary"}
+    assert {(record.measure, record.split) for record in made.values()} == {("binary", "train")}
+    assert made["frechet"].settings["num_real"] == len(x)
     assert made["frechet"].value < 2.0
     assert made["precision"].value > 0.85
 
@@ -102,3 +103,7 @@ def test_real_images_have_the_same_noise_for_the_same_seed(tmp_path):
     assert set(np.unique(first)) == {0, 16}
     np.testing.assert_array_equal(first[run.loaded["test"]["x"] == 16], 16)
     np.testing.assert_array_equal(first[run.loaded["test"]["x"] == 0], 0)
+    # Each batch of images has noise of its own.
+    grey = np.full((samples.BATCH + 5, 8, 8, 1), 8, np.uint8)
+    images = sample_quality.observed(run._replace(splits={"test": {"x": grey}}), "test", seed=3)
+    assert len(np.unique(images.reshape(len(images), -1), axis=0)) == len(images)
