@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 import traceback
 
@@ -14,7 +13,7 @@ from gm_jax.networks.fvsbn import FVSBN
 from gm_jax.networks.made import MADE, mask_sets
 from gm_jax.networks.nade import NADE
 from gm_jax.ops import binarization
-from gm_jax.samplers import autoregressive as samplers
+from tests.models.naive_autoregressive import log_prob, naive
 
 CLASSES = 2
 NETWORKS = {
@@ -56,24 +55,6 @@ def model_of(name, *, num_dims, num_orders=1, classes=None, natural=False, level
     return model, orders
 
 
-class NaiveAutoregressive(autoregressive.Autoregressive):
-    """Generates the same samples by a pass through the whole network at each position: the oracle."""
-
-    def generate(self, params, key, n, label, k, *, prefix=None, temperature=None):
-        order = jnp.asarray(self.network.orders)[k]
-        inverse = jnp.argsort(order)
-        outputs = lambda x: self.network.outputs(params["autoregressive"], x[:, inverse], label, k)[:, order]  # noqa: E731
-        draw, settings = (
-            self.likelihood.draw,
-            {"prefix": prefix, "temperature": 1.0 if temperature is None else temperature},
-        )
-        return samplers.sample_naive(outputs, draw, key, n, self.num_dims, **settings)[:, inverse]
-
-
-def naive(model):
-    return NaiveAutoregressive(**{field.name: getattr(model, field.name) for field in dataclasses.fields(model)})
-
-
 def random_params(model, shape, classes, scale=1.0):
     """Parameters of the right shapes, all non-zero, without compiling init."""
     batch = {"x": jnp.zeros((2, *np.atleast_1d(shape)), jnp.uint8)}
@@ -87,10 +68,6 @@ def random_params(model, shape, classes, scale=1.0):
 
 def all_images(num_dims):
     return jnp.asarray(list(itertools.product([0, 1], repeat=num_dims)), jnp.uint8)
-
-
-def log_prob(model, params, x):
-    return jax.jit(model.model.log_prob)(params, {}, jax.random.key(0), x).log_prob
 
 
 # Likelihood.

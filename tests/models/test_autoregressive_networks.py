@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 import itertools
 import math
@@ -18,6 +17,7 @@ from gm_jax.networks.pixelrnn import DiagonalBiLSTM, PixelRNN, RowLSTM
 from gm_jax.networks.wavenet import WaveNet
 from gm_jax.ops import binarization
 from gm_jax.samplers import autoregressive as samplers
+from tests.models.naive_autoregressive import log_prob, naive
 
 LEVELS, D, N, CLASSES = 17, 7, 3, 2
 BINARIZE = functools.partial(binarization.threshold, levels=LEVELS)
@@ -182,24 +182,6 @@ def model_of(name, shape, *, levels=2, kind="bernoulli", classes=None):
     return autoregressive.Autoregressive(network=network, likelihood=likelihood, shape=shape, num_classes=classes)
 
 
-class NaiveAutoregressive(autoregressive.Autoregressive):
-    """Generates the same samples by a pass through the whole network at each position: the oracle."""
-
-    def generate(self, params, key, n, label, k, *, prefix=None, temperature=None):
-        order = jnp.asarray(self.network.orders)[k]
-        inverse = jnp.argsort(order)
-        outputs = lambda x: self.network.outputs(params["autoregressive"], x[:, inverse], label, k)[:, order]  # noqa: E731
-        draw, settings = (
-            self.likelihood.draw,
-            {"prefix": prefix, "temperature": 1.0 if temperature is None else temperature},
-        )
-        return samplers.sample_naive(outputs, draw, key, n, self.num_dims, **settings)[:, inverse]
-
-
-def naive(model):
-    return NaiveAutoregressive(**{field.name: getattr(model, field.name) for field in dataclasses.fields(model)})
-
-
 def random_params(model, shape, classes=None, scale=0.5):
     batch = {"x": np.zeros((1, *shape), np.uint8)}
     if classes is not None:
@@ -216,10 +198,6 @@ def all_images(shape, levels):
     return jnp.asarray(list(grid), jnp.uint8).reshape(-1, *shape)
 
 
-def log_prob(model, params, x):
-    return jax.jit(model.model.log_prob)(params, {}, jax.random.key(0), x).log_prob
-
-
 @each_raster_network
 @each_data
 def test_probabilities_of_all_images_sum_to_one_in_float64(x64, name, shape, levels, kind, classes):
@@ -231,9 +209,8 @@ def test_probabilities_of_all_images_sum_to_one_in_float64(x64, name, shape, lev
     assert np.std(log_p) > 0.01  # a uniform distribution would pass with any masks
 
 
-@each_raster_network
-def test_probabilities_of_all_images_sum_to_one_in_float32(name):
-    model = model_of(name, (2, 2, 1), classes=3)
+def test_probabilities_of_all_images_sum_to_one_in_float32():
+    model = model_of("gated", (2, 2, 1), classes=3)
     log_p = log_prob(model, random_params(model, (2, 2, 1), 3), all_images((2, 2, 1), 2))
     assert log_p.dtype == jnp.float32
     assert special.logsumexp(np.asarray(log_p, np.float64)) == pytest.approx(0.0, abs=1e-5)
@@ -316,23 +293,6 @@ def tempered_probabilities(name, params, temperature):
     logits = jax.jit(lambda params: network.outputs(params, x, None, 0))(params["autoregressive"])[..., 0]
     logits = np.asarray(logits, np.float64) / temperature
     return special.expit(np.where(x == 1, logits, -logits)).prod(axis=1)
-
-
-@each_raster_network
-def test_the_likelihood_without_a_label_is_the_mixture_of_classes(name):
-    shape = (2, 2, 1)
-    model = model_of(name, shape, classes=3)
-    params = random_params(model, shape, 3)
-    x = all_images(shape, 2)
-
-    def nll(image, label):
-        batch = {"x": image[None], "label": label[None]}
-        return model.model.objectives[0].loss(params, {}, jax.random.key(0), batch)[0]
-
-    each = -jax.jit(jax.vmap(jax.vmap(nll, in_axes=(0, None)), in_axes=(None, 0)))(x, jnp.arange(3))
-    expected = special.logsumexp(np.asarray(each, np.float64), axis=0) - np.log(3)
-    np.testing.assert_allclose(log_prob(model, params, x), expected, atol=1e-5)
-    assert np.std(each, axis=0).max() > 1e-3
 
 
 def test_scales_of_the_mixture_are_bounded_below_with_a_finite_gradient():
