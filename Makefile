@@ -10,9 +10,12 @@ READY  := $(VENV)/.ready
 # installed and there is no TPU. If there is no wheel for this machine, those tests are skipped.
 TPU    := $(VENV)/tpu
 
-# Most of a test's time is XLA compiling, on one core: two workers, each with whole files. The fast tests take code that
-# LLVM has not optimised, which compiles in two thirds of the time; the slow proofs run what users run.
-PYTEST := -n 2 --dist loadfile
+# Most of a test's time is XLA compiling, on one core, so that there are two workers. Of the fast tests each takes whole
+# files, whose tests share what they compile; of the slow proofs, some of which take minutes, one that is done takes
+# over what the other has not begun. The fast tests take code that LLVM has not optimised, which compiles in two thirds
+# of the time; the slow proofs run what users run.
+FAST   := -n 2 --dist loadfile -m "not slow"
+SLOW   := -n 2 --dist worksteal -m slow
 QUICK  := XLA_FLAGS=--xla_backend_optimization_level=0
 
 # What builds the site: apart too, because neither tests nor experiments need it.
@@ -30,10 +33,10 @@ demo: $(READY)  ## train a VAE on the digits, evaluate and draw it: runs/vae (ru
 	$(BIN)/python -m experiments.vae
 
 test: $(READY)  ## the tests, all but the slow proofs
-	$(QUICK) $(BIN)/python -m pytest $(PYTEST) -m "not slow"
+	$(QUICK) $(BIN)/python -m pytest $(FAST)
 
 test-slow: $(READY) $(TPU)  ## the slow proofs: pods of processes, kills, plans for TPUs (CI runs both)
-	PYTHONPATH=$(TPU) $(BIN)/python -m pytest $(PYTEST) -m slow
+	PYTHONPATH=$(TPU) $(BIN)/python -m pytest $(SLOW)
 
 # pyright runs on the machine's node, or fetches one if there is none.
 lint: $(READY)  ## ruff (rules and format) and pyright (types), changing nothing

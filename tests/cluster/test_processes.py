@@ -248,7 +248,7 @@ def test_a_stalled_process_is_named_by_itself_and_the_other(run, tmp_path):
 
 @pytest.mark.slow
 def test_the_others_wait_for_drawing_beyond_the_shutdown_timeout(run, tmp_path):
-    folder, drawing = tmp_path / "run", 15
+    folder, drawing = tmp_path / "run", 9
     both = run(folder, "--cluster.shutdown-timeout", drawing // 3, faults={0: f"slow@{drawing}"})
     assert [ended.code for ended in both] == [0, 0], both
     assert (folder / "results.json").exists()

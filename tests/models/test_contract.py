@@ -347,8 +347,19 @@ def test_log_prob_is_one_finite_number_an_example_and_says_its_kind(row):
     assert np.isfinite(likelihood.log_prob).all()
 
 
+# One row of each family, because its networks know nothing of devices.
+FAMILIES = (
+    "vae[bernoulli]",
+    "made[two orderings]",
+    "glow",
+    "ddpm[points]",
+    "gan[points]",
+    "energy with chains[points]",
+)
+
+
 @pytest.mark.slow
-@each_model
+@pytest.mark.parametrize("row", [pytest.param(MODELS[name], id=name) for name in FAMILIES])
 def test_pmap_is_its_vmap_oracle(row):
     mapped, mapped_history = trained(row, "pmap", calls=2)
     oracle, oracle_history = trained(row, "vmap", calls=2)

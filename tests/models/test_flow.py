@@ -235,26 +235,16 @@ def test_a_shape_error_names_the_method_of_the_family():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", TWO_SCALES.values(), ids=TWO_SCALES.keys())
-def test_two_scales_train_and_pmap_is_its_vmap_oracle(network):
+def test_two_scales_train_and_move_every_parameter(network):
     """The contract tests one scale, because two take several times as long to compile."""
     model = flow_of(network, levels=17, alpha=0.05).model
-    adam, x = {"flow": optax.adam(3e-3)}, np.asarray(images(8))
+    adam, x, strategy = {"flow": optax.adam(3e-3)}, np.asarray(images(8)), parallel.jit()
     fresh = state.create(model, adam, jax.random.key(0), {"x": x})
-
-    def trained(strategy, calls):
-        train = strategy.compile(step.make_train_step(model, adam, seed=0, axis_name=strategy.axis_name))
-        current, losses = strategy.place(fresh), []
-        for _ in range(calls):
-            current, metrics = train(current, strategy.place_batches({"x": x[None]}))
-            losses.append(float(metrics["loss"][0]))
-        return current, losses
-
-    after, history = trained(parallel.jit(), 100)
+    train = strategy.compile(step.make_train_step(model, adam, seed=0))
+    after, history = strategy.place(fresh), []
+    for _ in range(100):
+        after, metrics = train(after, strategy.place_batches({"x": x[None]}))
+        history.append(float(metrics["loss"][0]))
     assert np.mean(history[-20:]) < np.mean(history[:20]) - 1.0
     for (path, old), new in zip(jax.tree.leaves_with_path(fresh.params), jax.tree.leaves(after.params), strict=True):
         assert np.any(old != new), path
-    mapped, mapped_losses = trained(parallel.pmap(), 2)
-    oracle, oracle_losses = trained(parallel.vmap(len(jax.devices())), 2)
-    np.testing.assert_allclose(mapped_losses, oracle_losses, rtol=1e-5)
-    for one, other in zip(jax.tree.leaves(mapped.params), jax.tree.leaves(oracle.params), strict=True):
-        np.testing.assert_allclose(one, other, atol=3e-5)
