@@ -3,7 +3,8 @@ r"""RealNVP (Dinh, Sohl-Dickstein & Bengio, ICLR 2017, arXiv:1605.08803): affine
     python -m experiments.realnvp                                            # digits, two minutes
     python -m experiments.realnvp --data.name mnist --features 16 --blocks 1 --train.steps 1500 \
         --train.checkpoint-every 250 --train.patience 0
-    python -m experiments.realnvp --data.name toy:two_moons
+    python -m experiments.realnvp --data.name toy:two_moons --train.steps 6000 --train.batch-size 256 \
+        --train.checkpoint-every 500 --train.steps-per-call 50
 """
 
 from gm_jax import runner

@@ -143,6 +143,23 @@ def test_every_command_of_a_page_parses(page):
         parse(list(command))
 
 
+def test_the_batch_of_every_command_for_several_hosts_can_be_divided_among_its_devices():
+    text = (REPO / "docs" / "several-hosts.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    found = {}
+    for line in text.splitlines():
+        slurm = re.search(r"srun --nodes (\d+) --ntasks-per-node (\d+) .*python -m experiments\.(\w+) (.*)", line)
+        pod = re.search(r"tpu_pod\.sh start NAME ZONE (\w+) ([^`]*)$", line)
+        if slurm:
+            found["slurm"] = (int(slurm[1]) * int(slurm[2]), slurm[3], slurm[4])
+        elif pod:
+            found["pod"] = (128, *pod.groups())  # a large slice
+    assert sorted(found) == ["pod", "slurm"]
+    for devices, name, flags in found.values():
+        module = importlib.import_module(f"experiments.{name}")
+        _, args = cli.parse(module.CONFIG, shlex.split(flags), module=module)
+        assert args.config.train.batch_size % devices == 0, (devices, name, flags)
+
+
 def test_a_wrong_flag_in_a_page_is_found():
     (command,) = commands_of("text\n```sh\nfor i in 1; do .venv/bin/python -m experiments.vae --hiden 3; done\n```\n")
     assert command == ["experiments.vae", "--hiden", "3"]

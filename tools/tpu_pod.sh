@@ -5,7 +5,7 @@
 #     tools/tpu_pod.sh watch NAME ZONE [WORKER]              shows the output of worker 0, of another, or of all
 #     tools/tpu_pod.sh stop NAME ZONE                        stops it; it saves a checkpoint first
 #
-#     tools/tpu_pod.sh start my-pod us-east5-a vae --workdir /mnt/nfs/vae --train.parallel pmap
+#     tools/tpu_pod.sh start my-pod us-east5-a vae --workdir /mnt/nfs/vae --train.parallel pmap --train.batch-size 128
 #
 # Ctrl-C ends the watching, not the run. The same start command resumes the run. watch and stop return the run's exit
 # code. --workdir must lie on a file system that all workers share, such as NFS (Filestore). A bucket mounted with

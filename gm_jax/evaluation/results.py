@@ -121,20 +121,23 @@ def merge(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
 
 
 def table(records: Sequence[Record]) -> str:
-    """Formats the records as an aligned text table of -log p; sign and kind are those of -log p."""
+    """Formats the records as an aligned text table of -log p; sign and kind are those of -log p.
+
+    A value is followed by its standard error over the examples, "21.5700 +- 0.3100", if its record has one.
+    """
     head = ("quantity", "", "value", "unit", "kind", "data", "measure", "split", "examples", "settings")
     rows = [head] + [
         (
             record.name,
             SIGN_OF_NLL.get(record.kind, "="),
-            "not finite" if record.value is None else f"{record.value:.4f}",
+            "not finite" if record.value is None else f"{record.value:.4f}{_error(record)}",
             record.unit,
             KIND_OF_NLL.get(record.kind, record.kind),
             record.data,
             record.measure,
             record.split,
             f"{record.examples:,}",
-            " ".join(f"{name}={_short(value)}" for name, value in record.settings.items()),
+            " ".join(f"{name}={_short(value)}" for name, value in record.settings.items() if name != "standard_error"),
         )
         for record in records
     ]
@@ -142,6 +145,11 @@ def table(records: Sequence[Record]) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     notes = [note for kind, note in _NOTES.items() if any(record.kind == kind for record in records)]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *notes])
+
+
+def _error(record: Record) -> str:
+    error = record.settings.get("standard_error")
+    return f" +- {error:.4f}" if isinstance(error, float) else ""
 
 
 def _finite(value: float) -> float | None:

@@ -137,7 +137,8 @@ def check_batch_size(batch_size: int, strategy: Strategy) -> None:
     if batch_size < 1 or batch_size % strategy.num_shards:
         raise UserError(
             f"a batch of {batch_size} cannot be divided among {strategy.num_shards} devices:\n"
-            f"choose a batch size that is a multiple of {strategy.num_shards}."
+            f"choose a --train.batch-size that is a multiple of {strategy.num_shards}, e.g. "
+            f"{max(1, round(batch_size / strategy.num_shards)) * strategy.num_shards}."
         )
 
 

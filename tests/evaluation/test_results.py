@@ -182,14 +182,24 @@ def test_every_row_of_the_table_shows_unit_kind_data_measure_and_split():
     ends["quantity"] = head.index("value")
     for row, record in zip(rows, made, strict=True):
         cells = {name: row[start : ends[name]].strip() for name, start in columns.items()}
-        assert cells["value"] == f"{record.value:.4f}"
+        assert cells["value"] == f"{record.value:.4f} +- {record.settings['standard_error']:.4f}"
         assert cells["quantity"].split()[0] == record.name
         for name in ("unit", "data", "measure", "split"):
             assert cells[name] == getattr(record, name)
         assert cells["kind"] == {"lower_bound": "upper bound"}.get(record.kind, record.kind)
         assert "1,000" in row
         assert "K=500" in row
-        assert "standard_error=" in row
+        assert "standard_error" not in row
+
+
+@pytest.mark.parametrize("settings", [{}, {"standard_error": None}])
+def test_a_record_without_a_standard_error_is_read_and_shown_without_one(settings, tmp_path):
+    (record, _) = records(summary())
+    old = record._replace(settings=settings)
+    results.write(tmp_path / "results.json", [old])
+    assert results.read(tmp_path / "results.json") == [old]
+    row = results.table([old]).splitlines()[2]
+    assert f" {old.value:.4f}  nats" in row
 
 
 def test_the_table_without_records_is_its_head():
