@@ -24,6 +24,7 @@ from gm_jax.config import Rate, saved
 from gm_jax.errors import UserError
 from gm_jax.evaluation import results as run_results
 from gm_jax.files import write_text
+from gm_jax.recipes.run_length import resolved
 from gm_jax.runner import cli
 from gm_jax.runner.folder import Folder
 from gm_jax.runner.run import load_saved
@@ -109,7 +110,7 @@ def check_command(command: str, found: saved.Saved) -> None:
     verb, args = cli.parse(module.CONFIG, words[3:], module=module)
     if verb != "train":
         raise UserError(f"{command!r} does not train: give the command that made the run.")
-    differences = saved.differences(args.config, found.config)
+    differences = saved.differences(resolved(args.config), found.config)
     if args.config.recipe != found.recipe or differences:
         raise UserError(f"the run has another configuration than {command!r}.\n{'; '.join(differences)}")
 

@@ -95,7 +95,7 @@ def test_training_ends_with_a_table_and_the_names_of_the_pictures(finished, comm
     ended = command("--workdir", finished, *tiny)
     table, _, place = ended.out.rstrip().rpartition("\n\n")
     assert ended.code == 0
-    assert re.search(r"nll +<= +\d+\.\d{4} +nats +upper bound +digits +binary +test +180 +K=3", table)
+    assert re.search(r"nll +<= +\d+\.\d{4} \+- \d\.\d{4} +nats +upper bound +digits +binary +test +180 +K=3", table)
     assert place.startswith(f"{finished}: samples.png,")
     assert all((finished / name.strip()).exists() for name in place.partition(": ")[2].split(","))
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from experiments import vae
 from gm_jax import runner
+from gm_jax.config.saved import Saved, to_dict
 from gm_jax.evaluation import results as run_results
+from gm_jax.recipes.run_length import resolved
 from tools import publish, publish_plans, results
 
 REPO = Path(__file__).parents[2]
@@ -126,3 +129,9 @@ def test_plans_are_read_from_what_the_command_prints(tmp_path, capsys, monkeypat
     lines = results.markdown(after).splitlines()
     assert (lines[2], lines[-1]) == (changed, new)
     assert after["rows"][1:-1] == before["rows"][1:]
+
+
+def test_a_command_with_the_default_warm_up_is_that_of_its_run():
+    config = resolved(vae.CONFIG)
+    assert config.optimizer.warmup_steps == 100
+    publish.check_command("python -m experiments.vae", Saved(config.recipe, to_dict(config), {}))
