@@ -68,7 +68,7 @@ def _exit_after(command: Callable[[], None]) -> NoReturn:
     cpu_flags.set_flags(os.environ)
     try:
         command()
-    except (UserError, OSError, KeyboardInterrupt) as error:
+    except (UserError, OSError, MemoryError, ImportError, KeyboardInterrupt) as error:
         code = report(error)
         if code is None:
             raise
