@@ -35,6 +35,7 @@ def test_a_family_is_compared_with_the_whole_small_world(clock, tmp_path):
     np.testing.assert_allclose(truth.value - kl.value, enumeration.entropy(p), atol=1e-6)
     # The mean over the test split estimates the truth.
     reported = found["nll"]
+    assert reported.split == "test"
     assert abs(reported.value - truth.value) < 5 * reported.settings["standard_error"]
     own = found["tv_samples_to_model"]
     np.testing.assert_allclose(own.settings["sum_of_q"], 1.0, atol=1e-4)
