@@ -16,6 +16,7 @@ from . import plotting as plotting
 from . import recipes as recipes
 from . import runner as runner
 from . import samplers as samplers
+from . import signals as signals
 from . import training as training
 from . import types as types
 

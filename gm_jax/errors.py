@@ -5,7 +5,7 @@ Exit codes of every command:
     0    done, or stopped by a signal after saving
     1    a defect, or training diverged, or another process failed
     2    a mistake of the user
-    130  Ctrl-C when there was nothing to save
+    130  stopped by a signal when there was nothing to save
     134  C++ aborted this process, or jax did so because another process failed during preparation
 """
 
@@ -18,6 +18,8 @@ _DISK_ERRORS = {
     *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
     *(errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS),
 }
+
+_LONGEST_LINE = 600  # letters
 
 
 class UserError(Exception):
@@ -39,7 +41,7 @@ def report(error: BaseException) -> int | None: ...
 def report(error: BaseException) -> int | None:
     """Prints what is wrong in at most three lines, and returns the exit code; None for a defect of this program."""
     if isinstance(error, UserError):
-        print("\n".join(f"error: {error}".splitlines()[:3]), file=sys.stderr)
+        print("\n".join(_shown(line) for line in f"error: {error}".splitlines()[:3]), file=sys.stderr)
         return 2
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         print(f"error: {error.strerror}: {error.filename or 'no file is named'}", file=sys.stderr)
@@ -53,6 +55,12 @@ def report(error: BaseException) -> int | None:
         print("interrupted", file=sys.stderr)
         return 130
     return None
+
+
+def _shown(line: str) -> str:
+    """Returns a line without what would steer a terminal, because a file may be quoted in it, and not too long."""
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..."
 
 
 NO_LABELS = (

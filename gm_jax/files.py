@@ -6,13 +6,18 @@ without the content: hence the file is synced before its rename, and its folder 
 
 import contextlib
 import errno
+import json
+import math
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 _OWN_NAME = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_DEEPEST = 64  # levels of a JSON document
 
 # A folder that may not be listed, or a file system that syncs no folders.
 _UNSYNCED = {errno.EACCES, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
@@ -22,6 +27,62 @@ def write_text(path: Path, text: str) -> None:
     """Writes a file of UTF-8 by one rename: a reader finds the old file or the new one, also after a power cut."""
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def read_json(path: Path, *, most_bytes: int = 2**28) -> Any:
+    """Reads a JSON document that somebody else may have written, with bounded memory.
+
+    Raises:
+        OSError: the file is missing or may not be read.
+        ValueError: it is not a plain file, larger than `most_bytes`, or nothing that `parse_json` takes.
+    """
+    with opened(path) as file:
+        if os.fstat(file.fileno()).st_size > most_bytes:
+            raise ValueError(f"more than {most_bytes} bytes")
+        data = file.read(most_bytes)
+    return parse_json(data)
+
+
+def parse_json(data: bytes) -> Any:
+    """Parses a JSON document of UTF-8.
+
+    Raises:
+        ValueError: it is damaged, or is deeper, holds larger numbers or more equal keys than any that this package
+            writes: a depth of 64, numbers that are finite and integers below 2^64, each key once.
+    """
+    try:
+        value = json.loads(
+            data.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_finite,
+            parse_float=_finite,
+            parse_int=_integer,
+        )
+    except (RecursionError, MemoryError):
+        raise ValueError("nested too deeply") from None
+    _refuse_deep(value)
+    return value
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Opens a plain file to read: a pipe would block, and a device may never end.
+
+    Raises:
+        OSError: the file is missing or may not be read.
+        ValueError: it is something else, or a link to itself.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError("a link to itself") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # before fdopen, which refuses a folder with another error
+        os.close(descriptor)
+        raise ValueError("not a plain file")
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
 
 
 @contextlib.contextmanager
@@ -120,3 +181,33 @@ def _sync(path: Path, flags: int = 0) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _refuse_deep(value: Any) -> None:
+    level = [value]
+    for _ in range(_DEEPEST):
+        lists = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level = [child for one in lists for child in one]
+    if any(isinstance(one, (dict, list)) for one in level):
+        raise ValueError("nested too deeply")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number that is not finite")
+    return number
+
+
+def _integer(text: str) -> int:
+    number = int(text)  # refuses more than 4,300 digits
+    if abs(number) >= 2**64:
+        raise ValueError("an integer that is too large")
+    return number

@@ -19,7 +19,7 @@ REPO = Path(__file__).resolve().parents[1]
 
 # What each part of gm_jax may import of the others, in the order of the house. Any part may import GROUND, which
 # imports nothing. The empty name is gm_jax/__init__.py: every `from gm_jax import ...` executes it.
-GROUND = {"errors", "hashing", "files"}
+GROUND = {"errors", "hashing", "files", "signals"}
 MODELLING = {"types", "ops", "losses", "networks", "samplers", "models"}
 LIBRARY = {*MODELLING, "config", "training", "data", "evaluation", "plotting", "recipes"}
 CODE = ("gm_jax", "experiments", "tools", "benchmarks")
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "errors": set(),
     "hashing": set(),
     "files": set(),
+    "signals": set(),
     "types": set(),
     "config": set(),
     "ops": {"types"},

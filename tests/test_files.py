@@ -1,6 +1,7 @@
 """Files are written whole or not at all, and never through a link."""
 
 import io
+import json
 import os
 import pathlib
 import stat
@@ -88,6 +89,28 @@ def test_a_file_has_the_permissions_that_the_umask_leaves(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "nul", "NaN", "-Infinity", "[1e999]", '{"a": 1, "a": 2}', "[" * 65 + "]" * 65, "[" * 10**5),
+        *("18446744073709551616", "9" * 5000, "\u0661", "[1] [2]", "\ud800"),
+    ],
+)
+def test_json_that_this_package_does_not_write_is_refused(text):
+    with pytest.raises(ValueError):  # noqa: PT011 (of many kinds)
+        files.parse_json(text.encode(errors="surrogatepass"))
+
+
+def test_json_is_read_as_it_was_written(tmp_path):
+    value = {"a": [1, -2.5, None, True, "≤"], "b": {}, "c": 2**64 - 1, "deep": json.loads("[" * 60 + "]" * 60)}
+    files.write_text(tmp_path / "a.json", json.dumps(value))
+    assert files.read_json(tmp_path / "a.json") == value
+    with pytest.raises(ValueError, match="more than 10 bytes"):
+        files.read_json(tmp_path / "a.json", most_bytes=10)
+    with pytest.raises(FileNotFoundError):
+        files.read_json(tmp_path / "b.json")
 
 
 def test_a_long_name_is_written(tmp_path):

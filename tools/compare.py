@@ -37,19 +37,30 @@ def compare(config: Config) -> Path:
     """Trains and measures all families, and returns the path of the page, which is rewritten after each family.
 
     Raises:
-        UserError: there is no family of a given name.
+        UserError: there is no family of a given name, or the folder holds a run.
     """
     # Here, not above, so that --help need not import jax.
-    import jax
-
-    from gm_jax.comparison import families, measure, report
-    from gm_jax.evaluation import features
+    from gm_jax.comparison import families
+    from gm_jax.runner.folder import Folder
 
     table = {family.name: family for family in families.table()}
     unknown = [name for name in config.families if name not in table]
     if unknown:
         raise UserError(f"there is no family {', '.join(unknown)}: choose from {', '.join(table)}.")
-    config.workdir.mkdir(parents=True, exist_ok=True)
+    folder = Folder(config.workdir)
+    if folder.holds_run():
+        raise UserError(f"{folder.root} holds a run, whose results.json would be lost: choose another --workdir.")
+    folder.create()
+    with folder.locked():
+        return _compare(config, table)
+
+
+def _compare(config: Config, table: dict) -> Path:
+    import jax
+
+    from gm_jax.comparison import measure, report
+    from gm_jax.evaluation import features
+
     extractor, outcomes, started = features.load("digits-cnn"), [], time.perf_counter()
     for data in config.data:
         fits = data in ("binarized_digits", "digits")

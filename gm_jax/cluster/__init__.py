@@ -2,6 +2,7 @@
 
 config.py           the flags
 processes.py        joining, comparing, leaving
+rendezvous.py       where the processes meet, before jax
 watchdog.py         heartbeats, and the culprit when a process dies or stalls
 detached_output.py  output that outlives its terminal
 """

@@ -11,7 +11,7 @@ after a signal and after an error that all of them see. A process that meets an 
 and leaves at once; the others read the report, each prints it and leaves too.
 
 jax's own heartbeat stays as a backup for what happens before `watch`. jax's preemption service is turned off: it takes
-SIGTERM for itself, but the handlers of `loop.stop_signals` also take Ctrl-C and let a second signal end the process.
+SIGTERM for itself, but `gm_jax.signals` also takes Ctrl-C and lets a second signal end the process.
 The processes agree on the last step by votes instead (`loop.counting_votes`), which cost no extra call.
 """
 
@@ -31,6 +31,7 @@ from typing import Any, NoReturn
 
 import jax
 
+from gm_jax.cluster import rendezvous
 from gm_jax.cluster.config import ClusterConfig
 from gm_jax.cluster.watchdog import FAILURE, Watchdog
 from gm_jax.errors import UserError, report
@@ -247,13 +248,14 @@ def _check(config: ClusterConfig) -> None:
 def _initialize(coordinator: str, config: ClusterConfig) -> None:
     jax.config.update("jax_enable_preemption_service", False)
     given = {}
-    if coordinator != AUTO:
+    if coordinator != AUTO and config.process_id is not None and config.num_processes is not None:
+        rendezvous.meet(coordinator, config.process_id, config.num_processes)
         given = {
             "coordinator_address": coordinator,
             "num_processes": config.num_processes,
             "process_id": config.process_id,
         }
-        if coordinator.rpartition(":")[0] in ("127.0.0.1", "localhost"):
+        if rendezvous.is_local(coordinator):
             given["coordinator_bind_address"] = coordinator  # jax would listen on every interface
     try:
         jax.distributed.initialize(
@@ -267,6 +269,26 @@ def _initialize(coordinator: str, config: ClusterConfig) -> None:
             f"the processes did not find each other at {coordinator}: {first[:200]}\n"
             "check the address, and that all processes were started."
         ) from error
+    _leave_if_uneven()
+
+
+def _leave_if_uneven() -> None:
+    """Ends all processes if they have different numbers of devices, before a collective fails in a traceback."""
+    counts = [0] * jax.process_count()
+    for device in jax.devices():
+        counts[device.process_index] += 1
+    if len(set(counts)) == 1:
+        return
+    other = next(process for process, count in enumerate(counts) if count != counts[0])
+    code = report(
+        UserError(
+            f"process {other} has {counts[other]} devices, process 0 has {counts[0]}:\n"
+            "give all processes the same number (XLA_FLAGS, CUDA_VISIBLE_DEVICES, the cluster's settings)."
+        )
+    )
+    if multihost.is_primary():
+        time.sleep(_PATIENCE)
+    _exit(code)
 
 
 def _exit_code(end: SystemExit) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from gm_jax.config.fields import FINITE, Added, Bound, Measuring, Neutral, Sampling
 from gm_jax.config.sections import AdamConfig, OptimizerConfig
 from gm_jax.errors import UserError
-from gm_jax.files import write_text
+from gm_jax.files import read_json, write_text
 
 ConfigT = TypeVar("ConfigT")
 
@@ -94,12 +94,15 @@ class Saved(typing.NamedTuple):
         config: the configuration, as `to_dict` makes it.
         data: the Spec of the data, as a dict.
         command: the module of the command that made the run, e.g. "experiments.vae"; empty if it is not known.
+        identity: random digits that were drawn when the run was made, and that its checkpoints carry; empty for a run
+            of an earlier version, whose checkpoints carry none.
     """
 
     recipe: str
     config: dict[str, Any]
     data: dict[str, Any]
     command: str = ""
+    identity: str = ""
 
     @property
     def opener(self) -> str:
@@ -107,9 +110,12 @@ class Saved(typing.NamedTuple):
         return f"python -m {self.command}" if self.command else f"the command of {self.recipe}"
 
 
-def save(path: Path, recipe: str, config: Any, *, data: Mapping[str, Any], command: str = "") -> None:
+def save(
+    path: Path, recipe: str, config: Any, *, data: Mapping[str, Any], command: str = "", identity: str = ""
+) -> None:
     """Writes config.json in one move."""
-    write_text(path, json.dumps(Saved(recipe, to_dict(config), dict(data), command)._asdict(), indent=1) + "\n")
+    content = Saved(recipe, to_dict(config), dict(data), command, identity)
+    write_text(path, json.dumps(content._asdict(), indent=1) + "\n")
 
 
 def load(path: Path) -> Saved:
@@ -119,7 +125,7 @@ def load(path: Path) -> Saved:
         UserError: the file is missing or is not what `save` writes.
     """
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
         if "experiment" in values:  # the first format
             values["recipe"] = values["command"] = values.pop("experiment")
         saved = Saved(**values)
@@ -127,7 +133,7 @@ def load(path: Path) -> Saved:
         raise UserError(f"{path.parent} holds no run: it has no {path.name}.\nTrain a run there first.") from None
     except (ValueError, TypeError, AttributeError):
         saved = None
-    if saved is None or tuple(map(type, saved)) != (str, dict, dict, str):
+    if saved is None or tuple(map(type, saved)) != (str, dict, dict, str, str):
         raise UserError(f"{path} is damaged or is not a run's configuration.\nChoose the folder of a run.")
     return saved
 
@@ -257,7 +263,9 @@ def _fits(hint: Any, value: Any) -> bool:
         return value in options
     if typing.get_origin(hint) is tuple:
         return isinstance(value, list) and all(_fits(options[0], part) for part in value)
-    return isinstance(value, (float, int) if hint is float else hint) and not (hint is int and isinstance(value, bool))
+    if hint in (int, float):
+        return isinstance(value, (float, int) if hint is float else int) and not isinstance(value, bool)
+    return isinstance(value, hint)
 
 
 def _odd_fields(config_type: type, values: Mapping[str, Any]) -> Iterator[str]:

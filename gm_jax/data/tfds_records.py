@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gm_jax import signals
 from gm_jax.data.tfds_folder import Contents, Shard, damaged
 from gm_jax.errors import UserError
 
@@ -47,6 +48,7 @@ def decode_split(contents: Contents, split: str) -> tuple[dict[str, np.ndarray],
         warnings.simplefilter("ignore")  # PIL's warnings of large images: their size is compared below
         for shard in shards:
             for index, record in enumerate(_records(shard)):
+                signals.check()
                 try:
                     _decode_record(record, row, arrays)
                 except Exception as error:  # whatever protobuf and PIL raise for damaged bytes

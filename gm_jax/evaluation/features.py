@@ -19,11 +19,11 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from gm_jax.errors import UserError
-from gm_jax.files import replacing
+from gm_jax.files import opened, replacing
 from gm_jax.hashing import tensors_digest
 from gm_jax.networks import inception as inception_network
 from gm_jax.networks.digit_classifier import DigitClassifier
@@ -210,13 +210,16 @@ def read_weights(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
         UserError: the file is missing, or does not match the digest that `write_weights` stored in it.
     """
     try:
+        with opened(path):  # nor a folder, a pipe or a device
+            pass
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise UserError(f"there is no file of weights {path}: check the path.") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a file of weights, or is damaged: {error}") from None
+    except Exception as error:  # safetensors also raises KeyError and TypeError, for types that numpy does not have
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not a file of weights, or is damaged: {reason}") from None
     if metadata.get("tensors_sha256") != tensors_digest(tensors):
         raise UserError(f"{path} is damaged: its weights do not match their stored SHA-256. Make or download it again.")
     return tensors, metadata

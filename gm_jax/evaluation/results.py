@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gm_jax.evaluation.likelihood import LikelihoodSummary
-from gm_jax.files import write_text
+from gm_jax.files import read_json, write_text
 from gm_jax.ops.reductions import nats_to_bits_per_dim
 
 # A record's kind is a statement about log p. Tables show -log p, for which a lower bound becomes an upper bound.
@@ -99,8 +99,15 @@ def write(path: Path, records: Sequence[Record]) -> None:
 
 
 def read(path: Path) -> list[Record]:
-    """Reads the records of a results.json; returns none if there is no file."""
-    return [Record(**entry) for entry in json.loads(path.read_text())] if path.exists() else []
+    """Reads the records of a results.json; returns none if there is no file.
+
+    Raises:
+        ValueError, TypeError: it holds something else.
+    """
+    records = [Record(**entry) for entry in read_json(path)] if path.exists() else []
+    if not all(map(_is_record, records)):
+        raise TypeError("a record holds values of other types")
+    return records
 
 
 def merge(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
@@ -150,6 +157,16 @@ def table(records: Sequence[Record]) -> str:
 def _error(record: Record) -> str:
     error = record.settings.get("standard_error")
     return f" +- {error:.4f}" if isinstance(error, float) else ""
+
+
+def _is_record(record: Record) -> bool:
+    texts = (record.name, record.unit, record.kind, record.data, record.measure, record.split)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and (record.value is None or type(record.value) in (int, float))
+        and type(record.examples) is int
+        and isinstance(record.settings, dict)
+    )
 
 
 def _finite(value: float) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gm_jax import signals
 from gm_jax.evaluation import frechet, inception_score, kernel_distance, mode_coverage, precision_recall
 from gm_jax.evaluation.features import Extractor, Features
 from gm_jax.evaluation.results import Record
@@ -76,6 +77,7 @@ def gather(
     apply = jax.jit(extractor.apply) if apply is None else apply
     moments, kept = frechet.no_moments(extractor.num_features), []
     for start in range(0, len(images), batch_size):
+        signals.check()
         batch = images[start : start + batch_size]
         padded = np.concatenate([batch, np.repeat(batch[-1:], batch_size - len(batch), axis=0)])
         features = apply(extractor.params, padded)

@@ -37,7 +37,7 @@ def converted(saved: Saved) -> Saved:
             "made it."
         ) from None
     try:
-        return Saved(config_type.recipe, convert(dict(saved.config), saved.data), saved.data, saved.command)
+        return saved._replace(recipe=config_type.recipe, config=convert(dict(saved.config), saved.data))
     except (KeyError, TypeError, AttributeError):
         raise UserError(f"the saved configuration of {saved.recipe} is damaged: it lacks fields.") from None
 

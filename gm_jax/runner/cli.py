@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
+from gm_jax import signals
 from gm_jax.cluster import detached_output
 from gm_jax.config import ExperimentConfig, saved
 from gm_jax.errors import UserError, report
@@ -39,7 +40,12 @@ def main(config: ExperimentConfig, argv: Sequence[str] | None = None, *, module:
         module: the experiment's module, whose name and docstring its help shows; by default the program itself.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _exit_after(lambda: _dispatch(config, module or sys.modules["__main__"], arguments))
+
+    def command() -> None:
+        with signals.deferred():
+            _dispatch(config, module or sys.modules["__main__"], arguments)
+
+    _exit_after(command)
 
 
 def program(config_type: type[ConfigT], run: Callable[[ConfigT], Any], argv: Sequence[str] | None = None) -> NoReturn:
@@ -66,18 +72,21 @@ def _exit_after(command: Callable[[], None]) -> NoReturn:
     detached_output.reopen_closed()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     cpu_flags.set_flags(os.environ)
-    try:
-        command()
-    except (UserError, OSError, MemoryError, ImportError, KeyboardInterrupt) as error:
-        code = report(error)
-        if code is None:
-            raise
-        sys.exit(code)
-    except Exception:
-        reason = _why_jax_cannot_start()
-        if reason is None:
-            raise
-        sys.exit(report(UserError(reason)))
+    # A notebook's cell hands down its own, which this environment may lack. Pictures here go to files only.
+    os.environ.pop("MPLBACKEND", None)
+    with detached_output.detached():
+        try:
+            command()
+        except (UserError, OSError, MemoryError, ImportError, KeyboardInterrupt) as error:
+            code = report(error)
+            if code is None:
+                raise
+            sys.exit(code)
+        except Exception:
+            reason = _why_jax_cannot_start()
+            if reason is None:
+                raise
+            sys.exit(report(UserError(reason)))
     sys.exit(0)
 
 

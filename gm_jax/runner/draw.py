@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from gm_jax import signals
 from gm_jax.evaluation import results
 from gm_jax.plotting import densities, images
 from gm_jax.recipes.experiment import DensityPicture
@@ -23,8 +24,10 @@ def draw_pictures(run: Run, state: TrainState, *, seed: int) -> list[Path]:
     """Writes the pictures of a state and returns their paths."""
     root, key, state = run.folder.root, jax.random.key(seed), parallel.local(state)
     num = _POINTS if run.spec.shape == (2,) else _IMAGES
+    signals.check()
     paths = [draw_grid(run, root / "samples.png", images.as_grid(draw_samples(run, state, num, seed=seed)))]
     for name, picture in run.experiment.pictures.items():
+        signals.check()
         path = root / f"{name}.png"
         if isinstance(picture, DensityPicture):
             _draw_density(run, state, path, picture)
@@ -34,6 +37,7 @@ def draw_pictures(run: Run, state: TrainState, *, seed: int) -> list[Path]:
                 continue
             draw_grid(run, path, np.asarray(grid))
         paths.append(path)
+    signals.check()
     return paths + _draw_progress(run, state)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
+from gm_jax import signals
 from gm_jax.config import Count, ExperimentConfig, Seed, saved
 
 
@@ -69,7 +70,15 @@ def evaluate_run(config_type: type[ExperimentConfig], args: EvaluateArgs) -> Non
             real_split=args.real_split,
             settings={"step": step, "seed": args.seed},
         )
-    records = measure.measure_run(run, state, step, split=args.split, seed=args.seed, batch_size=args.batch_size)
+    records = measure.measure_run(
+        run,
+        state,
+        step,
+        split=args.split,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        before_batch=lambda name: signals.check(),
+    )
     # Numbers before pictures: what cannot be drawn must not cost them.
     measure.write_results(run, records + samples)
     measure.print_files(run, draw.draw_pictures(run, state, seed=args.seed))

@@ -18,6 +18,8 @@ import json
 import logging
 import os
 import platform
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib import metadata
@@ -27,7 +29,7 @@ from typing import Any
 import jax
 
 from gm_jax.errors import UserError
-from gm_jax.files import is_temporary, make_folder, write_text
+from gm_jax.files import is_temporary, make_folder, read_json, write_text
 
 # What the environment can set (JAX_ENABLE_X64, ...) and changes numbers.
 _JAX_SETTINGS = (
@@ -44,7 +46,14 @@ class Folder:
     """The paths of one run."""
 
     def __init__(self, root: Path):
-        self.root = root.absolute()
+        """Names the paths of the run in a folder, which need not exist.
+
+        Raises:
+            UserError: checkpoints there could not be read back.
+        """
+        _refuse_address(root)
+        self.root = Path(os.path.realpath(root))  # TensorStore takes no ".." in a path
+        _refuse_unreadable(self.root)
         self.config = self.root / "config.json"
         self.versions = self.root / "versions.json"
         self.metrics = self.root / "metrics.jsonl"
@@ -57,6 +66,15 @@ class Folder:
     def holds_run(self) -> bool:
         """Whether a run was started here."""
         return self.config.exists()
+
+    def holds_checkpoint(self) -> bool:
+        """Whether a run has saved something here, be it damaged now."""
+        if self.checkpoints.is_symlink() and not self.checkpoints.exists():
+            raise UserError(f"{self.checkpoints} is a link to {os.readlink(self.checkpoints)}, which is not there.")
+        if not self.checkpoints.is_dir():
+            return False
+        names = (path.name for path in self.checkpoints.iterdir())
+        return any((name.isascii() and name.isdecimal()) or name.startswith("damaged-") for name in names)
 
     def foreign_files(self) -> list[str]:
         """Returns the names of what a folder without a run holds, sorted; of the folder itself if it is a file."""
@@ -73,9 +91,9 @@ class Folder:
         Raises:
             UserError: the folder cannot be made or written to.
         """
-        if "\\" in str(self.root):
+        if any(character in str(self.root) for character in "*?["):
             raise UserError(
-                f"cannot keep checkpoints in {self.root}, because TensorStore takes no backslash in a path: choose "
+                f"cannot keep checkpoints in {self.root}, because Orbax takes *, ? and [ for a pattern: choose "
                 "another --workdir."
             )
         try:
@@ -84,6 +102,12 @@ class Folder:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise UserError(f"cannot write to {self.root}: {error.strerror}. Choose another --workdir.") from None
+
+    def remove_remains(self) -> None:
+        """Removes what a run without a checkpoint has left and a new run would show as its own: pictures and events."""
+        for folder in (self.samples, self.tensorboard):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.metrics.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
@@ -111,6 +135,17 @@ class Folder:
             )
 
     @contextlib.contextmanager
+    def results_locked(self) -> Iterator[None]:
+        """Waits until no other process reads, merges and writes results.json, and keeps others waiting."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # a file system without locks
+                # Not the root, which training locks, nor results.json, which every write replaces.
+                descriptor = os.open(self.checkpoints, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps other processes from training here at the same time. The lock ends with the process, however it ends.
 
@@ -134,6 +169,29 @@ class Folder:
             os.close(descriptor)
 
 
+def _refuse_address(root: Path) -> None:
+    """Refuses gs://bucket/run and the like, which `Path` has already made gs:/bucket/run."""
+    first = root.parts[0] if root.parts else ""
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+:", first):
+        raise UserError(
+            f"{first}//{'/'.join(root.parts[1:])} is not a folder of this machine: choose a --workdir here, and copy "
+            "the folder when the run has ended."
+        )
+
+
+def _refuse_unreadable(root: Path) -> None:
+    text = str(root)
+    if "\\" in text:
+        why = "TensorStore takes no backslash in a path"
+    elif any(part.endswith(".__lock") for part in root.parts):
+        why = "TensorStore takes no folder whose name ends with .__lock"
+    elif text.encode(errors="replace") != os.fsencode(root):
+        why = "TensorStore takes only names that are UTF-8"
+    else:
+        return
+    raise UserError(f"cannot keep checkpoints in {ascii(text)[1:-1]}, because {why}: choose another --workdir.")
+
+
 def record_versions(path: Path, facts: dict[str, Any]) -> None:
     """Appends one entry to versions.json: what this start of the run uses, and `facts`.
 
@@ -141,7 +199,9 @@ def record_versions(path: Path, facts: dict[str, Any]) -> None:
         UserError: the file is damaged.
     """
     try:
-        entries = json.loads(path.read_text()) if path.exists() else []
+        entries = read_json(path) if path.exists() else []
+        if not isinstance(entries, list):
+            raise ValueError("not a list")
     except ValueError:
         raise UserError(f"{path} is damaged: move it away and repeat the command.") from None
     entry = {

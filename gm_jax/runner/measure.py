@@ -175,8 +175,8 @@ def write_results(run: Run, records: list[results.Record]) -> None:
     """
     path = run.folder.results
     try:
-        earlier = results.read(path)
-        results.write(path, results.merge(earlier, records))
+        with run.folder.results_locked():
+            results.write(path, results.merge(results.read(path), records))
     except (ValueError, TypeError):
         raise UserError(f"{path} is damaged: move it away and repeat the command.") from None
     finally:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from gm_jax import signals
 from gm_jax.config import Count, ExperimentConfig, saved
 from gm_jax.errors import UserError
 from gm_jax.files import write_text
@@ -73,6 +74,7 @@ def plan_run(module: str, config: ExperimentConfig, args: PlanArgs) -> None:
     run = assemble(config, Path())
     plans = []
     for wanted, each, batch_size in zip(slices, devices, batch_sizes, strict=True):
+        signals.check()
         print(f"compiling for {wanted.name} ...", file=sys.stderr)
         plans.append(make_plan(run, wanted, each, batch_size))
     if args.markdown:

@@ -20,9 +20,9 @@ def check_folder(folder: Folder, config: ExperimentConfig) -> None:
     if foreign:
         names = ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
         raise UserError(f"{folder.root} holds {names}, but no run: choose another --workdir, or move this away.")
-    if not folder.holds_run():
+    found = saved_run(folder)
+    if found is None:
         return
-    found = load_saved(folder.root)
     if found.recipe != config.recipe:
         raise UserError(f"{folder.root} holds a run of {found.command or found.recipe}: choose another --workdir.")
     found = in_todays_form(found, type(config), folder.root)
@@ -38,6 +38,18 @@ def check_folder(folder: Folder, config: ExperimentConfig) -> None:
                 "train.checkpoint_every."
             )
         raise UserError("\n".join(lines))
+
+
+def saved_run(folder: Folder) -> saved.Saved | None:
+    """Returns what can be resumed in a folder; None if it holds no checkpoint, because there is nothing to protect.
+
+    Raises:
+        UserError: config.json is damaged, or is that of another program.
+    """
+    if not folder.holds_run():
+        return None
+    found = load_saved(folder.root)
+    return found if folder.holds_checkpoint() else None
 
 
 def is_extension(config: ExperimentConfig, found: dict[str, Any]) -> bool:

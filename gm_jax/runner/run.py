@@ -36,6 +36,8 @@ class Run(NamedTuple):
         experiment: what the recipe made of configuration and spec.
         strategy: where the step runs.
         folder: the run's folder.
+        identity: which its checkpoints carry, so that those of other runs are refused; empty for a run of an earlier
+            version.
     """
 
     config: ExperimentConfig
@@ -44,6 +46,7 @@ class Run(NamedTuple):
     experiment: Experiment
     strategy: parallel.Strategy
     folder: Folder
+    identity: str = ""
 
     @property
     def loaded(self) -> Splits:
@@ -76,7 +79,7 @@ class Run(NamedTuple):
             UserError: there is no checkpoint, or all are damaged.
         """
         # Without a fingerprint: a folder's data were checked when it was opened, and any devices may evaluate.
-        with Checkpointer(self.folder.checkpoints, read_only=True) as checkpointer:
+        with Checkpointer(self.folder.checkpoints, run=self.identity, read_only=True) as checkpointer:
             like = self.abstract_state()
             restored = checkpointer.restore_best(like) if which == "best" else checkpointer.restore_latest(like)
         if restored is None:
@@ -157,12 +160,21 @@ def open_run(
     if found.recipe != config_type.recipe:
         raise UserError(f"{workdir} holds a run of another experiment: open it with {found.opener}.")
     found = in_todays_form(found, config_type, workdir)
-    config = saved.updated(saved.from_dict(config_type, found.config), changes)
+    config = saved.updated(_checked(config_type, found, workdir), changes)
     if not with_data:
-        return _put_together(config, workdir, saved_spec(found, workdir), None)
+        return _put_together(config, workdir, saved_spec(found, workdir), None)._replace(identity=found.identity)
     run = _put_together(config, workdir, *_load(config, workdir, found, data_dir or config.data.dir))
     check_data(run, found)
-    return run
+    return run._replace(identity=found.identity)
+
+
+def _checked(config_type: type[ExperimentConfig], found: Saved, workdir: Path) -> ExperimentConfig:
+    config = saved.from_dict(config_type, found.config)
+    try:
+        saved.check(config)
+    except UserError as error:
+        raise UserError(f"{Folder(workdir).config} is damaged: {error}") from None
+    return config
 
 
 def load_saved(workdir: Path) -> Saved:
@@ -195,11 +207,29 @@ def saved_spec(found: Saved, workdir: Path) -> sources.Spec:
     """
     try:
         spec = sources.Spec(**found.data)
-        return spec._replace(shape=tuple(spec.shape))
     except TypeError:
-        raise UserError(
-            f"{Folder(workdir).config} does not describe the run's data: the configuration is damaged."
-        ) from None
+        spec = None
+    if spec is None or not _is_spec(spec):
+        raise UserError(f"{Folder(workdir).config} does not describe the run's data: the configuration is damaged.")
+    return spec._replace(shape=tuple(spec.shape))
+
+
+def _is_spec(spec: sources.Spec) -> bool:
+    """Returns whether a Spec that was read from a file has the right types."""
+
+    def is_number(value: object, low: int) -> bool:
+        return type(value) is int and low <= value < 2**31
+
+    return (
+        isinstance(spec.name, str)
+        and isinstance(spec.fingerprint, str)
+        and (spec.version is None or isinstance(spec.version, str))
+        and isinstance(spec.shape, list)
+        and 0 < len(spec.shape) <= 3
+        and all(is_number(size, 1) for size in spec.shape)
+        and (spec.levels is None or (is_number(spec.levels, 2) and spec.levels <= 256))
+        and (spec.num_classes is None or is_number(spec.num_classes, 0))
+    )
 
 
 def check_data(run: Run, found: Saved) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gm_jax import signals
 from gm_jax.errors import UserError
 from gm_jax.evaluation import features, sample_metrics
 from gm_jax.evaluation.results import Record
@@ -30,8 +31,11 @@ class Sampler:
 
     def __call__(self, num: int) -> np.ndarray:
         """Returns [num, ...] samples in data space; the first ones do not depend on their number."""
-        keys = (jax.random.fold_in(self._key, k) for k in range(-(-num // BATCH)))
-        return np.concatenate([np.asarray(self._draw(key)) for key in keys])[:num]
+        drawn = []
+        for k in range(-(-num // BATCH)):
+            signals.check()
+            drawn.append(np.asarray(self._draw(jax.random.fold_in(self._key, k))))
+        return np.concatenate(drawn)[:num]
 
     def per_second(self, *, seconds: float = 0.3) -> float:
         """Returns samples per second, without compiling, in batches of 500."""

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gm_jax import signals
 from gm_jax.runner.run import Run
 from gm_jax.training import parallel
 from gm_jax.training.state import TrainState
@@ -43,6 +44,7 @@ def draw_many(run: Run, state: TrainState, num: int, *, seed: int, **options: An
     sample = jax.jit(run.experiment.model.sample, static_argnums=3)
     drawn = []
     for batch, start in enumerate(range(0, num, BATCH)):
+        signals.check()
         # Whole batches, so that one program draws them all; what is too many at the end is dropped.
         rows = np.minimum(np.arange(start, start + BATCH), num - 1)
         given = {name: value[rows] if np.ndim(value) else value for name, value in options.items()}

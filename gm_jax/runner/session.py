@@ -4,16 +4,17 @@ import contextlib
 import dataclasses
 import functools
 import os
-import signal
+import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from gm_jax.cluster import detached_output, processes
+from gm_jax import signals
+from gm_jax.cluster import processes
 from gm_jax.cluster.config import ClusterConfig
 from gm_jax.config import ExperimentConfig, OptimizerConfig, saved
 from gm_jax.data import pipeline, tfds_sources
@@ -23,7 +24,7 @@ from gm_jax.recipes.run_length import resolved
 from gm_jax.runner import draw, measure, resume
 from gm_jax.runner.folder import Folder, record_versions
 from gm_jax.runner.recorder import NullRecorder, Recorder, RunRecorder
-from gm_jax.runner.run import Run, assemble, check_data, load_saved
+from gm_jax.runner.run import Run, assemble, check_data
 from gm_jax.training import early_stopping, loop, multihost, parallel
 from gm_jax.training.checkpoint import Checkpointer
 from gm_jax.training.metrics import NonFiniteError
@@ -43,20 +44,22 @@ def run_to_its_end(module: str, config: ExperimentConfig, workdir: Path, cluster
         workdir: the run's folder.
         cluster: how several processes find each other.
     """
-    with detached_output.detached(), processes.joined(cluster) as member, contextlib.ExitStack() as stack:
+    with signals.deferred(), processes.joined(cluster) as member, contextlib.ExitStack() as stack:
         run = _prepare(module, resolved(_with_data_dir(config)), Folder(workdir), stack)
         _report_lost_steps(run)
         stack.enter_context(run.folder.guarded())
         member.watch(run.folder.processes)
-        with loop.stop_signals() as interrupted:
-            try:
-                step = train(run, interrupted, member)
-            except NonFiniteError as error:
-                print(f"error: {error}. The checkpoints before it are kept in {workdir.absolute()}.", file=sys.stderr)
-                sys.exit(1)
-            stopped = any(multihost.all_gather_json(interrupted()))
-        if stopped:
-            _print_once(f"stopped at step {step} and saved; the same command resumes from there")
+        try:
+            step = train(run, member)
+        except NonFiniteError as error:
+            kept = f"The checkpoints before it are kept in {run.folder.root}."
+            if not run.folder.holds_checkpoint():
+                kept = f"No checkpoint was saved before it: {run.folder.root} takes another configuration."
+            print(f"error: {error}. {kept}", file=sys.stderr)
+            sys.exit(1)
+        if any(multihost.all_gather_json(signals.requested())):
+            saved_there = "and saved; the same command resumes from there"
+            _print_once(f"stopped at step {step} {saved_there if step else 'before anything was saved'}")
             return
         _conclude(run, member, step)
 
@@ -66,30 +69,36 @@ def _prepare(module: str, config: ExperimentConfig, folder: Folder, stack: conte
     run = multihost.all_or_none(functools.partial(_assemble_checked, config, folder))
     processes.check_same(saved.facts(config), module, data=run.spec.fingerprint)
     claim = functools.partial(_claim, module, run, stack) if multihost.is_primary() else _do_nothing
-    multihost.all_or_none(claim)
+    identity = multihost.broadcast(multihost.all_or_none(claim))
     processes.share(folder.processes)
-    return run
+    return run._replace(identity=identity)
 
 
 def _assemble_checked(config: ExperimentConfig, folder: Folder) -> Run:
     resume.check_folder(folder, config)
-    run = assemble(config, folder.root, load_saved(folder.root) if folder.holds_run() else None)
+    run = assemble(config, folder.root, resume.saved_run(folder))
     check_batch_size(run)
     run.abstract_state()  # a network that cannot take these data refuses them before anything is written
     return run
 
 
-def _claim(module: str, run: Run, stack: contextlib.ExitStack) -> None:
-    """Makes the folder this run's, locked until the stack closes."""
+def _claim(module: str, run: Run, stack: contextlib.ExitStack) -> str:
+    """Makes the folder this run's, locked until the stack closes, and returns the run's identity."""
     folder = run.folder
     folder.create()
     stack.enter_context(folder.locked())
-    if folder.holds_run():
-        check_data(run, load_saved(folder.root))
-    saved.save(folder.config, run.config.recipe, run.config, data=run.spec._asdict(), command=module)
+    found = resume.saved_run(folder)
+    if found is not None:
+        check_data(run, found)
+    elif folder.holds_run():
+        print(f"{folder.root} holds a run without a checkpoint, which is started again")
+        folder.remove_remains()
+    identity = secrets.token_hex(16) if found is None else found.identity
+    saved.save(folder.config, run.config.recipe, run.config, data=run.spec._asdict(), command=module, identity=identity)
     devices = [str(device) for device in jax.devices()]
     facts = {"devices": devices, "processes": jax.process_count(), "data": run.spec.fingerprint}
     record_versions(folder.versions, facts)
+    return identity
 
 
 def _report_lost_steps(run: Run) -> None:
@@ -120,7 +129,7 @@ def check_batch_size(run: Run) -> None:
     parallel.check_batch_size(batch_size, run.strategy)
 
 
-def train(run: Run, interrupted: Callable[[], bool], member: processes.Member) -> int:
+def train(run: Run, member: processes.Member) -> int:
     """Trains from the latest undamaged checkpoint, or from the start; returns the step that was reached."""
     config, several = run.config.train, jax.process_count() > 1
     schedule = loop.make_schedule(
@@ -138,7 +147,7 @@ def train(run: Run, interrupted: Callable[[], bool], member: processes.Member) -
     if several:
         step_fn = loop.counting_votes(step_fn, axis_name=run.strategy.axis_name)
     with Checkpointer(
-        run.folder.checkpoints, keep_latest=config.keep_checkpoints, fingerprint=run.fingerprint
+        run.folder.checkpoints, keep_latest=config.keep_checkpoints, fingerprint=run.fingerprint, run=run.identity
     ) as checkpointer:
         restored = checkpointer.restore_latest(run.abstract_state())
         state = run.strategy.place(restored.state if restored is not None else run.initial_state())
@@ -146,7 +155,7 @@ def train(run: Run, interrupted: Callable[[], bool], member: processes.Member) -
         if restored is not None and first < config.steps:
             _print_once(f"resuming from step {first} of {config.steps}")
         with RunRecorder(run, first) if multihost.is_primary() else NullRecorder() as recorder:
-            training = _Training(run, member, checkpointer, recorder, interrupted, schedule.steps_per_call, first)
+            training = _Training(run, member, checkpointer, recorder, schedule.steps_per_call, first)
             state = loop.fit(state, run.strategy.compile(step_fn), training.batches, schedule, training.effects())
     return int(state.step)
 
@@ -160,7 +169,6 @@ class _Training:
         member: this process among others, to which every phase is announced.
         checkpointer: saves.
         recorder: records.
-        interrupted: whether this process was asked to stop.
         steps_per_call: batches in one call of the compiled step.
         first_step: where training starts; its call compiles.
     """
@@ -169,7 +177,6 @@ class _Training:
     member: processes.Member
     checkpointer: Checkpointer
     recorder: Recorder
-    interrupted: Callable[[], bool]
     steps_per_call: int
     first_step: int
 
@@ -181,7 +188,7 @@ class _Training:
             validate=self.validate,
             save=self.save,
             finished=self.stops_early,
-            interrupted=_never if several else self.interrupted,  # several processes vote
+            interrupted=_never if several else signals.requested,  # several processes vote
             tick=self.recorder.tick,
         )
 
@@ -193,7 +200,7 @@ class _Training:
             self.run.loaded["train"], config.batch_size, config.seed, step, size, self.run.strategy.shard
         )
         if jax.process_count() > 1:
-            host[loop.VOTES] = np.full((size, jax.local_device_count()), self.interrupted(), np.float32)
+            host[loop.VOTES] = np.full((size, jax.local_device_count()), signals.requested(), np.float32)
         placed = self.run.strategy.place_batches(host)
         self.member.enter("training" if step > self.first_step else "compilation", step)
         return placed
@@ -249,32 +256,29 @@ def _conclude(run: Run, member: processes.Member, last: int) -> None:
 
     A signal ends it in good order: a single process at once, several processes at the same batch, by votes.
     """
-    several = jax.process_count() > 1
-    with loop.stop_signals() if several else _sigterm_as_ctrl_c() as interrupted:
 
-        def before_batch(name: str) -> None:
-            # A phase for each batch, and a name for each evaluation, whose first batch compiles.
-            member.enter(f"evaluation of {name}", last)
-            if several and any(multihost.all_gather_json(interrupted())):
-                raise KeyboardInterrupt
+    def before_batch(name: str) -> None:
+        # A phase for each batch, and a name for each evaluation, whose first batch compiles.
+        member.enter(f"evaluation of {name}", last)
+        if any(multihost.all_gather_json(signals.requested())):
+            raise KeyboardInterrupt
 
-        try:
-            member.enter("restoring", last)
-            state, step = run.restore("best")
-            records = measure.measure_run(run, state, step, split="test", seed=0, before_batch=before_batch)
-        except KeyboardInterrupt:
-            _print_once(_STOPPED_IN_EVALUATION)
-            return
-        member.enter("drawing", last)
-        write = functools.partial(_draw_and_write, run, state, records) if multihost.is_primary() else _do_nothing
-        multihost.all_or_none(write)
+    try:
+        member.enter("restoring", last)
+        state, step = run.restore("best")
+        records = measure.measure_run(run, state, step, split="test", seed=0, before_batch=before_batch)
+    except KeyboardInterrupt:
+        _print_once(_STOPPED_IN_EVALUATION)
+        return
+    member.enter("drawing", last)
+    write = functools.partial(_draw_and_write, run, state, records) if multihost.is_primary() else _do_nothing
+    multihost.all_or_none(write)
 
 
 def _draw_and_write(run: Run, state: TrainState, records: list[Record]) -> None:
     try:
-        with _sigterm_as_ctrl_c():
-            measure.write_results(run, records)
-            measure.print_files(run, draw.draw_pictures(run, state, seed=0))
+        measure.write_results(run, records)
+        measure.print_files(run, draw.draw_pictures(run, state, seed=0))
     except KeyboardInterrupt:
         print(_STOPPED_IN_EVALUATION)
 
@@ -286,17 +290,6 @@ def _with_data_dir(config: ExperimentConfig) -> Any:
         return config
     data = dataclasses.replace(config.data, dir=tfds_sources.absolute_data_dir(folder))
     return saved.updated(config, {"data": data})
-
-
-@contextlib.contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Raises KeyboardInterrupt at either signal, for the length of a block; yields what `stop_signals` would."""
-    previous = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield _never
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _print_once(line: str) -> None:

@@ -19,7 +19,6 @@ checkpoint to restore and moves damaged ones aside; each process verifies what i
 
 import contextlib
 import itertools
-import json
 import logging
 import math
 import pathlib
@@ -32,12 +31,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from gm_jax.errors import UserError
+from gm_jax.files import read_json
 from gm_jax.training import manifest, multihost, orbax_files
 from gm_jax.training.manifest import DamageError
 from gm_jax.types import PyTree
 
 _STATE = "state"
 _MANIFEST = "manifest"
+_SAME = "use the same {} as before, or another folder"
 _LOG = logging.getLogger("gm_jax")
 
 
@@ -67,6 +68,7 @@ class Checkpointer:
         *,
         keep_latest: int = 3,
         fingerprint: Mapping[str, str] | None = None,
+        run: str | None = None,
         read_only: bool = False,
     ):
         """Opens a folder, which need not exist.
@@ -76,6 +78,7 @@ class Checkpointer:
             keep_latest: how many of the latest to keep, in addition to the one with the largest metric.
             fingerprint: what the state depends on (e.g. the fields of the configuration that change the result). It is
                 saved with the state, and a checkpoint with a different one is refused. None skips this check.
+            run: the identity of the run, saved and compared likewise; empty for a run without one.
             read_only: for evaluation: `save` is refused, and the folder does not change.
         """
         if keep_latest < 1:
@@ -83,6 +86,7 @@ class Checkpointer:
         self._directory = pathlib.Path(directory).absolute()  # Orbax fails late on a relative path
         self._keep_latest = keep_latest
         self._fingerprint = None if fingerprint is None else dict(fingerprint)
+        self._run = run
         self._read_only = read_only
         self._manager: ocp.CheckpointManager | None = None
         self._pending: int | None = None
@@ -128,7 +132,7 @@ class Checkpointer:
         metric = float(metric) if metric is not None and math.isfinite(metric) else None
         document = {}  # Orbax writes that of process 0
         if multihost.is_primary():
-            document = manifest.seal(step, metric, self._fingerprint, jax.device_get(leaves))
+            document = manifest.seal(step, metric, self._fingerprint, jax.device_get(leaves), run=self._run or "")
         # Two items of one checkpoint share one folder and one rename, so that neither exists without the other.
         items = ocp.args.Composite(**{_STATE: ocp.args.PyTreeSave(leaves), _MANIFEST: ocp.args.JsonSave(document)})
         try:
@@ -169,7 +173,9 @@ class Checkpointer:
         """Returns the steps whose checkpoints are complete, ascending, without a save in progress."""
         if not self._directory.is_dir():
             return []
-        return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdecimal() and p.is_dir())
+        # Digits of other alphabets are decimal too.
+        names = [path.name for path in self._directory.iterdir() if path.name.isdecimal() and path.is_dir()]
+        return sorted(int(name) for name in names if name == str(int(name)))
 
     def best_step(self) -> int | None:
         """Returns the step with the largest metric (the latest of equals); None if no checkpoint has one."""
@@ -193,7 +199,7 @@ class Checkpointer:
             UserError: there are checkpoints and all are damaged; or the newest good one belongs to another model or
                 fingerprint (then nothing is moved).
         """
-        return self._restore_chosen(lambda: self._restore_first_good(reversed(self.steps()), like), like)
+        return self._restore_chosen(lambda: self._restore_first_good(self._newest_first(), like), like)
 
     def restore_best(self, like: PyTree) -> Restored | None:
         """Restores the good checkpoint with the largest metric, or the newest if none has a metric.
@@ -215,6 +221,10 @@ class Checkpointer:
             return self._restore(step, like)
         except DamageError as damage:
             raise UserError(f"checkpoint {step} in {self._directory} is damaged: {damage}") from damage
+
+    def _newest_first(self) -> list[int]:
+        self._read_metrics()  # refuses a checkpoint of another run at once, also if it is not the newest
+        return self.steps()[::-1]
 
     def _best_first(self) -> list[int]:
         metrics, unreadable = self._read_metrics()
@@ -264,34 +274,35 @@ class Checkpointer:
 
     def _restore(self, step: int, like: PyTree) -> Restored:
         saved = self._read_manifest(step)
-        if self._fingerprint is not None:
-            self._refuse(step, "run", "settings", manifest.fingerprint_differences(saved, self._fingerprint))
-        self._refuse(step, "model", "model", manifest.model_differences(saved, like))
+        self._refuse(step, "run", _SAME.format("settings"), manifest.fingerprint_differences(saved, self._fingerprint))
+        self._refuse(step, "model", _SAME.format("model"), manifest.model_differences(saved, like))
         leaves = self._read_leaves(step, saved)
         placed = [_place(leaves[path], leaf) for path, leaf in manifest.leaves_by_path(like).items()]
         return Restored(jax.tree.unflatten(jax.tree.structure(like), placed), step, saved["metric"])
 
-    def _refuse(self, step: int, what: str, give: str, differences: list[str]) -> None:
+    def _refuse(self, step: int, what: str, advice: str, differences: list[str]) -> None:
         if differences:
             raise UserError(
                 f"checkpoint {step} in {self._directory} belongs to another {what}:\n"
                 f"{manifest.first_of(differences)}\n"
-                f"use the same {give} as before, or another folder"
+                f"{advice}"
             )
 
     def _read_leaves(self, step: int, saved: Mapping[str, Any]) -> dict[str, np.ndarray]:
         with _as_damage(_STATE):
-            leaves = orbax_files.read_arrays(self._directory / str(step) / _STATE, saved["leaves"])
+            shapes = {path: leaf["shape"] for path, leaf in saved["leaves"].items()}
+            leaves = orbax_files.read_arrays(self._directory / str(step) / _STATE, shapes)
         manifest.check_leaves(saved, leaves)
         return leaves
 
     def _read_manifest(self, step: int) -> dict[str, Any]:
         # Not by Orbax, which waits for all processes when it reads.
         with _as_damage(_MANIFEST):
-            document = json.loads((self._directory / str(step) / _MANIFEST / "metadata").read_bytes())
+            document = read_json(self._directory / str(step) / _MANIFEST / "metadata")
         saved = manifest.unseal(document)
         if saved["step"] != step:
             raise DamageError(f"it holds step {saved['step']}")
+        self._refuse(step, "run", "move it away, then repeat the command", manifest.run_differences(saved, self._run))
         return saved
 
     def _read_metrics(self) -> tuple[dict[int, float], list[int]]:

@@ -9,12 +9,9 @@ stop travels to the others with the batch and returns, counted, with the metrics
 for it: all see the same count at the same call, and all stop there, `RUN_AHEAD` calls later.
 """
 
-import contextlib
 import math
-import signal
 from collections import deque
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -146,22 +143,3 @@ def counting_votes(step: TrainStep, *, axis_name: str | None) -> TrainStep:
         return state, {**metrics, VOTES: mean}
 
     return voting
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM and Ctrl-C into a request that the loop polls; a second signal ends the process at once."""
-    received: list[int] = []
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for other in numbers:
-            signal.signal(other, signal.SIG_DFL)
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    previous = {number: signal.signal(number, receive) for number in numbers}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -13,7 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gm_jax.files import appending, naming, write_text
+from gm_jax.errors import UserError
+from gm_jax.files import appending, naming, opened, parse_json, write_text
+
+_LONGEST = 2**20  # bytes of a line
 
 
 class NonFiniteError(Exception):
@@ -83,17 +86,37 @@ class MetricsLog:
 
 
 def read(path: Path) -> list[Line]:
-    """Reads the lines of a metrics.jsonl up to the first incomplete one; none if the file does not exist."""
-    lines = []
-    for text in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
-        try:
-            values = json.loads(text)
-        except ValueError:  # not JSON, or not even text
-            break
-        if not (text.endswith(b"\n") and isinstance(values, dict) and {"step", "split"} <= values.keys()):
-            break
-        lines.append(Line(values.pop("step"), values.pop("split"), values))
+    """Reads the lines of a metrics.jsonl up to the first incomplete one; none if the file does not exist.
+
+    Raises:
+        OSError: it may not be read.
+        UserError: it is not a file.
+    """
+    lines: list[Line] = []
+    if not path.exists():
+        return lines
+    try:
+        with opened(path) as file:
+            while (line := _decode(file.readline(_LONGEST))) is not None:
+                lines.append(line)
+    except ValueError:
+        raise UserError(f"{path} is not a file: move it away and repeat the command.") from None
     return lines
+
+
+def _decode(text: bytes) -> Line | None:
+    """Returns a line, or None if it is incomplete or is not one that `MetricsLog` writes."""
+    if not text.endswith(b"\n"):
+        return None
+    try:
+        values = parse_json(text)
+    except ValueError:  # not JSON, or not even text
+        return None
+    if not isinstance(values, dict):
+        return None
+    step, split = values.pop("step", None), values.pop("split", None)
+    numbers = all(type(value) in (int, float) for value in values.values())
+    return Line(step, split, values) if type(step) is int and isinstance(split, str) and numbers else None
 
 
 def curves(lines: Iterable[Line]) -> dict[str, dict[str, list[tuple[int, float]]]]:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -102,8 +102,12 @@ class LatestAndBest(policies.PreservationPolicy):
         return [step in keep for step in steps]
 
 
-def read_arrays(directory: pathlib.Path, paths: Iterable[str]) -> dict[str, np.ndarray]:
+def read_arrays(directory: pathlib.Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
     """Reads Orbax's arrays, zarr in one OCDBT database, with TensorStore, which Orbax itself uses.
+
+    Args:
+        directory: of the arrays.
+        shapes: path -> shape of each.
 
     Orbax's own restore has two faults here. It waits for all processes, but process 0 alone tries candidates. At the
     first damaged array it closes its event loop, and every other array prints a traceback that no `except` catches.
@@ -111,9 +115,14 @@ def read_arrays(directory: pathlib.Path, paths: Iterable[str]) -> dict[str, np.n
     database = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{directory}/"}}
     opened = {
         path: ts.open({"driver": "zarr", "kvstore": {**database, "path": f"{path}/"}}, open=True, read=True)
-        for path in paths
+        for path in shapes
     }
-    reading = {path: array.result().read() for path, array in opened.items()}
+    reading = {}
+    for path, array in opened.items():
+        # Before it is read: the files may describe an array that no memory holds.
+        if list(array.result().shape) != list(shapes[path]):
+            raise ValueError(f"{path} has the shape {list(array.result().shape)}, not {list(shapes[path])}")
+        reading[path] = array.result().read()
     return {path: array.result() for path, array in reading.items()}
 
 

@@ -8,6 +8,7 @@
     saved        SIGKILL when the step's save returns
     half-saved   SIGKILL when all of the step's save is written but not yet renamed into place
     term, int    SIGTERM, SIGINT after the call that ends at the step
+    hup          SIGHUP twice, as a terminal sends it that is closed
     twice        SIGTERM, then SIGTERM again
 
 If the variable is empty there is no fault.
@@ -87,6 +88,7 @@ def inject(fault: str) -> None:
             "tick": [signal.SIGKILL],
             "term": [signal.SIGTERM],
             "int": [signal.SIGINT],
+            "hup": [signal.SIGHUP, signal.SIGHUP],
             "twice": [signal.SIGTERM, signal.SIGTERM],
         }
         after(RunRecorder, "tick", step, lambda: send(*numbers[what]))

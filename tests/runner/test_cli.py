@@ -186,6 +186,7 @@ def test_an_experiment_has_no_flag_for_what_its_objective_lacks(command):
 @pytest.mark.parametrize("text", ["{", "[]", '{"experiment": "experiments.vae", "config": {}, "data": {}}'])
 def test_a_damaged_configuration_is_a_mistake_for_every_verb(text, command, tiny, tmp_path):
     (tmp_path / "config.json").write_text(text)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     for arguments in (["evaluate"], ["sample"], [*tiny]):
         assert_mistake(command(*arguments, "--workdir", tmp_path), "configuration")
     assert (tmp_path / "config.json").read_text() == text

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gm_jax.data import pipeline
-from gm_jax.runner import measure
+from gm_jax.runner import draw, samples, session
 from gm_jax.training import parallel
 
 STEPS, EVERY, LOG_EVERY, CALL = 60, 10, 4, 2  # of conftest's tiny run
@@ -57,7 +57,10 @@ def test_a_run_killed_five_times_ends_as_an_undisturbed_one_bit_for_bit(whole, p
     assert same_end(folder, whole, state_hash)
 
 
-@pytest.mark.parametrize(("fault", "step"), [("term", 14), pytest.param("int", 30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("fault", "step"),
+    [("term", 14), *(pytest.param(fault, 30, marks=pytest.mark.slow) for fault in ("int", "hup"))],
+)
 def test_a_stopped_run_saves_exits_with_0_and_resumes_to_the_same_end(
     fault, step, whole, process, command, tiny, tmp_path, state_hash
 ):
@@ -79,20 +82,64 @@ def test_a_second_signal_ends_the_run_at_once(process, tiny, tmp_path):
     assert "saved" not in ended.out
 
 
-def test_ctrl_c_in_the_final_evaluation_loses_nothing(finished, command, tiny, whole, monkeypatch, state_hash):
-    def interrupt(*args, **kwargs):
-        signal.raise_signal(signal.SIGTERM)
+class Interrupted:
+    """Receives a signal where Python discards every exception, so that none that a handler raises could end the run."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def __del__(self):
+        signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["eval_batches", "draw_grid", "_draw_progress"])
+def test_a_signal_in_the_final_evaluation_is_not_lost_and_loses_nothing(
+    moment, number, finished, command, tiny, whole, monkeypatch, state_hash
+):
+    owner = pipeline if moment == "eval_batches" else draw
+    original = getattr(owner, moment)
+
+    def interrupted(*args, **kwargs):
+        Interrupted(number)
+        return original(*args, **kwargs)
 
     (finished / "results.json").unlink()
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        patch.setattr(measure, "measure_run", interrupt)
-        ended = command("--workdir", finished, *tiny)
-    assert ended.code == 0
-    assert "the training is complete and saved" in ended.out
-    assert signal.getsignal(signal.SIGTERM) == before
+        patch.setattr(owner, moment, interrupted)
+        for arguments, code, shown in (
+            (tiny, 0, "the training is complete and saved"),
+            (["evaluate"], 130, "interrupted"),
+        ):
+            ended = command(*arguments, "--workdir", finished)
+            late = moment == "_draw_progress"  # nothing is left to stop
+            assert ended.code == (0 if late else code)
+            assert (shown in ended.out + ended.err) is not late
+            assert signal.getsignal(number) == before
+            assert (finished / "results.json").exists() is (moment != "eval_batches")
     assert command("--workdir", finished, *tiny).code == 0
     assert same_end(finished, whole, state_hash)
+
+
+def test_a_signal_while_samples_are_drawn_ends_the_command(finished, command, monkeypatch):
+    original = samples.draw_many
+
+    def interrupted(*args, **kwargs):
+        Interrupted(signal.SIGINT)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(samples, "draw_many", interrupted)
+    ended = command("sample", "--num", "501", "--workdir", finished)
+    assert (ended.code, ended.err) == (130, "interrupted\n")
+
+
+def test_a_signal_before_the_first_step_leaves_a_folder_that_protects_nothing(command, tiny, tmp_path, monkeypatch):
+    place = session.record_versions
+    monkeypatch.setattr(session, "record_versions", lambda *args: (Interrupted(signal.SIGTERM), place(*args)))
+    ended = command("--workdir", tmp_path / "run", *tiny)
+    assert (ended.code, ended.err) == (0, "")
+    assert "stopped at step 0 before anything was saved" in ended.out
 
 
 def damage(checkpoint, how: str) -> None:

@@ -1,23 +1,18 @@
 """Runs the loop on a `train` of plain Python: which effects it has, in which order, and at which step."""
 
-import contextlib
 import math
 import os
 import random
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gm_jax import signals
 from gm_jax.training import loop, metrics, optimizers, parallel, state, step
 from gm_jax.types import Model, Objective
-
-REPO = Path(__file__).resolve().parents[2]
 
 
 class World:
@@ -292,75 +287,21 @@ def test_a_resumed_compiled_run_is_bit_for_bit_the_whole_run():
     assert not np.array_equal(saved[12].params["net"], saved[4].params["net"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_makes_the_run_save_and_stop(number):
     world = World(loop.Schedule(num_steps=20, steps_per_call=1, log_every=5, checkpoint_every=10))
-    before = {other: signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)}
-    with loop.stop_signals() as requested:
-        assert not requested()
+    with signals.deferred():
         effects = loop.Effects(
             log=lambda *_: None,
             validate=world.validate,
             save=lambda at, current, validation: world.events.append(("save", at, validation)),
-            interrupted=requested,
+            interrupted=signals.requested,
             tick=lambda at: os.kill(os.getpid(), number) if at == 7 else None,
         )
         last = loop.fit(fake_state(0), world.train, lambda at: {"x": [at]}, world.schedule, effects)
-        assert requested()
-        # The next signal is not caught, so it would end the process.
-        assert all(signal.getsignal(other) is signal.SIG_DFL for other in before)
+        assert signals.requested()
     assert int(last.step) == 7
     assert [event for event in world.events if event[0] == "save"] == [("save", 7, None)]
-    assert {other: signal.getsignal(other) for other in before} == before
-
-
-def test_handlers_are_restored_after_an_error_and_without_a_signal():
-    def mine(number, frame):
-        raise AssertionError("not called")
-
-    original = signal.signal(signal.SIGTERM, mine)
-    try:
-        with contextlib.suppress(RuntimeError), loop.stop_signals():
-            assert signal.getsignal(signal.SIGTERM) is not mine
-            raise RuntimeError
-        assert signal.getsignal(signal.SIGTERM) is mine
-        with loop.stop_signals() as requested:
-            pass
-        assert signal.getsignal(signal.SIGTERM) is mine
-        assert not requested()
-    finally:
-        signal.signal(signal.SIGTERM, original)
-
-
-WAITING = """
-import time
-from gm_jax.training import loop
-with loop.stop_signals() as requested:
-    print("ready", flush=True)
-    while not requested():
-        time.sleep(0.01)
-    print("requested", flush=True)
-    time.sleep(120)
-"""
-
-
-def test_a_second_signal_ends_the_process():
-    pairs = [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT)]
-    children = [
-        subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True, cwd=REPO) for _ in pairs
-    ]
-    try:
-        for child, (first, second) in zip(children, pairs, strict=True):
-            assert child.stdout.readline() == "ready\n"
-            child.send_signal(first)
-            assert child.stdout.readline() == "requested\n"
-            assert child.poll() is None
-            child.send_signal(second)
-            assert child.wait(timeout=30) == -second
-    finally:
-        for child in children:
-            child.kill()
-            child.communicate()
 
 
 @pytest.mark.parametrize("axis_name", [None, "batch"])

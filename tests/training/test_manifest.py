@@ -55,6 +55,18 @@ def test_bfloat16_and_empty_leaves_have_a_digest():
     manifest.check_leaves(sealed(leaves)["manifest"], leaves)
 
 
+@pytest.mark.parametrize(("saved", "run"), [("ab" * 16, "ab" * 16), ("", ""), ("", None), ("ab" * 16, None)])
+def test_a_checkpoint_of_the_same_run_does_not_differ(saved, run):
+    assert manifest.run_differences(manifest.seal(5, None, None, LEAVES, run=saved)["manifest"], run) == []
+
+
+@pytest.mark.parametrize(("saved", "run"), [("ab" * 16, "cd" * 16), ("ab" * 16, ""), ("", "ab" * 16)])
+def test_a_checkpoint_of_another_run_differs(saved, run):
+    (phrase,) = manifest.run_differences(manifest.seal(5, None, None, LEAVES, run=saved)["manifest"], run)
+    assert (saved[:8] or "none") in phrase
+    assert (run[:8] or "none") in phrase
+
+
 def test_a_changed_document_is_damaged():
     for touch in (
         lambda d: d["manifest"].update(step=6),
