@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from gm_jax.files import read_json
+
 BEAT = 1.0  # seconds between two heartbeats
 FAILURE = "failure"  # the file that names the culprit
 
@@ -72,7 +74,7 @@ def read(folder: Path) -> dict[int, Heartbeat]:
     heartbeats = {}
     for path in folder.glob("*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            heartbeat = Heartbeat(**json.loads(path.read_bytes()))
+            heartbeat = Heartbeat(**read_json(path, most_bytes=2 * _SIZE))
             heartbeats[heartbeat.process] = heartbeat
     return heartbeats
 

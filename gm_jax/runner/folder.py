@@ -245,7 +245,7 @@ def _flat_settings(entry: Any) -> dict[str, Any]:
 def made_by(path: Path) -> str:
     """Returns which version started a run last, by its versions.json; empty if the file does not say so."""
     try:
-        entry = json.loads(path.read_text())[-1]
+        entry = read_json(path)[-1]
         commit, package = entry.get("git"), entry["packages"].get("gm_jax")
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return ""
