@@ -1,12 +1,15 @@
 """Deep generative models in JAX.
 
-A room is imported when it is first used: `import gm_jax; gm_jax.losses.bernoulli_nll`. Importing `gm_jax` itself
+`gm_jax.train` trains a model on arrays or on named data, and `gm_jax.open_run` opens a trained run. A room is imported
+when it is first used: `import gm_jax; gm_jax.losses.bernoulli_nll`. Importing `gm_jax` itself
 imports neither JAX nor any room, so `--help` answers fast and `from gm_jax import losses` stays light.
 """
 
 import importlib
 import pkgutil
 from typing import Any
+
+_FUNCTIONS = {"open_run": "trained_run", "train": "training_call"}  # of the room `runner`
 
 
 def __getattr__(name: str) -> Any:
@@ -15,14 +18,20 @@ def __getattr__(name: str) -> Any:
         from importlib import metadata  # a tenth of the time of `--help`
 
         return metadata.version("gm_jax")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"gm_jax.runner.{_FUNCTIONS[name]}"), name)
     if name in _rooms():
         return importlib.import_module(f"gm_jax.{name}")
-    raise AttributeError(f"module 'gm_jax' has no attribute {name!r}; it has {', '.join(_rooms())} and __version__.")
+    raise AttributeError(f"module 'gm_jax' has no attribute {name!r}; it has {', '.join(_names())}.")
 
 
 def __dir__() -> list[str]:
     """Lists the rooms too, for completion in an interpreter."""
-    return sorted([*globals(), *_rooms(), "__version__"])
+    return sorted([*globals(), *_names()])
+
+
+def _names() -> list[str]:
+    return [*_rooms(), *_FUNCTIONS, "__version__"]
 
 
 def _rooms() -> list[str]:

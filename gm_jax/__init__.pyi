@@ -19,5 +19,7 @@ from . import samplers as samplers
 from . import signals as signals
 from . import training as training
 from . import types as types
+from .runner.trained_run import open_run as open_run
+from .runner.training_call import train as train
 
 __version__: str

@@ -16,7 +16,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import vae
 from gm_jax import runner
-from gm_jax.runner.run import open_run
+from gm_jax.runner.run import reopen
 from gm_jax.training.checkpoint import Checkpointer
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
@@ -70,10 +70,13 @@ def command(capsys):
 
     def run(*arguments: object, experiment=vae) -> Ended:
         capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
+        code = 0
+        try:
             runner.main(experiment.CONFIG, [str(argument) for argument in arguments], module=experiment)
+        except SystemExit as exit_:
+            code = exit_.code
         out, err = capsys.readouterr()
-        return Ended(exit_.value.code, out, err)
+        return Ended(code, out, err)
 
     return run
 
@@ -129,7 +132,7 @@ def state_hash():
     """Folder -> SHA-256 of every leaf, under its path, of the latest checkpoint; and that checkpoint's step."""
 
     def hash_(folder: pathlib.Path) -> tuple[str, int]:
-        run = open_run(folder)
+        run = reopen(folder)
         with Checkpointer(folder / "checkpoints", read_only=True) as checkpointer:
             step = checkpointer.steps()[-1]
             state = checkpointer.restore_step(run.abstract_state(), step).state

@@ -209,8 +209,15 @@ def test_the_version_is_that_of_setup_cfg():
 
 def test_the_type_stub_names_every_room():
     stub = ast.parse((REPO / "gm_jax" / "__init__.pyi").read_text(encoding="utf-8"))
-    names = [alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    assert names == sorted(rooms())
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    assert [alias.name for node in imports if node.module is None for alias in node.names] == sorted(rooms())
+    assert [alias.name for node in imports if node.module is not None for alias in node.names] == ["open_run", "train"]
+
+
+@pytest.mark.parametrize("name", ["open_run", "train"])
+def test_the_functions_for_python_are_attributes_of_the_package(name):
+    assert callable(getattr(gm_jax, name))
+    assert name in dir(gm_jax)
 
 
 def test_type_checkers_find_the_types_of_the_installed_package():

@@ -33,21 +33,13 @@ def check_modules() -> int:
 
 def check_run(folder: Path) -> None:
     """Opens the run that this file has trained, and samples from it."""
-    import jax
-
-    run = runner.open_run(folder)
-    state, step = run.restore("best")
-    drawn = run.experiment.model.sample(state.eval_params, state.model_state, jax.random.key(0), 3)
-    print(f"opened {folder} at step {step}: samples {drawn.shape}")
+    run = gm_jax.open_run(folder)
+    print(f"opened {folder} at step {run.step}: samples {run.sample(3).shape}")
 
 
 if __name__ == "__main__":
     home = Path(gm_jax.__file__).parent
     print(f"gm_jax {gm_jax.__version__} of {home}, Python {sys.version.split()[0]}")
     print(f"jax {importlib.metadata.version('jax')}, {check_modules()} modules")
-    try:
-        runner.main(CONFIG)
-    except SystemExit as stop:
-        if stop.code:
-            raise
+    runner.main(CONFIG)
     check_run(next(Path("runs").iterdir()))

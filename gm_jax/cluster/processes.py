@@ -214,7 +214,9 @@ def code_versions(module: str) -> dict[str, str]:
     # The experiment, which is __main__, and what it has imported from its own package.
     near = {name: one for name, one in sys.modules.items() if name.partition(".")[0] == module.partition(".")[0]}
     files = {getattr(one, "__file__", None) for one in [sys.modules["__main__"], *near.values()]}
-    experiment = hashlib.sha256(b"\0".join(sorted(Path(file).read_bytes() for file in files if file is not None)))
+    # A notebook has no file, and a program from standard input has one that does not exist.
+    contents = sorted(Path(file).read_bytes() for file in files if file and Path(file).is_file())
+    experiment = hashlib.sha256(b"\0".join(contents))
     return {
         "gm_jax": digest.hexdigest(),
         module: experiment.hexdigest(),

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, ClassVar, Literal, Protocol
 
-from gm_jax.config.fields import Count, CountOrZero, Decay, Neutral, Rate, RateOrZero, Seed
+from gm_jax.config.fields import Added, Count, CountOrZero, Decay, Neutral, Rate, RateOrZero, Seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,9 +12,14 @@ class DataConfig:
 
     name: str = "digits"
     """digits, binarized_digits, digits4x4, toy:two_moons, toy:eight_gaussians, toy:checkerboard, toy:pinwheel,
-    wave:tones, or the name of a TensorFlow Datasets set."""
+    wave:tones, the name of a TensorFlow Datasets set, folder:PATH (PNG and JPEG images; subfolders are classes), or
+    npz:PATH (arrays x and label)."""
     dir: Annotated[str | None, Neutral] = None
-    """The folder of prepared TensorFlow Datasets; by default TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
+    """The folder of prepared TensorFlow Datasets; by default TFDS_DATA_DIR, or else ~/tensorflow_datasets. For folder:
+    and npz:, the folder that a relative PATH starts from."""
+    size: Annotated[Count | None, Added(None)] = None
+    """Rows and columns of the images: the largest centred square of each image is resized to them. By default images
+    stay as they are, and must have one size."""
 
 
 @dataclasses.dataclass(frozen=True)

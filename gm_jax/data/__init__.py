@@ -5,6 +5,11 @@ pipeline.py        cuts splits into batches: `train_batch`, `train_batches`, `ev
 binary_digits.py   black and white digits; `small_world_probabilities()` is the exact distribution of `digits4x4`
 toy.py             2-D toy densities; `toy_log_density(name)` is the exact log-density of a `toy:*` source
 waveform.py        toy waveforms; `waveform_log_prob` is the exact log-probability of a `wave:*` source
+image_folder.py    PNG and JPEG images in a folder of your own: `folder:PATH`
+arrays.py          arrays of your own, in Python or in an .npz: `npz:PATH`
+image_files.py     decodes images of any origin; resizes their centre
+splits.py          cuts the splits that a data set does not ship
+memory.py          arrays that fit into memory, or an error
 tfds_sources.py    prepared image sets of TensorFlow Datasets, read without TensorFlow
 tfds_folder.py     what a prepared set holds, by its JSON files; nothing that they name is imported
 tfds_records.py    decodes the records of a prepared set
@@ -14,6 +19,32 @@ array_cache.py     decoded arrays, kept on disk between runs
 This room imports neither JAX nor a model: arrays are numpy, and images stay uint8 until a model transforms them.
 """
 
-from gm_jax.data import array_cache, binary_digits, names, pipeline, sources, tfds_sources, toy, waveform
+from gm_jax.data import (
+    array_cache,
+    arrays,
+    binary_digits,
+    image_files,
+    image_folder,
+    names,
+    pipeline,
+    sources,
+    splits,
+    tfds_sources,
+    toy,
+    waveform,
+)
 
-__all__ = ["array_cache", "binary_digits", "names", "pipeline", "sources", "tfds_sources", "toy", "waveform"]
+__all__ = [
+    "array_cache",
+    "arrays",
+    "binary_digits",
+    "image_files",
+    "image_folder",
+    "names",
+    "pipeline",
+    "sources",
+    "splits",
+    "tfds_sources",
+    "toy",
+    "waveform",
+]

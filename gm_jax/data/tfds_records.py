@@ -6,8 +6,6 @@ for PostScript runs another program). Every fault is a UserError that names the 
 """
 
 import io
-import math
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gm_jax import signals
+from gm_jax.data import image_files, memory
 from gm_jax.data.tfds_folder import Contents, Shard, damaged
 from gm_jax.errors import UserError
 
@@ -23,12 +22,13 @@ _MODES: Mapping[int, tuple[str, ...]] = {1: ("L", "1"), 2: ("LA",), 3: ("RGB",),
 _INT32 = np.iinfo(np.int32)
 
 
-def decode_split(contents: Contents, split: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def decode_split(contents: Contents, split: str, size: int | None = None) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Decodes one split, in the order on disk.
 
     Args:
-        contents: of the set; its images have one shape.
+        contents: of the set; its shape is that of the decoded images.
         split: one of its splits.
+        size: rows and columns to which images of any size are resized; None if all have the shape of the contents.
     Returns:
         ({"x": [N, H, W, C] uint8, "label": [N] int32 if there are labels}, the pixel values that occur, [256] bool).
         A label outside of int32 becomes the nearest one in it.
@@ -50,7 +50,7 @@ def decode_split(contents: Contents, split: str) -> tuple[dict[str, np.ndarray],
             for index, record in enumerate(_records(shard)):
                 signals.check()
                 try:
-                    _decode_record(record, row, arrays)
+                    _decode_record(record, row, arrays, size)
                 except Exception as error:  # whatever protobuf and PIL raise for damaged bytes
                     fault = str(error) if isinstance(error, _UnfitError) else "that cannot be decoded"
                     raise damaged(shard.file, f"has a record, number {index}, {fault}") from None
@@ -98,20 +98,10 @@ def _call(shard: Shard, read: Any) -> Any:
 
 
 def _allocate(shape: tuple[Any, ...], dtype: type, shards: tuple[Shard, ...]) -> np.ndarray:
-    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        if num_bytes > memory:
-            raise MemoryError
-        return np.empty(shape, dtype)
-    except (MemoryError, ValueError):
-        raise UserError(
-            f"The {shape[0]} examples of {shards[0].file} need {num_bytes / 2**30:.3g} GB of memory, by features.json; "
-            f"this machine has {memory / 2**30:.3g} GB: choose a smaller set."
-        ) from None
+    return memory.allocate(shape, dtype, str(shards[0].file), "choose a smaller set")
 
 
-def _decode_record(record: bytes, row: int, arrays: Mapping[str, np.ndarray]) -> None:
+def _decode_record(record: bytes, row: int, arrays: Mapping[str, np.ndarray], size: int | None) -> None:
     from tensorflow_datasets.proto import tf_example_generated_pb2 as example_pb2
 
     example = example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue] made at run time
@@ -119,11 +109,20 @@ def _decode_record(record: bytes, row: int, arrays: Mapping[str, np.ndarray]) ->
     if "image" not in fields or len(fields["image"].bytes_list.value) != 1:
         raise _UnfitError("without one image")
     x = arrays["x"]
-    x[row] = _decode_image(fields["image"].bytes_list.value[0], x.shape[1:])
+    encoded = fields["image"].bytes_list.value[0]
+    x[row] = _decode_image(encoded, x.shape[1:]) if size is None else _decode_any(encoded, x.shape[-1], size)
     if "label" in arrays:
         if "label" not in fields or len(fields["label"].int64_list.value) != 1:
             raise _UnfitError("without one label")
         arrays["label"][row] = min(max(fields["label"].int64_list.value[0], _INT32.min), _INT32.max)
+
+
+def _decode_any(encoded: bytes, channels: int, size: int) -> np.ndarray:
+    """Returns [size, size, channels] uint8 of an image of any size."""
+    try:
+        return image_files.decode(encoded, channels, size)
+    except image_files.UnfitError as fault:
+        raise _UnfitError(f"whose image {fault}") from None
 
 
 def _decode_image(encoded: bytes, shape: tuple[int, ...]) -> np.ndarray:

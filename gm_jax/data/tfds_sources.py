@@ -17,14 +17,16 @@ import numpy as np
 
 from gm_jax.data import array_cache
 from gm_jax.data.array_cache import Splits
+from gm_jax.data.image_files import make_levels
 from gm_jax.data.names import unknown_name
+from gm_jax.data.splits import SPLITS, cut_missing
 from gm_jax.data.tfds_folder import INFO, Contents, file_format, read_contents
 from gm_jax.data.tfds_records import decode_split
 from gm_jax.errors import UserError
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>\w[\w.\-]*))?(:(?P<version>[0-9]+\.[0-9]+\.[0-9]+))?")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
-_CACHE_FORMAT = 1  # increase it if decoding or splitting changes, so that older entries are not used
+_CACHE_FORMAT = 2  # increase it if decoding or splitting changes, so that older entries are not used
 _FLAG = "--data.dir (evaluate: --data-dir)"
 
 
@@ -36,39 +38,43 @@ class Images(NamedTuple):
         levels: 256, or 2 if the pixels take two values, which are then 0 and 1.
         num_classes: the number of labels, or None.
         version: the version that was read, e.g. "3.0.1".
+        cut: the rule by which missing splits were cut; None if none was.
     """
 
     splits: Splits
     levels: int
     num_classes: int | None
     version: str
+    cut: str | None
 
 
-def read_images(name: str, data_dir: str | None, embedded: Iterable[str] = ()) -> Images:
+def read_images(name: str, data_dir: str | None, embedded: Iterable[str] = (), size: int | None = None) -> Images:
     """Reads a prepared image set whole into memory, from the cache if possible.
 
-    Validation is the split that the set ships, or else the last sixth of train in the order on disk.
+    Validation is the split that the set ships, or else the last sixth of train in the order on disk. A set without a
+    test split has its missing splits cut by `splits.cut_missing`.
 
     Args:
         name: "mnist", "mnist:3.0.1", "mnist_corrupted/identity" or "mnist_corrupted/identity:1.0.0". Without a
             version, the newest prepared one.
         data_dir: folder of prepared sets; None means $TFDS_DATA_DIR, or else ~/tensorflow_datasets.
         embedded: names of the other sources, to suggest if the name is unknown.
+        size: rows and columns to which the centre of every image is resized; None for images of one shape.
     Returns:
         The images.
     Raises:
-        UserError: the name is unknown, or the set is not prepared, not array_record, or not of uint8 images of one
-            shape with a train and a test split, or one of its files is damaged.
+        UserError: the name is unknown, or the set is not prepared, not array_record, or not of uint8 images with a
+            train split, one of its files is damaged, or images differ in shape and no size is given.
     """
     folder = _find(name, _resolve_data_dir(data_dir), embedded)
-    entry = _cache_entry(name, folder)
+    entry = _cache_entry(name, folder, size)
     cached = array_cache.read(entry)
     if cached is not None and _is_usable(*cached):
         splits, facts = cached
     else:
-        splits, facts = _decode(name, folder)
+        splits, facts = _decode(name, folder, size)
         array_cache.write(entry, splits, facts)
-    return Images(splits, facts["levels"], facts["num_classes"], folder.name)
+    return Images(splits, facts["levels"], facts["num_classes"], folder.name, facts["cut"])
 
 
 def prepared_versions(name: str, data_dir: str | None) -> list[str]:
@@ -218,11 +224,11 @@ def _subfolders(folder: Path) -> list[Path]:
         return []
 
 
-def _cache_entry(name: str, folder: Path) -> str:
-    """Names the cache entry; the name changes with the set, its version and its files."""
+def _cache_entry(name: str, folder: Path, size: int | None) -> str:
+    """Names the cache entry; the name changes with the set, its version, its files and the size of its images."""
     info = (folder / INFO).read_text(encoding="utf-8")
     stats = [(file.name, *_size_and_time(file)) for file in sorted(folder.iterdir())]
-    digest = hashlib.sha256(json.dumps([_CACHE_FORMAT, info, stats]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([_CACHE_FORMAT, info, stats, size]).encode()).hexdigest()
     return f"{re.split('[/:]', name)[0]}-{folder.name}-{digest[:32]}"
 
 
@@ -242,46 +248,60 @@ def _is_usable(splits: Splits, facts: Any) -> bool:
     names = {"x"} if num_classes is None else {"x", "label"}
     return (
         levels in (2, 256)
+        and isinstance(facts.get("cut", 0), str | None)
         and (num_classes is None or type(num_classes) is int)
         and all(set(arrays) == names for arrays in splits.values())
         and all(arrays["x"].dtype == np.uint8 and arrays["x"].ndim == 4 for arrays in splits.values())
     )
 
 
-def _decode(name: str, folder: Path) -> tuple[Splits, dict[str, Any]]:
+def _decode(name: str, folder: Path, size: int | None) -> tuple[Splits, dict[str, Any]]:
     """Decodes a set; returns its splits, and its facts for the cache."""
     contents = read_contents(name, folder)
-    _check_images(name, contents)
-    for split in ("train", "test"):
-        if split not in contents.splits:
-            shipped = sorted(contents.splits)
-            listed = ", ".join(shipped[:10]) + (" ..." if len(shipped) > 10 else "")
-            raise UserError(
-                f"'{name}' has no {split} split, only {listed or 'none'}: choose a set with train and test."
-            )
-    decoded = {
-        split: decode_split(contents, split) for split in ("train", "validation", "test") if split in contents.splits
-    }
+    contents = contents._replace(shape=_shape_of_images(name, contents, size))
+    if "train" not in contents.splits:
+        shipped = sorted(contents.splits)
+        listed = ", ".join(shipped[:10]) + (" ..." if len(shipped) > 10 else "")
+        raise UserError(f"'{name}' has no train split, only {listed or 'none'}: choose a set with one.")
+    decoded = {split: decode_split(contents, split, size) for split in SPLITS if split in contents.splits}
     splits = {split: arrays for split, (arrays, _) in decoded.items()}
-    if "validation" not in splits:
-        first = len(splits["train"]["x"]) - len(splits["train"]["x"]) // 6
-        splits["validation"] = {key: array[first:] for key, array in splits["train"].items()}
-        splits["train"] = {key: array[:first] for key, array in splits["train"].items()}
-    splits = {split: splits[split] for split in ("train", "validation", "test")}
     for split, arrays in splits.items():
         if not len(arrays["x"]):
             raise UserError(f"'{name}' has no examples in its {split} split: prepare it again, or choose other data.")
-    values = {int(value) for _, seen in decoded.values() for value in np.flatnonzero(seen)}
-    if values <= {0, 255}:
-        for arrays in splits.values():
-            np.minimum(arrays["x"], 1, out=arrays["x"])
-    levels = 2 if values <= {0, 1} or values <= {0, 255} else 256
-    return splits, {"levels": levels, "num_classes": contents.num_classes}
+    seen = np.any([seen for _, seen in decoded.values()], axis=0)
+    levels = make_levels([arrays["x"] for arrays in splits.values()], seen)
+    splits, cut = _with_validation(splits) if set(splits) == {"train", "test"} else cut_missing(splits, f"'{name}'")
+    for split, arrays in splits.items():
+        if not len(arrays["x"]):
+            raise UserError(f"'{name}' has no examples in its {split} split: prepare it again, or choose other data.")
+    return splits, {"levels": levels, "num_classes": contents.num_classes, "cut": cut}
 
 
-def _check_images(name: str, contents: Contents) -> None:
-    """Refuses everything except uint8 images of one shape."""
-    if contents.dtype != "uint8" or len(contents.shape) != 3:
-        raise UserError(f"'{name}' has images of {contents.dtype} {contents.shape}: choose a set of uint8 [H, W, C].")
-    if None in contents.shape:
-        raise UserError(f"The images of '{name}' vary in shape, {contents.shape}: choose a set of one shape.")
+def _with_validation(splits: Splits) -> tuple[Splits, str]:
+    """Makes the last sixth of train the validation split: the rule of all published numbers."""
+    first = len(splits["train"]["x"]) - len(splits["train"]["x"]) // 6
+    parts = {
+        "train": {key: array[:first] for key, array in splits["train"].items()},
+        "validation": {key: array[first:] for key, array in splits["train"].items()},
+    }
+    return {**parts, "test": splits["test"]}, "validation: last 1/6 of train"
+
+
+def _shape_of_images(name: str, contents: Contents, size: int | None) -> tuple[int | None, ...]:
+    """Returns [H, W, C] of the decoded images; refuses everything except uint8 images of one shape or with a size."""
+    shape = contents.shape
+    if contents.dtype != "uint8" or len(shape) != 3:
+        raise UserError(f"'{name}' has images of {contents.dtype} {shape}: choose a set of uint8 [H, W, C].")
+    if size is not None:
+        channels = shape[2] or 3
+        if channels not in (1, 3):
+            raise UserError(
+                f"'{name}' has images of {channels} channels, which --data.size cannot resize: leave it out."
+            )
+        return (size, size, channels)
+    if None in shape:
+        raise UserError(
+            f"The images of '{name}' vary in shape, {shape}: give --data.size N, to which the centre of every image is "
+            "resized."
+        )
+    return shape

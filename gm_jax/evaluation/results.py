@@ -18,8 +18,9 @@ _NOTES = {
     "upper_bound": ">=: the true -log p is at least this (kind upper_bound in the file: log p is bounded from above).",
 }
 
-# Settings that are results themselves, and the space, of which a quantity has one; all others identify the number.
-_NOT_IDENTIFYING = {"standard_error", "standard_deviation", "space"}
+# Settings that are results themselves, the space, of which a quantity has one, and the rule of the splits, of which a
+# data set has one; all others identify the number.
+_NOT_IDENTIFYING = {"standard_error", "standard_deviation", "space", "splits"}
 
 
 class Record(NamedTuple):

@@ -119,6 +119,7 @@ def _experiment(
     )
     return Experiment(
         family.model,
+        family=family,
         optimizers={"autoregressive": make_optimizer(config.optimizer, num_steps=config.train.steps)},
         pictures=plotting.grids(family, spec.shape),
         settings=facts,

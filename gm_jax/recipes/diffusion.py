@@ -73,6 +73,7 @@ def build_latent_diffusion(config: LatentDiffusionConfig, spec: Spec) -> Experim
     validation = dataclasses.replace(family, prior=_with_bound_terms(prior, config.validation_terms))
     return Experiment(
         family.model,
+        family=family,
         optimizers={
             "vae": make_adam(first.optimizer, num_updates=first_steps, section="autoencoder.optimizer"),
             "diffusion": make_optimizer(config.optimizer, num_steps=config.train.steps - first_steps),
@@ -206,6 +207,7 @@ def _data_space_experiment(
     family = diffusion_model(config, network, spec, num_classes=num_classes, **settings)
     return Experiment(
         family.model,
+        family=family,
         optimizers={"diffusion": make_optimizer(config.optimizer, num_steps=config.train.steps)},
         validation=_with_bound_terms(family, config.validation_terms).log_prob,
         pictures=plotting.grids(family),

@@ -67,7 +67,7 @@ class Experiment(NamedTuple):
     """A model, how it is trained, and what is measured and drawn of it.
 
     Attributes:
-        model: the family; its `log_prob` is the headline of every evaluation, as "nll".
+        model: the family's functions; its `log_prob` is the headline of every evaluation, as "nll".
         optimizers: one per player.
         validation: the log-probability that is watched in training and chooses the best checkpoint; None for the
             model's own. Often a cheaper bound than the headline.
@@ -78,6 +78,8 @@ class Experiment(NamedTuple):
         settings: further facts for every result, e.g. {"binarization": "static"}.
         observation: what samples are compared with; None for the data as shipped.
         uses_labels: whether the model is trained on labels, so that they must be 0 .. num_classes - 1.
+        family: the object that handed out the model, e.g. a `models.vae.VAE`, for what it adds to a model: its encoder,
+            its latents; None if there is none.
     """
 
     model: Model
@@ -89,3 +91,4 @@ class Experiment(NamedTuple):
     settings: Mapping[str, Any] = MappingProxyType({})
     observation: Observation | None = None
     uses_labels: bool = False
+    family: Any = None

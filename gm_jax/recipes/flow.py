@@ -74,6 +74,7 @@ def _experiment(config: AnyFlowConfig, spec: Spec, network: nn.Module, *, prior:
     density = {"density": DensityPicture(family.log_density, family.decode)} if spec.shape == (2,) else {}
     return Experiment(
         family.model,
+        family=family,
         optimizers={"flow": make_optimizer(config.optimizer, num_steps=config.train.steps)},
         pictures={**plotting.grids(family, spec.shape), **density},
     )

@@ -138,6 +138,7 @@ def adversarial_experiment(
     steps = config.train.steps
     return Experiment(
         family.model,
+        family=family,
         optimizers={
             "generator": make_adam(config.generator, num_updates=steps // generator_every, section="generator"),
             "discriminator": make_adam(config.discriminator, num_updates=steps, section="discriminator"),

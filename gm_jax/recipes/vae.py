@@ -55,6 +55,7 @@ def _vae_experiment(config: AnyVAEConfig, spec: Spec, objective: vae.ObjectiveFn
     )
     return Experiment(
         family.model,
+        family=family,
         optimizers={"vae": make_optimizer(config.optimizer, num_steps=config.train.steps)},
         validation=dataclasses.replace(family, num_importance_samples=config.validation_samples).log_prob,
         evaluations=(LogProbEvaluation("negative_elbo", family.elbo),),

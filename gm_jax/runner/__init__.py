@@ -7,7 +7,11 @@ An experiment module declares a configuration, which names its recipe, and ends 
 
 cli.py       verbs and flags; errors.py has the exit codes
 train.py  evaluate.py  sample.py  plan.py    the verbs, each with its flags; they import nothing heavy until they run
-run.py       a run put together, from a configuration or from its folder (`open_run`)
+run.py       a run put together, from a configuration or from its folder
+trained_run.py       a run in Python: parameters, samples, log-probabilities (`open_run`)
+training_call.py     the whole loop as a call from Python (`train`)
+arguments.py         checks of what a caller in Python gives to a run
+family_functions.py  what a family adds to a run in Python: encode, decode, trajectory ...
 folder.py    what is stored where in a run's folder
 resume.py    whether a folder's run can be resumed with a configuration
 session.py   training, from the first check to the final evaluation
@@ -21,25 +25,24 @@ cpu_flags.py    how XLA compiles for a CPU
 
 In Python:
 
-    run = runner.open_run("runs/vae")
-    state, step = run.restore("best")
-    x = run.experiment.model.sample(state.eval_params, state.model_state, jax.random.key(0), 16)
+    run = gm_jax.train(family, data=x, workdir="runs/mine")
+    run = gm_jax.open_run("runs/vae")
+    x = run.sample(16, seed=0)
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from gm_jax.runner.cli import main, program
 
 if TYPE_CHECKING:
-    from gm_jax.runner.run import open_run
+    from gm_jax.runner.trained_run import TrainedRun, open_run
 
-__all__ = ["main", "open_run", "program"]
+__all__ = ["TrainedRun", "main", "open_run", "program"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `open_run`, which needs jax, on its first use."""
-    if name == "open_run":
-        from gm_jax.runner.run import open_run
-
-        return open_run
+    """Imports what needs jax on its first use."""
+    if name in ("TrainedRun", "open_run"):
+        return getattr(importlib.import_module("gm_jax.runner.trained_run"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

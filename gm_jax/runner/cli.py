@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -31,15 +31,15 @@ VERBS = ("train", "evaluate", "sample", "plan")
 ConfigT = TypeVar("ConfigT")
 
 
-def main(config: ExperimentConfig, argv: Sequence[str] | None = None, *, module: ModuleType | None = None) -> NoReturn:
-    """Runs an experiment as a program; never returns.
+def main(config: ExperimentConfig, argv: Sequence[str] | None = None, *, module: ModuleType | None = None) -> None:
+    """Runs an experiment as a program; returns after a success, and exits with a code after an error.
 
     Args:
         config: the experiment's defaults.
-        argv: the arguments; by default the program's own.
+        argv: the arguments; by default the program's own, and none in a notebook.
         module: the experiment's module, whose name and docstring its help shows; by default the program itself.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(_own_arguments() if argv is None else argv)
 
     def command() -> None:
         with signals.deferred():
@@ -48,8 +48,8 @@ def main(config: ExperimentConfig, argv: Sequence[str] | None = None, *, module:
     _exit_after(command)
 
 
-def program(config_type: type[ConfigT], run: Callable[[ConfigT], Any], argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs a command that is not an experiment, with the same flags, messages and exit codes; never returns.
+def program(config_type: type[ConfigT], run: Callable[[ConfigT], Any], argv: Sequence[str] | None = None) -> None:
+    """Runs a command that is not an experiment, with the same flags, messages and exit codes, as `main` does.
 
     Args:
         config_type: the frozen dataclass of its flags.
@@ -68,7 +68,12 @@ def _parse_and_run(config_type: type[ConfigT], run: Callable[[ConfigT], Any], ar
         print(result)
 
 
-def _exit_after(command: Callable[[], None]) -> NoReturn:
+def _own_arguments() -> list[str]:
+    """Returns the arguments of this program; those of a notebook's process are not for it."""
+    return sys.argv[1:] if hasattr(sys.modules["__main__"], "__file__") else []
+
+
+def _exit_after(command: Callable[[], None]) -> None:
     detached_output.reopen_closed()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     cpu_flags.set_flags(os.environ)
@@ -87,7 +92,6 @@ def _exit_after(command: Callable[[], None]) -> NoReturn:
             if reason is None:
                 raise
             sys.exit(report(UserError(reason)))
-    sys.exit(0)
 
 
 def _why_jax_cannot_start() -> str | None:
@@ -132,7 +136,11 @@ def parse(config: ExperimentConfig, argv: Sequence[str], *, module: ModuleType) 
     else:
         plot = workdir.with_name(f"plan-{workdir.name}.png")
         flags = plan.flags(_with_chosen_sections(config, arguments), plot)
-    return verb, _parse(flags, f"python -m {name} {verb}", arguments)
+    args = _parse(flags, f"python -m {name} {verb}", arguments)
+    if verb == "train" and args.workdir is None:
+        chosen = train.default_workdir(workdir, config.data.name, args.config.data.name)
+        args = dataclasses.replace(args, workdir=chosen)
+    return verb, args
 
 
 def _dispatch(config: ExperimentConfig, module: ModuleType, argv: list[str]) -> None:
@@ -192,5 +200,8 @@ def _with_chosen_sections(config: ExperimentConfig, argv: Sequence[str]) -> Expe
 
 def _identity(module: ModuleType) -> tuple[str, str]:
     """Returns a module's name, as `python -m` takes it, and the first paragraph of its docstring."""
-    name = module.__spec__.name if module.__spec__ is not None else Path(str(module.__file__)).stem
+    if module.__spec__ is not None:
+        name = module.__spec__.name
+    else:  # a notebook has no file, and a program from standard input has one that is no path
+        name = Path(getattr(module, "__file__", "notebook")).stem.strip("<>")
     return name, (module.__doc__ or "").strip().partition("\n\n")[0]

@@ -54,10 +54,10 @@ def evaluate_run(config_type: type[ExperimentConfig], args: EvaluateArgs) -> Non
         args: the flags; those of the experiment's own fields change what is measured.
     """
     from gm_jax.runner import draw, measure
-    from gm_jax.runner.run import open_run
+    from gm_jax.runner.run import reopen
 
     changes = saved.given(args, saved.measuring_fields(config_type))
-    run = open_run(args.workdir, config_type=config_type, data_dir=args.data_dir, changes=changes)
+    run = reopen(args.workdir, config_type=config_type, data_dir=args.data_dir, changes=changes)
     state, step = run.restore(args.checkpoint)
     samples = []
     if args.features is not None:  # first, because it may refuse its weights or the data at once

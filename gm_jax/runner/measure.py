@@ -101,11 +101,11 @@ def measure_run(
             data=spec.name,
             split=split,
             num_dims=int(np.prod(spec.shape)),
-            settings={**run.experiment.settings, **facts, "step": step, "seed": seed},
+            settings={**run.experiment.settings, **spec.facts, **facts, "step": step, "seed": seed},
         )
     for evaluation in _of_samples(run):
         before_batch("samples")
-        settings = {"step": step, "seed": seed}
+        settings = {**spec.facts, "step": step, "seed": seed}
         where = (spec.name, sample_quality.observed_measure(run), "samples", evaluation.num_samples)
         for name, value in _measured_samples(run, state, evaluation, seed=seed).items():
             if not np.isfinite(value):
@@ -160,7 +160,7 @@ def sample_records(
     Raises:
         UserError: the extractor's weights are missing, or the data do not fit it.
     """
-    extractor = features.load(features_name, weights)
+    extractor, settings = features.load(features_name, weights), {**run.spec.facts, **settings}
     sampler = sample_quality.Sampler(run, state, seed=settings["seed"])
     return sample_quality.measure(
         run, extractor, sampler, num_generated=num_generated, real_split=real_split, settings=settings
@@ -173,14 +173,23 @@ def write_results(run: Run, records: list[results.Record]) -> None:
     Raises:
         UserError: the results.json in the folder is damaged.
     """
-    path = run.folder.results
     try:
         with run.folder.results_locked():
-            results.write(path, results.merge(results.read(path), records))
-    except (ValueError, TypeError):
-        raise UserError(f"{path} is damaged: move it away and repeat the command.") from None
+            results.write(run.folder.results, results.merge(read_results(run), records))
     finally:
         print(results.table(records))
+
+
+def read_results(run: Run) -> list[results.Record]:
+    """Reads the records of results.json; returns none if there is no file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        return results.read(run.folder.results)
+    except (ValueError, TypeError):
+        raise UserError(f"{run.folder.results} is damaged: move it away and repeat the command.") from None
 
 
 def print_files(run: Run, pictures: list[Path]) -> None:

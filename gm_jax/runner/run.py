@@ -1,7 +1,7 @@
 """A run put together: its data, its experiment, its folder; from a configuration or from the folder alone."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -24,6 +24,21 @@ from gm_jax.training.checkpoint import Checkpointer
 EVAL_BATCH = 100
 
 _LOG = logging.getLogger(__name__)
+
+
+class Given(NamedTuple):
+    """What a caller in Python has, in place of what a configuration names.
+
+    Attributes:
+        source: the data; None for those that the configuration names.
+        build: (configuration, Spec of the data) -> Experiment; None for the configuration's recipe.
+    """
+
+    source: sources.Source | None = None
+    build: Callable[[Any, sources.Spec], Experiment] | None = None
+
+
+NOTHING = Given()
 
 
 class Run(NamedTuple):
@@ -52,7 +67,7 @@ class Run(NamedTuple):
     def loaded(self) -> Splits:
         """The data of a run that was opened with them."""
         if self.splits is None:
-            raise ValueError("the run was opened without its data: use open_run(..., with_data=True)")
+            raise ValueError("the run was opened without its data: use reopen(..., with_data=True)")
         return self.splits
 
     @property
@@ -72,16 +87,36 @@ class Run(NamedTuple):
         """Returns the shapes and dtypes of the state, at no cost and without the data."""
         return jax.eval_shape(self._create, abstract_batch(self.spec, self.config.train.batch_size))
 
-    def restore(self, which: Literal["best", "latest"] = "best") -> tuple[state.TrainState, int]:
+    def restore(self, which: Literal["best", "latest"] | int = "best") -> tuple[state.TrainState, int]:
         """Returns the state of a checkpoint, for evaluation, and its step. The folder is not changed.
 
+        Args:
+            which: the best on validation, the latest, or the one of a step.
         Raises:
-            UserError: there is no checkpoint, or all are damaged.
+            UserError: there is no such checkpoint, or all are damaged.
         """
+        return self._restore(which, self.abstract_state())
+
+    def restore_for_use(self, which: Literal["best", "latest"] | int) -> tuple[state.TrainState, int]:
+        """Returns what `restore` does without the optimiser's state, which only training needs.
+
+        A caller in Python may have trained with an optimiser that the folder does not hold.
+        """
+        return self._restore(which, self.abstract_state()._replace(opt_state={}), leave_out="opt_state")
+
+    def _restore(
+        self, which: Literal["best", "latest"] | int, like: state.TrainState, *, leave_out: str | None = None
+    ) -> tuple[state.TrainState, int]:
+        if which not in ("best", "latest") and not isinstance(which, int):
+            raise UserError(f"there is no checkpoint {which!r}: choose 'best', 'latest' or a number of steps.")
         # Without a fingerprint: a folder's data were checked when it was opened, and any devices may evaluate.
-        with Checkpointer(self.folder.checkpoints, run=self.identity, read_only=True) as checkpointer:
-            like = self.abstract_state()
-            restored = checkpointer.restore_best(like) if which == "best" else checkpointer.restore_latest(like)
+        with Checkpointer(
+            self.folder.checkpoints, run=self.identity, read_only=True, leave_out=leave_out
+        ) as checkpointer:
+            if isinstance(which, int):
+                restored = checkpointer.restore_step(like, which)
+            else:
+                restored = checkpointer.restore_best(like) if which == "best" else checkpointer.restore_latest(like)
         if restored is None:
             raise UserError(f"{self.folder.root} holds no checkpoint yet: train there first.")
         return self.strategy.place(restored.state), restored.step
@@ -119,26 +154,29 @@ def abstract_batch(spec: sources.Spec, batch_size: int) -> dict[str, jax.ShapeDt
     return {"x": x, **labels}
 
 
-def assemble(config: ExperimentConfig, workdir: Path, found: Saved | None = None) -> Run:
+def assemble(config: ExperimentConfig, workdir: Path, found: Saved | None = None, given: Given = NOTHING) -> Run:
     """Loads the data and builds the experiment.
 
     Args:
         config: the configuration.
         workdir: the folder of the run.
         found: what the folder holds, so that a run that is resumed reads its version of the data; None for a new run.
+        given: what a caller in Python has already.
     """
-    return _put_together(config, workdir, *_load(config, workdir, found, config.data.dir))
+    source = given.source or _load(config, workdir, found, config.data.dir)
+    return _put_together(config, workdir, *source, given)
 
 
-def open_run(
+def reopen(
     workdir: Path | str,
     *,
     config_type: type[ExperimentConfig] | None = None,
     data_dir: str | None = None,
     with_data: bool = True,
     changes: Mapping[str, Any] = MappingProxyType({}),
+    given: Given = NOTHING,
 ) -> Run:
-    """Opens the run in a folder.
+    """Opens the run in a folder, for a verb; `trained_run.open_run` is for Python.
 
     Args:
         workdir: the folder.
@@ -148,6 +186,7 @@ def open_run(
         with_data: whether to load them; otherwise their Spec is read from the folder.
         changes: values for fields that are marked `Measuring` or `Sampling`, instead of the run's; a dict changes
             fields of a section.
+        given: what a caller in Python has already.
 
     Raises:
         UserError: the folder holds no run, a run of another recipe, or a run on other data.
@@ -156,14 +195,18 @@ def open_run(
     found = load_saved(workdir)
     config_type = config_type or configs.RECIPES.get(found.recipe)
     if config_type is None:
-        raise UserError(f"{workdir} holds a run of {found.recipe}, which is not in gm_jax: give its config_type.")
+        raise UserError(
+            f"{workdir} holds a run of {found.recipe}, which is not in gm_jax: give its config_type, the type of its "
+            "configuration."
+        )
     if found.recipe != config_type.recipe:
         raise UserError(f"{workdir} holds a run of another experiment: open it with {found.opener}.")
     found = in_todays_form(found, config_type, workdir)
     config = saved.updated(_checked(config_type, found, workdir), changes)
     if not with_data:
-        return _put_together(config, workdir, saved_spec(found, workdir), None)._replace(identity=found.identity)
-    run = _put_together(config, workdir, *_load(config, workdir, found, data_dir or config.data.dir))
+        return _put_together(config, workdir, saved_spec(found, workdir), None, given)._replace(identity=found.identity)
+    source = given.source or _load(config, workdir, found, data_dir or config.data.dir)
+    run = _put_together(config, workdir, *source, given)
     check_data(run, found)
     return run._replace(identity=found.identity)
 
@@ -175,6 +218,17 @@ def _checked(config_type: type[ExperimentConfig], found: Saved, workdir: Path) -
     except UserError as error:
         raise UserError(f"{Folder(workdir).config} is damaged: {error}") from None
     return config
+
+
+def changed(run: Run, changes: Mapping[str, Any], given: Given = NOTHING) -> Run:
+    """Returns a run whose configuration has other values, such as those of its sampler; the experiment is built again.
+
+    Raises:
+        UserError: there is no such field, or its value is out of range.
+    """
+    config = saved.updated(run.config, changes)
+    saved.check(config)
+    return _put_together(config, run.folder.root, run.spec, run.splits, given)
 
 
 def load_saved(workdir: Path) -> Saved:
@@ -248,13 +302,15 @@ def check_data(run: Run, found: Saved) -> None:
 
 def _load(config: ExperimentConfig, workdir: Path, found: Saved | None, data_dir: str | None) -> sources.Source:
     if found is None:
-        return sources.load(config.data.name, data_dir)
-    return sources.load_again(config.data.name, saved_spec(found, workdir), data_dir)
+        return sources.load(config.data.name, data_dir, config.data.size)
+    return sources.load_again(config.data.name, saved_spec(found, workdir), data_dir, config.data.size)
 
 
-def _put_together(config: ExperimentConfig, workdir: Path, spec: sources.Spec, splits: Splits | None) -> Run:
+def _put_together(
+    config: ExperimentConfig, workdir: Path, spec: sources.Spec, splits: Splits | None, given: Given
+) -> Run:
     strategy = parallel.pmap() if config.train.parallel == "pmap" else parallel.jit()
-    experiment = recipes.build(config, spec)
+    experiment = (given.build or recipes.build)(config, spec)
     if splits is not None and experiment.uses_labels:
         sources.check_labels(spec, splits)
     return Run(config, spec, splits, experiment, strategy, Folder(workdir))

@@ -57,10 +57,10 @@ def sample_run(config_type: type[ExperimentConfig], args: SampleArgs) -> None:
 
     from gm_jax.plotting import images
     from gm_jax.runner import samples
-    from gm_jax.runner.run import open_run
+    from gm_jax.runner.run import reopen
 
     changes = saved.given(args, saved.sampling_fields(config_type))
-    run = open_run(args.workdir, config_type=config_type, with_data=False, changes=changes)
+    run = reopen(args.workdir, config_type=config_type, with_data=False, changes=changes)
     png = png_path(args.output or run.folder.root / f"samples-seed{args.seed}.png")
     state, step = run.restore(args.checkpoint)
     drawn = samples.draw_many(run, state, args.num, seed=args.seed, **sample_options(run.spec, args))
@@ -82,15 +82,11 @@ def sample_options(spec: "Spec", args: SampleArgs) -> dict[str, Any]:
     Raises:
         UserError: the data have no such class.
     """
-    import numpy as np
+    from gm_jax.runner import samples
 
     options: dict[str, Any] = {}
     if args.label is not None:
-        classes = spec.num_classes or 0
-        if args.label >= classes:
-            use = f"use a label from 0 to {classes - 1}" if classes else "leave --label out"
-            raise UserError(f"--label {args.label} does not exist: {spec.name} has {classes} classes; {use}.")
-        options["label"] = np.full(args.num, args.label, np.int32)
+        options["label"] = samples.label_rows(spec, args.label, args.num)
     if args.temperature is not None:
         options["temperature"] = args.temperature
     return options

@@ -6,11 +6,29 @@ import jax
 import numpy as np
 
 from gm_jax import signals
+from gm_jax.data.sources import Spec
+from gm_jax.errors import UserError
 from gm_jax.runner.run import Run
 from gm_jax.training import parallel
 from gm_jax.training.state import TrainState
 
 BATCH = 500  # samples at a time, so that memory does not grow with their number
+
+
+def label_rows(spec: Spec, label: Any, num: int) -> np.ndarray:
+    """Returns [num] int32 labels from a class, or from one for each sample.
+
+    Raises:
+        UserError: the data have no such class, or there is not one for each sample.
+    """
+    rows, classes = np.asarray(label), spec.num_classes or 0
+    if not np.issubdtype(rows.dtype, np.integer) or rows.shape not in ((), (num,)):
+        raise UserError(f"label is {rows.dtype} {list(rows.shape)}: give a class, or [{num}] integers.")
+    wrong = rows[(rows < 0) | (rows >= classes)]
+    if wrong.size:
+        use = f"use a label from 0 to {classes - 1}" if classes else "leave --label out"
+        raise UserError(f"--label {wrong.flat[0]} does not exist: {spec.name} has {classes} classes; {use}.")
+    return np.full(num, rows, np.int32)
 
 
 def draw_samples(run: Run, state: TrainState, num: int, *, seed: int, **options: Any) -> np.ndarray:

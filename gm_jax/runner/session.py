@@ -17,14 +17,14 @@ from gm_jax import signals
 from gm_jax.cluster import processes
 from gm_jax.cluster.config import ClusterConfig
 from gm_jax.config import ExperimentConfig, OptimizerConfig, saved
-from gm_jax.data import pipeline, tfds_sources
+from gm_jax.data import pipeline, sources, tfds_sources
 from gm_jax.errors import UserError
 from gm_jax.evaluation.results import Record
 from gm_jax.recipes.run_length import resolved
 from gm_jax.runner import draw, measure, resume
 from gm_jax.runner.folder import Folder, record_versions
 from gm_jax.runner.recorder import NullRecorder, Recorder, RunRecorder
-from gm_jax.runner.run import Run, assemble, check_data
+from gm_jax.runner.run import NOTHING, Given, Run, assemble, check_data
 from gm_jax.training import early_stopping, loop, multihost, parallel
 from gm_jax.training.checkpoint import Checkpointer
 from gm_jax.training.metrics import NonFiniteError
@@ -36,7 +36,7 @@ _STOPPED_IN_EVALUATION = (
 
 
 def run_to_its_end(module: str, config: ExperimentConfig, workdir: Path, cluster: ClusterConfig) -> None:
-    """Trains the run in `workdir` to its end, evaluates it and draws its pictures.
+    """Trains the run in `workdir` to its end, evaluates it and draws its pictures: the whole of a command.
 
     Args:
         module: of the experiment.
@@ -44,29 +44,58 @@ def run_to_its_end(module: str, config: ExperimentConfig, workdir: Path, cluster
         workdir: the run's folder.
         cluster: how several processes find each other.
     """
-    with signals.deferred(), processes.joined(cluster) as member, contextlib.ExitStack() as stack:
-        run = _prepare(module, resolved(_with_data_dir(config)), Folder(workdir), stack)
+    with processes.joined(cluster) as member:
+        try:
+            train_and_evaluate(module, config, workdir, member)
+        except NonFiniteError as error:
+            folder = Folder(workdir)
+            kept = f"The checkpoints before it are kept in {folder.root}."
+            if not folder.holds_checkpoint():
+                kept = f"No checkpoint was saved before it: {folder.root} takes another configuration."
+            print(f"error: {error}. {kept}", file=sys.stderr)
+            sys.exit(1)
+
+
+def train_and_evaluate(
+    module: str,
+    config: ExperimentConfig,
+    workdir: Path,
+    member: processes.Member,
+    *,
+    given: Given = NOTHING,
+    evaluate: bool = True,
+) -> None:
+    """Trains the run in `workdir` to its end, or until a signal stops it, and evaluates it.
+
+    Args:
+        module: of the experiment; empty if there is none.
+        config: its configuration.
+        workdir: the run's folder.
+        member: this process among others.
+        given: what a caller in Python has already.
+        evaluate: whether to measure and to draw the best checkpoint at the end.
+
+    Raises:
+        NonFiniteError: training diverged; the checkpoints before it are kept.
+    """
+    with signals.deferred(), contextlib.ExitStack() as stack:
+        run = _prepare(module, resolved(_with_data_dir(config)), Folder(workdir), stack, given)
+        _report_cut(run)
         _report_lost_steps(run)
         stack.enter_context(run.folder.guarded())
         member.watch(run.folder.processes)
-        try:
-            step = train(run, member)
-        except NonFiniteError as error:
-            kept = f"The checkpoints before it are kept in {run.folder.root}."
-            if not run.folder.holds_checkpoint():
-                kept = f"No checkpoint was saved before it: {run.folder.root} takes another configuration."
-            print(f"error: {error}. {kept}", file=sys.stderr)
-            sys.exit(1)
+        step = train(run, member)
         if any(multihost.all_gather_json(signals.requested())):
             saved_there = "and saved; the same command resumes from there"
             _print_once(f"stopped at step {step} {saved_there if step else 'before anything was saved'}")
             return
-        _conclude(run, member, step)
+        if evaluate:
+            _conclude(run, member, step)
 
 
-def _prepare(module: str, config: ExperimentConfig, folder: Folder, stack: contextlib.ExitStack) -> Run:
+def _prepare(module: str, config: ExperimentConfig, folder: Folder, stack: contextlib.ExitStack, given: Given) -> Run:
     """Checks everything that can be refused before the first step; afterwards the folder is this run's, and locked."""
-    run = multihost.all_or_none(functools.partial(_assemble_checked, config, folder))
+    run = multihost.all_or_none(functools.partial(_assemble_checked, config, folder, given))
     processes.check_same(saved.facts(config), module, data=run.spec.fingerprint)
     claim = functools.partial(_claim, module, run, stack) if multihost.is_primary() else _do_nothing
     identity = multihost.broadcast(multihost.all_or_none(claim))
@@ -74,9 +103,9 @@ def _prepare(module: str, config: ExperimentConfig, folder: Folder, stack: conte
     return run._replace(identity=identity)
 
 
-def _assemble_checked(config: ExperimentConfig, folder: Folder) -> Run:
+def _assemble_checked(config: ExperimentConfig, folder: Folder, given: Given) -> Run:
     resume.check_folder(folder, config)
-    run = assemble(config, folder.root, resume.saved_run(folder))
+    run = assemble(config, folder.root, resume.saved_run(folder), given)
     check_batch_size(run)
     run.abstract_state()  # a network that cannot take these data refuses them before anything is written
     return run
@@ -99,6 +128,13 @@ def _claim(module: str, run: Run, stack: contextlib.ExitStack) -> str:
     facts = {"devices": devices, "processes": jax.process_count(), "data": run.spec.fingerprint}
     record_versions(folder.versions, facts)
     return identity
+
+
+def _report_cut(run: Run) -> None:
+    """Prints how splits that the data do not ship were cut, and how many examples each split has."""
+    if run.spec.cut is not None:
+        sizes = ", ".join(f"{len(arrays['x']):,} {split}" for split, arrays in run.loaded.items())
+        _print_once(f"{run.spec.name} does not ship all splits: {run.spec.cut} ({sizes})")
 
 
 def _report_lost_steps(run: Run) -> None:
@@ -285,10 +321,9 @@ def _draw_and_write(run: Run, state: TrainState, records: list[Record]) -> None:
 
 def _with_data_dir(config: ExperimentConfig) -> Any:
     """Returns the configuration with an absolute folder of data, for later commands in another place or shell."""
-    folder = config.data.dir or os.environ.get("TFDS_DATA_DIR")
-    if not folder:
-        return config
-    data = dataclasses.replace(config.data, dir=tfds_sources.absolute_data_dir(folder))
+    name, folder = sources.located(config.data.name, config.data.dir)
+    folder = folder or os.environ.get("TFDS_DATA_DIR")
+    data = dataclasses.replace(config.data, name=name, dir=folder and tfds_sources.absolute_data_dir(folder))
     return saved.updated(config, {"data": data})
 
 

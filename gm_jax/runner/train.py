@@ -16,7 +16,7 @@ def flags(config: ExperimentConfig, workdir: Path, description: str) -> Any:
 
     Args:
         config: the experiment's defaults.
-        workdir: the default folder.
+        workdir: the default folder for the experiment's own data; the flag's default is None, for `default_workdir`.
         description: of the experiment, for --help.
     """
     fields = [
@@ -24,13 +24,34 @@ def flags(config: ExperimentConfig, workdir: Path, description: str) -> Any:
         *choice_flags(type(config)),
         (
             "workdir",
-            Annotated[Path, arg(help="The run's folder. The same command again resumes the run in it.")],
-            dataclasses.field(default=workdir),
+            Annotated[
+                Path | None,
+                arg(
+                    help="The run's folder. The same command again resumes the run in it.",
+                    help_behavior_hint=f"(default: {workdir}, or {workdir}-NAME for another --data.name)",
+                ),
+            ],
+            dataclasses.field(default=None),
         ),
         ("cluster", ClusterConfig, dataclasses.field(default_factory=ClusterConfig)),
     ]
     about = f"{description}\n\nVerbs: train (this one, the default), evaluate, sample, plan; each has --help."
     return dataclasses.make_dataclass("TrainArgs", fields, namespace={"__doc__": about}, frozen=True)()
+
+
+def default_workdir(workdir: Path, own: str, chosen: str) -> Path:
+    """Returns the folder of a run if none is given: one for each data set, so that commands do not collide.
+
+    Args:
+        workdir: for the experiment's own data.
+        own: the name of its own data.
+        chosen: the name of the data to train on.
+    """
+    if chosen == own:
+        return workdir
+    from gm_jax.data.sources import short_name  # numpy, which --help does without
+
+    return workdir.with_name(f"{workdir.name}-{short_name(chosen)}")
 
 
 def choices(config_type: type) -> dict[str, dict[str, type]]:

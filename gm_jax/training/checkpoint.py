@@ -70,6 +70,7 @@ class Checkpointer:
         fingerprint: Mapping[str, str] | None = None,
         run: str | None = None,
         read_only: bool = False,
+        leave_out: str | None = None,
     ):
         """Opens a folder, which need not exist.
 
@@ -80,6 +81,7 @@ class Checkpointer:
                 saved with the state, and a checkpoint with a different one is refused. None skips this check.
             run: the identity of the run, saved and compared likewise; empty for a run without one.
             read_only: for evaluation: `save` is refused, and the folder does not change.
+            leave_out: a part of the state that is not restored, e.g. "opt_state", because only training needs it.
         """
         if keep_latest < 1:
             raise ValueError(f"keep_latest must be at least 1, got {keep_latest}")
@@ -87,7 +89,7 @@ class Checkpointer:
         self._keep_latest = keep_latest
         self._fingerprint = None if fingerprint is None else dict(fingerprint)
         self._run = run
-        self._read_only = read_only
+        self._read_only, self._leave_out = read_only, leave_out
         self._manager: ocp.CheckpointManager | None = None
         self._pending: int | None = None
         self._metrics: dict[int, float] = {}
@@ -140,7 +142,7 @@ class Checkpointer:
             if metric is not None:
                 self._metrics[step] = metric
             manager.save(step, args=items, force=True)
-        except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: there is no memory for another thread
+        except OSError as error:
             raise self._not_saved(step, error) from error
         self._pending = step
 
@@ -259,7 +261,7 @@ class Checkpointer:
         raise UserError(
             f"no good checkpoint in {self._directory}, only {len(damaged) + len(moved)} damaged\n"
             f"{[*reasons, *moved][0]}\n"
-            "put back a copy of the folder, or move it away to start again from step 0"
+            "put back a copy of the folder, or remove it to start again from step 0"
         )
 
     def _report(self, step: int, damage: DamageError, *, used: int) -> None:
@@ -273,7 +275,7 @@ class Checkpointer:
         _LOG.warning(message)
 
     def _restore(self, step: int, like: PyTree) -> Restored:
-        saved = self._read_manifest(step)
+        saved = manifest.without(self._read_manifest(step), self._leave_out)
         self._refuse(step, "run", _SAME.format("settings"), manifest.fingerprint_differences(saved, self._fingerprint))
         self._refuse(step, "model", _SAME.format("model"), manifest.model_differences(saved, like))
         leaves = self._read_leaves(step, saved)
@@ -335,7 +337,7 @@ class Checkpointer:
             self._close_manager()
         return UserError(
             f"checkpoint {step} could not be written to {self._directory}: {orbax_files.one_line(error)}\n"
-            "make room, or repair the folder; then the same command resumes from the previous checkpoint"
+            "repair the disk or the folder, then run the same command again to resume from the previous checkpoint"
         )
 
 

@@ -75,6 +75,14 @@ def unseal(document: Any) -> dict[str, Any]:
     return document["manifest"]
 
 
+def without(manifest: dict[str, Any], part: str | None) -> dict[str, Any]:
+    """Returns a manifest without the leaves of a part of the state, e.g. "opt_state"; None leaves it as it is."""
+    if part is None:
+        return manifest
+    kept = {path: leaf for path, leaf in manifest["leaves"].items() if not path.startswith((f".{part}[", f".{part}."))}
+    return {**manifest, "leaves": kept}
+
+
 def check_leaves(manifest: Mapping[str, Any], leaves: Mapping[str, np.ndarray]) -> None:
     """Compares every leaf with the manifest, bit for bit.
 

@@ -29,8 +29,32 @@ from gm_jax.types import Array, Batch, Device, Metrics, PyTree
 
 AXIS = "batch"
 
-# (state, placed batches [S, B, ...]) -> (state, metrics [S]); a function of `jax.jit` or `jax.pmap`.
-CompiledStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+class CompiledStep:
+    """(state, placed batches [S, B, ...]) -> (state, metrics [S]): a function of `jax.jit` or `jax.pmap`.
+
+    It donates the state: after a call only the returned state can be used.
+    """
+
+    def __init__(self, function: Callable):
+        self.function = function
+
+    def __call__(self, state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
+        """Trains for S steps.
+
+        Raises:
+            UserError: the state was given to an earlier call.
+        """
+        if isinstance(state.step, jax.Array) and state.step.is_deleted():
+            raise UserError(
+                "this TrainState was given to a train step before, which has reused its memory: continue with the "
+                "state that the step returned.\nTo keep a state, copy it before: jax.tree.map(jax.numpy.copy, state)."
+            )
+        return self.function(state, batches)
+
+    def lower(self, *shapes: PyTree) -> jax.stages.Lowered:
+        """Lowers the function for shapes of the state and of the batches, as `jax.jit(...).lower` does."""
+        return self.function.lower(*shapes)
 
 
 class Strategy(NamedTuple):
@@ -66,7 +90,7 @@ def jit(devices: Sequence[Device] | None = None) -> Strategy:
     replicated, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(None, AXIS))
 
     def compile(step: TrainStep) -> CompiledStep:
-        return jax.jit(many_steps(step), donate_argnums=0, out_shardings=(replicated, replicated))
+        return CompiledStep(jax.jit(many_steps(step), donate_argnums=0, out_shardings=(replicated, replicated)))
 
     return Strategy(
         axis_name=None,
@@ -86,7 +110,7 @@ def pmap(devices: Sequence[Device] | None = None) -> Strategy:
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def compile(step: TrainStep) -> CompiledStep:
-        return jax.pmap(
+        mapped = jax.pmap(
             many_steps(step),
             AXIS,
             in_axes=(None, 0),
@@ -94,6 +118,7 @@ def pmap(devices: Sequence[Device] | None = None) -> Strategy:
             donate_argnums=0,
             devices=None if devices is None else list(devices),
         )
+        return CompiledStep(mapped)
 
     return Strategy(
         axis_name=AXIS,
@@ -114,7 +139,7 @@ def vmap(num_shards: int) -> Strategy:
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def compile(step: TrainStep) -> CompiledStep:
-        return jax.jit(jax.vmap(many_steps(step), in_axes=(None, 0), out_axes=None, axis_name=AXIS))
+        return CompiledStep(jax.jit(jax.vmap(many_steps(step), in_axes=(None, 0), out_axes=None, axis_name=AXIS)))
 
     return Strategy(
         axis_name=AXIS,

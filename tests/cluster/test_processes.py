@@ -26,7 +26,7 @@ from gm_jax.cluster import processes
 from gm_jax.cluster.config import ClusterConfig
 from gm_jax.config import saved
 from gm_jax.errors import UserError
-from gm_jax.runner.run import open_run
+from gm_jax.runner.run import reopen
 from gm_jax.training import metrics, multihost
 from gm_jax.training.checkpoint import Checkpointer
 
@@ -124,7 +124,7 @@ def lines(folder: Path) -> list[metrics.Line]:
 
 def leaves(folder: Path) -> list[np.ndarray]:
     """The leaves of the checkpoint of the last step."""
-    opened = open_run(folder)
+    opened = reopen(folder)
     with Checkpointer(folder / "checkpoints", read_only=True) as checkpointer:
         return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpointer.restore_step(opened.abstract_state(), STEPS))]
 

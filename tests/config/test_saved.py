@@ -171,7 +171,10 @@ def test_a_share_of_one_or_more_is_refused(name, path, rate):
         ({"train": 5}, "train cannot be 5"),
         ({"new": 5}, "new is unknown"),
         ({"optimizer": {"eps": 1e-8}}, "optimizer.learning_rate is missing"),
-        ({"data": {"name": "digits", "dir": None, "old": 1}, "new": 5}, "data.old is unknown, new is unknown"),
+        (
+            {"data": {"name": "digits", "dir": None, "size": None, "old": 1}, "new": 5},
+            "data.old is unknown, new is unknown",
+        ),
     ],
 )
 def test_a_saved_configuration_of_another_version_is_refused_by_full_names(change, odd):

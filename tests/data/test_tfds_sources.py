@@ -6,11 +6,12 @@ import pathlib
 import socket
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from gm_jax.data import array_cache, sources, tfds_sources
 from gm_jax.errors import UserError
-from tests.data.tfds_examples import examples, image_feature, label_feature, prepare
+from tests.data.tfds_examples import example, examples, image_feature, label_feature, png, prepare, write_records
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "tfds"
 REAL = pathlib.Path(os.environ.get("TFDS_DATA_DIR") or SHARED)
@@ -188,11 +189,56 @@ def test_a_set_without_images_is_refused(tmp_path):
     assert "no feature 'image'" in message_of("tiny", tmp_path)
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_a_set_without_a_train_or_test_split_is_refused(tmp_path, split):
-    shipped = {"train", "validation", "test"} - {split}
-    prepare(tmp_path, {name: examples(6) for name in sorted(shipped)})
-    assert f"has no {split} split, only {', '.join(sorted(shipped))}: choose" in message_of("tiny", tmp_path)
+def test_a_set_without_a_train_split_is_refused(tmp_path):
+    prepare(tmp_path, {name: examples(6) for name in ("test", "validation")})
+    assert "has no train split, only test, validation: choose" in message_of("tiny", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shipped", "sizes", "cut"),
+    [
+        (["train"], (16, 2, 2), "validation, test: 1/10 of train each"),
+        (["train", "validation"], (18, 20, 2), "test: 1/10 of train"),
+        (["train", "test"], (17, 3, 20), "validation: last 1/6 of train"),
+        (["train", "validation", "test"], (20, 20, 20), None),
+    ],
+)
+def test_splits_that_a_set_does_not_ship_are_cut_by_a_rule_that_the_spec_states(tmp_path, shipped, sizes, cut):
+    made = {name: examples(20, seed=seed) for seed, name in enumerate(shipped)}
+    prepare(tmp_path, made)
+    for _ in range(2):  # decoded, then from the cache
+        spec, splits = sources.load("tiny", str(tmp_path))
+        assert spec.cut == cut
+        assert tuple(len(arrays["x"]) for arrays in splits.values()) == sizes
+        for name in set(shipped) - {"train"}:
+            np.testing.assert_array_equal(splits[name]["x"], made[name][0])
+        parts = [splits[name] for name in ("train", "validation", "test") if name not in set(shipped) - {"train"}]
+        together = np.concatenate([part["x"].reshape(len(part["x"]), -1) for part in parts])
+        # Each shipped example is in one split.
+        np.testing.assert_array_equal(np.unique(together, axis=0), np.unique(made["train"][0].reshape(20, -1), axis=0))
+
+
+def test_images_that_vary_in_size_are_resized_to_the_size_that_is_given(tmp_path):
+    features = {"image": image_feature((None,) * 3)}
+    folder = prepare(tmp_path, {"train": (examples(6)[0], None), "test": (examples(6)[0], None)}, features=features)
+    for split, image in (("train", np.full((40, 20, 3), 50, np.uint8)), ("test", np.full((8, 30), 200, np.uint8))):
+        encoded = png(PIL.Image.fromarray(image))
+        write_records(folder / f"tiny-{split}.array_record-00000-of-00001", [example(encoded)] * 6)
+    assert "vary in shape, (None, None, None): give --data.size N" in message_of("tiny", tmp_path)
+    spec, splits = sources.load("tiny", str(tmp_path), size=8)
+    assert spec.shape == (8, 8, 3)
+    assert np.unique(splits["train"]["x"]).tolist() == [50]
+    assert np.unique(splits["test"]["x"]).tolist() == [200]
+    assert sources.load("tiny", str(tmp_path), size=16).spec.shape == (16, 16, 3)  # another entry of the cache
+
+
+def test_images_of_one_size_are_resized_too_and_damaged_ones_are_named(tmp_path):
+    folder = prepare(tmp_path, {"train": examples(12), "test": examples(5)})
+    assert sources.load("tiny", str(tmp_path), size=2).spec.shape == (2, 2, 1)
+    file = folder / "tiny-test.array_record-00000-of-00001"
+    write_records(file, [example(png(np.zeros((4, 5, 1), np.uint8))[:-20])] * 5)
+    with pytest.raises(UserError, match=f"{file} has a record, number 0, whose image cannot be decoded"):
+        sources.load("tiny", str(tmp_path), size=2)
 
 
 def test_a_set_with_a_missing_file_is_refused(tmp_path):

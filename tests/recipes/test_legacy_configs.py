@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gm_jax.config import AdamConfig
-from gm_jax.config.saved import Saved, from_dict, to_dict
+from gm_jax.config.saved import Saved, from_dict, to_dict, with_added_fields
 from gm_jax.errors import UserError
 from gm_jax.recipes import configs, legacy_configs
 from gm_jax.recipes.run_length import resolved
@@ -30,7 +30,8 @@ def converted(name, data=IMAGES, **changes):
             section = section[part]
         section[field] = value
     saved = legacy_configs.converted(Saved(f"experiments.{name}", values, data))
-    return from_dict(configs.RECIPES[saved.recipe], saved.config)
+    config_type = configs.RECIPES[saved.recipe]
+    return from_dict(config_type, with_added_fields(config_type, saved.config)[0])
 
 
 @pytest.mark.parametrize("name", sorted(FIRST))

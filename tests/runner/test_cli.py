@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from experiments import beta_vae, ddpm, iwae, vae
-from gm_jax import errors
 from gm_jax.config.saved import updated
 from gm_jax.data import sources
 from gm_jax.errors import UserError
@@ -148,7 +147,7 @@ def assert_mistake(ended, message: str) -> None:
 def test_images_that_do_not_fit_the_network_are_refused_before_anything_is_written(
     command, tiny, tmp_path, monkeypatch
 ):
-    def odd(name, data_dir=None):
+    def odd(name, data_dir=None, size=None):
         splits = {split: {"x": np.zeros((64, 30, 30, 1), np.uint8)} for split in ("train", "validation", "test")}
         return sources.Source(sources.Spec(name, (30, 30, 1), 256, None, "0" * 64), splits)
 
@@ -313,8 +312,7 @@ def test_a_tilde_is_the_home_folder_in_every_path(verb, flag, command, monkeypat
 def test_a_tilde_is_the_home_folder_in_the_paths_of_other_programs(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(SystemExit, match="0"):
-        cli.program(evaluate.EvaluateArgs, seen.append, ["--workdir", "~/x"])
+    cli.program(evaluate.EvaluateArgs, seen.append, ["--workdir", "~/x"])
     assert seen[0].workdir == tmp_path / "x"
 
 
@@ -342,10 +340,3 @@ def test_the_verb_train_may_be_named_or_not(command, monkeypatch, tmp_path):
     assert seen[0][0] == "experiments.vae"
     assert seen[0][1] == updated(vae.CONFIG, {"train": {"steps": 7}})
     assert json.dumps(str(seen[0][2])) == json.dumps(str(tmp_path))
-
-
-@pytest.mark.parametrize("error", [MemoryError(), ImportError("libx.so: failed to map segment from shared object")])
-def test_too_little_memory_is_one_line(error, capsys):
-    assert errors.report(error) == 2
-    assert capsys.readouterr().err == "error: there is not enough memory: free some, or raise the limit (ulimit -v).\n"
-    assert errors.report(ImportError("no module named x")) is None

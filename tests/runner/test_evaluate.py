@@ -17,7 +17,7 @@ from gm_jax import runner
 from gm_jax.data import pipeline, sources
 from gm_jax.plotting import images
 from gm_jax.runner import draw, measure
-from gm_jax.runner.run import abstract_batch, open_run
+from gm_jax.runner.run import abstract_batch, reopen
 from gm_jax.types import Likelihood
 
 REPO = Path(__file__).resolve().parents[2]
@@ -88,7 +88,7 @@ def test_results_of_the_latest_checkpoint_stand_next_to_those_of_the_best(finish
 
 
 def test_the_average_is_what_is_evaluated(whole):
-    run = open_run(whole)
+    run = reopen(whole)
     state, step = run.restore("best")
     reported = json.loads((whole / "results.json").read_text())[0]
     value = measure.measure_run(run, state, step, split="test", seed=0)[0].value
@@ -101,7 +101,7 @@ def test_the_average_is_what_is_evaluated(whole):
 
 def test_the_number_is_the_mean_over_every_example_once(whole):
     # Each example's log-probability is known: to skip, double or pad one changes the mean. 180 = 2 x 70 + 40.
-    run = open_run(whole)
+    run = reopen(whole)
     state, _ = run.restore("best")
     weights = jnp.arange(1, 65).reshape(8, 8, 1)
 
@@ -119,7 +119,7 @@ def test_the_number_is_the_mean_over_every_example_once(whole):
 
 def test_the_reported_bound_is_the_mean_of_the_bounds_of_single_examples(whole):
     # Every example alone, with the key of its place in the split; the mean is taken here.
-    run = open_run(whole)
+    run = reopen(whole)
     state, _ = run.restore("best")
     evaluation = jax.random.fold_in(jax.random.key(0), 0xFFFFFFFE)
     log_prob = run.experiment.model.log_prob
@@ -212,7 +212,7 @@ def test_an_output_that_cannot_be_written_is_refused(finished, command, tmp_path
 
 
 def test_sample_needs_no_data(finished, command, monkeypatch):
-    def refuse(name, data_dir=None):
+    def refuse(name, data_dir=None, size=None):
         raise AssertionError("loaded")
 
     monkeypatch.setattr(sources, "load", refuse)
@@ -231,7 +231,7 @@ def test_a_spec_gives_the_shapes_of_a_batch(name):
 def test_data_are_read_from_the_folder_of_the_run_unless_one_is_given(finished, command, monkeypatch, tmp_path):
     asked = []
     load = sources.load
-    monkeypatch.setattr(sources, "load", lambda name, data_dir=None: asked.append(data_dir) or load(name, data_dir))
+    monkeypatch.setattr(sources, "load", lambda name, data_dir, size: asked.append(data_dir) or load(name, data_dir))
     monkeypatch.setenv("TFDS_DATA_DIR", "/of/another/shell")
     saved = json.loads((finished / "config.json").read_text())
     saved["config"]["data"]["dir"] = "/found/there"

@@ -13,7 +13,7 @@ from gm_jax.errors import UserError
 from gm_jax.evaluation import likelihood
 from gm_jax.recipes.experiment import SampleEvaluation
 from gm_jax.runner import measure
-from gm_jax.runner.run import assemble, open_run
+from gm_jax.runner.run import assemble, reopen
 from gm_jax.types import Likelihood
 
 SMALL = {"train": {"steps": 4, "batch_size": 32}}
@@ -57,7 +57,7 @@ def test_data_that_are_not_finite_are_named_before_anything_is_measured(tmp_path
 
 
 def test_a_likelihood_that_is_nan_for_one_example_is_an_error(whole):
-    run = open_run(whole)
+    run = reopen(whole)
 
     def log_prob(params, model_state, key, x):
         value = jnp.where(jnp.sum(x, axis=(1, 2, 3)) == jnp.sum(run.loaded["test"]["x"][7]), jnp.nan, -1.0)
@@ -71,7 +71,7 @@ def test_a_likelihood_that_is_nan_for_one_example_is_an_error(whole):
 def test_the_command_ends_with_an_error_and_leaves_the_results_alone(command, tmp_path, monkeypatch):
     load = sources.load
 
-    def load_with_nan(name, data_dir=None):
+    def load_with_nan(name, data_dir=None, size=None):
         source = load(name, data_dir)
         x = source.splits["test"]["x"].copy()
         x[11] = np.nan
@@ -89,7 +89,7 @@ def test_the_command_ends_with_an_error_and_leaves_the_results_alone(command, tm
 
 
 def test_a_number_counted_on_samples_that_is_nan_is_an_error(whole):
-    run = open_run(whole)
+    run = reopen(whole)
     evaluation = SampleEvaluation({"odd": "of samples"}, lambda samples: {"odd": float("nan")}, num_samples=4)
     run = run._replace(experiment=run.experiment._replace(evaluations=(evaluation,)))
     with pytest.raises(UserError, match="odd of 4 samples is nan"):

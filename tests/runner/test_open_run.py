@@ -17,6 +17,7 @@ from gm_jax.config.saved import updated
 from gm_jax.errors import UserError
 from gm_jax.recipes import configs
 from gm_jax.runner.folder import changes_of_settings, record_versions
+from gm_jax.runner.run import reopen
 
 FIRST_FORMAT = Path(__file__).parent / "data" / "legacy_vae"  # made by commit 7629ed0
 
@@ -28,10 +29,10 @@ def legacy_configs(tmp_path) -> Path:
 
 
 def test_a_folder_gives_configuration_experiment_data_and_state(whole):
-    run = runner.open_run(str(whole))
+    run = reopen(str(whole))
     assert run.config.hidden == (16,)
     assert (run.spec.name, run.spec.shape) == ("digits", (8, 8, 1))
-    assert len(run.splits["train"]["x"]) == 1437
+    assert len(run.loaded["train"]["x"]) == 1437
     state, step = run.restore("latest")
     assert (step, int(state.step)) == (60, 60)
     x = run.experiment.model.sample(state.eval_params, state.model_state, jax.random.key(0), 5)
@@ -39,7 +40,7 @@ def test_a_folder_gives_configuration_experiment_data_and_state(whole):
 
 
 def test_a_folder_opens_without_its_data_and_with_changes_that_only_measure(whole):
-    run = runner.open_run(whole, with_data=False, changes={"importance_samples": 7})
+    run = reopen(whole, with_data=False, changes={"importance_samples": 7})
     assert run.config.importance_samples == 7
     assert run.splits is None
     with pytest.raises(ValueError, match="with_data=True"):
@@ -94,7 +95,7 @@ def test_a_run_of_the_legacy_configs_resumes_and_is_saved_in_todays_format(legac
     assert "resuming from step 20 of 30" in ended.out
     now = json.loads((legacy_configs / "config.json").read_text())
     assert now["recipe"] == vae.CONFIG.recipe
-    assert now["config"] == {**old, "train": {**old["train"], "steps": 30}}
+    assert now["config"] == {**old, "train": {**old["train"], "steps": 30}, "data": {**old["data"], "size": None}}
     assert runner.open_run(legacy_configs).config == updated(
         runner.open_run(FIRST_FORMAT).config, {"train": {"steps": 30}}
     )
@@ -135,7 +136,7 @@ def test_a_run_outlives_a_field_that_is_younger(finished, command, tiny, monkeyp
     monkeypatch.setitem(OptimizerConfig.__annotations__, "eps", Annotated[Rate, Added(before=1e-8)])
     before = state_hash(finished)
     edited(finished, lambda config: config["optimizer"].pop("eps"))
-    assert runner.open_run(finished, with_data=False).config.optimizer.eps == 1e-8
+    assert runner.open_run(finished).config.optimizer.eps == 1e-8
     assert "is older than some settings; as then: optimizer.eps: 1e-08" in caplog.text
     refused = command(*tiny, "--optimizer.eps", "1e-7", "--workdir", finished)
     assert "optimizer.eps: 1e-08 (saved) != 1e-07" in refused.err
@@ -165,4 +166,4 @@ def test_an_entry_without_settings_is_no_change(before):
 
 def test_a_run_opens_below_the_home_folder(whole, monkeypatch):
     monkeypatch.setenv("HOME", str(whole.parent))
-    assert runner.open_run(f"~/{whole.name}", with_data=False).folder.root == whole
+    assert runner.open_run(f"~/{whole.name}").folder == whole

@@ -140,7 +140,7 @@ def test_the_step_is_compiled_once_per_run(make):
         current, _ = compiled(current, strategy.place_batches(batch))
     assert len(traces) == after_first
     if make is parallel.jit:
-        assert compiled._cache_size() == 1
+        assert compiled.function._cache_size() == 1
 
 
 def test_the_state_is_donated():
@@ -152,6 +152,22 @@ def test_the_state_is_donated():
     compiled = strategy.compile(step.make_train_step(model, txs, seed=0))
     compiled(current, strategy.place_batches(batch))
     assert current.params["net"]["w1"].is_deleted()
+
+
+@pytest.mark.parametrize("make", [parallel.jit, parallel.pmap])
+def test_a_state_that_was_donated_is_refused_with_what_happened(make):
+    strategy = make()
+    model = mlp_model(noise=False)
+    txs = {"net": optimizers.adam(optimizers.constant_schedule(1e-2))}
+    batch = {"x": np.ones((1, 8, 4), np.float32), "y": np.ones((1, 8, 2), np.float32)}
+    current = strategy.place(state.create(model, txs, jax.random.key(0), {"x": batch["x"][0], "y": batch["y"][0]}))
+    kept = jax.tree.map(jnp.copy, current)
+    compiled = strategy.compile(step.make_train_step(model, txs, seed=0, axis_name=strategy.axis_name))
+    once, _ = compiled(current, strategy.place_batches(batch))
+    with pytest.raises(UserError, match=r"was given to a train step before.*\n.*copy it before"):
+        compiled(current, strategy.place_batches(batch))
+    again, _ = compiled(kept, strategy.place_batches(batch))
+    assert_close(once.params, again.params, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("make", [parallel.jit, parallel.pmap])

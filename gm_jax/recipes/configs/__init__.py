@@ -5,6 +5,7 @@ autoregressive.py  FVSBN, NADE and MADE; PixelCNN, PixelRNN and WaveNet
 flow.py            NICE, RealNVP, Glow and spline flows
 gan.py             GAN, improved GAN and WGAN-GP
 diffusion.py       DDPM, with and without labels, and latent diffusion
+own_model.py       a model that was made in Python
 
 Each names, as `recipe`, the function that builds its experiment.
 """
@@ -29,6 +30,7 @@ from gm_jax.recipes.configs.diffusion import (
 )
 from gm_jax.recipes.configs.flow import GlowConfig, NICEConfig, RealNVPConfig, SplineFlowConfig
 from gm_jax.recipes.configs.gan import GANConfig, ImprovedGANConfig, WGANGPConfig
+from gm_jax.recipes.configs.own_model import OwnModelConfig
 from gm_jax.recipes.configs.vae import IWAEConfig, VAEConfig
 
 RECIPES: dict[str, type[ExperimentConfig]] = {
@@ -38,7 +40,7 @@ RECIPES: dict[str, type[ExperimentConfig]] = {
         *(FVSBNConfig, NADEConfig, MADEConfig, PixelCNNConfig, PixelRNNConfig, WaveNetConfig),
         *(NICEConfig, RealNVPConfig, GlowConfig, SplineFlowConfig),
         *(GANConfig, ImprovedGANConfig, WGANGPConfig),
-        *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig),
+        *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig, OwnModelConfig),
     )
 }
 
@@ -57,6 +59,7 @@ __all__ = [
     "MLPConfig",
     "NADEConfig",
     "NICEConfig",
+    "OwnModelConfig",
     "PixelCNNConfig",
     "PixelRNNConfig",
     "RealNVPConfig",

@@ -1,0 +1,83 @@
+"""What each family adds to sampling and to log-probabilities: its encoder, its decoder, its chain.
+
+Every function takes (params, model_state, key, ...), so that `trained_run.TrainedRun` calls all of them alike.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gm_jax.models.autoregressive import Autoregressive
+from gm_jax.models.diffusion import Diffusion
+from gm_jax.models.flow import Flow
+from gm_jax.models.gan import GAN
+from gm_jax.models.latent_diffusion import LatentDiffusion
+from gm_jax.models.vae import VAE
+from gm_jax.plotting import flow as flow_latents
+from gm_jax.plotting import vae as vae_latents
+from gm_jax.types import Array, Key, ModelState, Params
+
+FamilyFn = Callable[..., Any]  # (params, model_state, key, *arrays, **settings)
+
+
+def functions_of(family: Any) -> Mapping[str, FamilyFn]:
+    """Returns the functions of a family by name: encode, decode, reconstruct, interpolate, trajectory, complete."""
+    match family:
+        case VAE():
+            return _of_vae(family)
+        case LatentDiffusion():
+            return {**_of_vae(family.autoencoder), "trajectory": _prior_trajectory(family)}
+        case Flow():
+            return {"encode": family.encode, "decode": _without_key(family.decode), "interpolate": _on_lines(family)}
+        case GAN():
+            return {"decode": _without_key(family.generate)}
+        case Diffusion():
+            return {"trajectory": family.trajectory}
+        case Autoregressive():
+            return {"complete": _without_state(family.complete)}
+    return {}
+
+
+def _of_vae(family: VAE) -> dict[str, FamilyFn]:
+    def decode(params: Params, model_state: ModelState, key: Key, z: Array) -> Array:
+        return family.decode(params, z)
+
+    def reconstruct(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+        return vae_latents.reconstruct(family, params, key, x)
+
+    def interpolate(params: Params, model_state: ModelState, key: Key, x_a: Array, x_b: Array, *, num: int) -> Array:
+        return vae_latents.interpolate(family, params, key, x_a, x_b, num=num)
+
+    return {
+        "encode": _without_state(family.encode),
+        "decode": decode,
+        "reconstruct": reconstruct,
+        "interpolate": interpolate,
+    }
+
+
+def _on_lines(family: Flow) -> FamilyFn:
+    def interpolate(params: Params, model_state: ModelState, key: Key, x_a: Array, x_b: Array, *, num: int) -> Array:
+        return flow_latents.interpolate(family, params, model_state, key, x_a, x_b, num=num)
+
+    return interpolate
+
+
+def _prior_trajectory(family: LatentDiffusion) -> FamilyFn:
+    def trajectory(params: Params, model_state: ModelState, key: Key, n: int, *, label: Array | None = None) -> Any:
+        return family.prior.trajectory(params, {}, key, n, label=label)
+
+    return trajectory
+
+
+def _without_key(fn: FamilyFn) -> FamilyFn:
+    def call(params: Params, model_state: ModelState, key: Key, *args: Any) -> Any:
+        return fn(params, model_state, *args)
+
+    return call
+
+
+def _without_state(fn: FamilyFn) -> FamilyFn:
+    def call(params: Params, model_state: ModelState, key: Key, *args: Any, **settings: Any) -> Any:
+        return fn(params, key, *args, **settings)
+
+    return call
