@@ -110,7 +110,8 @@ def check_command(command: str, found: saved.Saved) -> None:
     verb, args = cli.parse(module.CONFIG, words[3:], module=module)
     if verb != "train":
         raise UserError(f"{command!r} does not train: give the command that made the run.")
-    differences = saved.differences(resolved(args.config), found.config)
+    values, _ = saved.with_added_fields(type(args.config), found.config)
+    differences = saved.differences(resolved(args.config), values)
     if args.config.recipe != found.recipe or differences:
         raise UserError(f"the run has another configuration than {command!r}.\n{'; '.join(differences)}")
 
