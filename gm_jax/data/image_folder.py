@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from gm_jax import signals
 from gm_jax.data import array_cache, image_files, memory, splits
 from gm_jax.data.array_cache import Splits
 from gm_jax.errors import UserError
@@ -139,6 +140,7 @@ def _decode(folder: Path, listing: _Listing, size: int | None) -> Images:
         remedy = "choose a smaller --data.size, or fewer images"
         x = memory.allocate((len(listed), *shape), np.uint8, str(folder), remedy)
         for row, (file, _) in enumerate(listed):
+            signals.check()
             image = _refusing(file, lambda file=file: image_files.decode(file, shape[-1], size))
             if image.shape != shape:
                 raise UserError(f"{file} has changed while it was read: repeat the command.")

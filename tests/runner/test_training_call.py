@@ -77,7 +77,7 @@ def test_the_optimiser_that_is_given_is_the_one_that_trains(trained, tmp_path):
     assert len(validations) == 2
     assert len(set(validations)) == 1  # a rate of 0 learns nothing
     assert again.results == []
-    assert "is given for gan: give one for each of vae" in message_of(
+    assert "optimizer is given for gan: give one for vae" in message_of(
         lambda: gm_jax.train(make_family(), X, tmp_path / "b", optimizer={"gan": optax.sgd(0.1)}, train=SHORT)
     )
 
