@@ -82,7 +82,11 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 def _commands(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns the lines of a list of commands that unfolds, because commands are wider than a column."""
-    lines = [f"- {row['model']}, {row['data']}: `{row['command']}`" for row in rows if row["command"]]
+    made_by: dict[str, list[str]] = {}
+    for row in rows:
+        if row["command"]:
+            made_by.setdefault(row["command"], []).append(f"{row['model']}, {row['data']}")
+    lines = [f"- {'; '.join(names)}: `{command}`" for command, names in made_by.items()]
     return ["", "<details markdown><summary>Commands</summary>", "", *lines, "", "</details>"]
 
 
