@@ -268,7 +268,7 @@ def test_docstrings_have_the_sections_that_the_reference_knows():
 def test_equations_and_tables_of_a_module_keep_their_columns():
     docstring = "Flows of x_<i.\n\nNotation.\n\n    p(x) = 1    (1)\n\n    a <b>\n\nMore\ntext.\n\nf.py    does f"
     assert docstrings.module_markdown(docstring) == (
-        "Flows of x_&lt;i.\n\nNotation.\n\n```text\n    p(x) = 1    (1)\n\n    a <b>\n```\n\nMore\ntext.\n\n"
+        "Flows of x_&lt;i.\n\nNotation.\n\n```text\np(x) = 1    (1)\n\na <b>\n```\n\nMore\ntext.\n\n"
         "```text\nf.py    does f\n```"
     )
 

@@ -4,7 +4,9 @@ The house writes `Example:` for one example and `Source:` for the paper; griffe 
 the source into the section above it.
 """
 
+import itertools
 import re
+import textwrap
 from typing import Any
 
 try:
@@ -33,15 +35,11 @@ def without_tags(text: str) -> str:
 
 def module_markdown(docstring: str) -> str:
     """Returns a module's docstring as Markdown: prose as prose; equations, tables and code as text of fixed width."""
-    written: list[str] = []
-    for block in docstring.split("\n\n"):
-        columns = re.search(r"^ |\S {2,}\S", block, flags=re.M)
-        if not columns:
-            written.append(without_tags(block))
-        elif written and written[-1].endswith("\n```"):
-            written[-1] = f"{written[-1].removesuffix('```')}\n{block}\n```"
-        else:
-            written.append(f"```text\n{block}\n```")
+    blocks = docstring.split("\n\n")
+    written = []
+    for fixed, group in itertools.groupby(blocks, lambda block: bool(re.search(r"^ |\S {2,}\S", block, flags=re.M))):
+        text = "\n\n".join(group)
+        written.append(f"```text\n{textwrap.dedent(text)}\n```" if fixed else without_tags(text))
     return "\n\n".join(written)
 
 
