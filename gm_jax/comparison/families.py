@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from gm_jax.comparison.measure import Family
-from gm_jax.config import AdamConfig, ExperimentConfig, OptimizerConfig, TrainConfig
+from gm_jax.config import AdamConfig, ExperimentConfig, OptimizerConfig, SGDConfig, TrainConfig
 from gm_jax.data.sources import Spec
 from gm_jax.evaluation import enumeration
 from gm_jax.recipes import configs
@@ -24,13 +24,14 @@ _GAN = {"train": _GAN_TRAIN, "generator": AdamConfig(b1=0.5), "discriminator": A
 _WGAN = {"train": _GAN_TRAIN, "generator": AdamConfig(b1=0.0, b2=0.9), "discriminator": AdamConfig(b1=0.0, b2=0.9)}
 _DDPM = {"train": TrainConfig(batch_size=64, ema_decay=0.995), "optimizer": _CLIPPED}
 _LATENT = {"train": TrainConfig(batch_size=64, steps_per_call=20, ema_decay=0.999), "optimizer": _CLIPPED}
+_RBM = {"train": TrainConfig(batch_size=100, steps_per_call=50), "optimizer": SGDConfig(learning_rate=0.05)}
 _ON_VECTORS, _ON_IMAGES = {"train": {"batch_size": 100}}, {"train": {"batch_size": 64, "steps_per_call": 1}}
 _ON_POINTS = {"train": {"batch_size": 256}}
 
 
 def table() -> tuple[Family, ...]:
     """Returns one row per family, with networks small enough for a few seconds of training on two CPU cores."""
-    return (*_vaes(), *_gans(), *_autoregressive_models(), *_flows(), *_diffusion_models())
+    return (*_vaes(), *_gans(), *_autoregressive_models(), *_flows(), *_diffusion_models(), *_energy_models())
 
 
 def _vaes() -> tuple[Family, ...]:
@@ -106,6 +107,11 @@ def _diffusion_models() -> tuple[Family, ...]:
             "latent diffusion", configs.LatentDiffusionConfig(**_LATENT), latent, average=enumeration.averaged_bound
         ),
     )
+
+
+def _energy_models() -> tuple[Family, ...]:
+    images = {"hidden": 128, "temperatures": 1_000, "raise_temperatures": 0}
+    return (Family("RBM", configs.RBMConfig(**_RBM), {"images": images, "small_world": {"hidden": 64}}),)
 
 
 def vae_log_prob_of_states(config: ExperimentConfig, spec: Spec, params: Params) -> np.ndarray:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gm_jax.comparison import train_for_time
-from gm_jax.config import AdamConfig, ExperimentConfig, OptimizerConfig, saved
+from gm_jax.config import AdamConfig, ExperimentConfig, OptimizerConfig, SGDConfig, saved
 from gm_jax.data import binary_digits, sources, toy
 from gm_jax.evaluation import enumeration, features, kde, sample_metrics
 from gm_jax.evaluation.results import Record
@@ -106,7 +106,7 @@ def configured(family: Family, data: str, *, seed: int) -> ExperimentConfig:
 
 def _with_constant_rates(config: Any) -> Any:
     """Returns the configuration with a constant schedule for every optimiser, also in nested parts."""
-    if isinstance(config, (OptimizerConfig, AdamConfig)):
+    if isinstance(config, (OptimizerConfig, AdamConfig, SGDConfig)):
         return dataclasses.replace(config, schedule="constant")
     parts = {name: value for name, value in vars(config).items() if dataclasses.is_dataclass(value)}
     return dataclasses.replace(config, **{name: _with_constant_rates(part) for name, part in parts.items()})

@@ -26,7 +26,7 @@ from gm_jax.config.fields import (
     Temperature,
     Widths,
 )
-from gm_jax.config.sections import AdamConfig, DataConfig, ExperimentConfig, OptimizerConfig, TrainConfig
+from gm_jax.config.sections import AdamConfig, DataConfig, ExperimentConfig, OptimizerConfig, SGDConfig, TrainConfig
 
 __all__ = [
     "AdamConfig",
@@ -44,6 +44,7 @@ __all__ = [
     "Precision",
     "Rate",
     "RateOrZero",
+    "SGDConfig",
     "Sampling",
     "Seed",
     "Share",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from gm_jax.config.fields import FINITE, Added, Bound, Measuring, Neutral, Sampling
-from gm_jax.config.sections import AdamConfig, OptimizerConfig
+from gm_jax.config.sections import AdamConfig, OptimizerConfig, SGDConfig
 from gm_jax.errors import UserError
 from gm_jax.files import read_json, write_text
 
@@ -219,7 +219,9 @@ def facts(config: Any) -> dict[str, Any]:
 
 def first_steps_do_not_depend_on_their_number(config: Any) -> bool:
     """Whether a longer run has the same first steps: whether every learning rate is constant."""
-    optimizers = [value for value in vars(config).values() if isinstance(value, (OptimizerConfig, AdamConfig))]
+    optimizers = [
+        value for value in vars(config).values() if isinstance(value, (OptimizerConfig, AdamConfig, SGDConfig))
+    ]
     return bool(optimizers) and all(optimizer.schedule == "constant" for optimizer in optimizers)
 
 

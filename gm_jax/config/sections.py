@@ -89,6 +89,18 @@ class AdamConfig:
     """Decay of the second moment."""
 
 
+@dataclasses.dataclass(frozen=True)
+class SGDConfig:
+    """Stochastic gradient descent and its learning-rate schedule."""
+
+    learning_rate: Rate = 0.1
+    """Learning rate at the first step."""
+    schedule: Literal["constant", "linear"] = "linear"
+    """constant, or a straight line that reaches 0 at the last step."""
+    momentum: Decay = 0.0
+    """Decay of the sum of past gradients; 0 for none."""
+
+
 class ExperimentConfig(Protocol):
     """The attributes of an experiment's configuration that the runner needs; it is a frozen dataclass.
 

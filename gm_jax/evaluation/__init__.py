@@ -1,6 +1,7 @@
 """The numbers that the field compares models by, each with its kind, its unit and the data that it was computed on.
 
 likelihood.py         mean log-likelihood of a split; every example counts once
+partition.py          log Z of an energy-based model from annealed chains, with its bracket
 results.py            results.json and the table of results
 features.py           the networks whose features samples are compared by: digits-cnn, mnist-cnn, Inception v3
 sample_metrics.py     all distances and scores of a set of samples at once

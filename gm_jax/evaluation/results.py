@@ -61,7 +61,8 @@ def likelihood_records(
 ) -> list[Record]:
     """Returns the negative log-likelihood in nats and, unless it is a density, in bits per dimension.
 
-    A density depends on the unit of its space, so its records carry it: settings["space"], e.g. "[0,16]^64".
+    A density depends on the unit of its space, so its records carry it: settings["space"], e.g. "[0,16]^64". An
+    estimate whose settings state not_converged has no value.
 
     Args:
         name: name of the quantity, e.g. "nll".
@@ -74,6 +75,7 @@ def likelihood_records(
     settings = {**dict(summary.settings), **settings}
     if summary.measure == "continuous":
         settings = {"space": "not stated", **settings}
+    is_known = not (summary.kind == "estimate" and settings.get("not_converged"))
     rows = [("nats", -summary.mean, summary.standard_error)]
     if summary.measure != "continuous":
         bits, error = (nats_to_bits_per_dim(nats, num_dims) for nats in (-summary.mean, summary.standard_error))
@@ -81,7 +83,7 @@ def likelihood_records(
     return [
         Record(
             name=name,
-            value=_finite(value),
+            value=_finite(value) if is_known else None,
             unit=unit,
             kind=summary.kind,
             data=data,
@@ -138,7 +140,7 @@ def table(records: Sequence[Record]) -> str:
         (
             record.name,
             SIGN_OF_NLL.get(record.kind, "="),
-            "not finite" if record.value is None else f"{record.value:.4f}{_error(record)}",
+            _value(record),
             record.unit,
             KIND_OF_NLL.get(record.kind, record.kind),
             record.data,
@@ -155,9 +157,11 @@ def table(records: Sequence[Record]) -> str:
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *notes])
 
 
-def _error(record: Record) -> str:
+def _value(record: Record) -> str:
+    if record.value is None:
+        return "not converged" if record.settings.get("not_converged") else "not finite"
     error = record.settings.get("standard_error")
-    return f" +- {error:.4f}" if isinstance(error, float) else ""
+    return f"{record.value:.4f} +- {error:.4f}" if isinstance(error, float) else f"{record.value:.4f}"
 
 
 def _is_record(record: Record) -> bool:
@@ -177,4 +181,4 @@ def _finite(value: float) -> float | None:
 def _short(value: Any) -> str:
     if isinstance(value, str) and len(value) == 64:  # a SHA-256; the file holds all digits
         return value[:8]
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

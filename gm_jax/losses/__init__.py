@@ -79,11 +79,19 @@ diffusion: noise prediction, and the variational bound term by term
     discretized_normal_nll       L_0 of integer levels, the end bins open                Ho et al. 2020
     variational_bound            -L_T - sum L_(t-1) - L_0, of all times or of some       Ho et al. 2020
 
+energy: energy-based models, p(x) = exp(-E(x)) / Z; low energy is likely
+    contrastive_loss             E of data minus E of samples; its gradient is the NLL's Hinton 2002
+    energy_penalty               mean squared energies of data and samples               Du & Mordatch 2019
+    rbm_free_energy              an RBM's energy with the other side summed out          Smolensky 1986
+    energy_from_logits           a classifier's energy: -logsumexp of its logits         Grathwohl et al. 2020
+    noise_contrastive_loss       data or noise, from log p - log q; learns log Z         Gutmann & Hyvarinen 2012
+    minimax_energy_value         NLL - KL(q || p) of a generator q                       Kim & Bengio 2016
+
 combine: several terms, one loss
     weighted_sum                 sum of named terms, each times its weight               beta-VAE: Higgins et al. 2017
 """
 
-from gm_jax.losses import autoregressive, combine, diffusion, flow, gan, gan_optimum, likelihoods, vae
+from gm_jax.losses import autoregressive, combine, diffusion, energy, flow, gan, gan_optimum, likelihoods, vae
 from gm_jax.losses.combine import weighted_sum
 from gm_jax.losses.diffusion import (
     bound_weight,
@@ -95,6 +103,14 @@ from gm_jax.losses.diffusion import (
     v_prediction_loss,
     variational_bound,
     x0_prediction_loss,
+)
+from gm_jax.losses.energy import (
+    contrastive_loss,
+    energy_from_logits,
+    energy_penalty,
+    minimax_energy_value,
+    noise_contrastive_loss,
+    rbm_free_energy,
 )
 from gm_jax.losses.flow import (
     change_of_variables_nll,
@@ -147,6 +163,7 @@ __all__ = [
     "categorical_nll",
     "change_of_variables_nll",
     "combine",
+    "contrastive_loss",
     "decoder_normal_nll",
     "denoising_kl",
     "diffusion",
@@ -156,6 +173,9 @@ __all__ = [
     "discriminator_loss",
     "elbo",
     "encoder_log_prob",
+    "energy",
+    "energy_from_logits",
+    "energy_penalty",
     "feature_matching_loss",
     "flow",
     "gan",
@@ -170,8 +190,10 @@ __all__ = [
     "least_squares_generator_loss",
     "likelihoods",
     "log_importance_weights",
+    "minimax_energy_value",
     "minimax_value",
     "multi_scale_log_prob",
+    "noise_contrastive_loss",
     "noise_prediction_loss",
     "non_saturating_generator_loss",
     "normal_kl",
@@ -183,6 +205,7 @@ __all__ = [
     "prior_kl",
     "prior_log_prob",
     "r1_penalty",
+    "rbm_free_energy",
     "reparameterize",
     "resampled_importance_weighted_bound",
     "saturating_generator_loss",

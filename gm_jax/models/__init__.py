@@ -10,4 +10,6 @@ diffusion_space.py     pixels or points, and the decoder at the end of a diffusi
 latent_diffusion.py    a diffusion model of a VAE's latents
 gan.py             generator and discriminator, feature matching, historical averaging, density by kernels
 adversarial_objectives.py  their losses: non-saturating, hinge, least squares, Wasserstein; penalties
+rbm.py             restricted Boltzmann machines: contrastive divergence, persistent chains, likelihoods
+rbm_partition.py       log Z of a restricted Boltzmann machine: exact, or by annealed importance sampling
 """

@@ -74,6 +74,7 @@ class Experiment(NamedTuple):
         evaluations: what is reported in addition to "nll".
         prepare_evaluation: (params, model_state, x) -> (model_state to evaluate with, facts for every result), from x
             of the validation split; a fact that is False is left out. None if the trained state needs no preparation.
+        prepare_validation: the same for the validations of a training run; None for prepare_evaluation. Often cheaper.
         pictures: name -> what is drawn for the validation split's first examples. Samples are always drawn.
         settings: further facts for every result, e.g. {"binarization": "static"}.
         observation: what samples are compared with; None for the data as shipped.
@@ -87,6 +88,7 @@ class Experiment(NamedTuple):
     validation: LogProbFn | None = None
     evaluations: tuple[LogProbEvaluation | SampleEvaluation, ...] = ()
     prepare_evaluation: PrepareFn | None = None
+    prepare_validation: PrepareFn | None = None
     pictures: Mapping[str, GridFn | DensityPicture] = MappingProxyType({})
     settings: Mapping[str, Any] = MappingProxyType({})
     observation: Observation | None = None

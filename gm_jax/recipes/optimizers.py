@@ -4,7 +4,7 @@ import logging
 
 import optax
 
-from gm_jax.config import AdamConfig, OptimizerConfig
+from gm_jax.config import AdamConfig, OptimizerConfig, SGDConfig
 from gm_jax.errors import UserError
 from gm_jax.recipes.run_length import warmup_steps
 from gm_jax.training import optimizers
@@ -51,6 +51,20 @@ def make_adam(adam: AdamConfig, *, num_updates: int, section: str) -> optax.Grad
         UserError: the updates are too few for the warm-up.
     """
     return optimizers.adam(_schedule(adam, num_updates=num_updates, section=section), b1=adam.b1, b2=adam.b2)
+
+
+def make_sgd(sgd: SGDConfig, *, num_steps: int) -> optax.GradientTransformation:
+    """Returns the stochastic gradient descent that a configuration describes.
+
+    Args:
+        sgd: the configuration.
+        num_steps: train steps of the run.
+    """
+    if sgd.schedule == "constant":
+        schedule = optimizers.constant_schedule(sgd.learning_rate)
+    else:
+        schedule = optimizers.linear_schedule(sgd.learning_rate, num_steps=num_steps)
+    return optimizers.sgd(schedule, momentum=sgd.momentum)
 
 
 def _schedule(optimizer: OptimizerConfig | AdamConfig, *, num_updates: int, section: str) -> optimizers.Schedule:

@@ -117,12 +117,21 @@ def measure_run(
     return records
 
 
-def prepared(run: Run, state: TrainState) -> tuple[TrainState, dict[str, float | bool]]:
-    """Returns the state to evaluate, fitted to the validation split if the experiment asks for it, and facts of it."""
-    if run.experiment.prepare_evaluation is None:
+def prepared(run: Run, state: TrainState, *, in_training: bool = False) -> tuple[TrainState, dict[str, float | bool]]:
+    """Returns the state to evaluate, fitted to the validation split if the experiment asks for it, and facts of it.
+
+    Args:
+        run: with data.
+        state: to fit.
+        in_training: fits as the validations of a training run do, which may be cheaper.
+    """
+    prepare = run.experiment.prepare_evaluation
+    if in_training and run.experiment.prepare_validation is not None:
+        prepare = run.experiment.prepare_validation
+    if prepare is None:
         return state, {}
     here, x = parallel.local(state), run.loaded["validation"]["x"][:_PREPARATION]
-    model_state, found = jax.jit(run.experiment.prepare_evaluation)(here.eval_params, here.model_state, x)
+    model_state, found = jax.jit(prepare)(here.eval_params, here.model_state, x)
     facts = {name: bool(v) if v.dtype == bool else float(v) for name, v in found.items()}
     state = state._replace(model_state=run.strategy.place(model_state))
     return state, {name: value for name, value in facts.items() if value is not False}

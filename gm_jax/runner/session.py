@@ -255,7 +255,7 @@ class _Training:
         log_prob = None
         evaluate = self._evaluate
         if evaluate is not None:
-            log_prob = evaluate(measure.prepared(self.run, state)[0], "validation").mean
+            log_prob = evaluate(measure.prepared(self.run, state, in_training=True)[0], "validation").mean
             if not np.isfinite(log_prob):
                 raise NonFiniteError(step, "validation log_prob", log_prob)
         self.recorder.record_validation(step, log_prob)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, gradient clipping, Adam and gradient accumulation, composed from optax."""
+"""Learning-rate schedules, gradient clipping, Adam, SGD and gradient accumulation, composed from optax."""
 
 import jax
 import optax
@@ -28,6 +28,11 @@ def cosine_schedule(learning_rate: float, *, num_steps: int, warmup_steps: int =
     return optax.warmup_cosine_decay_schedule(
         0.0 if warmup_steps else learning_rate, learning_rate, warmup_steps, num_steps
     )
+
+
+def linear_schedule(learning_rate: float, *, num_steps: int) -> Schedule:
+    """Returns a straight line from `learning_rate` at the first update down to 0 at `num_steps` updates."""
+    return optax.linear_schedule(learning_rate, 0.0, num_steps)
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
@@ -141,3 +146,15 @@ def adam(
         *clip, optax.scale_by_adam(b1=b1, b2=b2, eps=eps), *decay, optax.scale_by_learning_rate(schedule)
     )
     return accumulate(transformation, accumulate_steps)
+
+
+def sgd(schedule: Schedule, *, momentum: float = 0.0) -> optax.GradientTransformation:
+    """Returns stochastic gradient descent.
+
+    Args:
+        schedule: learning rate as a function of the number of updates.
+        momentum: decay of the sum of past gradients; 0 for none.
+
+    Source: Robbins & Monro 1951; Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
+    """
+    return optax.sgd(schedule, momentum=momentum or None)

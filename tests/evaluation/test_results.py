@@ -81,6 +81,14 @@ def test_values_that_are_not_finite_are_null_in_json(tmp_path, bad):
     assert results.table(made).count("not finite") == 2
 
 
+def test_an_estimate_that_has_not_converged_has_no_value_but_its_bounds_have():
+    facts = {"not_converged": True}
+    assert [one.value for one in records(summary(kind="estimate"), settings=facts)] == [None, None]
+    assert results.table(records(summary(kind="estimate"), settings=facts)).count("not converged") == 2
+    assert all(one.value is not None for one in records(summary(kind="upper_bound"), settings=facts))
+    assert all(one.value is not None for one in records(summary(kind="estimate")))
+
+
 def test_a_value_that_json_cannot_hold_leaves_the_old_file_unchanged(tmp_path):
     path = tmp_path / "results.json"
     results.write(path, records())

@@ -23,6 +23,7 @@ from gm_jax.models import (
     diffusion_space,
     flow,
     gan,
+    rbm,
     vae,
 )
 from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, wavenet
@@ -33,6 +34,7 @@ from gm_jax.networks.glow import Glow
 from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
 from gm_jax.networks.nice import NICE
 from gm_jax.networks.normalization import WithReferenceBatch
+from gm_jax.networks.rbm import RBM
 from gm_jax.networks.realnvp import ImageRealNVP, RealNVP
 from gm_jax.networks.spline_flow import SplineFlow
 from gm_jax.networks.unet import UNet
@@ -203,6 +205,17 @@ def _gan_of_points():
     ).model
 
 
+def _rbm():
+    return rbm.RestrictedBoltzmannMachine(
+        network=RBM(16, 12),
+        binarize=lambda key, x: binarization.threshold(x, levels=17),
+        levels=17,
+        shape=(4, 4, 1),
+        num_chains=BATCH,
+        sampling_sweeps=20,
+    ).model
+
+
 def _energy_with_chains():
     """Returns a Gaussian with a learned mean, trained on the difference between data and persistent Langevin chains."""
 
@@ -249,6 +262,7 @@ MODELS = {
     # Either player's loss may rise, but feature matching lowers the generator's.
     "gan[points]": Row(_gan_of_points, (2,), None, "estimate", "continuous", loss="generator/loss"),
     # The difference of energies may rise; the energy of the data falls.
+    "rbm": Row(_rbm, (4, 4, 1), 17, "exact", "binary", loss="data_energy"),
     "energy with chains[points]": Row(_energy_with_chains, (2,), None, "exact", "continuous", loss="data_energy"),
 }
 # These compile for half a minute and more; each has a cheaper relative that is always tested.

@@ -56,11 +56,18 @@ CHOICES = [
     ("latent_diffusion", {}, BINARY),
     ("latent_diffusion", {"diffusion_steps": 50, "sampler": {"steps": 10}}, COLOURS),
     ("latent_diffusion", {}, POINTS),
+    ("rbm", {"hidden": 30, "persistent": False, "sweeps": 3}, BINARY),
+    ("rbm", {"hidden": 10, "raise_temperatures": 0}, DIGITS),
 ]
 
 MISTAKES = [
     ("fvsbn", {"orderings": 3}, DIGITS, "--orderings 3 has no effect with a fixed order: use --order random."),
     ("made", {}, POINTS, "not made of pixels"),
+    ("rbm", {}, POINTS, "has no levels"),
+    ("rbm", {"binarization": "static"}, DIGITS, "Use --binarization dynamic"),
+    ("rbm", {"temperatures": 1}, DIGITS, "--temperatures 1 is too few for annealed importance sampling"),
+    ("rbm", {"runs": 1}, DIGITS, "--runs 1 is too few"),
+    ("rbm", {"raise_temperatures": 1}, DIGITS, "--raise-temperatures 1 is too few for a path"),
     ("made", {"conditional": True}, BINARY, "--no-conditional"),
     (
         "nade",

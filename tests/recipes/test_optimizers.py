@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gm_jax.config import AdamConfig, OptimizerConfig
+from gm_jax.config import AdamConfig, OptimizerConfig, SGDConfig
 from gm_jax.errors import UserError
-from gm_jax.recipes.optimizers import make_adam, make_optimizer
+from gm_jax.recipes.optimizers import make_adam, make_optimizer, make_sgd
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
@@ -46,3 +46,15 @@ def test_the_adam_of_a_player_has_its_moments_and_its_number_of_updates():
         rate = 0.05 * (1 + np.cos(np.pi * t / 4))
         expected = -rate * (m / (1 - 0.5 ** (t + 1))) / np.sqrt(v / (1 - 0.75 ** (t + 1)))
         np.testing.assert_allclose(float(update), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("schedule", "rates"), [("constant", [0.1] * 4), ("linear", [0.1, 0.075, 0.05, 0.025])])
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_sgd_follows_its_configuration(schedule, rates, momentum):
+    optimizer = make_sgd(SGDConfig(learning_rate=0.1, schedule=schedule, momentum=momentum), num_steps=4)
+    params, gradients, trace = jnp.zeros(()), [1.0, -2.0, 0.5, 3.0], 0.0
+    state = optimizer.init(params)
+    for gradient, rate in zip(gradients, rates, strict=True):
+        update, state = optimizer.update(jnp.float32(gradient), state, params)
+        trace = gradient + momentum * trace
+        np.testing.assert_allclose(float(update), -rate * trace, rtol=1e-5)

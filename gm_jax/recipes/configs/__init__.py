@@ -6,6 +6,7 @@ flow.py            NICE, RealNVP, Glow and spline flows
 gan.py             GAN, improved GAN and WGAN-GP
 diffusion.py       DDPM, with and without labels, and latent diffusion
 own_model.py       a model that was made in Python
+rbm.py             restricted Boltzmann machines
 
 Each names, as `recipe`, the function that builds its experiment.
 """
@@ -31,6 +32,7 @@ from gm_jax.recipes.configs.diffusion import (
 from gm_jax.recipes.configs.flow import GlowConfig, NICEConfig, RealNVPConfig, SplineFlowConfig
 from gm_jax.recipes.configs.gan import GANConfig, ImprovedGANConfig, WGANGPConfig
 from gm_jax.recipes.configs.own_model import OwnModelConfig
+from gm_jax.recipes.configs.rbm import RBMConfig
 from gm_jax.recipes.configs.vae import IWAEConfig, VAEConfig
 
 RECIPES: dict[str, type[ExperimentConfig]] = {
@@ -41,6 +43,7 @@ RECIPES: dict[str, type[ExperimentConfig]] = {
         *(NICEConfig, RealNVPConfig, GlowConfig, SplineFlowConfig),
         *(GANConfig, ImprovedGANConfig, WGANGPConfig),
         *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig, OwnModelConfig),
+        RBMConfig,
     )
 }
 
@@ -62,6 +65,7 @@ __all__ = [
     "OwnModelConfig",
     "PixelCNNConfig",
     "PixelRNNConfig",
+    "RBMConfig",
     "RealNVPConfig",
     "SamplerConfig",
     "SplineFlowConfig",
