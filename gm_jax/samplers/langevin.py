@@ -1,0 +1,144 @@
+"""Markov chains on continuous x that leave exp(-E(x) / T) invariant: Langevin, MALA and Hamiltonian Monte Carlo.
+
+Notation: e is the step size, z is standard normal, T the temperature (1 for the model itself).
+
+    Langevin:  x' = x - e/2 dE(x) + sqrt(e T) z                                                      (1)
+    MALA:      propose by (1), accept with min(1, exp((E(x) - E(x')) / T) q(x | x') / q(x' | x))     (2)
+    HMC:       momentum p ~ N(0, I), L leapfrog steps of length e, T = 1,
+               accept with min(1, exp(-dH)),    H = E(x) + |p|^2 / 2                                 (3)
+
+(1) has a bias that falls with e: for E = x^2 / 2 its stationary variance is 1 / (1 - e/4) in place of 1. (2) and (3)
+have none. Step and noise of (1) belong together: a chain x - s dE(x) + n z samples exp(-E / T) with T = n^2 / (2 s).
+With the s = 10 and n = 0.005 of Du & Mordatch (2019), T is about one millionth.
+
+All functions take x [B, ...] and energy_fn: [B, ...] -> [B] nats. The examples are independent chains: each has its own
+acceptance, and no example depends on its neighbours.
+
+Source: Roberts & Tweedie, "Exponential convergence of Langevin distributions", Bernoulli 2, 1996; Neal, "MCMC using
+Hamiltonian dynamics", 2011, arXiv:1206.1901.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from gm_jax.ops.reductions import sum_except_batch
+from gm_jax.types import Array, Key
+
+EnergyFn = Callable[[Array], Array]  # x [B, ...] -> [B] nats
+
+
+def langevin_step(
+    key: Key, x: Array, energy_fn: EnergyFn, *, step_size: float | Array, temperature: float | Array = 1.0
+) -> Array:
+    """Takes one unadjusted step (1)."""
+    return _step(key, x, _slope(energy_fn, x)[1], step_size, temperature)
+
+
+def langevin(
+    key: Key,
+    x: Array,
+    energy_fn: EnergyFn,
+    *,
+    num_steps: int,
+    step_size: float | Array,
+    temperature: float | Array = 1.0,
+    clip_gradient: float | None = None,
+    bounds: tuple[float, float] | None = None,
+) -> Array:
+    """Takes num_steps steps (1); the noise of step i is `fold_in(key, i)`.
+
+    Args:
+        key: noise.
+        x: [B, ...].
+        energy_fn: [B, ...] -> [B] nats.
+        num_steps: steps.
+        step_size: e.
+        temperature: T.
+        clip_gradient: largest absolute value of an entry of the gradient (Du & Mordatch 2019 use 0.01); None for any.
+        bounds: the range to which x is clipped after each step; None for the whole space.
+    """
+
+    def step(i: Array, x: Array) -> Array:
+        gradient = _slope(energy_fn, x)[1]
+        if clip_gradient is not None:
+            gradient = jnp.clip(gradient, -clip_gradient, clip_gradient)
+        x = _step(jax.random.fold_in(key, i), x, gradient, step_size, temperature)
+        return x if bounds is None else jnp.clip(x, *bounds)
+
+    return jax.lax.fori_loop(0, num_steps, step, x)
+
+
+def mala_step(key: Key, x: Array, energy_fn: EnergyFn, *, step_size: float | Array) -> tuple[Array, Array]:
+    """Takes one Metropolis-adjusted step (2) at T = 1.
+
+    Returns:
+        x [B, ...], and whether each proposal was accepted, bool [B].
+    """
+    noise_key, accept_key = jax.random.split(key)
+    energy, gradient = _slope(energy_fn, x)
+    proposal = _step(noise_key, x, gradient, step_size, 1.0)
+    new_energy, new_gradient = _slope(energy_fn, proposal)
+
+    def log_q(to: Array, start: Array, gradient: Array) -> Array:
+        return -sum_except_batch(jnp.square(to - start + 0.5 * step_size * gradient)) / (2.0 * step_size)
+
+    log_ratio = energy - new_energy + log_q(x, proposal, new_gradient) - log_q(proposal, x, gradient)
+    return _accept(accept_key, x, proposal, log_ratio)
+
+
+def hmc_step(
+    key: Key, x: Array, energy_fn: EnergyFn, *, step_size: float | Array, num_leapfrog: int
+) -> tuple[Array, Array]:
+    """Takes one step (3) of Hamiltonian Monte Carlo.
+
+    Args:
+        key: noise.
+        x: [B, ...].
+        energy_fn: [B, ...] -> [B] nats.
+        step_size: e, length of a leapfrog step.
+        num_leapfrog: L.
+    Returns:
+        x [B, ...], and whether each proposal was accepted, bool [B].
+    """
+    momentum_key, accept_key = jax.random.split(key)
+    momentum = jax.random.normal(momentum_key, x.shape, x.dtype)
+    proposal, new_momentum = leapfrog(x, momentum, energy_fn, step_size=step_size, num_steps=num_leapfrog)
+
+    def hamiltonian(x: Array, momentum: Array) -> Array:
+        return energy_fn(x) + 0.5 * sum_except_batch(jnp.square(momentum))
+
+    return _accept(accept_key, x, proposal, hamiltonian(x, momentum) - hamiltonian(proposal, new_momentum))
+
+
+def leapfrog(
+    x: Array, momentum: Array, energy_fn: EnergyFn, *, step_size: float | Array, num_steps: int
+) -> tuple[Array, Array]:
+    """Integrates Hamilton's equations; with the momentum reversed it runs back to its start."""
+
+    def step(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        x, momentum = state
+        momentum = momentum - 0.5 * step_size * _slope(energy_fn, x)[1]
+        x = x + step_size * momentum
+        return x, momentum - 0.5 * step_size * _slope(energy_fn, x)[1]
+
+    return jax.lax.fori_loop(0, num_steps, step, (x, momentum))
+
+
+def _step(key: Key, x: Array, gradient: Array, step_size: float | Array, temperature: float | Array) -> Array:
+    """Computes (1) from the gradient of the energy."""
+    noise = jax.random.normal(key, x.shape, x.dtype)
+    return x - 0.5 * step_size * gradient + jnp.sqrt(step_size * temperature) * noise
+
+
+def _slope(energy_fn: EnergyFn, x: Array) -> tuple[Array, Array]:
+    """Returns E(x) [B] and its gradient [B, ...]."""
+    energy, pullback = jax.vjp(energy_fn, x)
+    return energy, pullback(jnp.ones_like(energy))[0]
+
+
+def _accept(key: Key, x: Array, proposal: Array, log_ratio: Array) -> tuple[Array, Array]:
+    """Keeps each proposal with probability min(1, exp(log_ratio)); one that is NaN is refused."""
+    accepted = jnp.log(jax.random.uniform(key, log_ratio.shape, log_ratio.dtype)) < log_ratio
+    return jnp.where(accepted.reshape(-1, *[1] * (x.ndim - 1)), proposal, x), accepted
