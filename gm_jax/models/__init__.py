@@ -12,4 +12,7 @@ gan.py             generator and discriminator, feature matching, historical ave
 adversarial_objectives.py  their losses: non-saturating, hinge, least squares, Wasserstein; penalties
 rbm.py             restricted Boltzmann machines: contrastive divergence, persistent chains, likelihoods
 rbm_partition.py       log Z of a restricted Boltzmann machine: exact, or by annealed importance sampling
+energy.py          deep energy-based models: Langevin chains that persist, likelihoods
+energy_partition.py    log Z of a deep energy-based model: quadrature, or annealed Hamiltonian Monte Carlo
+energy_space.py        points, or images with noise that makes them a density
 """

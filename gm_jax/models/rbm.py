@@ -89,7 +89,8 @@ class RestrictedBoltzmannMachine:
             logits = jnp.broadcast_to(params["visible_bias"], (self.num_chains, v.shape[1]))
             state["chains"] = {"rows": gibbs.draw_units(chain_key, logits), "count": jnp.int32(0)}
         if not self.is_exact and self.partition is not None:
-            state["log_z"] = dict.fromkeys(("log_z", "low", "high"), jnp.float32(jnp.nan))
+            unknown = dict.fromkeys(("log_z", "low", "high"), jnp.float32(0.0))
+            state["log_z"] = {**unknown, "is_known": jnp.bool_(False)}
         return {"rbm": params}, state
 
     def loss(self, params: Params, model_state: ModelState, key: Key, batch: Batch) -> LossOutput:
@@ -106,7 +107,7 @@ class RestrictedBoltzmannMachine:
         return losses.contrastive_loss(data_energy, model_energy), (model_state, metrics)
 
     def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
-        """Computes -F(x) - log Z: exactly, or with the estimate of `calibrate`; NaN before it. The key prepares x."""
+        """Computes -F(x) - log Z: exactly, or with the estimate of `calibrate`; NaN before it."""
         if self.is_exact:
             energy = self.free_energy(params, self.prepare(key, x))
             return Likelihood(-energy - rbm_partition.exact_log_z(self.network, params["rbm"]), "exact", "binary")
@@ -179,7 +180,7 @@ class RestrictedBoltzmannMachine:
         ends = jnp.resize(v, (self.partition.num_runs, v.shape[1]))
         ends = self.sweep(params, chain_key, ends, num_sweeps=self.partition.num_sweeps)
         found = self.partition.estimate(key, self.network, params["rbm"], base, ends)._asdict()
-        log_z = {name: found[name] for name in ("log_z", "low", "high")}
+        log_z = {**{name: found[name] for name in ("log_z", "low", "high")}, "is_known": jnp.bool_(True)}
         not_converged = ~found.pop("converged")
         notes = {name if name == "log_z" else f"log_z_{name}": value for name, value in found.items()}
         return {**model_state, "log_z": log_z}, {**notes, "not_converged": not_converged}
@@ -208,8 +209,8 @@ class RestrictedBoltzmannMachine:
     ) -> Likelihood:
         how = cast(rbm_partition.AnnealedPartition, self.partition)
         settings = (("temperatures", how.num_temperatures), ("runs", how.num_runs))
-        energy = self.free_energy(params, self.prepare(key, x))
-        return Likelihood(-energy - model_state["log_z"][end], kind, "binary", settings)
+        energy, log_z = self.free_energy(params, self.prepare(key, x)), model_state["log_z"]
+        return Likelihood(jnp.where(log_z["is_known"], -energy - log_z[end], jnp.nan), kind, "binary", settings)
 
     def _apply(self, params: Params, units: Array, side: str = "__call__") -> tuple[Array, Array]:
         return rbm_partition.apply(self.network, params["rbm"], units, side)

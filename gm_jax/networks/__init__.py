@@ -22,6 +22,7 @@ normalization.py              group, batch, virtual batch and spectral normalisa
 unet.py                       the U-Net of DDPM, for images
 diffusion_mlp.py              residual perceptron for the diffusion of points and latents
 rbm.py                        restricted Boltzmann machine: weights and biases of binary units on two sides
+energy.py                     scalar energies of points and images
 attention.py                  self-attention over the places of an image
 time_embedding.py             sinusoidal embedding of the time, and of a label
 label_bias.py                 the bias that a class label adds

@@ -144,12 +144,12 @@ def adversarial_experiment(
             "discriminator": make_adam(config.discriminator, num_updates=steps, section="discriminator"),
         },
         prepare_evaluation=family.calibrate,
-        evaluations=(_mode_evaluation(),) if spec.name == "toy:eight_gaussians" else (),
+        evaluations=(mode_evaluation(),) if spec.name == "toy:eight_gaussians" else (),
         settings={"space": f"{side}^{math.prod(spec.shape)}"},
     )
 
 
-def _mode_evaluation() -> SampleEvaluation:
+def mode_evaluation() -> SampleEvaluation:
     """Returns how many of the eight Gaussians samples cover, and which shares of samples lie near one of them."""
     modes, std = toy.eight_gaussians_modes()
     shares = dict.fromkeys(("share_at_modes", "share_within_std", "share_of_rarest"), "of samples")

@@ -21,6 +21,8 @@ from gm_jax.models import (
     decoder_likelihoods,
     diffusion,
     diffusion_space,
+    energy,
+    energy_space,
     flow,
     gan,
     rbm,
@@ -29,6 +31,7 @@ from gm_jax.models import (
 from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, wavenet
 from gm_jax.networks.convnet import ConvDecoder, ConvEncoder
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
+from gm_jax.networks.energy import EnergyMLP
 from gm_jax.networks.gan_mlp import MLPDiscriminator, MLPGenerator
 from gm_jax.networks.glow import Glow
 from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
@@ -205,6 +208,16 @@ def _gan_of_points():
     ).model
 
 
+def _ebm():
+    return energy.EnergyBasedModel(
+        network=EnergyMLP((12,), True),
+        space=energy_space.points(),
+        shape=(2,),
+        chains=energy.Chains(num_steps=5, step_size=0.1, num_persistent=2 * BATCH, sampling_steps=20),
+        base_std=2.0,
+    ).model
+
+
 def _rbm():
     return rbm.RestrictedBoltzmannMachine(
         network=RBM(16, 12),
@@ -262,6 +275,7 @@ MODELS = {
     # Either player's loss may rise, but feature matching lowers the generator's.
     "gan[points]": Row(_gan_of_points, (2,), None, "estimate", "continuous", loss="generator/loss"),
     # The difference of energies may rise; the energy of the data falls.
+    "ebm[points]": Row(_ebm, (2,), None, "estimate", "continuous", loss="data_energy"),
     "rbm": Row(_rbm, (4, 4, 1), 17, "exact", "binary", loss="data_energy"),
     "energy with chains[points]": Row(_energy_with_chains, (2,), None, "exact", "continuous", loss="data_energy"),
 }

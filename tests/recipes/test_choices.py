@@ -56,6 +56,8 @@ CHOICES = [
     ("latent_diffusion", {}, BINARY),
     ("latent_diffusion", {"diffusion_steps": 50, "sampler": {"steps": 10}}, COLOURS),
     ("latent_diffusion", {}, POINTS),
+    ("ebm", {"spectral_norm": True, "penalty": 0.1}, DIGITS),
+    ("ebm", {"chains": {"persistent": 0, "clip_gradient": 0.01}}, POINTS),
     ("rbm", {"hidden": 30, "persistent": False, "sweeps": 3}, BINARY),
     ("rbm", {"hidden": 10, "raise_temperatures": 0}, DIGITS),
 ]
@@ -63,6 +65,14 @@ CHOICES = [
 MISTAKES = [
     ("fvsbn", {"orderings": 3}, DIGITS, "--orderings 3 has no effect with a fixed order: use --order random."),
     ("made", {}, POINTS, "not made of pixels"),
+    (
+        "ebm",
+        {"chains": {"persistent": 250}},
+        POINTS,
+        "--chains.persistent 250 is not a multiple of --train.batch-size 100: use 200",
+    ),
+    ("ebm", {"network": "conv"}, POINTS, "images"),
+    ("ebm", {"temperatures": 1}, DIGITS, "--temperatures 1 is too few"),
     ("rbm", {}, POINTS, "has no levels"),
     ("rbm", {"binarization": "static"}, DIGITS, "Use --binarization dynamic"),
     ("rbm", {"temperatures": 1}, DIGITS, "--temperatures 1 is too few for annealed importance sampling"),

@@ -7,6 +7,7 @@ gan.py             GAN, improved GAN and WGAN-GP
 diffusion.py       DDPM, with and without labels, and latent diffusion
 own_model.py       a model that was made in Python
 rbm.py             restricted Boltzmann machines
+energy.py          deep energy-based models
 
 Each names, as `recipe`, the function that builds its experiment.
 """
@@ -29,6 +30,7 @@ from gm_jax.recipes.configs.diffusion import (
     SamplerConfig,
     UNetConfig,
 )
+from gm_jax.recipes.configs.energy import ChainsConfig, EBMConfig
 from gm_jax.recipes.configs.flow import GlowConfig, NICEConfig, RealNVPConfig, SplineFlowConfig
 from gm_jax.recipes.configs.gan import GANConfig, ImprovedGANConfig, WGANGPConfig
 from gm_jax.recipes.configs.own_model import OwnModelConfig
@@ -43,15 +45,17 @@ RECIPES: dict[str, type[ExperimentConfig]] = {
         *(NICEConfig, RealNVPConfig, GlowConfig, SplineFlowConfig),
         *(GANConfig, ImprovedGANConfig, WGANGPConfig),
         *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig, OwnModelConfig),
-        RBMConfig,
+        *(RBMConfig, EBMConfig),
     )
 }
 
 __all__ = [
     "RECIPES",
     "AutoencoderConfig",
+    "ChainsConfig",
     "ConditionalDDPMConfig",
     "DDPMConfig",
+    "EBMConfig",
     "FVSBNConfig",
     "GANConfig",
     "GlowConfig",

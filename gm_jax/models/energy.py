@@ -1,0 +1,208 @@
+"""The deep energy-based model (Du & Mordatch, NeurIPS 2019, arXiv:1903.08689): the whole algorithm, top to bottom.
+
+    p(h) = exp(-E(h)) / Z,    E(h) = f(h) + |h|^2 / (2 s^2)                                          (1)
+
+f is a network, and the second term a wide normal density, so that Z is finite (Nijkamp et al., AAAI 2020,
+arXiv:1903.12370). h is the data scaled to real numbers, with noise that turns levels into densities. Training follows
+
+    d/dtheta -log p(h) = dE(h)/dtheta - E_{h~ ~ p} dE(h~)/dtheta                                     (2)
+
+with h~ from Langevin chains. They persist: a step moves one chain per example of the batch, round robin over all
+chains, and a share of them starts again from noise. A short run starts all of them from noise at each step.
+
+`calibrate` computes log Z, as `energy_partition` describes.
+"""
+
+import dataclasses
+from typing import cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gm_jax.errors import refuse_options
+from gm_jax.losses import energy as losses
+from gm_jax.models.energy_partition import Partition
+from gm_jax.models.energy_space import EnergySpace
+from gm_jax.ops.levels import space_setting
+from gm_jax.ops.reductions import sum_except_batch
+from gm_jax.samplers import langevin
+from gm_jax.types import (
+    Array,
+    Batch,
+    Fixed,
+    Key,
+    Likelihood,
+    LossOutput,
+    Model,
+    ModelState,
+    Objective,
+    Params,
+    Replicated,
+    Rows,
+)
+
+_ALARM = 1e4  # difference of mean energies, nats, above which the chains have diverged
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chains:
+    """The Langevin chains of training and sampling.
+
+    Attributes:
+        num_steps: steps of a chain in each training step.
+        step_size: of `langevin.langevin`.
+        temperature: of `langevin.langevin`; 1 samples the model.
+        num_persistent: chains that persist, a multiple of the batch; None for short runs from noise.
+        restart: share of the visited chains that start again from noise.
+        clip_gradient: largest absolute value of an entry of the gradient; None for any.
+        sampling_steps: steps of a chain from noise to a sample.
+    """
+
+    num_steps: int = 40
+    step_size: float = 0.02
+    temperature: float = 1.0
+    num_persistent: int | None = 10_000
+    restart: float = 0.05
+    clip_gradient: float | None = None
+    sampling_steps: int = 500
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class EnergyBasedModel:
+    """An energy-based model of any network with one output.
+
+    Attributes:
+        network: (h [B, ...], *, train) -> f(h) [B].
+        space: the conversion of data to h and back.
+        shape: shape of one example.
+        chains: how samples are drawn.
+        base_std: s of (1).
+        penalty: weight of the squared energies in the loss.
+        partition: how log Z is estimated; None for no `log_prob`.
+    """
+
+    network: nn.Module
+    space: EnergySpace
+    shape: tuple[int, ...]
+    chains: Chains
+    base_std: float
+    penalty: float = 0.0
+    partition: Partition | None = None
+
+    @property
+    def model(self) -> Model:
+        """The record that the train step, evaluation and sampling use."""
+        log_prob = None if self.partition is None else self.log_prob
+        sync = {"network": Replicated(), "chains": Rows(), "log_z": Fixed()}
+        return Model(self.init, (Objective("energy", self.loss),), self.sample, log_prob, sync)
+
+    def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
+        """Initialises the network, and the chains with noise."""
+        data_key, params_key, chain_key = jax.random.split(key, 3)
+        h = self.space.prepare(data_key, batch["x"][:1])
+        variables = dict(self.network.init(params_key, h, train=True))
+        params = {"energy": variables.pop("params")}
+        state: ModelState = {"network": variables}
+        if self.chains.num_persistent is not None:
+            rows = self.noise(chain_key, self.chains.num_persistent)
+            state["chains"] = {"rows": rows, "count": jnp.int32(0)}
+        if self.partition is not None:
+            state["log_z"] = {"value": jnp.float32(0.0), "is_known": jnp.bool_(False)}
+        return params, state
+
+    def loss(self, params: Params, model_state: ModelState, key: Key, batch: Batch) -> LossOutput:
+        """Computes the surrogate whose gradient is (2), from the chains that this step moves."""
+        data_key, restart_key, noise_key, chain_key = jax.random.split(key, 4)
+        h, frozen = self.space.prepare(data_key, batch["x"]), jax.lax.stop_gradient(params)
+        start = self.noise(noise_key, h.shape[0])
+        if self.chains.num_persistent is not None:
+            restarts = jax.random.bernoulli(restart_key, self.chains.restart, (h.shape[0], *[1] * (h.ndim - 1)))
+            start = jnp.where(restarts, start, model_state["chains"]["rows"])
+        chains = self.run_chains(frozen, model_state, chain_key, start, num_steps=self.chains.num_steps)
+        both = jnp.concatenate([h, chains])
+        network_energy, network_state = self._network(params, model_state, both, train=True)
+        data_energy, model_energy = jnp.split(network_energy + self._base_energy(both), 2)
+        gap = jnp.mean(data_energy) - jnp.mean(model_energy)
+        loss = losses.contrastive_loss(data_energy, model_energy)
+        if self.penalty:
+            loss = loss + self.penalty * losses.energy_penalty(data_energy, model_energy)
+        metrics = {"data_energy": jnp.mean(data_energy), "model_energy": jnp.mean(model_energy)}
+        # Not a number stops the run: the last checkpoint before it stays.
+        metrics["energy_gap"] = jnp.where(jnp.abs(gap) < _ALARM, gap, jnp.nan)
+        state = {**model_state, "network": network_state}
+        if self.chains.num_persistent is not None:
+            state["chains"] = {"rows": chains, "count": model_state["chains"]["count"] + 1}
+        return loss, (state, metrics)
+
+    def energy(self, params: Params, model_state: ModelState, h: Array) -> Array:
+        """Computes E(h) [B] of (1), nats, of scaled data."""
+        return self._base_energy(h) + self._network(params, model_state, h)[0]
+
+    def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
+        """Estimates log p(x), in the measure of the data, with the log Z of `calibrate`; NaN before it."""
+        h = self.space.prepare(key, x)
+        partition = cast(Partition, self.partition)
+        log_prob = self.log_density(params, model_state, h) + self.space.log_det(self.shape)
+        settings = (*partition.settings(self.shape), *space_setting(self.space.side, self.shape))
+        return Likelihood(log_prob, "estimate", self.space.measure, settings)
+
+    def log_density(self, params: Params, model_state: ModelState, h: Array) -> Array:
+        """Computes the log-density [B] of scaled data, nats, with the log Z of `calibrate`; NaN before it."""
+        log_z = model_state["log_z"]
+        return jnp.where(log_z["is_known"], -self.energy(params, model_state, h) - log_z["value"], jnp.nan)
+
+    def sample(
+        self,
+        params: Params,
+        model_state: ModelState,
+        key: Key,
+        n: int,
+        *,
+        label: Array | None = None,
+        temperature: float | Array | None = None,
+    ) -> Array:
+        """Draws [n, ...] as the data set ships it: chains from noise, independent of those of training."""
+        refuse_options(label=label, temperature=temperature)
+        noise_key, chain_key = jax.random.split(key)
+        start = self.noise(noise_key, n)
+        steps = self.chains.sampling_steps
+        return self.space.to_data(self.run_chains(params, model_state, chain_key, start, num_steps=steps))
+
+    def run_chains(self, params: Params, model_state: ModelState, key: Key, h: Array, *, num_steps: int) -> Array:
+        """Moves chains h [B, ...] by Langevin dynamics."""
+        return langevin.langevin(
+            key,
+            h,
+            lambda h: self.energy(params, model_state, h),
+            num_steps=num_steps,
+            step_size=self.chains.step_size,
+            temperature=self.chains.temperature,
+            clip_gradient=self.chains.clip_gradient,
+        )
+
+    def noise(self, key: Key, n: int) -> Array:
+        """Draws [n, ...] starts of chains, by the normal density of (1)."""
+        return self.base_std * jax.random.normal(key, (n, *self.shape))
+
+    def calibrate(self, params: Params, model_state: ModelState, x: Array) -> tuple[ModelState, dict[str, Array]]:
+        """Returns the state with log Z and notes on it; x [N, ...] gives the starts of the reversed chains."""
+        if self.partition is None:
+            return model_state, {}
+        key, noise_key = jax.random.split(jax.random.key(0))
+        h = self.space.prepare(noise_key, x)
+        found = self.partition.estimate(key, lambda h: self._network(params, model_state, h)[0], self.base_std, h)
+        return {**model_state, "log_z": {"value": found["log_z"], "is_known": jnp.bool_(True)}}, found
+
+    def _base_energy(self, h: Array) -> Array:
+        return sum_except_batch(jnp.square(h)) / (2.0 * self.base_std**2)
+
+    def _network(
+        self, params: Params, model_state: ModelState, h: Array, *, train: bool = False
+    ) -> tuple[Array, ModelState]:
+        """Computes f(h) [B] and the state of the network, which training changes."""
+        variables = {"params": params["energy"], **model_state["network"]}
+        if not train:
+            return cast(Array, self.network.apply(variables, h, train=False)), model_state["network"]
+        energy, state = self.network.apply(variables, h, train=True, mutable=list(model_state["network"]))
+        return energy, dict(state)

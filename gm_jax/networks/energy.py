@@ -1,0 +1,67 @@
+"""Scalar energies of points and images: no normalisation layer, so that an example's energy is its own.
+
+Swish keeps the energy smooth, because Langevin dynamics follows its gradient (Du & Mordatch, NeurIPS 2019,
+arXiv:1903.08689; Nijkamp et al., AAAI 2020, arXiv:1903.12370).
+"""
+
+import flax.linen as nn
+from jax.typing import DTypeLike
+
+from gm_jax.networks import convnet
+from gm_jax.networks.normalization import SpectralNorm
+from gm_jax.types import Array
+
+
+class EnergyMLP(nn.Module):
+    """A fully connected energy: [B, ...] -> [B].
+
+    Attributes:
+        hidden: width of each hidden layer.
+        spectral_norm: divides every kernel by its largest singular value.
+        dtype: precision of the computation.
+    """
+
+    hidden: tuple[int, ...]
+    spectral_norm: bool = False
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Maps floats x [B, ...] to energies [B]."""
+        h = x.reshape(x.shape[0], -1)
+        for width in self.hidden:
+            h = nn.swish(_apply(nn.Dense(width, dtype=self.dtype), h, train=train, spectral_norm=self.spectral_norm))
+        return _apply(nn.Dense(1, dtype=self.dtype), h, train=train, spectral_norm=self.spectral_norm)[:, 0]
+
+
+class EnergyConvNet(nn.Module):
+    """A convolutional energy: [B, H, W, C] -> [B]; each stage halves both sides.
+
+    Attributes:
+        features: channels of each stage.
+        spectral_norm: divides every kernel by its largest singular value.
+        dtype: precision of the computation.
+    """
+
+    features: tuple[int, ...]
+    spectral_norm: bool = False
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Maps images in [-1, 1], [B, H, W, C], to energies [B].
+
+        Raises:
+            UserError: x is not a batch of images, or the stages cannot halve its sides.
+        """
+        convnet.check_sides(x.shape[1:], stages=len(self.features))
+        settings = {"train": train, "spectral_norm": self.spectral_norm}
+        h = nn.swish(_apply(nn.Conv(self.features[0], (3, 3), dtype=self.dtype), x, **settings))
+        for width in self.features:
+            layer = nn.Conv(width, (4, 4), strides=(2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype)
+            h = nn.swish(_apply(layer, h, **settings))
+        return _apply(nn.Dense(1, dtype=self.dtype), h.reshape(h.shape[0], -1), **settings)[:, 0]
+
+
+def _apply(layer: nn.Module, h: Array, *, train: bool, spectral_norm: bool) -> Array:
+    return SpectralNorm(layer)(h, train=train) if spectral_norm else layer(h)

@@ -1,0 +1,40 @@
+"""The chains of an energy-based model over time."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from gm_jax.models.energy import EnergyBasedModel
+from gm_jax.types import Array, Key, ModelState, Params
+
+_KEPT = 10  # states of each chain in the picture
+
+
+def grids(
+    model: EnergyBasedModel, shape: tuple[int, ...]
+) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
+    """Pictures of the model as functions (params, model_state, key, x) -> [rows, columns, *shape] of data.
+
+    chains: one chain per row, from noise at the left, in equal numbers of Langevin steps. For images only.
+
+    Args:
+        model: the model.
+        shape: shape of one example.
+    """
+
+    def chains(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+        noise_key, key = jax.random.split(key)
+        num_steps = max(1, model.chains.sampling_steps // (_KEPT - 1))
+
+        def move(h: Array, key: Key) -> tuple[Array, Array]:
+            moved = model.run_chains(params, model_state, key, h, num_steps=num_steps)
+            return moved, moved
+
+        start = model.noise(noise_key, 10)
+        _, states = jax.lax.scan(move, start, jax.random.split(key, _KEPT - 1))
+        kept = jnp.concatenate([start[None], states])
+        data = model.space.to_data(kept.reshape(-1, *shape)).reshape(kept.shape)
+        return jnp.swapaxes(data, 0, 1)
+
+    return {"chains": chains} if len(shape) == 3 else {}

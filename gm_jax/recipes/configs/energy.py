@@ -1,0 +1,72 @@
+"""The configuration of deep energy-based models."""
+
+import dataclasses
+from typing import Annotated, ClassVar, Literal
+
+from tyro.conf import arg
+
+from gm_jax.config import (
+    Count,
+    CountOrZero,
+    DataConfig,
+    Measuring,
+    OptimizerConfig,
+    Rate,
+    RateOrZero,
+    Sampling,
+    Share,
+    TrainConfig,
+    Widths,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ChainsConfig:
+    """The Langevin chains of training and sampling."""
+
+    steps: Count = 40
+    """Steps of each chain in a training step."""
+    step_size: Rate = 0.02
+    """Step size e of x - e/2 dE(x) + sqrt(e T) z."""
+    temperature: Rate = 1.0
+    """T: 1 samples the model; less gives sharper chains, of another model."""
+    persistent: CountOrZero = 10_000
+    """Chains that persist from step to step, a multiple of the batch; 0 starts all chains from noise at each step."""
+    restart: Share = 0.05
+    """Share of the persistent chains that start again from noise when they are visited."""
+    clip_gradient: Rate | None = None
+    """Largest absolute value of an entry of the energy's gradient in a chain; by default any."""
+    sampling_steps: Annotated[Count, Sampling, arg(help="Steps of a chain from noise to a sample.")] = 500
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EBMConfig:
+    """A deep energy-based model."""
+
+    recipe: ClassVar[str] = "gm_jax.recipes.energy:build_ebm"
+    data: DataConfig = DataConfig()
+    train: TrainConfig
+    optimizer: OptimizerConfig
+    network: Literal["conv", "mlp"] | None = None
+    """conv for images, mlp for points or for images as vectors; by default conv if the data are images."""
+    features: Widths = (32, 64)
+    """conv: channels of each stage, which halves both sides."""
+    hidden: Widths = (128, 128, 128)
+    """mlp: widths of the hidden layers."""
+    spectral_norm: bool = False
+    """Divide each kernel by its largest singular value."""
+    base_std: Rate | None = None
+    """Standard deviation of the normal density that the energy is added to; by default 4 for points and 1 for
+    images."""
+    penalty: RateOrZero = 0.0
+    """Weight of the squared energies in the loss."""
+    chains: ChainsConfig = ChainsConfig()
+    temperatures: Annotated[
+        Count, Measuring, arg(help="Temperatures of annealed importance sampling, which estimates log Z of images.")
+    ] = 1_000
+    runs: Annotated[Count, Measuring, arg(help="Chains of annealed importance sampling.")] = 100
+    leapfrog_step: Annotated[
+        Rate, Measuring, arg(help="Step size of Hamiltonian Monte Carlo in annealed importance sampling.")
+    ] = 0.05
+    validation_temperatures: Count = 100
+    """Temperatures for the validations of a training run; few temperatures flatter the model."""

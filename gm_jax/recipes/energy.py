@@ -1,0 +1,72 @@
+"""The recipe of deep energy-based models."""
+
+import dataclasses
+
+from gm_jax.data.sources import Spec
+from gm_jax.errors import UserError
+from gm_jax.evaluation.partition import log_partition
+from gm_jax.models.energy import Chains, EnergyBasedModel
+from gm_jax.models.energy_partition import Partition
+from gm_jax.models.energy_space import images, points
+from gm_jax.networks.energy import EnergyConvNet, EnergyMLP
+from gm_jax.plotting import energy as plotting
+from gm_jax.recipes import image_shapes
+from gm_jax.recipes.configs.energy import EBMConfig
+from gm_jax.recipes.experiment import DensityPicture, Experiment
+from gm_jax.recipes.gan import mode_evaluation
+from gm_jax.recipes.optimizers import make_optimizer
+
+
+def build_ebm(config: EBMConfig, spec: Spec) -> Experiment:
+    """Builds an energy-based model; its log Z is a quadrature for points, and an estimate for images.
+
+    Raises:
+        UserError: the persistent chains are not a multiple of the batch, or there are too few temperatures.
+    """
+    chains, batch_size = config.chains, config.train.batch_size
+    if chains.persistent % batch_size:
+        raise UserError(
+            f"--chains.persistent {chains.persistent} is not a multiple of --train.batch-size {batch_size}: use "
+            f"{max(1, chains.persistent // batch_size) * batch_size}, or 0 for chains that start from noise."
+        )
+    for flag, value in (("temperatures", config.temperatures), ("runs", config.runs)):
+        if value < 2:
+            raise UserError(f"--{flag} {value} is too few for annealed importance sampling: use at least 2.")
+    if (config.network or ("conv" if image_shapes.is_image(spec) else "mlp")) == "mlp":
+        network = EnergyMLP(config.hidden, config.spectral_norm)
+    else:
+        image_shapes.image_shape(spec)
+        network = EnergyConvNet(config.features, config.spectral_norm)
+    partition = Partition(
+        summarize=log_partition,
+        num_temperatures=config.temperatures,
+        num_runs=config.runs,
+        step_size=config.leapfrog_step,
+    )
+    family = EnergyBasedModel(
+        network=network,
+        space=points() if spec.levels is None else images(levels=spec.levels),
+        shape=spec.shape,
+        chains=Chains(
+            num_steps=chains.steps,
+            step_size=chains.step_size,
+            temperature=chains.temperature,
+            num_persistent=chains.persistent or None,
+            restart=chains.restart,
+            clip_gradient=chains.clip_gradient,
+            sampling_steps=chains.sampling_steps,
+        ),
+        base_std=config.base_std or (4.0 if spec.levels is None else 1.0),
+        penalty=config.penalty,
+        partition=partition,
+    )
+    at_validation = dataclasses.replace(partition, num_temperatures=max(2, config.validation_temperatures))
+    density = {"density": DensityPicture(family.log_density)} if spec.shape == (2,) else {}
+    return Experiment(
+        family.model,
+        optimizers={"energy": make_optimizer(config.optimizer, num_steps=config.train.steps)},
+        evaluations=(mode_evaluation(),) if spec.name == "toy:eight_gaussians" else (),
+        prepare_evaluation=family.calibrate,
+        prepare_validation=dataclasses.replace(family, partition=at_validation).calibrate,
+        pictures={**plotting.grids(family, spec.shape), **density},
+    )

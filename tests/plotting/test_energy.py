@@ -1,0 +1,27 @@
+"""The picture of chains starts in noise and has the shape of data."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gm_jax.models import energy_space
+from gm_jax.models.energy import Chains, EnergyBasedModel
+from gm_jax.networks.energy import EnergyMLP
+from gm_jax.plotting import energy
+
+
+def test_chains_start_in_noise_at_the_left():
+    model = EnergyBasedModel(
+        network=EnergyMLP((4,)),
+        space=energy_space.images(levels=4),
+        shape=(3, 3, 1),
+        chains=Chains(sampling_steps=18, num_persistent=None),
+        base_std=1.0,
+    )
+    params, state = model.init(jax.random.key(0), {"x": jnp.zeros((1, 3, 3, 1), jnp.uint8)})
+    chains = energy.grids(model, (3, 3, 1))["chains"](params, state, jax.random.key(1), None)
+    assert chains.shape == (10, 10, 3, 3, 1)
+    start = model.space.to_data(model.noise(jax.random.split(jax.random.key(1))[0], 10))
+    np.testing.assert_array_equal(chains[:, 0], start)
+    assert np.any(chains[:, 0] != chains[:, -1])
+    assert energy.grids(model, (2,)) == {}
