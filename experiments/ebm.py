@@ -10,7 +10,7 @@ from gm_jax.recipes.configs import EBMConfig
 
 CONFIG = EBMConfig(
     train=TrainConfig(steps=4_000, batch_size=100, checkpoint_every=500, ema_decay=0.995),
-    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", clip_norm=10.0),
+    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None, clip_norm=10.0),
 )
 
 if __name__ == "__main__":

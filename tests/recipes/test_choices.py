@@ -1,5 +1,6 @@
 """Every recipe builds what its configuration says, at no cost; contradictions are refused with what to do."""
 
+import functools
 import importlib
 
 import jax
@@ -13,6 +14,7 @@ from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
 from gm_jax.recipes.configs import MLPConfig, UNetConfig
 from gm_jax.runner.run import abstract_batch
+from gm_jax.training import model_state as model_state_lib
 
 DIGITS = Spec("digits", (8, 8, 1), 17, 10, "")
 BINARY = Spec("binarized_mnist", (28, 28, 1), 2, None, "")
@@ -161,8 +163,11 @@ def test_the_model_of_every_choice_takes_the_data(name, choices, spec):
     model = built(name, choices, spec).model
     batch = abstract_batch(spec, 4)
     params, model_state = jax.eval_shape(model.init, jax.random.key(0), batch)
+    seen = jax.eval_shape(
+        functools.partial(model_state_lib.local_view, sync=model.sync, batch_size=4, axis_name=None), model_state
+    )
     for objective in model.objectives:
-        loss, _ = jax.eval_shape(objective.loss, params, model_state, jax.random.key(0), batch)
+        loss, _ = jax.eval_shape(objective.loss, params, seen, jax.random.key(0), batch)
         assert loss.shape == ()
     samples = jax.eval_shape(lambda *state: model.sample(*state, jax.random.key(0), 3), params, model_state)
     assert (samples.shape, samples.dtype) == ((3, *spec.shape), batch["x"].dtype)

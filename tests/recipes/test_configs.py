@@ -51,7 +51,7 @@ def added_fields(config_type, prefix=""):
 
 @pytest.mark.parametrize("recipe", sorted(configs.RECIPES))
 def test_a_saved_run_outlives_new_and_removed_fields(recipe):
-    """data/config_fields.json holds the fields that every saved run has: add none to it."""
+    """data/config_fields.json holds the fields that every saved run has: new recipes join, old ones get no more."""
     fields = dict(added_fields(configs.RECIPES[recipe]))
     first = set(json.loads((Path(__file__).parent / "data" / "config_fields.json").read_text())[recipe])
     unmarked = {name for name, is_added in fields.items() if not is_added}
