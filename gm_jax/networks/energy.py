@@ -1,7 +1,8 @@
 """Scalar energies of points and images: no normalisation layer, so that an example's energy is its own.
 
-Swish keeps the energy smooth, because Langevin dynamics follows its gradient (Du & Mordatch, NeurIPS 2019,
-arXiv:1903.08689; Nijkamp et al., AAAI 2020, arXiv:1903.12370).
+The last layer has no bias, because a constant cancels in the density. Swish keeps the energy smooth, because Langevin
+dynamics follows its gradient (Du & Mordatch, NeurIPS 2019, arXiv:1903.08689; Nijkamp et al., AAAI 2020,
+arXiv:1903.12370).
 """
 
 import flax.linen as nn
@@ -31,7 +32,9 @@ class EnergyMLP(nn.Module):
         h = x.reshape(x.shape[0], -1)
         for width in self.hidden:
             h = nn.swish(_apply(nn.Dense(width, dtype=self.dtype), h, train=train, spectral_norm=self.spectral_norm))
-        return _apply(nn.Dense(1, dtype=self.dtype), h, train=train, spectral_norm=self.spectral_norm)[:, 0]
+        return _apply(nn.Dense(1, use_bias=False, dtype=self.dtype), h, train=train, spectral_norm=self.spectral_norm)[
+            :, 0
+        ]
 
 
 class EnergyConvNet(nn.Module):
@@ -60,7 +63,7 @@ class EnergyConvNet(nn.Module):
         for width in self.features:
             layer = nn.Conv(width, (4, 4), strides=(2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype)
             h = nn.swish(_apply(layer, h, **settings))
-        return _apply(nn.Dense(1, dtype=self.dtype), h.reshape(h.shape[0], -1), **settings)[:, 0]
+        return _apply(nn.Dense(1, use_bias=False, dtype=self.dtype), h.reshape(h.shape[0], -1), **settings)[:, 0]
 
 
 def _apply(layer: nn.Module, h: Array, *, train: bool, spectral_norm: bool) -> Array:
