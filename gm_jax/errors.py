@@ -46,6 +46,11 @@ def report(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         print(f"error: {error.strerror}: {error.filename or 'no file is named'}", file=sys.stderr)
         return 2
+    if isinstance(error, MemoryError) or "failed to map segment" in str(
+        error
+    ):  # by the second, a library is not loaded
+        print("error: there is not enough memory: free some, or raise the limit (ulimit -v).", file=sys.stderr)
+        return 2
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return 130

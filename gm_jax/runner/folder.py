@@ -131,7 +131,7 @@ class Folder:
         if not self.holds_run():
             raise UserError(
                 f"{self.root} was removed or moved away while it was in use: nothing more can be saved there.\n"
-                "Put it back and repeat the command to resume, or repeat the command to start again."
+                "Put it back and repeat the command to resume, or remove what is left of it to start again."
             )
 
     @contextlib.contextmanager

@@ -93,6 +93,7 @@ class RunRecorder:
         self._bar = tqdm(total=train.steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
         self._loss, self._since = "", (step, time.perf_counter())
         self._likelihood: Likelihood | None = None
+        self._warned = False
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +134,9 @@ class RunRecorder:
         try:
             picture = images.read(draw.draw_grid(self._run, path, grid))
         except OSError as error:  # a full disk, which must not end the run for a picture
-            _LOG.warning(f"no picture of step {step}: {error.strerror or error}: {path}")
+            if not self._warned:
+                _LOG.warning(f"some pictures are missing: {error.strerror or error}: {path}")
+            self._warned = True
         else:
             self._events.add_image("samples", picture, step)
 

@@ -142,7 +142,7 @@ class Checkpointer:
             if metric is not None:
                 self._metrics[step] = metric
             manager.save(step, args=items, force=True)
-        except OSError as error:
+        except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: there is no memory for another thread
             raise self._not_saved(step, error) from error
         self._pending = step
 
@@ -261,7 +261,7 @@ class Checkpointer:
         raise UserError(
             f"no good checkpoint in {self._directory}, only {len(damaged) + len(moved)} damaged\n"
             f"{[*reasons, *moved][0]}\n"
-            "put back a copy of the folder, or remove it to start again from step 0"
+            "put back a copy of the folder, or move it away to start again from step 0"
         )
 
     def _report(self, step: int, damage: DamageError, *, used: int) -> None:
@@ -337,7 +337,7 @@ class Checkpointer:
             self._close_manager()
         return UserError(
             f"checkpoint {step} could not be written to {self._directory}: {orbax_files.one_line(error)}\n"
-            "repair the disk or the folder, then run the same command again to resume from the previous checkpoint"
+            "make room, or repair the folder; then the same command resumes from the previous checkpoint"
         )
 
 

@@ -63,9 +63,15 @@ class MetricsLog:
     def sync(self) -> None:
         """Waits until all lines are on the disk, so that a power cut cannot take lines from before a checkpoint.
 
+        A file that was removed in the meantime is written again.
+
         Raises:
             OSError: the disk failed.
         """
+        if not self._path.exists():
+            self.close()
+            write_text(self._path, "".join(_encode(line) for line in self.lines))
+            self._file = appending(self._path)
         with naming(self._path):
             os.fsync(self._file.fileno())
 

@@ -81,7 +81,7 @@ def _silence() -> None:
 def _is_to_be_shown(record: logging.LogRecord) -> bool:
     # asyncio logs the errors that nobody has asked a task for; those of Orbax name its code or its files.
     is_of_orbax = "orbax" in (record.getMessage() if record.name == "asyncio" else record.pathname)
-    return not is_of_orbax or record.levelno < logging.ERROR
+    return not is_of_orbax
 
 
 class LatestAndBest(policies.PreservationPolicy):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import beta_vae, ddpm, iwae, vae
+from gm_jax import errors
 from gm_jax.config.saved import updated
 from gm_jax.data import sources
 from gm_jax.errors import UserError
@@ -340,3 +341,10 @@ def test_the_verb_train_may_be_named_or_not(command, monkeypatch, tmp_path):
     assert seen[0][0] == "experiments.vae"
     assert seen[0][1] == updated(vae.CONFIG, {"train": {"steps": 7}})
     assert json.dumps(str(seen[0][2])) == json.dumps(str(tmp_path))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("libx.so: failed to map segment from shared object")])
+def test_too_little_memory_is_one_line(error, capsys):
+    assert errors.report(error) == 2
+    assert capsys.readouterr().err == "error: there is not enough memory: free some, or raise the limit (ulimit -v).\n"
+    assert errors.report(ImportError("no module named x")) is None

@@ -1,4 +1,4 @@
-"""The commands in tools/: compare, convert_inception, reference_scores, train_digit_classifier."""
+"""The commands in tools/: compare, convert_inception, pulled_plug, reference_scores, train_digit_classifier."""
 
 import hashlib
 import importlib.util
@@ -11,7 +11,7 @@ from gm_jax import recipes, runner
 from gm_jax.comparison import families, measure
 from gm_jax.data import sources
 from gm_jax.evaluation import features, results, sample_metrics
-from tools import compare, convert_inception, reference_scores, train_digit_classifier
+from tools import compare, convert_inception, pulled_plug, reference_scores, train_digit_classifier
 
 
 def run(config_type, command, capsys, *argv):
@@ -141,3 +141,16 @@ def test_every_family_of_the_small_world_is_on_the_page(tmp_path, capsys):
     assert "failed:" not in page
     named = {record.settings["family"] for record in results.read(tmp_path / "run" / "results.json")}
     assert named == {"the data", *(row.name for row in families.table())}
+
+
+def test_pulling_the_plug_reads_where_a_command_started():
+    first = pulled_plug._first_step
+    assert first(b"resuming from step 40 of 600\nstep 60: loss 1\n", whole=False) == 40
+    assert first(b"step 20: loss 1\n", whole=True) == 0
+    assert first(b"", whole=False) is None
+    assert first(b"quantity  value\n", whole=True) == 600
+
+
+def test_pulling_the_plug_needs_root(capsys, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert "only root" in refused(pulled_plug.Config, pulled_plug.measure, capsys)

@@ -196,3 +196,16 @@ def test_the_first_step_and_its_first_metric_are_named():
     assert blamed(a=[ok, ok, nan], b=[ok, nan, nan]) == (2, "b")
     assert blamed(a=[ok, nan, ok], b=[ok, nan, ok]) == (2, "a")
     assert blamed(a=[np.inf, -np.inf, ok], b=[nan, ok, ok]) == (1, "a")  # no warning on the way, either
+
+
+def test_a_log_that_was_removed_is_written_again_at_the_next_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = metrics.MetricsLog(path)
+    for step in (1, 2):
+        log.write(step, "train", {"loss": 0.5})
+        if step == 1:
+            path.unlink()
+            log.sync()
+    log.sync()
+    log.close()
+    assert [line.step for line in metrics.read(path)] == [1, 2]

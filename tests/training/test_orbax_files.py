@@ -4,7 +4,6 @@ import gc
 import logging
 import resource
 import shutil
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -85,5 +84,3 @@ def test_a_folder_that_cannot_be_written_fails_the_save_at_once(tmp_path, monkey
         (tmp_path / "checkpoints").write_text("in the way")  # root may write to a folder that is read-only
         with pytest.raises(UserError, match="checkpoint 2 could not be written"):
             checkpointer.save(2, make_state(2))
-    waiting = [thread for thread in threading.enumerate() if not thread.daemon]
-    assert waiting == [threading.main_thread()]
