@@ -21,7 +21,7 @@ from gm_jax.evaluation import features, results
 from gm_jax.recipes import configs
 from gm_jax.runner import measure, resume
 from gm_jax.runner.folder import Folder, record_versions
-from gm_jax.runner.run import open_run
+from gm_jax.runner.run import reopen
 from gm_jax.training import metrics
 from gm_jax.training.checkpoint import Checkpointer
 
@@ -262,7 +262,7 @@ WEIGHTS = {
 
 
 def open_config(root):
-    open_run(root, config_type=configs.VAEConfig, with_data=False)
+    reopen(root, config_type=configs.VAEConfig, with_data=False)
     resume.check_folder(Folder(root), vae.CONFIG)
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from gm_jax.runner.folder import Folder
-from gm_jax.runner.run import load_saved, open_run
+from gm_jax.runner.run import load_saved, reopen
 from gm_jax.training import metrics
 from gm_jax.training.checkpoint import Checkpointer
 from tests import power_cuts
@@ -33,7 +33,7 @@ def test_a_power_cut_at_any_moment_loses_at_most_one_interval(
     assert ended.code == 0, ended.err
     assert len(recorder.cuts) > 100
     whole, lines = base / "run", metrics.read(base / "run" / "metrics.jsonl")
-    like, expected = open_run(whole, with_data=False).abstract_state(), load_saved(whole)
+    like, expected = reopen(whole, with_data=False).abstract_state(), load_saved(whole)
     last_of, left = {}, tmp_path / "left"
     for cut in recorder.cuts:
         folder = Folder(power_cuts.write(cut.tree, left) / "run")
