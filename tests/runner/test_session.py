@@ -56,6 +56,7 @@ def two_stages(folder, **settings):
     spec = sources.Spec("nothing", (2,), None, None, "fingerprint")
     run = Run(config, spec, splits, experiment, parallel.jit(), Folder(folder))
     run.folder.create()
+    run.folder.config.touch()  # a folder without one counts as removed
     return run
 
 
