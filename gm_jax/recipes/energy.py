@@ -15,6 +15,7 @@ from gm_jax.recipes.configs.energy import EBMConfig
 from gm_jax.recipes.experiment import DensityPicture, Experiment
 from gm_jax.recipes.gan import mode_evaluation
 from gm_jax.recipes.optimizers import make_optimizer
+from gm_jax.types import Array, ModelState, Params
 
 
 def build_ebm(config: EBMConfig, spec: Spec) -> Experiment:
@@ -37,11 +38,13 @@ def build_ebm(config: EBMConfig, spec: Spec) -> Experiment:
     else:
         image_shapes.image_shape(spec)
         network = EnergyConvNet(config.features, config.spectral_norm)
+    base_std = config.base_std or (4.0 if spec.levels is None else 1.0)
     partition = Partition(
         summarize=log_partition,
         num_temperatures=config.temperatures,
         num_runs=config.runs,
         step_size=config.leapfrog_step,
+        reach=4.0 * base_std,
     )
     family = EnergyBasedModel(
         network=network,
@@ -56,12 +59,17 @@ def build_ebm(config: EBMConfig, spec: Spec) -> Experiment:
             clip_gradient=chains.clip_gradient,
             sampling_steps=chains.sampling_steps,
         ),
-        base_std=config.base_std or (4.0 if spec.levels is None else 1.0),
+        base_std=base_std,
         penalty=config.penalty,
         partition=partition,
     )
     at_validation = dataclasses.replace(partition, num_temperatures=max(2, config.validation_temperatures))
-    density = {"density": DensityPicture(family.log_density)} if spec.shape == (2,) else {}
+
+    def log_density(params: Params, model_state: ModelState, x: Array) -> Array:
+        # The state that is drawn is that of training, which knows no log Z.
+        return family.log_density(params, family.calibrate(params, model_state, x)[0], x)
+
+    density = {"density": DensityPicture(log_density)} if spec.shape == (2,) else {}
     return Experiment(
         family.model,
         optimizers={"energy": make_optimizer(config.optimizer, num_steps=config.train.steps)},

@@ -26,6 +26,7 @@ DENSITIES = [
     ("nice", {}, POINTS, "R^2"),
     ("realnvp", {}, POINTS, "R^2"),
     ("spline_flow", {}, POINTS, "R^2"),
+    ("ebm", {}, POINTS, "R^2"),
     ("gan", {}, DIGITS, "[0,1]^64"),
     ("gan", {}, POINTS, "R^2"),
     ("improved_gan", {}, DIGITS, "[0,1]^64"),
@@ -73,3 +74,14 @@ def test_the_density_of_a_normal_decoder_is_in_the_unit_that_it_states():
     by_hand = 0.5 * ((3 - 2) / std) ** 2 + math.log(std) + 0.5 * math.log(2 * math.pi)
     np.testing.assert_allclose(nll, [by_hand], rtol=1e-5)
     assert likelihood.side == "[0,4]"
+
+
+def test_the_picture_of_an_energy_based_model_is_a_density_before_log_z_is_known():
+    choices = {"hidden": (8,), "chains": {"persistent": 0}}
+    experiment = built("ebm", choices, POINTS)
+    params, state = experiment.model.init(jax.random.key(0), {"x": jnp.zeros((4, 2))})
+    cell = 0.2
+    middles = np.arange(-16.0, 16.0, cell) + cell / 2
+    grid = np.stack(np.meshgrid(middles, middles), axis=-1).reshape(-1, 2).astype(np.float32)
+    density = np.exp(np.asarray(experiment.pictures["density"].log_density(params, state, grid), np.float64))
+    np.testing.assert_allclose(density.sum() * cell**2, 1.0, rtol=1e-3)

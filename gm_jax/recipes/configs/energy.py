@@ -49,7 +49,7 @@ class EBMConfig:
     optimizer: OptimizerConfig
     network: Literal["conv", "mlp"] | None = None
     """conv for images, mlp for points or for images as vectors; by default conv if the data are images."""
-    features: Widths = (32, 64)
+    features: Widths = (16, 32)
     """conv: channels of each stage, which halves both sides."""
     hidden: Widths = (128, 128, 128)
     """mlp: widths of the hidden layers."""
