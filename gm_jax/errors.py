@@ -2,10 +2,10 @@
 
 Exit codes of every command:
 
-    0    done, or stopped by a signal after saving
+    0    done, or training was stopped by a signal: the same command goes on from the last checkpoint
     1    a defect, or training diverged, or another process failed
     2    a mistake of the user
-    130  stopped by a signal when there was nothing to save
+    130  a command that saves no state was stopped by a signal: an evaluation, a drawing, samples
     134  C++ aborted this process, or jax did so because another process failed during preparation
 """
 
@@ -18,6 +18,9 @@ _DISK_ERRORS = {
     *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG),
     *(errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS),
 }
+
+# What an error says if there is no memory: of a library that cannot be loaded, of a thread, of the system.
+_NO_MEMORY = ("failed to map segment", "can't start new thread", "Cannot allocate memory")
 
 _LONGEST_LINE = 600  # letters
 
@@ -46,9 +49,7 @@ def report(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         print(f"error: {error.strerror}: {error.filename or 'no file is named'}", file=sys.stderr)
         return 2
-    if isinstance(error, MemoryError) or "failed to map segment" in str(
-        error
-    ):  # by the second, a library is not loaded
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
         print("error: there is not enough memory: free some, or raise the limit (ulimit -v).", file=sys.stderr)
         return 2
     if isinstance(error, KeyboardInterrupt):

@@ -20,7 +20,8 @@ _NOTES = {
 
 # Settings that are results themselves, the space, of which a quantity has one, and the rule of the splits, of which a
 # data set has one; all others identify the number.
-_NOT_IDENTIFYING = {"standard_error", "standard_deviation", "space", "splits"}
+_NOT_IDENTIFYING = {"standard_error", "standard_deviation", "space", "splits", "not_converged"}
+_FOUND = "log_z"  # begins the names of what was found about log Z, which is a result too
 
 
 class Record(NamedTuple):
@@ -61,8 +62,9 @@ def likelihood_records(
 ) -> list[Record]:
     """Returns the negative log-likelihood in nats and, unless it is a density, in bits per dimension.
 
-    A density depends on the unit of its space, so its records carry it: settings["space"], e.g. "[0,16]^64". An
-    estimate whose settings state not_converged has no value.
+    A density depends on the unit of its space, so its records carry it: settings["space"], e.g. "[0,16]^64". If the
+    settings state not_converged, log Z is not known, and only an upper bound of log p has a value, or a bound that
+    needs no log Z: one of another model, as its settings state with "of".
 
     Args:
         name: name of the quantity, e.g. "nll".
@@ -75,7 +77,7 @@ def likelihood_records(
     settings = {**dict(summary.settings), **settings}
     if summary.measure == "continuous":
         settings = {"space": "not stated", **settings}
-    is_known = not (summary.kind == "estimate" and settings.get("not_converged"))
+    is_known = summary.kind == "upper_bound" or "of" in settings or not settings.get("not_converged")
     rows = [("nats", -summary.mean, summary.standard_error)]
     if summary.measure != "continuous":
         bits, error = (nats_to_bits_per_dim(nats, num_dims) for nats in (-summary.mean, summary.standard_error))
@@ -117,11 +119,15 @@ def merge(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
     """Merges two lists: a new record replaces the old record of the same identity, and all other old records stay.
 
     The identity of a record is its name, unit, data, split, examples and settings (K, step, seed, ...) without
-    standard errors, standard deviations and spaces.
+    standard errors, standard deviations, spaces and what was found about log Z.
     """
 
     def identity(record: Record) -> str:
-        settings = {name: value for name, value in record.settings.items() if name not in _NOT_IDENTIFYING}
+        settings = {
+            name: value
+            for name, value in record.settings.items()
+            if name not in _NOT_IDENTIFYING and not name.startswith(_FOUND)
+        }
         # JSON, so that a tuple equals the list that the file holds.
         parts = (record.name, record.unit, record.data, record.split, record.examples, settings)
         return json.dumps(parts, sort_keys=True)

@@ -33,6 +33,7 @@ from gm_jax.types import (
     Fixed,
     Key,
     Likelihood,
+    LikelihoodKind,
     LossOutput,
     Model,
     ModelState,
@@ -108,7 +109,7 @@ class EnergyBasedModel:
             rows = self.noise(chain_key, self.chains.num_persistent)
             state["chains"] = {"rows": rows, "count": jnp.int32(0)}
         if self.partition is not None:
-            state["log_z"] = {"value": jnp.float32(0.0), "is_known": jnp.bool_(False)}
+            state["log_z"] = {"value": jnp.float32(0.0), "high": jnp.float32(0.0), "is_known": jnp.bool_(False)}
         return params, state
 
     def loss(self, params: Params, model_state: ModelState, key: Key, batch: Batch) -> LossOutput:
@@ -123,10 +124,12 @@ class EnergyBasedModel:
         both = jnp.concatenate([h, chains])
         network_energy, network_state = self._network(params, model_state, both, train=True)
         data_energy, model_energy = jnp.split(network_energy + self._base_energy(both), 2)
+        data_f, model_f = jnp.split(network_energy, 2)
         gap = jnp.mean(data_energy) - jnp.mean(model_energy)
         loss = losses.contrastive_loss(data_energy, model_energy)
         if self.penalty:
-            loss = loss + self.penalty * losses.energy_penalty(data_energy, model_energy)
+            # Of f alone: a penalty of E would push f to cancel the term that keeps Z finite.
+            loss = loss + self.penalty * losses.energy_penalty(data_f, model_f)
         metrics = {"data_energy": jnp.mean(data_energy), "model_energy": jnp.mean(model_energy)}
         # Not a number stops the run: the last checkpoint before it stays.
         metrics["energy_gap"] = jnp.where(jnp.abs(gap) < _ALARM, gap, jnp.nan)
@@ -141,16 +144,16 @@ class EnergyBasedModel:
 
     def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         """Estimates log p(x), in the measure of the data, with the log Z of `calibrate`; NaN before it."""
-        h = self.space.prepare(key, x)
-        partition = cast(Partition, self.partition)
-        log_prob = self.log_density(params, model_state, h) + self.space.log_det(self.shape)
-        settings = (*partition.settings(self.shape), *space_setting(self.space.side, self.shape))
-        return Likelihood(log_prob, "estimate", self.space.measure, settings)
+        return self._likelihood("value", "estimate", params, model_state, key, x)
 
-    def log_density(self, params: Params, model_state: ModelState, h: Array) -> Array:
+    def log_prob_below(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
+        """Computes the same with the high end of the bracket of log Z: a lower bound, as good as the chains' starts."""
+        return self._likelihood("high", "lower_bound", params, model_state, key, x)
+
+    def log_density(self, params: Params, model_state: ModelState, h: Array, *, end: str = "value") -> Array:
         """Computes the log-density [B] of scaled data, nats, with the log Z of `calibrate`; NaN before it."""
         log_z = model_state["log_z"]
-        return jnp.where(log_z["is_known"], -self.energy(params, model_state, h) - log_z["value"], jnp.nan)
+        return jnp.where(log_z["is_known"], -self.energy(params, model_state, h) - log_z[end], jnp.nan)
 
     def sample(
         self,
@@ -192,7 +195,17 @@ class EnergyBasedModel:
         key, noise_key = jax.random.split(jax.random.key(0))
         h = self.space.prepare(noise_key, x)
         found = self.partition.estimate(key, lambda h: self._network(params, model_state, h)[0], self.base_std, h)
-        return {**model_state, "log_z": {"value": found["log_z"], "is_known": jnp.bool_(True)}}, found
+        high = found.get("log_z_high", found["log_z"])
+        return {**model_state, "log_z": {"value": found["log_z"], "high": high, "is_known": jnp.bool_(True)}}, found
+
+    def _likelihood(
+        self, end: str, kind: LikelihoodKind, params: Params, model_state: ModelState, key: Key, x: Array
+    ) -> Likelihood:
+        h = self.space.prepare(key, x)
+        log_prob = self.log_density(params, model_state, h, end=end) + self.space.log_det(self.shape)
+        partition = cast(Partition, self.partition)
+        settings = (*partition.settings(self.shape), *space_setting(self.space.side, self.shape))
+        return Likelihood(log_prob, kind, self.space.measure, settings)
 
     def _base_energy(self, h: Array) -> Array:
         return sum_except_batch(jnp.square(h)) / (2.0 * self.base_std**2)

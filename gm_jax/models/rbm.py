@@ -51,7 +51,7 @@ class RestrictedBoltzmannMachine:
         shape: shape of one example.
         num_sweeps: k, sweeps of a chain in each training step.
         num_chains: persistent chains (PCD); None to start each step at the data (CD).
-        sampling_sweeps: sweeps to a sample, the first half of them along the path (2).
+        sampling_sweeps: sweeps to a sample, the first half of them along the path of `rbm_partition`.
         partition: how log Z is estimated if both sides have more than 20 units; None for no `log_prob` then.
         raise_temperatures: temperatures of `annealed_log_prob`.
     """

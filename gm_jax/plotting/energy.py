@@ -16,7 +16,8 @@ def grids(
 ) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
     """Pictures of the model as functions (params, model_state, key, x) -> [rows, columns, *shape] of data.
 
-    chains: one chain per row, from noise at the left, in equal numbers of Langevin steps. For images only.
+    chains: one chain per row, from noise at the left, in equal numbers of Langevin steps, together about as many as a
+    sample takes. For images only.
 
     Args:
         model: the model.

@@ -15,7 +15,7 @@ def grids(
 ) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
     """Pictures of the model as functions (params, model_state, key, x) -> [rows, columns, *shape] of data.
 
-    chains: one chain per row, ten states at equal distances, of which the last is a sample. For images also filters:
+    chains: one chain per row, states at equal distances, of which the last is a sample. For images also filters:
     the weights of the hundred hidden units with the largest weights, each on its own scale with 0 in the middle.
 
     Args:

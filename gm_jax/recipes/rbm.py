@@ -51,7 +51,12 @@ def build_rbm(config: RBMConfig, spec: Spec) -> Experiment:
         raise_temperatures=config.raise_temperatures,
     )
     at_validation = dataclasses.replace(
-        partition, num_temperatures=config.validation_temperatures, num_sweeps=config.validation_temperatures // 5 + 1
+        family,
+        partition=dataclasses.replace(
+            partition,
+            num_temperatures=config.validation_temperatures,
+            num_sweeps=config.validation_temperatures // 5 + 1,
+        ),
     )
     ends = (
         ()
@@ -62,10 +67,10 @@ def build_rbm(config: RBMConfig, spec: Spec) -> Experiment:
     return Experiment(
         family.model,
         optimizers={"rbm": make_sgd(config.optimizer, num_steps=config.train.steps)},
-        validation=None if family.is_exact else family.log_prob_below,
+        validation=None if family.is_exact else at_validation.log_prob_below,
         evaluations=tuple(LogProbEvaluation(name, log_prob) for name, log_prob in (*ends, *of_images)),
-        prepare_evaluation=family.calibrate,
-        prepare_validation=dataclasses.replace(family, partition=at_validation).calibrate,
+        prepare_evaluation=None if family.is_exact else family.calibrate,
+        prepare_validation=None if family.is_exact else at_validation.calibrate,
         pictures=plotting.grids(family, spec.shape),
         settings=facts,
         observation=likelihoods.observation(likelihood, spec),

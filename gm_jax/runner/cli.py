@@ -82,7 +82,7 @@ def _exit_after(command: Callable[[], None]) -> None:
     with detached_output.detached():
         try:
             command()
-        except (UserError, OSError, MemoryError, ImportError, KeyboardInterrupt) as error:
+        except (UserError, OSError, MemoryError, ImportError, RuntimeError, KeyboardInterrupt) as error:
             code = report(error)
             if code is None:
                 raise

@@ -82,8 +82,9 @@ class Events:
             event.wall_time = time.time()
             data += _framed(event.SerializeToString())
         try:
-            if os.pwrite(self._descriptor, data, self._size) < len(data):  # the disk is about to be full
-                os.pwrite(self._descriptor, b"\0", self._size + len(data) - 1)  # raises what is wrong
+            done = 0
+            while done < len(data):  # a write is short if the disk is about to be full: the next one says so
+                done += os.pwrite(self._descriptor, data[done:], self._size + done)
         except OSError:
             os.ftruncate(self._descriptor, self._size)
             raise

@@ -228,7 +228,7 @@ def changed(run: Run, changes: Mapping[str, Any], given: Given = NOTHING) -> Run
     """
     config = saved.updated(run.config, changes)
     saved.check(config)
-    return _put_together(config, run.folder.root, run.spec, run.splits, given)
+    return _put_together(config, run.folder.root, run.spec, run.splits, given)._replace(identity=run.identity)
 
 
 def load_saved(workdir: Path) -> Saved:
@@ -283,6 +283,8 @@ def _is_spec(spec: sources.Spec) -> bool:
         and all(is_number(size, 1) for size in spec.shape)
         and (spec.levels is None or (is_number(spec.levels, 2) and spec.levels <= 256))
         and (spec.num_classes is None or is_number(spec.num_classes, 0))
+        and (spec.cut is None or isinstance(spec.cut, str))
+        and (spec.size is None or is_number(spec.size, 1))
     )
 
 

@@ -55,17 +55,24 @@ def draw_many(run: Run, state: TrainState, num: int, *, seed: int, **options: An
         num: how many; the samples before the last batch do not depend on it.
         seed: of the samples.
         **options: as for `draw_samples`.
+
+    Raises:
+        KeyboardInterrupt: a signal has asked this process to stop.
     """
+    signals.check()
     if num <= BATCH:
-        return draw_samples(run, state, num, seed=seed, **options)
+        drawn = draw_samples(run, state, num, seed=seed, **options)
+        signals.check()
+        return drawn
     state, key = parallel.local(state), jax.random.key(seed)
     sample = jax.jit(run.experiment.model.sample, static_argnums=3)
-    drawn = []
+    batches = []
     for batch, start in enumerate(range(0, num, BATCH)):
         signals.check()
         # Whole batches, so that one program draws them all; what is too many at the end is dropped.
         rows = np.minimum(np.arange(start, start + BATCH), num - 1)
         given = {name: value[rows] if np.ndim(value) else value for name, value in options.items()}
         batch_key = jax.random.fold_in(key, batch) if batch else key
-        drawn.append(np.asarray(sample(state.eval_params, state.model_state, batch_key, BATCH, **given)))
-    return np.concatenate(drawn)[:num]
+        batches.append(np.asarray(sample(state.eval_params, state.model_state, batch_key, BATCH, **given)))
+    signals.check()
+    return np.concatenate(batches)[:num]

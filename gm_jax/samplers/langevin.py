@@ -1,9 +1,9 @@
-"""Markov chains on continuous x that leave exp(-E(x) / T) invariant: Langevin, MALA and Hamiltonian Monte Carlo.
+"""Markov chains on continuous x for exp(-E(x) / T): Langevin approximately, MALA and Hamiltonian Monte Carlo exactly.
 
 Notation: e is the step size, z is standard normal, T the temperature (1 for the model itself).
 
     Langevin:  x' = x - e/2 dE(x) + sqrt(e T) z                                                      (1)
-    MALA:      propose by (1), accept with min(1, exp((E(x) - E(x')) / T) q(x | x') / q(x' | x))     (2)
+    MALA:      propose by (1), T = 1, accept with min(1, exp(E(x) - E(x')) q(x | x') / q(x' | x))    (2)
     HMC:       momentum p ~ N(0, I), L leapfrog steps of length e, T = 1,
                accept with min(1, exp(-dH)),    H = E(x) + |p|^2 / 2                                 (3)
 

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gm_jax.errors import UserError
 from gm_jax.types import Array, Fixed, Mean, ModelState, PyTree, Replicated, Rows, Sync
 
 
@@ -39,7 +40,7 @@ def local_view(
         axis_name: the mapped axis, if any.
 
     Raises:
-        ValueError: rows cannot be divided into blocks, or a block among devices.
+        UserError: rows cannot be divided into blocks, or a block among devices.
     """
 
     def view(declared: Sync, name: str, collection: Any) -> Any:
@@ -145,9 +146,9 @@ def _block(
     num_rows = jax.tree.leaves(collection["rows"])[0].shape[0]
     per_step = batch_size * devices if declared.per_step is None else declared.per_step
     if num_rows % per_step or per_step % devices:
-        raise ValueError(
-            f"{name} has {num_rows} rows, of which a step refreshes {per_step} on {devices} devices: the rows must be "
-            "a multiple of the rows per step, and the rows per step a multiple of the devices"
+        raise UserError(
+            f"{name} has {num_rows} rows, of which a step refreshes {per_step} on {devices} devices:\nchoose rows (such as "
+            "chains) that are a multiple of the rows per step, and rows per step that are a multiple of the devices."
         )
     size = per_step // devices
     start = (collection["count"] % (num_rows // per_step)) * per_step

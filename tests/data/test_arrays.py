@@ -166,6 +166,21 @@ def test_a_damaged_npz_is_refused(tmp_path):
     assert "is not a readable .npz of arrays (Bad CRC-32" in message_of(sources.load, f"npz:{tmp_path / 'mine.npz'}")
 
 
+def test_an_npz_with_any_flipped_byte_is_refused_or_read(tmp_path):
+    with (tmp_path / "whole.npz").open("wb") as file:
+        np.savez_compressed(file, x=IMAGES)
+    whole, refused = (tmp_path / "whole.npz").read_bytes(), 0
+    for place in range(0, len(whole), max(1, len(whole) // 150)):
+        data = bytearray(whole)
+        data[place] ^= 0x55
+        (tmp_path / "mine.npz").write_bytes(data)
+        try:
+            arrays.read_npz(tmp_path / "mine.npz")
+        except UserError:
+            refused += 1
+    assert refused > 75
+
+
 def test_a_missing_file_is_named(tmp_path):
     assert f"{tmp_path / 'no.npz'} is not a file" in message_of(sources.load, f"npz:{tmp_path / 'no.npz'}")
 

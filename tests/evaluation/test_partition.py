@@ -32,3 +32,10 @@ def test_one_weight_that_outweighs_all_others_is_not_converged():
 def test_equal_weights_know_log_z():
     found = log_partition(jnp.float32(1.0), jnp.full(20, 2.0), jnp.full(20, -2.0))
     assert [float(value) for value in found[:5]] == [3.0, 3.0, 3.0, 0.0, 20.0]
+
+
+def test_ends_that_cross_are_not_converged():
+    forward = jnp.asarray(RNG.normal(10.0, 0.1, 100), jnp.float32)
+    same, far = jnp.asarray(RNG.normal(-10.0, 0.1, 100), jnp.float32), jnp.full(100, -7.0)
+    assert bool(log_partition(jnp.float32(0.0), forward, same).converged)
+    assert not bool(log_partition(jnp.float32(0.0), forward, far).converged)

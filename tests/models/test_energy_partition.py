@@ -28,6 +28,21 @@ def test_quadrature_finds_the_integral_at_any_cell():
     np.testing.assert_allclose(found, truth(2), atol=1e-4)
 
 
+def test_a_grid_that_is_too_coarse_or_too_small_says_so():
+    def flags(f, **settings):
+        return bool(
+            Partition(summarize=log_partition, **settings).estimate(None, f, S, jnp.zeros((1, 2)))["not_converged"]
+        )
+
+    def wide(h):
+        return -1.1 * jnp.sqrt(1.0 + jnp.sum(jnp.square(h), axis=1))
+
+    assert not flags(tilted, num_cells=200)
+    assert flags(tilted, num_cells=12)
+    assert flags(wide, reach=4.0 * S)
+    assert not flags(wide, reach=10.0 * S)
+
+
 def test_annealed_chains_find_the_integral_and_bracket_it():
     partition = Partition(summarize=log_partition, num_temperatures=400, num_runs=300, step_size=0.25, num_leapfrog=3)
     data = 1.0 + 0.5 * jax.random.normal(jax.random.key(1), (400, 5))

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -343,7 +344,15 @@ def test_the_verb_train_may_be_named_or_not(command, monkeypatch, tmp_path):
     assert json.dumps(str(seen[0][2])) == json.dumps(str(tmp_path))
 
 
-@pytest.mark.parametrize("error", [MemoryError(), ImportError("libx.so: failed to map segment from shared object")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libx.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+)
 def test_too_little_memory_is_one_line(error, capsys):
     assert errors.report(error) == 2
     assert capsys.readouterr().err == "error: there is not enough memory: free some, or raise the limit (ulimit -v).\n"

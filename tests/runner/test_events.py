@@ -1,6 +1,7 @@
 """TensorBoard's events are whole records, and a disk that takes no more of them costs one warning."""
 
 import logging
+import os
 import resource
 import struct
 
@@ -79,3 +80,14 @@ def test_a_folder_that_cannot_be_made_costs_one_warning(tmp_path, caplog):
         events.add_scalar("loss", 0.0, step)
     events.close()
     assert len(caplog.records) == 1
+
+
+def test_a_short_write_is_completed(tmp_path, monkeypatch):
+    events, write = Events(tmp_path / "tensorboard", purge_step=0), os.pwrite
+    monkeypatch.setattr(
+        os, "pwrite", lambda descriptor, data, place: write(descriptor, data[: max(1, len(data) // 2)], place)
+    )
+    for step in range(3):
+        events.add_scalar("a", float(step), step)
+    events.close()
+    assert scalars(tmp_path / "tensorboard") == {0: 0.0, 1: 1.0, 2: 2.0}

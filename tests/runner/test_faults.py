@@ -122,7 +122,8 @@ def test_a_signal_in_the_final_evaluation_is_not_lost_and_loses_nothing(
     assert same_end(finished, whole, state_hash)
 
 
-def test_a_signal_while_samples_are_drawn_ends_the_command(finished, command, monkeypatch):
+@pytest.mark.parametrize("num", ["4", "501"])
+def test_a_signal_while_samples_are_drawn_ends_the_command(num, finished, command, monkeypatch):
     original = samples.draw_many
 
     def interrupted(*args, **kwargs):
@@ -130,7 +131,7 @@ def test_a_signal_while_samples_are_drawn_ends_the_command(finished, command, mo
         return original(*args, **kwargs)
 
     monkeypatch.setattr(samples, "draw_many", interrupted)
-    ended = command("sample", "--num", "501", "--workdir", finished)
+    ended = command("sample", "--num", num, "--workdir", finished)
     assert (ended.code, ended.err) == (130, "interrupted\n")
 
 

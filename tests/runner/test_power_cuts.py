@@ -37,7 +37,7 @@ def test_a_power_cut_at_any_moment_loses_at_most_one_interval(
     last_of, left = {}, tmp_path / "left"
     for cut in recorder.cuts:
         folder = Folder(power_cuts.write(cut.tree, left) / "run")
-        assert not folder.holds_something_else(), cut.moment
+        assert not folder.foreign_files(), cut.moment
         restored = None
         if folder.holds_run():
             assert load_saved(folder.root) == expected

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+from gm_jax.errors import UserError
 from gm_jax.training import model_state, parallel, state, step
 from gm_jax.training.checkpoint import Checkpointer
 from gm_jax.types import Fixed, Mean, Model, Objective, Replicated, Rows, every
@@ -176,7 +177,7 @@ def test_the_step_refuses_an_undeclared_collection_when_it_is_traced(make):
 
 @pytest.mark.parametrize(("num_rows", "per_step"), [(10, 4), (12, 3), (2, 4)])
 def test_rows_that_blocks_or_devices_cannot_divide_are_refused(num_rows, per_step):
-    with pytest.raises(ValueError, match=rf"\['chains'\] has {num_rows} rows, .* {per_step} on 2 devices"):
+    with pytest.raises(UserError, match=rf"\['chains'\] has {num_rows} rows, .* {per_step} on 2 devices"):
         chains.train(parallel.vmap(2), chains.model(num_rows, per_step))
 
 

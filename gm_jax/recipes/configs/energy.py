@@ -29,13 +29,14 @@ class ChainsConfig:
     step_size: Rate = 0.02
     """Step size e of x - e/2 dE(x) + sqrt(e T) z."""
     temperature: Rate = 1.0
-    """T: 1 samples the model; less gives sharper chains, of another model."""
+    """T: 1 samples the model. Other chains train and sample another density, so that there is no likelihood."""
     persistent: CountOrZero = 10_000
     """Chains that persist from step to step, a multiple of the batch; 0 starts all chains from noise at each step."""
     restart: Share = 0.05
     """Share of the persistent chains that start again from noise when they are visited."""
     clip_gradient: Rate | None = None
-    """Largest absolute value of an entry of the energy's gradient in a chain; by default any."""
+    """Largest absolute value of an entry of the energy's gradient in a chain; by default any. With it there is no
+    likelihood, because such chains sample no known density."""
     sampling_steps: Annotated[Count, Sampling, arg(help="Steps of a chain from noise to a sample.")] = 500
 
 
