@@ -1,8 +1,8 @@
 """Deep generative models in JAX.
 
-`gm_jax.train` trains a model on arrays or on named data, and `gm_jax.open_run` opens a trained run. A room is imported
-when it is first used: `import gm_jax; gm_jax.losses.bernoulli_nll`. Importing `gm_jax` itself
-imports neither JAX nor any room, so `--help` answers fast and `from gm_jax import losses` stays light.
+`gm_jax.train` trains a model on arrays or on named data, and `gm_jax.open_run` opens a trained run. A subpackage is
+imported when it is first used: `import gm_jax; gm_jax.losses.bernoulli_nll`. Importing `gm_jax` itself imports neither
+JAX nor any subpackage, so `--help` answers fast and `from gm_jax import losses` stays light.
 """
 
 import importlib

@@ -17,7 +17,7 @@ ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @pytest.mark.parametrize("number", ALL)
-def test_a_signal_is_a_request_and_raises_nothing(number):
+def test_a_signal_is_a_request_and_raises_nothing(number, hangups_count):
     before = {other: signal.getsignal(other) for other in ALL}
     with signals.deferred():
         signals.check()
@@ -61,7 +61,7 @@ def test_a_signal_in_a_callback_of_the_garbage_collector_is_not_lost():
         gc.callbacks.remove(callback)
 
 
-def test_inside_another_block_nothing_changes():
+def test_inside_another_block_nothing_changes(hangups_count):
     with signals.deferred():
         signal.raise_signal(signal.SIGHUP)
         with signals.deferred():

@@ -78,7 +78,10 @@ def read_folder(folder: Path, size: int | None = None) -> Images:
 
 def _list(folder: Path) -> _Listing:
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give the folder of your images as --data.name folder:PATH.")
+        raise UserError(
+            f"{folder} is not a folder: give the folder of your images as --data.name folder:PATH, or "
+            "its new parent as --data-dir to `evaluate`."
+        )
     names = {child.name: child for child in _visible(folder) if child.is_dir()}
     shipped = "train" in names and all(name in _SPLIT_NAMES for name in names)
     parts: dict[str, Path] = {_SPLIT_NAMES[name]: child for name, child in names.items()} if shipped else {}

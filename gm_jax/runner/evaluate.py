@@ -21,7 +21,8 @@ class EvaluateArgs:
     workdir: Path
     """The run's folder."""
     data_dir: str | None = None
-    """The folder of prepared TensorFlow Datasets, if the data have moved since the run."""
+    """Where the data are, if they have moved since the run: the folder of prepared TensorFlow Datasets, or the parent
+    of the folder of images or of the npz file."""
     split: Literal["train", "validation", "test"] = "test"
     """The split to evaluate."""
     checkpoint: Literal["best", "latest"] = "best"

@@ -160,7 +160,8 @@ def check_batch_size(run: Run) -> None:
     batch_size, num_examples = run.config.train.batch_size, len(run.loaded["train"]["x"])
     if batch_size > num_examples:
         raise UserError(
-            f"--train.batch-size {batch_size} is more than the {num_examples} examples to train on: use fewer."
+            f"--train.batch-size {batch_size} is more than the {num_examples} examples to train on: use at most "
+            f"{num_examples}."
         )
     parallel.check_batch_size(batch_size, run.strategy)
 

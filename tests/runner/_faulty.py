@@ -96,6 +96,7 @@ def inject(fault: str) -> None:
 
 if __name__ == "__main__":
     if os.environ.get("FAULT"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also if the tests were started under nohup
         inject(os.environ["FAULT"])
     experiment = importlib.import_module(f"experiments.{os.environ.get('EXPERIMENT', 'vae')}")
     runner.main(experiment.CONFIG, sys.argv[1:], module=experiment)

@@ -288,7 +288,7 @@ def test_a_resumed_compiled_run_is_bit_for_bit_the_whole_run():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_makes_the_run_save_and_stop(number):
+def test_a_signal_makes_the_run_save_and_stop(number, hangups_count):
     world = World(loop.Schedule(num_steps=20, steps_per_call=1, log_every=5, checkpoint_every=10))
     with signals.deferred():
         effects = loop.Effects(
