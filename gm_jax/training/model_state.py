@@ -147,8 +147,9 @@ def _block(
     per_step = batch_size * devices if declared.per_step is None else declared.per_step
     if num_rows % per_step or per_step % devices:
         raise UserError(
-            f"{name} has {num_rows} rows, of which a step refreshes {per_step} on {devices} devices:\nchoose rows, "
-            "such as chains, that are a multiple of the rows per step, and rows per step that are a multiple of the devices."
+            f"{name} has {num_rows} rows, of which a step refreshes {per_step} on {devices} devices:\n"
+            "choose rows, such as chains, that are a multiple of the rows per step, and rows per step that are a "
+            "multiple of the devices."
         )
     size = per_step // devices
     start = (collection["count"] % (num_rows // per_step)) * per_step
