@@ -14,7 +14,7 @@ from gm_jax.recipes import configs
 from gm_jax.recipes.experiment import Experiment
 
 REPO = Path(__file__).resolve().parents[2]
-EXPERIMENTS = sorted(path.stem for path in (REPO / "experiments").glob("*.py"))
+EXPERIMENTS = sorted(path.stem for path in (REPO / "experiments").glob("[a-z]*.py"))
 
 
 @pytest.mark.parametrize("recipe", sorted(configs.RECIPES))
@@ -57,3 +57,11 @@ def test_a_saved_run_outlives_new_and_removed_fields(recipe):
     unmarked = {name for name, is_added in fields.items() if not is_added}
     assert unmarked <= first, "mark a new field: Annotated[TYPE, Added(before=what was computed before)]"
     assert first <= set(fields), "convert a removed field in recipes/legacy_configs.py, then take it out of the file"
+
+
+def test_the_experiments_list_themselves(capsys):
+    importlib.import_module("experiments.__main__").main()
+    lines = capsys.readouterr().out.splitlines()
+    listed = [line.split()[2] for line in lines if line.startswith("python -m ")]
+    assert listed == [f"experiments.{name}" for name in sorted(EXPERIMENTS)]
+    assert all(len(line.split()) > 5 for line in lines[: len(listed)])
