@@ -15,9 +15,11 @@ import pytest
 from experiments import fvsbn, vae
 from gm_jax.errors import UserError
 from gm_jax.planning import plan, roofline, tpus
+from gm_jax.recipes.configs import ChainsConfig
 from gm_jax.runner.plan import make_plan
 from gm_jax.runner.run import abstract_batch, assemble
-from gm_jax.types import Mean
+from gm_jax.training.model_state import local_view
+from gm_jax.types import Mean, Rows
 from tests.planning.handmade import handmade
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
@@ -43,7 +45,9 @@ def averaged_state(run, objective):
     batch = abstract_batch(run.spec, run.config.train.batch_size)
 
     def next_state(model_state, params, key, batch):
-        return objective.loss(params, model_state, key, batch)[1][0]
+        sync, size = run.experiment.model.sync, run.config.train.batch_size
+        seen = local_view(model_state, sync, batch_size=size, axis_name=None)
+        return objective.loss(params, seen, key, batch)[1][0]
 
     def declared(path):
         found = run.experiment.model.sync
@@ -63,11 +67,15 @@ def averaged_state(run, objective):
 def test_every_experiment_reduces_its_gradients_at_once_and_donates_its_state(name):
     # Two of the techniques need the images of all chips: docs/planning.md has what they send.
     techniques = {"minibatch_discrimination": False, "feature_matching": False}
-    changes = techniques if name == "improved_gan" else {}
+    chains = {"chains": ChainsConfig(persistent=3_200)}  # a multiple of both batches
+    changes = {"improved_gan": techniques, "ebm": chains, "rbm": {"chains": 128}}.get(name, {})
     made, run = planned(importlib.import_module(f"experiments.{name}"), batch_per_chip=32, **changes)
     assert made.fits
     # One for each player: each player sees the updates of those before it.
-    assert set(made.cost.collectives) == {"all-reduce"}, "parameters are gathered, or more"
+    keeps_rows = any(isinstance(declared, Rows) for declared in run.experiment.model.sync.values())
+    keeps_rows = keeps_rows and "chains" in run.abstract_state().model_state
+    expected = {"all-reduce", "all-gather"} if keeps_rows else {"all-reduce"}
+    assert set(made.cost.collectives) == expected, "parameters are gathered, or more"
     averaged = [averaged_state(run, objective) for objective in run.experiment.model.objectives]
     assert made.cost.collectives["all-reduce"].count == len(averaged)
     num_bytes = 4 * (made.num_params + sum(leaf.size for leaves in averaged for leaf in leaves))
