@@ -82,12 +82,15 @@ def _exit_after(command: Callable[[], None]) -> None:
     with detached_output.detached():
         try:
             command()
-        except (UserError, OSError, MemoryError, ImportError, RuntimeError, KeyboardInterrupt) as error:
+        except (UserError, OSError, MemoryError, ImportError, KeyboardInterrupt) as error:
             code = report(error)
             if code is None:
                 raise
             sys.exit(code)
-        except Exception:
+        except Exception as error:
+            code = report(error)  # of a thread for which there is no memory
+            if code is not None:
+                sys.exit(code)
             reason = _why_jax_cannot_start()
             if reason is None:
                 raise
