@@ -42,7 +42,7 @@ def read(entry: str) -> tuple[Splits, dict[str, Any]] | None:
                 return None
             splits.setdefault(record["split"], {})[record["name"]] = array
         return splits, manifest["facts"]
-    except Exception:  # whatever JSON's and numpy's readers raise for damaged bytes
+    except Exception:  # the readers of JSON and numpy raise many types for damaged bytes
         return None
 
 

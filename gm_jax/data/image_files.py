@@ -136,7 +136,7 @@ def _opened(encoded: Path | bytes) -> Iterator[Any]:
         raise UnfitError("is not a PNG or JPEG image") from None
     except UnfitError:
         raise
-    except Exception as error:  # whatever PIL raises for damaged bytes
+    except Exception as error:  # PIL raises many types for damaged bytes
         raise UnfitError(f"cannot be decoded ({_first_line(error)})") from None
 
 

@@ -51,7 +51,7 @@ def decode_split(contents: Contents, split: str, size: int | None = None) -> tup
                 signals.check()
                 try:
                     _decode_record(record, row, arrays, size)
-                except Exception as error:  # whatever protobuf and PIL raise for damaged bytes
+                except Exception as error:  # protobuf and PIL raise many types for damaged bytes
                     fault = str(error) if isinstance(error, _UnfitError) else "that cannot be decoded"
                     raise damaged(shard.file, f"has a record, number {index}, {fault}") from None
                 seen[arrays["x"][row]] = True

@@ -139,11 +139,11 @@ class ResidualPixelNetwork(PixelNetwork):
 
     def trunk_features(self) -> int:
         """Returns the width of the features between the first convolution and the readout."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must state the width of its features")
 
     def residual_layers(self) -> Sequence[ResidualLayer]:
         """Returns the residual layers, from the first convolution to the readout."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must list its residual layers")
 
     def __call__(self, x: Array, label: Array | None = None) -> Array:
         """Maps levels x [B, H, W, C] and labels [B] to outputs [B, H, W, C, P]."""
