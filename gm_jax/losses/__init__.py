@@ -79,6 +79,18 @@ diffusion: noise prediction, and the variational bound term by term
     discretized_normal_nll       L_0 of integer levels, the end bins open                Ho et al. 2020
     variational_bound            -L_T - sum L_(t-1) - L_0, of all times or of some       Ho et al. 2020
 
+score_matching: learning grad log p, from data or from noisy data; the bound in continuous time
+    implicit_score_matching_loss           |S|^2 / 2 + tr of its Jacobian                Hyvarinen 2005
+    sliced_score_matching_loss             the same along random directions              Song et al. 2019
+    variance_reduced_sliced_score_matching_loss        the same, only the trace sliced   Song et al. 2019
+    denoising_score_matching_loss          |S(x_t) + eps / s_t|^2 / 2, unweighted        Vincent 2011
+    preconditioned_denoising_loss          |x_0 - x0_hat|^2 with EDM's weight            Karras et al. 2022
+    continuous_prior_kl                    L_T of the bound in continuous time           Kingma et al. 2021
+    continuous_bound                       -L_T - integral over log snr - L_0            Kingma et al. 2021
+
+flow_matching: learning the velocity from noise to data
+    conditional_flow_matching_loss         |u - u_hat|^2                                 Lipman et al. 2023
+
 energy: energy-based models, p(x) = exp(-E(x)) / Z; low energy is likely
     contrastive_loss             E of data minus E of samples; its gradient is the NLL's Hinton 2002
     energy_penalty               mean squared energies of data and samples               Du & Mordatch 2019
@@ -91,7 +103,19 @@ combine: several terms, one loss
     weighted_sum                 sum of named terms, each times its weight               beta-VAE: Higgins et al. 2017
 """
 
-from gm_jax.losses import autoregressive, combine, diffusion, energy, flow, gan, gan_optimum, likelihoods, vae
+from gm_jax.losses import (
+    autoregressive,
+    combine,
+    diffusion,
+    energy,
+    flow,
+    flow_matching,
+    gan,
+    gan_optimum,
+    likelihoods,
+    score_matching,
+    vae,
+)
 from gm_jax.losses.combine import weighted_sum
 from gm_jax.losses.diffusion import (
     bound_weight,
@@ -119,6 +143,7 @@ from gm_jax.losses.flow import (
     standard_logistic_log_prob,
     standard_normal_log_prob,
 )
+from gm_jax.losses.flow_matching import conditional_flow_matching_loss
 from gm_jax.losses.gan import (
     discriminator_loss,
     feature_matching_loss,
@@ -144,6 +169,15 @@ from gm_jax.losses.likelihoods import (
     discretized_logistic_nll,
     normal_nll,
 )
+from gm_jax.losses.score_matching import (
+    continuous_bound,
+    continuous_prior_kl,
+    denoising_score_matching_loss,
+    implicit_score_matching_loss,
+    preconditioned_denoising_loss,
+    sliced_score_matching_loss,
+    variance_reduced_sliced_score_matching_loss,
+)
 from gm_jax.losses.vae import (
     elbo,
     encoder_log_prob,
@@ -163,9 +197,13 @@ __all__ = [
     "categorical_nll",
     "change_of_variables_nll",
     "combine",
+    "conditional_flow_matching_loss",
+    "continuous_bound",
+    "continuous_prior_kl",
     "contrastive_loss",
     "decoder_normal_nll",
     "denoising_kl",
+    "denoising_score_matching_loss",
     "diffusion",
     "discretized_logistic_mixture_nll",
     "discretized_logistic_nll",
@@ -178,12 +216,14 @@ __all__ = [
     "energy_penalty",
     "feature_matching_loss",
     "flow",
+    "flow_matching",
     "gan",
     "gan_optimum",
     "gradient_penalty",
     "hinge_discriminator_loss",
     "hinge_generator_loss",
     "historical_averaging_penalty",
+    "implicit_score_matching_loss",
     "importance_weighted_bound",
     "jensen_shannon_divergence",
     "least_squares_discriminator_loss",
@@ -202,6 +242,7 @@ __all__ = [
     "normal_nll",
     "optimal_discriminator",
     "optimal_value",
+    "preconditioned_denoising_loss",
     "prior_kl",
     "prior_log_prob",
     "r1_penalty",
@@ -209,11 +250,14 @@ __all__ = [
     "reparameterize",
     "resampled_importance_weighted_bound",
     "saturating_generator_loss",
+    "score_matching",
+    "sliced_score_matching_loss",
     "standard_logistic_log_prob",
     "standard_normal_log_prob",
     "update_historical_mean",
     "v_prediction_loss",
     "vae",
+    "variance_reduced_sliced_score_matching_loss",
     "variational_bound",
     "wasserstein_critic_loss",
     "wasserstein_generator_loss",

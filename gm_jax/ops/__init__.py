@@ -60,13 +60,17 @@ cpu (forms that are fast on a CPU, equal to the plain operations)
     group_norm             normalisation over all places and the channels of a group
     matvec                 h @ v as a sum
 
-gaussian_path (x_t = a(t) x_0 + s(t) eps; a GaussianPath gives drift, squared_diffusion, velocity)
+divergence
+    exact_divergence, probed_divergence            the trace of a field's Jacobian: exact, and by a probe (Hutchinson)
+
+gaussian_path (x_t = a(t) x_0 + s(t) eps; a GaussianPath gives drift, squared_diffusion, velocity, time_at_log_snr)
     variance_preserving, sub_variance_preserving, variance_exploding, cosine       score-based SDEs
     edm, linear, trigonometric                     EDM, flow matching, the arc of v
 
 predictions (the parts of x_t that a network predicts, from the factors a_t and s_t)
     diffuse                                        a sample of q(x_t | x_0)
     prediction_from_x0, _eps, _v, _score           any of them -> the pair (x_0, eps): a Prediction
+    prediction_from_preconditioned, preconditioned_target      the same for EDM's network, and what it should output
     angular_velocity, score, log_snr               v and score of such a pair; log of a_t^2 / s_t^2
     per_example                                    [B] values shaped for [B, ...] data
 

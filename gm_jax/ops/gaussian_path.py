@@ -40,6 +40,7 @@ import jax
 import jax.numpy as jnp
 
 from gm_jax.ops.predictions import Prediction, diffuse
+from gm_jax.ops.predictions import log_snr as log_snr_at
 from gm_jax.types import Array
 
 _FIRST_TIME = 1e-5  # of paths whose s' is infinite at t = 0
@@ -82,6 +83,32 @@ class GaussianPath(NamedTuple):
         """
         variance, slope = _value_and_slope(lambda t: jnp.square(self.noise(t)), t)
         return slope - 2.0 * self.drift(t) * variance
+
+    def log_snr_slope(self, t: Array) -> Array:
+        """Computes d log snr / dt = -g^2 / s^2 [...] at times t [...]; snr = a^2 / s^2 falls along a path."""
+        (a_t, a_slope), (s_t, s_slope) = _value_and_slope(self.signal, t), _value_and_slope(self.noise, t)
+        return 2.0 * (a_slope / a_t - s_slope / s_t)
+
+    def time_at_log_snr(self, log_snr: Array) -> Array:
+        """Finds the times at which the path has given log signal-to-noise ratios, by bisection.
+
+        Args:
+            log_snr: [...] values of log a^2 / s^2.
+        Returns:
+            [...] times; the nearest end of the range for a value outside of it.
+        """
+        chex.assert_type(log_snr, float)
+        first, last = (jnp.full_like(log_snr, end) for end in self.range)
+
+        def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = ends
+            middle = 0.5 * (low + high)
+            too_early = log_snr_at(self.signal(middle), self.noise(middle)) > log_snr
+            return jnp.where(too_early, middle, low), jnp.where(too_early, high, middle)
+
+        # Enough halvings for all digits of a time that is smaller than the range by a factor of 2^16.
+        low, high = jax.lax.fori_loop(0, 2 * jnp.finfo(log_snr.dtype).nmant + 16, halve, (first, last))
+        return 0.5 * (low + high)
 
     def velocity(self, x_0: Array, eps: Array, t: Array) -> Array:
         """Computes the velocity u = dx_t / dt along a fixed pair of data and noise, eq. (3).

@@ -7,6 +7,7 @@ time t. Both come from a `gaussian_path.GaussianPath` or from a `diffusion_proce
     score:        grad log q(x_t | x_0) = -eps / s_t                                                        (2)
     v:            v = a_t eps - s_t x_0,                 if a_t^2 + s_t^2 = 1                               (3)
     SNR:          snr_t = a_t^2 / s_t^2                                                                     (4)
+    EDM:          F = (s_t / c x_0 - a_t c eps) / w_t,   w_t^2 = a_t^2 c^2 + s_t^2, the variance of x_t     (5)
 
 All conversions pass through one pivot, the pair (x_0, eps) of a `Prediction`, for which (1) holds: `prediction_from_*`
 makes it from x_t and any one part; `score` and `angular_velocity` read the others off it. The velocity u = dx_t / dt
@@ -124,6 +125,54 @@ def prediction_from_score(x_t: Array, score: Array, a_t: Array, s_t: Array) -> P
     """
     _, factor = _checked(a_t, s_t, x_t, score)
     return prediction_from_eps(x_t, -factor * score, a_t, s_t)
+
+
+def prediction_from_preconditioned(
+    x_t: Array, output: Array, a_t: Array, s_t: Array, *, sigma_data: float | Array
+) -> Prediction:
+    """Makes the pair (x_0, eps) from F, eq. (5), the output of a network with the preconditioning of EDM.
+
+    x_0 = c_skip x_t / a_t + c_out F at EDM's sigma = s_t / a_t, but it never divides by a_t or s_t. With c = 1 and
+    a_t^2 + s_t^2 = 1, F is -v.
+
+    Args:
+        x_t: [B, ...] noisy data.
+        output: F [B, ...].
+        a_t: [B], or a scalar for all; 1 on EDM's own path.
+        s_t: [B], or a scalar for all.
+        sigma_data: c, the standard deviation of the data.
+    Returns:
+        The pair; eq. (1) holds. F = 0 is the best linear prediction for data of mean 0.
+    Raises:
+        AssertionError: shapes do not fit or an array is not floating.
+    Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS 2022,
+        arXiv:2206.00364, eq. 7 and table 1.
+    """
+    a_t, s_t = _checked(a_t, s_t, x_t, output)
+    variance = jnp.square(a_t * sigma_data) + jnp.square(s_t)
+    scale = sigma_data / jnp.sqrt(variance)
+    x_0 = a_t * sigma_data**2 / variance * x_t + s_t * scale * output
+    return Prediction(x_0, s_t / variance * x_t - a_t * scale * output)
+
+
+def preconditioned_target(x_0: Array, eps: Array, a_t: Array, s_t: Array, *, sigma_data: float | Array) -> Array:
+    """Computes F, eq. (5): what a preconditioned network should output. It has variance 1 if the data have c^2.
+
+    Args:
+        x_0: [B, ...] data.
+        eps: [B, ...] noise.
+        a_t: [B], or a scalar for all.
+        s_t: [B], or a scalar for all.
+        sigma_data: c, the standard deviation of the data.
+    Returns:
+        [B, ...] F.
+    Raises:
+        AssertionError: shapes do not fit or an array is not floating.
+    Source: Karras et al., NeurIPS 2022, arXiv:2206.00364, eq. 8.
+    """
+    a_t, s_t = _checked(a_t, s_t, x_0, eps)
+    variance = jnp.square(a_t * sigma_data) + jnp.square(s_t)
+    return (s_t / sigma_data * x_0 - a_t * sigma_data * eps) / jnp.sqrt(variance)
 
 
 def angular_velocity(x_0: Array, eps: Array, a_t: Array, s_t: Array) -> Array:

@@ -197,6 +197,20 @@ def test_the_snr_falls_all_the_way(name, x64):
     assert np.all(np.diff(log_snr) < 0)
 
 
+@each_path
+def test_the_slope_of_the_log_snr_is_minus_g2_over_the_variance(name, x64):
+    path, t = PATHS[name], jnp.asarray(times_within(name))
+    np.testing.assert_allclose(path.log_snr_slope(t), -path.squared_diffusion(t) / path.noise(t) ** 2, rtol=1e-10)
+
+
+@each_path
+def test_a_time_is_found_again_by_its_log_snr(name, x64):
+    path, t = PATHS[name], jnp.asarray(times_within(name))
+    found = path.time_at_log_snr(predictions.log_snr(path.signal(t), path.noise(t)))
+    np.testing.assert_allclose(found, t, rtol=1e-10)
+    np.testing.assert_allclose(path.time_at_log_snr(jnp.array([200.0, -200.0])), path.range, atol=1e-12)
+
+
 # Conversions.
 
 

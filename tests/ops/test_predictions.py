@@ -174,3 +174,40 @@ def test_per_example_shapes_a_batch_and_keeps_full_shapes_and_scalars():
     np.testing.assert_array_equal(predictions.per_example(ARRAYS[0], ARRAYS[1]), ARRAYS[0])
     assert predictions.per_example(A_T, ARRAYS[0]).shape == (3, 1, 1, 1)
     assert predictions.per_example(2.0, ARRAYS[0]).shape == ()
+
+
+# The preconditioning of EDM.
+
+
+def test_data_and_noise_are_recovered_from_the_preconditioned_target(x64):
+    a_t, s_t = jnp.array([1.0, 1.0, 0.3, 0.0]), jnp.array([0.002, 80.0, 0.8, 1.0])
+    x_0, eps = normal(4, 2), normal(4, 2)
+    x_t = predictions.diffuse(x_0, eps, a_t, s_t)
+    target = predictions.preconditioned_target(x_0, eps, a_t, s_t, sigma_data=0.5)
+    pair = predictions.prediction_from_preconditioned(x_t, target, a_t, s_t, sigma_data=0.5)
+    np.testing.assert_allclose(pair.x_0, x_0, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(pair.eps, eps, rtol=1e-8, atol=1e-8)
+
+
+def test_the_preconditioning_is_the_papers(x64):
+    # Karras et al., table 1: D = c_skip x + c_out F with sigma_data = 0.5.
+    sigma, x_t, output = jnp.array([0.01, 0.7, 60.0]), normal(3, 2), normal(3, 2)
+    c_skip, c_out = 0.25 / (sigma**2 + 0.25), sigma * 0.5 / jnp.sqrt(sigma**2 + 0.25)
+    pair = predictions.prediction_from_preconditioned(x_t, output, jnp.ones(3), sigma, sigma_data=0.5)
+    np.testing.assert_allclose(pair.x_0, c_skip[:, None] * x_t + c_out[:, None] * output, rtol=1e-12)
+    np.testing.assert_allclose(pair.eps, (x_t - pair.x_0) / sigma[:, None], rtol=1e-9, atol=1e-9)
+
+
+def test_without_an_output_the_prediction_is_the_posterior_mean_of_normal_data(x64):
+    a_t, s_t, c = jnp.array([0.9, 0.2]), jnp.array([0.3, 5.0]), 0.5
+    x_t = normal(2, 3)
+    pair = predictions.prediction_from_preconditioned(x_t, jnp.zeros_like(x_t), a_t, s_t, sigma_data=c)
+    mean = (a_t * c**2 / (a_t**2 * c**2 + s_t**2))[:, None] * x_t
+    np.testing.assert_allclose(pair.x_0, mean, rtol=1e-12)
+
+
+def test_with_unit_data_on_a_preserving_path_the_target_is_minus_v(x64):
+    x_0, eps, a_t = normal(3, 2), normal(3, 2), jnp.array([0.1, 0.6, 0.99])
+    s_t = jnp.sqrt(1 - a_t**2)
+    target = predictions.preconditioned_target(x_0, eps, a_t, s_t, sigma_data=1.0)
+    np.testing.assert_allclose(target, -predictions.angular_velocity(x_0, eps, a_t, s_t), rtol=1e-12, atol=1e-12)
