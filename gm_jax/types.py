@@ -19,6 +19,7 @@ Params = dict[str, PyTree]  # keyed by player: {"vae": ...}, {"generator": ..., 
 ModelState = dict[str, PyTree]  # what a network carries in addition to parameters; often empty
 Batch = Mapping[str, Array]  # "x" [B, ...]; "label" [B] int32 if the data have labels
 Metrics = dict[str, Array]  # scalars
+Prepared: TypeAlias = tuple[ModelState, dict[str, Array]]  # a state to evaluate with, and what was found: scalars
 
 LikelihoodKind = Literal["exact", "lower_bound", "upper_bound", "estimate"]
 

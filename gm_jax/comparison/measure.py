@@ -143,8 +143,8 @@ def _train_and_measure(
 ) -> Outcome:
     seed, spec = run.config.train.seed, run.spec
     trained = train_for_time.train(run, seconds=seconds)
-    state, _ = measure.prepared(run, trained.state)
-    records = measure.measure_run(run, state, trained.step, split="test", seed=seed)
+    state, found = measure.prepared(run, trained.state, seed=seed)
+    records = measure.measure_run(run, state, trained.step, split="test", seed=seed, facts=found)
     sample = sample_quality.Sampler(run, state, seed=seed)
     per_second = sample.per_second()
     facts = {"step": trained.step, "seed": seed}

@@ -39,6 +39,7 @@ from gm_jax.types import (
     ModelState,
     Objective,
     Params,
+    Prepared,
     Replicated,
     Rows,
 )
@@ -188,11 +189,11 @@ class EnergyBasedModel:
         """Draws [n, ...] starts of chains, by the normal density of (1)."""
         return self.base_std * jax.random.normal(key, (n, *self.shape))
 
-    def calibrate(self, params: Params, model_state: ModelState, x: Array) -> tuple[ModelState, dict[str, Array]]:
+    def calibrate(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Prepared:
         """Returns the state with log Z and notes on it; x [N, ...] gives the starts of the reversed chains."""
         if self.partition is None:
             return model_state, {}
-        key, noise_key = jax.random.split(jax.random.key(0))
+        key, noise_key = jax.random.split(key)
         h = self.space.prepare(noise_key, x)
         found = self.partition.estimate(key, lambda h: self._network(params, model_state, h)[0], self.base_std, h)
         high = found.get("log_z_high", found["log_z"])

@@ -15,8 +15,7 @@ depend on the batch see one kind at a time. Each player keeps only its own chang
 player generates to play against the other does not change the other's running statistics.
 
 Metrics: each player's whole loss, each penalty with its weight, and D_real and D_fake, the discriminator's mean
-outputs. These are probabilities, or scores if the losses take scores; the estimated Wasserstein distance is
-D_real - D_fake.
+outputs: probabilities, or scores if the losses take scores. D_real - D_fake estimates the Wasserstein distance.
 
 `model_state` holds the networks' collections by player, the means of historical averaging, and the kernels' bandwidth.
 The model has no density: `log_prob` is an estimate by kernels on its samples, in the unit of `DataScaling`, with a
@@ -48,6 +47,7 @@ from gm_jax.types import (
     ModelState,
     Objective,
     Params,
+    Prepared,
     Replicated,
     every,
 )
@@ -211,8 +211,8 @@ class GAN:
         kernels, centres = self._kernels_and_centres(params, model_state)
         return kernels.likelihood(self.scaling.to_unit(self.scaling.prepare(x)), centres, model_state["bandwidth"])
 
-    def calibrate(self, params: Params, model_state: ModelState, x: Array) -> tuple[ModelState, dict[str, Array]]:
-        """Returns the state with the bandwidth that fits x best, and notes on it; x must be held out from all else."""
+    def calibrate(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Prepared:
+        """Returns the state with the bandwidth that fits held-out x best, and notes on it; ignores the key."""
         kernels, centres = self._kernels_and_centres(params, model_state)
         chosen = kernels.choose_bandwidth(self.scaling.to_unit(self.scaling.prepare(x)), centres)
         notes = {"bandwidth": chosen.bandwidth, "bandwidth_at_edge_of_grid": ~chosen.bracketed}

@@ -36,6 +36,7 @@ from gm_jax.types import (
     ModelState,
     Objective,
     Params,
+    Prepared,
     Rows,
 )
 
@@ -170,11 +171,11 @@ class RestrictedBoltzmannMachine:
         rest = jax.tree.map(lambda leaf: leaf[first:].reshape(num_kept, keep_every), places)
         return jax.lax.scan(keep, v, rest)[1]
 
-    def calibrate(self, params: Params, model_state: ModelState, x: Array) -> tuple[ModelState, dict[str, Array]]:
+    def calibrate(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Prepared:
         """Returns the state with log Z and its bracket, and notes on them; x [N, ...] gives rates and starts."""
         if self.is_exact or self.partition is None:
             return model_state, {}
-        prepare_key, chain_key, key = jax.random.split(jax.random.key(0), 3)
+        prepare_key, chain_key, key = jax.random.split(key, 3)
         v = self.prepare(prepare_key, x)
         base = _log_odds(v, extra=0.05 * v.shape[0])
         ends = jnp.resize(v, (self.partition.num_runs, v.shape[1]))

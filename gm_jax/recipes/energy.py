@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
 from gm_jax.evaluation.partition import log_partition
@@ -54,7 +56,8 @@ def build_ebm(config: EBMConfig, spec: Spec) -> Experiment:
 
     def log_density(params: Params, model_state: ModelState, x: Array) -> Array:
         # The state that is drawn is that of training, which knows no log Z.
-        return family.log_density(params, family.calibrate(params, model_state, x)[0], x)
+        key = jax.random.key(config.train.seed)
+        return family.log_density(params, family.calibrate(params, model_state, key, x)[0], x)
 
     density = {"density": DensityPicture(log_density)} if spec.shape == (2,) and samples_the_model else {}
     return Experiment(

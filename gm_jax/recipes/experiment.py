@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 
-from gm_jax.types import Array, Key, LogProbFn, Model, ModelState, Params
+from gm_jax.types import Array, Key, LogProbFn, Model, ModelState, Params, Prepared
 
 GridFn = Callable[..., Array]  # (params, model_state, key, x) -> [rows, columns, ...] examples in data space
-PrepareFn = Callable[[Params, ModelState, Any], tuple[ModelState, Mapping[str, Array]]]
+PrepareFn = Callable[[Params, ModelState, Key, Any], Prepared]
 
 
 class LogProbEvaluation(NamedTuple):
@@ -72,8 +72,8 @@ class Experiment(NamedTuple):
         validation: the log-probability that is watched in training and chooses the best checkpoint; None for the
             model's own. Often a cheaper bound than the headline.
         evaluations: what is reported in addition to "nll".
-        prepare_evaluation: (params, model_state, x) -> (model_state to evaluate with, facts for every result), from x
-            of the validation split; a fact that is False is left out. None if the trained state needs no preparation.
+        prepare_evaluation: (params, model_state, key, x) -> (model_state to evaluate with, facts for each result), with
+            x of the validation split; a fact that is False is left out. None if the trained state needs no preparation.
         prepare_validation: the same for the validations of a training run; None for prepare_evaluation. Often cheaper.
         pictures: name -> what is drawn for the validation split's first examples. Samples are always drawn.
         settings: further facts for every result, e.g. {"binarization": "static"}.

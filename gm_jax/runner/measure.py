@@ -20,6 +20,7 @@ from gm_jax.training.step import make_eval_step
 from gm_jax.types import LogProbFn
 
 _PREPARATION = 1_000  # examples of the validation split, at most
+_PREPARATION_KEY = 0xFFFFFFFD  # folded into the seed, it separates this noise from that of training and evaluation
 
 
 def evaluator(
@@ -67,6 +68,7 @@ def measure_run(
     seed: int,
     batch_size: int = EVAL_BATCH,
     before_batch: Callable[[str], None] = lambda name: None,
+    facts: Mapping[str, float | bool] | None = None,
 ) -> list[results.Record]:
     """Returns the records of every evaluation of the experiment; "nll" is the model's own log-probability.
 
@@ -78,11 +80,13 @@ def measure_run(
         seed: of the evaluation's noise.
         batch_size: examples per batch.
         before_batch: called before each batch with the name of what is measured.
+        facts: what `prepared` found, if the state comes from it; None to prepare it here.
     Raises:
         UserError: some of the data are not finite, or a number is NaN.
     """
     _check_finite(run, split)
-    state, facts = prepared(run, state)
+    if facts is None:
+        state, facts = prepared(run, state, seed=seed)
     model, spec = run.experiment.model, run.spec
     own = [] if model.log_prob is None else [LogProbEvaluation("nll", model.log_prob)]
     log_probs = [one for one in run.experiment.evaluations if isinstance(one, LogProbEvaluation)]
@@ -117,12 +121,15 @@ def measure_run(
     return records
 
 
-def prepared(run: Run, state: TrainState, *, in_training: bool = False) -> tuple[TrainState, dict[str, float | bool]]:
+def prepared(
+    run: Run, state: TrainState, *, seed: int, in_training: bool = False
+) -> tuple[TrainState, dict[str, float | bool]]:
     """Returns the state to evaluate, fitted to the validation split if the experiment asks for it, and facts of it.
 
     Args:
         run: with data.
         state: to fit.
+        seed: of the noise of the fit.
         in_training: fits as the validations of a training run do, which may be cheaper.
     """
     prepare = run.experiment.prepare_evaluation
@@ -131,7 +138,8 @@ def prepared(run: Run, state: TrainState, *, in_training: bool = False) -> tuple
     if prepare is None:
         return state, {}
     here, x = parallel.local(state), run.loaded["validation"]["x"][:_PREPARATION]
-    model_state, found = jax.jit(prepare)(here.eval_params, here.model_state, x)
+    key = jax.random.fold_in(jax.random.key(seed), _PREPARATION_KEY)
+    model_state, found = jax.jit(prepare)(here.eval_params, here.model_state, key, x)
     facts = {name: bool(v) if v.dtype == bool else float(v) for name, v in found.items()}
     state = state._replace(model_state=run.strategy.place(model_state))
     return state, {name: value for name, value in facts.items() if value is not False}

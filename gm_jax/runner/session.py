@@ -256,7 +256,8 @@ class _Training:
         log_prob = None
         evaluate = self._evaluate
         if evaluate is not None:
-            log_prob = evaluate(measure.prepared(self.run, state, in_training=True)[0], "validation").mean
+            prepared, _ = measure.prepared(self.run, state, seed=self.run.config.train.seed, in_training=True)
+            log_prob = evaluate(prepared, "validation").mean
             if not np.isfinite(log_prob):
                 raise NonFiniteError(step, "validation log_prob", log_prob)
         self.recorder.record_validation(step, log_prob)

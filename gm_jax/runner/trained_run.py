@@ -367,7 +367,7 @@ class TrainedRun:
     def _prepared(self) -> TrainState:
         if self._run.experiment.prepare_evaluation is None:
             return self.state
-        return measure.prepared(self._with_data(), self.state)[0]
+        return measure.prepared(self._with_data(), self.state, seed=self._run.config.train.seed)[0]
 
     def _with_data(self) -> Run:
         if self._run.splits is None:

@@ -179,3 +179,20 @@ def test_the_data_have_their_own_row_of_reference_scores():
     np.testing.assert_allclose(entropy.value, 2.394, atol=1e-3)
     world = {record.name: record.value for record in measure.measure_data("digits4x4").records}
     assert world["kl_to_world"] == 0.0
+
+
+def test_log_z_is_estimated_once_and_follows_the_seed(clock, tmp_path, monkeypatch):
+    seen, prepared = [], measure.measure.prepared
+
+    def count(run, state, *, seed):
+        found = prepared(run, state, seed=seed)
+        seen.append(found[1]["log_z"])
+        return found
+
+    monkeypatch.setattr(measure.measure, "prepared", count)
+    settings = {"images": {"hidden": 30, "temperatures": 10, "runs": 5, "raise_temperatures": 0}}
+    row = next(row for row in families.table() if row.name == "RBM")._replace(settings=settings)
+    for seed in (0, 1):
+        outcome = measure.measure_family(row, "binarized_digits", seconds=clock.TICK, seed=seed, folder=tmp_path)
+        assert by_name(outcome)["nll_at_high_log_z"].settings["log_z"] == seen[seed]
+    assert len(seen) == 2

@@ -56,7 +56,7 @@ def test_the_log_density_is_that_of_the_normal_whose_energy_it_is():
     params = {"energy": {"w": jnp.float32(1.5), "m": jnp.array([0.5, -1.0])}}
     before = model.log_prob(params, state, jax.random.key(0), batch["x"])
     assert np.isnan(before.log_prob).all()
-    state, notes = model.calibrate(params, state, batch["x"])
+    state, notes = model.calibrate(params, state, jax.random.key(0), batch["x"])
     found = model.log_prob(params, state, jax.random.key(0), batch["x"])
     precision = 1.5 + 0.25
     mean, std = 1.5 * np.array([0.5, -1.0]) / precision, precision**-0.5
@@ -163,7 +163,7 @@ def test_images_have_the_measure_of_their_levels(spectral_norm):
     )
     x = jax.random.randint(jax.random.key(0), (B, 2, 2, 1), 0, 3).astype(jnp.uint8)
     params, state = model.init(jax.random.key(0), {"x": x})
-    state, notes = jax.jit(model.calibrate)(params, state, x)
+    state, notes = jax.jit(model.calibrate)(params, state, jax.random.key(0), x)
     found = model.log_prob(params, state, jax.random.key(1), x)
     assert (found.kind, found.measure) == ("estimate", "3 levels")
     assert dict(found.settings) == {"temperatures": 20, "runs": 50}

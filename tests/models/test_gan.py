@@ -280,7 +280,7 @@ def test_images_are_scaled_and_restored():
 def test_log_prob_is_a_mixture_of_kernels_with_the_calibrated_bandwidth():
     model = make(kernels=KERNELS)
     now, x = begin(model), points(9, 200)
-    found, notes = model.calibrate(now.params, now.model_state, x)
+    found, notes = model.calibrate(now.params, now.model_state, jax.random.key(0), x)
     likelihood = model.model.log_prob(now.params, found, jax.random.key(4), jnp.asarray(x[:20]))
     assert (likelihood.kind, likelihood.settings) == ("estimate", (("centres", 50),))
     z = jax.random.normal(jax.random.key(0), (50, LATENT))
@@ -302,7 +302,7 @@ def test_a_label_is_refused_and_without_kernels_there_is_no_density():
     assert model.model.log_prob is None
     now = begin(model)
     with pytest.raises(ValueError, match="no density"):
-        model.calibrate(now.params, now.model_state, points())
+        model.calibrate(now.params, now.model_state, jax.random.key(0), points())
     with pytest.raises(UserError, match="no labels"):
         model.model.sample(now.params, now.model_state, jax.random.key(0), 2, label=jnp.zeros(2, jnp.int32))
 

@@ -189,7 +189,7 @@ def test_the_estimate_finds_log_z_and_the_bracket_holds_it():
     partition = AnnealedPartition(summarize=log_partition, num_temperatures=300, num_runs=200, num_sweeps=60)
     family = machine(LARGE, LARGE, partition=partition)
     x = (RNG.random((500, LARGE)) < 0.5).astype(np.uint8)
-    state, notes = jax.jit(family.calibrate)(theta, {}, jnp.asarray(x))
+    state, notes = jax.jit(family.calibrate)(theta, {}, jax.random.key(0), jnp.asarray(x))
     assert float(notes["log_z_low"]) < truth < float(notes["log_z_high"])
     assert float(notes["log_z_high"] - notes["log_z_low"]) < 0.5
     assert abs(float(notes["log_z"]) - truth) < 4 * float(notes["log_z_standard_error"])
@@ -209,7 +209,9 @@ def test_a_path_that_is_too_short_says_so():
     theta, _ = large()
     theta = {"rbm": {**theta["rbm"], "kernel": 6.0 * theta["rbm"]["kernel"]}}
     partition = AnnealedPartition(summarize=log_partition, num_temperatures=2, num_runs=200, num_sweeps=1)
-    _, notes = machine(LARGE, LARGE, partition=partition).calibrate(theta, {}, jnp.ones((5, LARGE), jnp.uint8))
+    _, notes = machine(LARGE, LARGE, partition=partition).calibrate(
+        theta, {}, jax.random.key(0), jnp.ones((5, LARGE), jnp.uint8)
+    )
     assert bool(notes["not_converged"])
 
 
