@@ -61,6 +61,7 @@ def _compare(config: Config, table: dict) -> Path:
     from gm_jax.comparison import measure, report
     from gm_jax.evaluation import features
 
+    taxonomies = {name: row.taxonomy for name, row in table.items() if row.taxonomy is not None}
     extractor, outcomes, started = features.load("digits-cnn"), [], time.perf_counter()
     for data in config.data:
         fits = data in ("binarized_digits", "digits")
@@ -83,7 +84,7 @@ def _compare(config: Config, table: dict) -> Path:
                 "machine": f"{jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}",
                 "seed": str(config.seed),
             }
-            page = report.write(config.workdir, outcomes, facts)
+            page = report.write(config.workdir, outcomes, facts, taxonomies)
     return page
 
 

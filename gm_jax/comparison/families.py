@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from gm_jax.comparison.measure import Family
+from gm_jax.comparison.measure import Family, Taxonomy
 from gm_jax.config import AdamConfig, ExperimentConfig, OptimizerConfig, SGDConfig, TrainConfig
 from gm_jax.data.sources import Spec
 from gm_jax.evaluation import enumeration
@@ -25,13 +25,22 @@ _WGAN = {"train": _GAN_TRAIN, "generator": AdamConfig(b1=0.0, b2=0.9), "discrimi
 _DDPM = {"train": TrainConfig(batch_size=64, ema_decay=0.995), "optimizer": _CLIPPED}
 _LATENT = {"train": TrainConfig(batch_size=64, steps_per_call=20, ema_decay=0.999), "optimizer": _CLIPPED}
 _RBM = {"train": TrainConfig(batch_size=100, steps_per_call=50), "optimizer": SGDConfig(learning_rate=0.05)}
+_EBM = {"train": TrainConfig(batch_size=100, steps_per_call=10, ema_decay=0.995), "optimizer": _CLIPPED}
 _ON_VECTORS, _ON_IMAGES = {"train": {"batch_size": 100}}, {"train": {"batch_size": 64, "steps_per_call": 1}}
 _ON_POINTS = {"train": {"batch_size": 256}}
 
 
 def table() -> tuple[Family, ...]:
     """Returns one row per family, with networks small enough for a few seconds of training on two CPU cores."""
-    return (*_vaes(), *_gans(), *_autoregressive_models(), *_flows(), *_diffusion_models(), *_energy_models())
+    groups = (
+        (_vaes(), Taxonomy("explicit", "lower bound", "one pass", "maximises a bound", "Gaussian, few")),
+        (_gans(), Taxonomy("implicit", "none", "one pass", "two players", "Gaussian, few")),
+        (_autoregressive_models(), Taxonomy("explicit", "exact", "pixel by pixel", "maximises log p", "none")),
+        (_flows(), Taxonomy("explicit", "exact", "one pass", "maximises log p", "as many as the data")),
+        (_diffusion_models(), Taxonomy("explicit", "lower bound", "step by step", "removes noise", "noisy data")),
+        (_energy_models(), Taxonomy("explicit", "exact up to Z", "Markov chains", "contrasts with chains", "none")),
+    )
+    return tuple(row._replace(taxonomy=row.taxonomy or usual) for rows, usual in groups for row in rows)
 
 
 def _vaes() -> tuple[Family, ...]:
@@ -101,17 +110,29 @@ def _diffusion_models() -> tuple[Family, ...]:
     }
     points = {**images, "autoencoder": {"steps": 500, "latent_dim": 2}}
     latent = {"images": images, "points": points, "small_world": images}
+    of_codes = Taxonomy("explicit", "lower bound", "step by step", "removes noise", "noisy codes of a VAE")
     return (
         Family("DDPM", configs.DDPMConfig(**_DDPM), ddpm, average=enumeration.averaged_bound),
         Family(
-            "latent diffusion", configs.LatentDiffusionConfig(**_LATENT), latent, average=enumeration.averaged_bound
+            "latent diffusion",
+            configs.LatentDiffusionConfig(**_LATENT),
+            latent,
+            average=enumeration.averaged_bound,
+            taxonomy=of_codes,
         ),
     )
 
 
 def _energy_models() -> tuple[Family, ...]:
     images = {"hidden": 128, "temperatures": 1_000, "raise_temperatures": 0}
-    return (Family("RBM", configs.RBMConfig(**_RBM), {"images": images, "small_world": {"hidden": 64}}),)
+    ebm = {"network": "mlp", "hidden": (64, 64), "temperatures": 200, "runs": 50, **_ON_VECTORS}
+    ebms = {"images": ebm, "points": {"train": {"batch_size": 200}}, "small_world": ebm}
+    of_rbm = Taxonomy("explicit", "exact up to Z", "Markov chains", "contrasts with chains", "binary, summed out")
+    rbm = {"images": images, "small_world": {"hidden": 64}}
+    return (
+        Family("RBM", configs.RBMConfig(**_RBM), rbm, taxonomy=of_rbm),
+        Family("EBM", configs.EBMConfig(**_EBM), ebms),
+    )
 
 
 def vae_log_prob_of_states(config: ExperimentConfig, spec: Spec, params: Params) -> np.ndarray:

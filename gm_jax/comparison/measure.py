@@ -15,13 +15,13 @@ import traceback
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gm_jax.comparison import train_for_time
+from gm_jax.comparison import intervals, train_for_time
 from gm_jax.config import AdamConfig, ExperimentConfig, OptimizerConfig, SGDConfig, saved
 from gm_jax.data import binary_digits, sources, toy
 from gm_jax.evaluation import enumeration, features, kde, sample_metrics
@@ -35,6 +35,24 @@ from gm_jax.types import Array, Key, Likelihood
 _SMALL_WORLD_SAMPLES = 10_000
 _HELD_OUT = 2_000  # most examples of the validation and test splits that are evaluated
 _BANDWIDTHS = np.geomspace(0.02, 1.0, 18)
+
+
+class Taxonomy(NamedTuple):
+    """How the field classifies a family.
+
+    Attributes:
+        form: "explicit" if the model defines a density, "implicit" if it only draws samples.
+        density: what can be computed of it: "exact", "lower bound", "exact up to Z" or "none".
+        sampling: how a sample is drawn.
+        training: what training does.
+        latents: what is drawn or computed beside the data.
+    """
+
+    form: Literal["explicit", "implicit"]
+    density: str
+    sampling: str
+    training: str
+    latents: str
 
 
 class Family(NamedTuple):
@@ -51,6 +69,7 @@ class Family(NamedTuple):
             `enumeration.averaged_probability` if exp(log_prob) is an unbiased estimate of the probability, as for
             importance weights and dequantised densities; `enumeration.averaged_bound` if log_prob is an unbiased
             estimate of a bound.
+        taxonomy: how the field classifies the family; None for a row that is not on the page's first table.
     """
 
     name: str
@@ -58,6 +77,7 @@ class Family(NamedTuple):
     settings: Mapping[str, Mapping[str, Any]]
     log_prob_of_states: Callable[[Any, Any, Any], np.ndarray] | None = None
     average: Callable[..., enumeration.StateLogProb] = enumeration.averaged_probability
+    taxonomy: Taxonomy | None = None
 
 
 class Outcome(NamedTuple):
@@ -158,10 +178,13 @@ def _train_and_measure(
         records += more
         pictures["density"] = folder / f"{prefix}-density.png"
         densities.draw_density(pictures["density"], log_density, run.loaded["validation"]["x"])
+    log_q = None
     if kind == "small_world":
         p, samples = binary_digits.small_world_probabilities(), sample(_SMALL_WORLD_SAMPLES)
         log_prob = log_prob_of_states(family, run, state, p)
         records += enumeration.measure(p, samples, log_prob, data=spec.name, settings=facts)
+        log_q = log_prob.log_q if log_prob is not None and log_prob.kind == "exact" else None
+    records += intervals.measure(run, state, log_q, settings=facts, seed=seed)
     pictures["samples"] = folder / f"{prefix}-samples.png"
     images.draw_grid(pictures["samples"], images.as_grid(sample(2000 if kind == "points" else 100)), spec.levels)
     named = tuple(record._replace(settings={"family": family.name, **record.settings}) for record in records)

@@ -8,12 +8,14 @@ templates/.
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jinja2
 import numpy as np
 
-from gm_jax.comparison.measure import Outcome, kind_of
+from gm_jax.comparison import intervals
+from gm_jax.comparison.measure import Outcome, Taxonomy, kind_of
 from gm_jax.evaluation import results
 from gm_jax.evaluation.results import Record
 from gm_jax.files import write_text
@@ -21,20 +23,25 @@ from gm_jax.plotting import images
 
 _SIGNS = {"=": "=", "<=": "≤", ">=": "≥", "~": "≈"}
 _TITLES = {"images": "Images", "points": "Points in the plane", "small_world": "The exact small world"}
+_INTERVALS = (
+    "An interval holds a mean -log p of the model, if both ends are known; its words state of which examples, and what "
+    "makes each end."
+)
 _NOTES = {
     "images": "Negative log-likelihood of the test split; smaller is better. = is exact; ≤ is an upper bound: the true "
     "value is at most this; ≥ is a lower bound: the true value is at least this; ≈ is an estimate. Compare only values "
     "of the same measure: the continuous estimate of a GAN, from kernels on its samples, is not comparable with the "
     "others. Distances and scores compare samples with as many training images, by the features of the extractor that "
     "heads the column; they are not FIDs. Smaller distances and larger scores are better. The row of the data compares "
-    "held-out images, which are fewer, with training images.",
+    "held-out images, which are fewer, with training images. " + _INTERVALS,
     "points": "Negative log-likelihood of the test split under a density, next to the entropy of the true density, "
-    "which a model can beat only by chance.",
+    "which a model can beat only by chance. " + _INTERVALS,
     "small_world": "16 binary pixels have 65,536 states, and the probability of each under the data is known. The "
     "-ELBO and reported NLL are test-split means. The true NLL is the expectation under the data: exact (=) by "
     "enumeration of all states or by quadrature over the latent plane; otherwise a mean over the model's noise, which "
     "is an estimate (≈) or, for an average of bounds, a bound (≤). TV is the total variation of 10,000 samples; "
-    "brackets show its expectation for exact draws. A sampler with a much larger value does not draw from its model.",
+    "brackets show its expectation for exact draws. A sampler with a much larger value does not draw from its model. "
+    + _INTERVALS,
 }
 
 
@@ -72,13 +79,19 @@ class Column(NamedTuple):
     cell: Callable[[Outcome], Cell]
 
 
-def write(folder: Path, outcomes: Sequence[Outcome], facts: Mapping[str, str]) -> Path:
+def write(
+    folder: Path,
+    outcomes: Sequence[Outcome],
+    facts: Mapping[str, str],
+    taxonomies: Mapping[str, Taxonomy] = MappingProxyType({}),
+) -> Path:
     """Writes report.html, report.md and results.json, and returns the path of report.html.
 
     Args:
         folder: folder to write to; it holds the pictures of the outcomes.
         outcomes: one outcome per row, in the order of the rows; each data set becomes a table.
         facts: name -> value of what applies to all rows: time, machine, versions.
+        taxonomies: family -> how the field classifies it: the rows of the page's first table.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gm_jax.comparison"),
@@ -90,7 +103,7 @@ def write(folder: Path, outcomes: Sequence[Outcome], facts: Mapping[str, str]) -
     sections = [section(folder, data, outcomes) for data in dict.fromkeys(outcome.data for outcome in outcomes)]
     for name in ("report.md", "report.html"):
         template = environment.get_template(f"{name}.jinja")
-        write_text(folder / name, template.render(sections=sections, facts=facts))
+        write_text(folder / name, template.render(sections=sections, facts=facts, taxonomies=taxonomies))
     results.write(folder / "results.json", [record for outcome in outcomes for record in outcome.records])
     return folder / "report.html"
 
@@ -163,6 +176,20 @@ def _score(name: str, digits: int = 2, note: str = "") -> Callable[[Outcome], Ce
     return cell
 
 
+def _interval(outcome: Outcome) -> Cell:
+    """Makes the cell of the interval that holds the mean -log p, and below it what makes each end."""
+    found = intervals.find(outcome.records)
+    if found is None:
+        return Cell("-")
+    low, high = found.low, found.high
+    if low is high:
+        return Cell(f"= {low.value:.2f}", "exact")
+    words = [f"of {high.examples:,} {'own samples' if high.split == 'samples' else f'{high.split} examples'}"]
+    words += [f"low end by {low.settings['by']}", f"high end by {high.settings['by']}"]
+    words += [f"truth {found.truth.value:.2f}"] if found.truth is not None else []
+    return Cell(f"[{low.value:.2f}, {high.value:.2f}]", ", ".join(words))
+
+
 def _rounded(value: float) -> str:
     """Rounds to three digits, because a speed is not known better."""
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 10 else f"{value:.2g}"
@@ -177,17 +204,23 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "images": (
         Column("Test NLL, nats", "nll", _likelihood("nll", digits=2)),
         Column("Test NLL, bits / dim", "nll", _likelihood("nll", "bits/dim")),
+        Column("Interval of -log p, nats", "", _interval),
         Column("Fréchet distance", "frechet", _score("frechet", note="{num_generated:,} samples")),
         Column("Inception Score", "inception_score", _score("inception_score", note="± {standard_deviation:.2f}")),
         Column("Precision", "precision", _score("precision")),
         Column("Recall", "recall", _score("recall")),
         *_SPEED,
     ),
-    "points": (Column("Test NLL, nats", "nll", _likelihood("nll")), *_SPEED),
+    "points": (
+        Column("Test NLL, nats", "nll", _likelihood("nll")),
+        Column("Interval of -log p, nats", "", _interval),
+        *_SPEED,
+    ),
     "small_world": (
         Column("-ELBO, nats", "negative_elbo", _likelihood("negative_elbo")),
         Column("Reported NLL, nats", "nll", _likelihood("nll")),
         Column("True NLL, nats", "nll_of_world", _likelihood("nll_of_world")),
+        Column("Interval of -log p, nats", "", _interval),
         Column("KL from the data, nats", "kl_to_world", _likelihood("kl_to_world")),
         Column("TV to its own p", "", _score("tv_samples_to_model", 3, "[{of_exact_draws:.3f}]")),
         Column("TV to the data", "", _score("tv_samples_to_data", 3)),

@@ -15,4 +15,5 @@ rbm_partition.py       log Z of a restricted Boltzmann machine: exact, or by ann
 energy.py          deep energy-based models: Langevin chains that persist, likelihoods
 energy_partition.py    log Z of a deep energy-based model: quadrature, or annealed Hamiltonian Monte Carlo
 energy_space.py        points, or images with noise that makes them a density
+bidirectional.py   both ends of log p(x) for draws of a VAE or of a flow of levels, whose latent is known
 """

@@ -77,6 +77,7 @@ class Dequantization(NamedTuple):
         measure: the base measure of p(x), as in `types.Likelihood`.
         settings: settings of `types.Likelihood`.
         side: the range of one dimension in the space of a density, see `ops.levels.space_setting`; None for levels.
+        to_unit: h -> (y [B, ...], whose levels lie side by side in [0, 1), and log |det dh/dx| [B]); None for points.
     """
 
     prepare: Callable[[Key, Array], tuple[Array, Array]]
@@ -85,6 +86,7 @@ class Dequantization(NamedTuple):
     measure: str
     settings: tuple[tuple[str, Any], ...] = ()
     side: str | None = None
+    to_unit: Callable[[Array], tuple[Array, Array]] | None = None
 
 
 def no_dequantization() -> Dequantization:
@@ -114,11 +116,18 @@ def uniform_dequantization(*, levels: int, alpha: float | None = None) -> Dequan
         h, logit_log_det = dequantization.logit(y, alpha=alpha)
         return h, log_det + logit_log_det
 
-    def to_data(h: Array) -> Array:
-        y = h + 0.5 if alpha is None else dequantization.logit_inverse(h, alpha=alpha)[0]
-        return dequantization.quantize(y, levels=levels).astype(jnp.uint8)
+    def to_unit(h: Array) -> tuple[Array, Array]:
+        log_det = jnp.full(h.shape[:1], -math.prod(h.shape[1:]) * math.log(levels), h.dtype)
+        if alpha is None:
+            return h + 0.5, log_det
+        y, inverse_log_det = dequantization.logit_inverse(h, alpha=alpha)
+        return y, log_det - inverse_log_det
 
-    return Dequantization(prepare, to_data, "lower_bound", measure(levels), (("dequantization", "uniform"),))
+    def to_data(h: Array) -> Array:
+        return dequantization.quantize(to_unit(h)[0], levels=levels).astype(jnp.uint8)
+
+    settings = (("dequantization", "uniform"),)
+    return Dequantization(prepare, to_data, "lower_bound", measure(levels), settings, to_unit=to_unit)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -209,7 +209,8 @@ class RestrictedBoltzmannMachine:
         self, end: str, kind: LikelihoodKind, params: Params, model_state: ModelState, key: Key, x: Array
     ) -> Likelihood:
         how = cast(rbm_partition.AnnealedPartition, self.partition)
-        settings = (("temperatures", how.num_temperatures), ("runs", how.num_runs))
+        by = {"log_z": "annealed chains", "low": "annealed chains", "high": f"reversed chains from {how.starts}"}
+        settings = (("temperatures", how.num_temperatures), ("runs", how.num_runs), ("by", by[end]))
         energy, log_z = self.free_energy(params, self.prepare(key, x)), model_state["log_z"]
         return Likelihood(jnp.where(log_z["is_known"], -energy - log_z[end], jnp.nan), kind, "binary", settings)
 

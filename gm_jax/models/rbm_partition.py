@@ -75,6 +75,11 @@ class AnnealedPartition:
     num_runs: int = 100
     num_sweeps: int = 200
 
+    @property
+    def starts(self) -> str:
+        """Where the reversed chains start, in words."""
+        return f"data after {self.num_sweeps:,} sweeps"
+
     def estimate(self, key: Key, network: RBM, params: PyTree, base_logits: Array, ends: Array) -> Any:
         """Runs chains along the path (2) in both directions, and summarises their weights.
 

@@ -67,7 +67,7 @@ def iwae_objective(*, num_samples: int) -> ObjectiveFn:
 
     def objective(key: Key, mean: Array, log_var: Array, nll_fn: NllFn) -> tuple[Array, Metrics]:
         z = _sample_posterior(key, mean, log_var, num_samples)
-        log_w = _log_importance_weights(z, mean, log_var, nll_fn)
+        log_w = log_importance_weights(z, mean, log_var, nll_fn)
         iw_bound = jnp.mean(losses.importance_weighted_bound(log_w))
         return -iw_bound, {"iw_bound": iw_bound, "elbo": jnp.mean(log_w)}
 
@@ -91,7 +91,7 @@ def resampled_iwae_objective(*, num_samples: int, num_resampled: int = 1) -> Obj
         eps = jax.random.normal(noise_key, (num_samples, *mean.shape), mean.dtype)
 
         def log_weights(eps: Array) -> Array:
-            return _log_importance_weights(losses.reparameterize(mean, log_var, eps), mean, log_var, nll_fn)
+            return log_importance_weights(losses.reparameterize(mean, log_var, eps), mean, log_var, nll_fn)
 
         log_w = jax.lax.stop_gradient(log_weights(eps))
         chosen = jax.random.categorical(choice_key, log_w, axis=0, shape=(num_resampled, mean.shape[0]))
@@ -156,7 +156,7 @@ class VAE:
 
         def log_weight(sample_key: Key) -> Array:
             z = _sample_posterior(sample_key, mean, log_var, 1)
-            return _log_importance_weights(z, mean, log_var, nll_fn)[0]
+            return log_importance_weights(z, mean, log_var, nll_fn)[0]
 
         keys = jax.random.split(key, self.num_importance_samples)
         log_w = jax.lax.map(log_weight, keys, batch_size=self.chunk_size)
@@ -204,7 +204,7 @@ class VAE:
 
     def decode(self, params: Params, z: Array) -> Array:
         """Computes the mean of p(x|z) for z [B, Z]: float32 [B, ...] on the data set's scale."""
-        return self.likelihood.mean(self._decoder_outputs(params, z))
+        return self.likelihood.mean(self.decoder_outputs(params, z))
 
     def posterior(self, params: Params, key: Key, x: Array) -> tuple[Key, Array, Array, NllFn]:
         """Prepares x and encodes it: a fresh key, the mean and log-variance of q(z|x), and nll_fn."""
@@ -215,15 +215,16 @@ class VAE:
 
     def nll(self, params: Params, x: Array, z: Array) -> Array:
         """Computes -log p(x|z) [K, B] of prepared x [B, ...] for z [K, B, Z]."""
-        outputs = self._decoder_outputs(params, z.reshape(-1, self.latent_dim))  # one flat batch of K * B
+        outputs = self.decoder_outputs(params, z.reshape(-1, self.latent_dim))  # one flat batch of K * B
         outputs = outputs.reshape(*z.shape[:2], *outputs.shape[1:])
         return jax.vmap(self.likelihood.nll, in_axes=(None, 0))(x, outputs)
 
     def _prior_outputs(self, params: Params, key: Key, n: int) -> tuple[Key, Array]:
         z_key, x_key = jax.random.split(key)
-        return x_key, self._decoder_outputs(params, jax.random.normal(z_key, (n, self.latent_dim)))
+        return x_key, self.decoder_outputs(params, jax.random.normal(z_key, (n, self.latent_dim)))
 
-    def _decoder_outputs(self, params: Params, z: Array) -> Array:
+    def decoder_outputs(self, params: Params, z: Array) -> Array:
+        """Computes the decoder's outputs [B, ...] for z [B, Z]."""
         return _at_least_float32(cast(Array, self.decoder.apply({"params": params["vae"]["decoder"]}, z)))
 
 
@@ -233,8 +234,8 @@ def _sample_posterior(key: Key, mean: Array, log_var: Array, num_samples: int) -
     return losses.reparameterize(mean, log_var, eps)
 
 
-def _log_importance_weights(z: Array, mean: Array, log_var: Array, nll_fn: NllFn) -> Array:
-    """Log p(x|z) p(z) / q(z|x), [K, B], for z [K, B, Z]."""
+def log_importance_weights(z: Array, mean: Array, log_var: Array, nll_fn: NllFn) -> Array:
+    """Computes log p(x|z) p(z) / q(z|x) [K, B] for z [K, B, Z]."""
     log_q_z_given_x = losses.encoder_log_prob(z, mean, log_var)
     return losses.log_importance_weights(-nll_fn(z), losses.prior_log_prob(z), log_q_z_given_x)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gm_jax.comparison import report
-from gm_jax.comparison.measure import Outcome
+from gm_jax.comparison import families, report
+from gm_jax.comparison.measure import Outcome, Taxonomy
 from gm_jax.comparison.train_for_time import Moment
 from gm_jax.evaluation import results
 from gm_jax.evaluation.results import Record
@@ -34,6 +34,8 @@ def measured(data, folder):
         record("frechet[digits-cnn]", 3.25, unit="squared feature distance", **score),
         record("inception_score[digits-cnn]", 7.5, unit="classes", standard_deviation=0.25, **score),
         record("nll_of_world", 6.543, data=data, by="enumeration"),
+        record("nll_at_low_log_z", 11.5, kind="upper_bound", data=data, by="annealed chains"),
+        record("nll_at_high_log_z", 12.25, kind="lower_bound", data=data, by="reversed chains from data"),
         record("kl_to_world", None, data=data),
         record("tv_samples_to_model", 0.1234, unit="total variation", kind="score", data=data, of_exact_draws=0.1201),
     )
@@ -52,7 +54,8 @@ def measured(data, folder):
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     outcomes = [row for data in ("binarized_digits", "toy:two_moons", "digits4x4") for row in measured(data, folder)]
-    assert report.write(folder, outcomes, {"training": "8 s each"}) == folder / "report.html"
+    taxonomies = {FAMILIES[1]: Taxonomy("explicit", "exact", "pixel by pixel", "maximises log p", "none")}
+    assert report.write(folder, outcomes, {"training": "8 s each"}, taxonomies) == folder / "report.html"
     return folder
 
 
@@ -60,7 +63,8 @@ def written(tmp_path_factory):
 def test_every_family_has_a_row_in_every_table(written, name):
     text = html.unescape((written / name).read_text())
     for family in ("the data", *FAMILIES):
-        rows = re.findall(rf"(?m)^\| {re.escape(family)} \||<tr data-family='{re.escape(family)}'>", text)
+        tables = text[text.index("Images") :]
+        rows = re.findall(rf"(?m)^\| {re.escape(family)} \||<tr data-family='{re.escape(family)}'>", tables)
         assert len(rows) == 3, family
 
 
@@ -70,6 +74,8 @@ def test_numbers_carry_sign_kind_extractor_and_counts(written):
     assert "≤ 0.278 (upper bound, binary, K = 100)" in text
     assert "= 6.543 (exact, binary, by enumeration)" in text
     assert "not finite (exact, binary)" in text
+    ends = "low end by annealed chains, high end by reversed chains from data"
+    assert f"[11.50, 12.25] (of 100 test examples, {ends})" in text
     assert "0.123 ([0.120])" in text
     assert "7.50 (± 0.25)" in text
     assert "Fréchet distance (digits-cnn, 1,437 real)" in text
@@ -100,6 +106,22 @@ def test_every_likelihood_carries_sign_kind_and_measure(kind, shown, measure, tm
     assert section.heads[0].small == "; ".join(sorted({"binary", measure}))
 
 
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_the_first_table_states_what_the_families_are(written, name):
+    text = html.unescape((written / name).read_text())
+    first = re.sub(r"<[^>]*>|\|", " ", text[text.index("What the families are") : text.index("Images")])
+    assert "MADE &" in first
+    for word in ("Form", "Latents", "explicit", "exact", "pixel by pixel", "maximises log p", "none"):
+        assert word in first, word
+
+
+def test_every_family_of_the_table_is_classified():
+    rows = families.table()
+    assert all(row.taxonomy is not None for row in rows)
+    assert {row.taxonomy.form for row in rows} == {"explicit", "implicit"}
+    assert {row.name for row in rows if row.taxonomy.form == "implicit"} == {"GAN", "improved GAN", "WGAN-GP"}
+
+
 def test_the_row_of_a_failed_family_shows_its_error_escaped(written):
     markdown, source = ((written / name).read_text() for name in ("report.md", "report.html"))
     assert "failed: ValueError: shapes (3, 4) \\| <b>do not fit</b>" in markdown
@@ -119,7 +141,7 @@ def test_the_page_needs_no_other_file(written):
 
 def test_the_results_file_holds_all_records(written):
     records = results.read(written / "results.json")
-    assert len(records) == 3 * (1 + 3 * 7)
+    assert len(records) == 3 * (1 + 3 * 9)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")

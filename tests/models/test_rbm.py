@@ -202,7 +202,9 @@ def test_the_estimate_finds_log_z_and_the_bracket_holds_it():
     energy = np.asarray(family.free_energy(theta, jnp.asarray(x, jnp.float32)))
     for name, end in (("log_prob", "log_z"), ("log_prob_above", "log_z_low"), ("log_prob_below", "log_z_high")):
         np.testing.assert_allclose(values[name].log_prob, -energy - notes[end], rtol=1e-6)
-    assert dict(values["log_prob"].settings) == {"temperatures": 300, "runs": 200}
+    ways = ("annealed chains", "annealed chains", "reversed chains from data after 60 sweeps")
+    for one, by in zip(values.values(), ways, strict=True):
+        assert dict(one.settings) == {"temperatures": 300, "runs": 200, "by": by}
 
 
 def test_a_path_that_is_too_short_says_so():
