@@ -125,7 +125,8 @@ def _diffusion_models() -> tuple[Family, ...]:
 
 def _energy_models() -> tuple[Family, ...]:
     images = {"hidden": 128, "temperatures": 1_000, "raise_temperatures": 0}
-    ebm = {"network": "mlp", "hidden": (64, 64), "temperatures": 200, "runs": 50, **_ON_VECTORS}
+    chains = {"steps": 20, "sampling_steps": 200}
+    ebm = {"network": "mlp", "hidden": (64, 64), "chains": chains, "temperatures": 100, "runs": 50, **_ON_VECTORS}
     ebms = {"images": ebm, "points": {"train": {"batch_size": 200}}, "small_world": ebm}
     of_rbm = Taxonomy("explicit", "exact up to Z", "Markov chains", "contrasts with chains", "binary, summed out")
     rbm = {"images": images, "small_world": {"hidden": 64}}
