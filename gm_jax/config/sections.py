@@ -66,6 +66,8 @@ class OptimizerConfig:
     momentum."""
     weight_decay: RateOrZero = 0.0
     """Decoupled weight decay (AdamW)."""
+    l2: Annotated[RateOrZero, Added(0.0)] = 0.0
+    """Coupled weight decay: this times the parameters is added to the gradient before Adam's moments."""
     clip_norm: Rate | None = None
     """Gradient clipping: a gradient whose global norm is larger than this is scaled down to it."""
     accumulate_steps: Count = 1

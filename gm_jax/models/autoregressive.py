@@ -56,10 +56,11 @@ class Autoregressive:
     def loss(
         self, params: Params, model_state: ModelState, key: Key, batch: Batch
     ) -> tuple[Array, tuple[ModelState, Metrics]]:
-        """Computes the mean of -(1) in one ordering, drawn from the K."""
-        prepare_key, order_key = jax.random.split(key)
+        """Computes the mean of -(1) in one ordering, drawn from the K, with dropout if the network has a rate."""
+        prepare_key, order_key, dropout_key = jax.random.split(key, 3)
         k = jax.random.randint(order_key, (), 0, self.num_orders) if self.num_orders > 1 else 0
-        value = jnp.mean(self.nll(params, self._prepare(prepare_key, batch["x"]), self._label_of(batch), k))
+        x, label = self._prepare(prepare_key, batch["x"]), self._label_of(batch)
+        value = jnp.mean(self.nll(params, x, label, k, dropout_key=dropout_key))
         return value, (model_state, {"nll": value})
 
     def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
@@ -123,9 +124,18 @@ class Autoregressive:
         x = self.generate(params, key, x.shape[0], label, 0, prefix=x[:, kept], temperature=temperature)
         return self.likelihood.to_data(x.reshape(-1, *self.shape))
 
-    def nll(self, params: Params, x: Array, label: Array | None, k: int | Array, dims: Array | None = None) -> Array:
+    def nll(
+        self,
+        params: Params,
+        x: Array,
+        label: Array | None,
+        k: int | Array,
+        dims: Array | None = None,
+        *,
+        dropout_key: Key | None = None,
+    ) -> Array:
         """Computes -(1) [B] of levels x [B, D] in the k-th ordering, summed over `dims`, by default over all."""
-        outputs = self.network.outputs(params["autoregressive"], x, label, k)
+        outputs = self.network.outputs(params["autoregressive"], x, label, k, dropout_key)
         outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
         return self.likelihood.nll(x, outputs) if dims is None else self.likelihood.nll(x[:, dims], outputs[:, dims])
 

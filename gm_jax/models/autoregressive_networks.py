@@ -41,13 +41,14 @@ class OrderedNetwork(NamedTuple):
 
     Attributes:
         init: (key, x, label) -> params.
-        outputs: (params, x, label, k) -> [B, D, P]; the output of a dimension depends on earlier dimensions only.
+        outputs: (params, x, label, k, dropout_key=None) -> [B, D, P]; the output of a dimension depends on earlier
+            dimensions only. With a key the network drops units, as in training.
         conditionals: (params, label, k) -> `samplers.autoregressive.Conditionals`.
         orders: [K, D]; orders[k, i] is the dimension that is generated at position i.
     """
 
     init: Callable[[Key, Array, Array | None], PyTree]
-    outputs: Callable[[PyTree, Array, Array | None, int | Array], Array]
+    outputs: Callable[..., Array]
     conditionals: Callable[[PyTree, Array | None, int | Array], samplers.Conditionals]
     orders: np.ndarray
 
@@ -142,8 +143,8 @@ def masked_network(module: nn.Module, structures: PyTree, orders: np.ndarray) ->
     def structure(k: int | Array) -> PyTree:
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[k], structures)
 
-    def outputs(params: PyTree, x: Array, label: Array | None, k: int | Array) -> Array:
-        return _apply(module, params, x, structure(k), label)[..., None]
+    def outputs(params: PyTree, x: Array, label: Array | None, k: int | Array, dropout_key: Key | None = None) -> Array:
+        return _apply(module, params, x, structure(k), label, dropout_key=dropout_key)[..., None]
 
     def conditionals(params: PyTree, label: Array | None, k: int | Array) -> samplers.Conditionals:
         def step(cache: PyTree, i: Array, previous: Array) -> tuple[PyTree, Array]:
@@ -178,17 +179,20 @@ def sequence_network(module: nn.Module, *, length: int) -> OrderedNetwork:
     return _raster_network(module, (length,), row_length=None)
 
 
-def _apply(module: nn.Module, params: PyTree, *args: Any, method: str | None = None) -> PyTree:
+def _apply(
+    module: nn.Module, params: PyTree, *args: Any, method: str | None = None, dropout_key: Key | None = None
+) -> PyTree:
     """Applies a module without mutable collections, so that it returns only its output."""
-    return module.apply({"params": params}, *args, method=method)
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    return module.apply({"params": params}, *args, method=method, rngs=rngs)
 
 
 def _raster_network(module: nn.Module, shape: tuple[int, ...], *, row_length: int | None) -> OrderedNetwork:
     def init(key: Key, x: Array, label: Array | None) -> PyTree:
         return module.init(key, x.reshape(-1, *shape), label)["params"]
 
-    def outputs(params: PyTree, x: Array, label: Array | None, k: int | Array) -> Array:
-        outputs = _apply(module, params, x.reshape(-1, *shape), label)
+    def outputs(params: PyTree, x: Array, label: Array | None, k: int | Array, dropout_key: Key | None = None) -> Array:
+        outputs = _apply(module, params, x.reshape(-1, *shape), label, dropout_key=dropout_key)
         return outputs.reshape(*x.shape, outputs.shape[-1])
 
     def conditionals(params: PyTree, label: Array | None, k: int | Array) -> samplers.Conditionals:

@@ -17,6 +17,7 @@ glow.py                       Glow: actnorm, 1x1 convolution and affine coupling
 spline_flow.py                neural spline flow: couplings by rational-quadratic splines
 gan_mlp.py                    fully connected generator and discriminator; the contract of every such pair
 dcgan.py                      convolutional generator and discriminator
+dropout.py                    dropout that a key turns on
 minibatch_discrimination.py   how close an example is to the rest of its batch
 normalization.py              group, batch, virtual batch and spectral normalisation, and their state
 unet.py                       the U-Net of DDPM, for images

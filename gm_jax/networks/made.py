@@ -26,6 +26,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from gm_jax.networks.dropout import Dropout
 from gm_jax.networks.label_bias import check_label
 from gm_jax.types import Array
 
@@ -85,6 +86,7 @@ class MADE(nn.Module):
         num_classes: number of classes of the labels, which shift all biases; None for a network without labels.
         activation: f.
         direct: adds the connections A; a network without hidden layers always has them.
+        dropout: dropout rate of the hidden units in training.
     """
 
     num_dims: int
@@ -92,9 +94,11 @@ class MADE(nn.Module):
     num_classes: int | None = None
     activation: Callable[[Array], Array] = nn.relu
     direct: bool = False
+    dropout: float = 0.0
 
     def setup(self) -> None:
         zeros, normal = nn.initializers.zeros, nn.initializers.lecun_normal()
+        self.drop = Dropout(self.dropout)
         widths = (self.num_dims, *self.hidden, self.num_dims)
         self.kernels = [self.param(f"kernel_{layer}", normal, shape) for layer, shape in enumerate(pairwise(widths))]
         self.biases = [self.param(f"bias_{layer}", zeros, (width,)) for layer, width in enumerate(widths[1:])]
@@ -113,6 +117,7 @@ class MADE(nn.Module):
         h, degrees = x, masks.positions
         for kernel, hidden_bias, next_degrees in zip(self.kernels[:-1], hidden_biases, masks.degrees, strict=True):
             h = self.activation(hidden_bias + h @ (kernel * (degrees[:, None] <= next_degrees[None, :])))
+            h = self.drop(h)
             degrees = next_degrees
         logits = bias + h @ (self.kernels[-1] * (degrees[:, None] < masks.positions[None, :]))
         if self.direct and self.hidden:

@@ -14,6 +14,8 @@ layer is
 with * the convolutions of `masked_conv` and y a class label. The mask-A layer omits the residual "h +", which would
 pass on the level that is predicted. Together the stacks see every earlier pixel within reach: there is no blind spot.
 
+Dropout, which neither paper has, drops the input of each block's last product: of R in (2).
+
 `pixel_network` describes the outputs and the cached evaluation.
 """
 
@@ -25,6 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gm_jax.networks.dropout import Dropout
 from gm_jax.networks.label_bias import LabelBias, add_bias, halves
 from gm_jax.networks.masked_conv import (
     MaskedConv,
@@ -57,6 +60,7 @@ class ResidualBlock(nn.Module):
         size: k.
         num_classes: number of classes of the labels; None for a network without labels.
         dtype: precision of the computation.
+        dropout: dropout rate in training.
     """
 
     features: int
@@ -64,6 +68,7 @@ class ResidualBlock(nn.Module):
     size: int
     num_classes: int | None = None
     dtype: DTypeLike | None = None
+    dropout: float = 0.0
 
     def setup(self) -> None:
         wide, narrow = (colors(width, self.channels) for width in (self.features, self.features // 2))
@@ -71,6 +76,7 @@ class ResidualBlock(nn.Module):
         self.conv = MaskedConv(self.size, narrow, narrow, dtype=self.dtype)
         self.wide = MaskedDense(narrow, wide, dtype=self.dtype)
         self.label_bias = LabelBias(self.num_classes, len(narrow), dtype=self.dtype)
+        self.drop = Dropout(self.dropout)
 
     def __call__(self, x: Array, image: Array, label: Array | None) -> Array:
         """Maps x [B, H, W, F] to the same shape; it does not read the image."""
@@ -94,7 +100,7 @@ class ResidualBlock(nn.Module):
         return nn.relu(self.narrow(nn.relu(x)))
 
     def _after(self, x: Array, y: Array) -> Array:
-        return x + self.wide(nn.relu(y))
+        return x + self.wide(self.drop(nn.relu(y)))
 
 
 class PixelCNN(ResidualPixelNetwork):
@@ -107,18 +113,18 @@ class PixelCNN(ResidualPixelNetwork):
         layers: number of residual blocks.
         first_size: k of the mask-A layer.
         size: k of the other layers.
+        dropout: dropout rate in training.
     """
 
     features: int = 64
     layers: int = 8
     size: int = 3
+    dropout: float = 0.0
 
     def setup(self) -> None:
         super().setup()
-        channels = self.event_shape[2]
-        self.blocks = [
-            ResidualBlock(self.features, channels, self.size, self.num_classes, self.dtype) for _ in range(self.layers)
-        ]
+        settings = (self.event_shape[2], self.size, self.num_classes, self.dtype, self.dropout)
+        self.blocks = [ResidualBlock(self.features, *settings) for _ in range(self.layers)]
 
     def trunk_features(self) -> int:
         """Returns `features`."""
@@ -155,6 +161,7 @@ class GatedLayer(nn.Module):
         first: whether this is the mask-A layer, whose v and h are the image.
         num_classes: number of classes of the labels; None for a network without labels.
         dtype: precision of the computation.
+        dropout: dropout rate in training.
     """
 
     features: int
@@ -163,6 +170,7 @@ class GatedLayer(nn.Module):
     first: bool = False
     num_classes: int | None = None
     dtype: DTypeLike | None = None
+    dropout: float = 0.0
 
     def setup(self) -> None:
         outputs = colors(self.features, self.channels)
@@ -174,13 +182,14 @@ class GatedLayer(nn.Module):
         self.horizontal = RowConv(self.size, inputs, gates, strict=self.first, dtype=self.dtype)
         self.residual = MaskedDense(outputs, outputs, dtype=self.dtype)
         self.label_bias = LabelBias(self.num_classes, 2 * len(gates), dtype=self.dtype)
+        self.drop = Dropout(self.dropout)
 
     def __call__(self, v: Array, h: Array, label: Array | None) -> tuple[Array, Array]:
         """Maps v and h [B, H, W, I] and labels [B] to (v, h) [B, H, W, F]."""
         bias_v, bias_h = halves(self.label_bias(label))
         a_v = add_bias(self.vertical(v), bias_v)
         a_h = add_bias(self.horizontal(h) + self.link(shift_down(a_v)), bias_h)
-        update = self.residual(_gate(a_h))
+        update = self.residual(self.drop(_gate(a_h)))
         return _gate(a_v), update if self.first else h + update
 
     def begin(self, n: int, width: int, label: Array | None, dtype: DTypeLike) -> GatedLayerCache:
@@ -221,16 +230,18 @@ class GatedPixelCNN(PixelNetwork):
         layers: number of gated layers after the first.
         first_size: k of the mask-A layer.
         size: k of the other layers.
+        dropout: dropout rate in training.
     """
 
     features: int = 64
     layers: int = 8
     first_size: int = 7
     size: int = 3
+    dropout: float = 0.0
 
     def setup(self) -> None:
         channels = self.event_shape[2]
-        settings = {"num_classes": self.num_classes, "dtype": self.dtype}
+        settings = {"num_classes": self.num_classes, "dtype": self.dtype, "dropout": self.dropout}
         first = GatedLayer(self.features, channels, self.first_size, first=True, **settings)
         rest = [GatedLayer(self.features, channels, self.size, **settings) for _ in range(self.layers)]
         self.stack = [first, *rest]

@@ -46,7 +46,8 @@ def build_made(config: MADEConfig, spec: Spec) -> Experiment:
     """Builds a perceptron whose masks forbid looking ahead; each ordering has a set of masks."""
     orders = _pixel_orders(config, spec)
     masks = made.mask_sets(orders, config.hidden, seed=config.train.seed)
-    network = made.MADE(orders.shape[1], config.hidden, _num_classes(config, spec), direct=config.direct)
+    settings = {"direct": config.direct, "dropout": config.dropout}
+    network = made.MADE(orders.shape[1], config.hidden, _num_classes(config, spec), **settings)
     return _dense_experiment(config, spec, ordered.masked_network(network, masks, orders))
 
 
@@ -63,6 +64,7 @@ def build_pixelcnn(config: PixelCNNConfig, spec: Spec) -> Experiment:
         features=config.features,
         layers=config.layers,
         first_size=config.first_size,
+        dropout=config.dropout,
     )
     return _raster_experiment(config, spec, ordered.image_network(module))
 

@@ -34,6 +34,7 @@ def make_optimizer(optimizer: OptimizerConfig, *, num_steps: int) -> optax.Gradi
         b2=0.999,
         eps=optimizer.eps,
         weight_decay=optimizer.weight_decay,
+        l2=optimizer.l2,
         clip_norm=optimizer.clip_norm,
         accumulate_steps=optimizer.accumulate_steps,
     )

@@ -120,10 +120,11 @@ def adam(
     b2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: float = 0.0,
+    l2: float = 0.0,
     clip_norm: float | None = None,
     accumulate_steps: int = 1,
 ) -> optax.GradientTransformation:
-    """Returns Adam with optional gradient clipping, decoupled weight decay and gradient accumulation.
+    """Returns Adam with optional gradient clipping, weight decay of both kinds and gradient accumulation.
 
     Args:
         schedule: learning rate as a function of the number of updates.
@@ -131,6 +132,7 @@ def adam(
         b2: decay of the second moment.
         eps: added to the root of the second moment.
         weight_decay: decoupled decay (AdamW), times the learning rate.
+        l2: coupled decay: l2 times the parameters joins the clipped gradient, before the moments.
         clip_norm: largest global norm of the gradient (`clip_by_global_norm`); None for no clipping.
         accumulate_steps: steps whose mean gradient makes one update.
 
@@ -141,9 +143,10 @@ def adam(
     Regularization", ICLR 2019, arXiv:1711.05101.
     """
     clip = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
+    coupled = [] if l2 == 0.0 else [optax.add_decayed_weights(l2)]
     decay = [] if weight_decay == 0.0 else [optax.add_decayed_weights(weight_decay)]
     transformation = optax.chain(
-        *clip, optax.scale_by_adam(b1=b1, b2=b2, eps=eps), *decay, optax.scale_by_learning_rate(schedule)
+        *clip, *coupled, optax.scale_by_adam(b1=b1, b2=b2, eps=eps), *decay, optax.scale_by_learning_rate(schedule)
     )
     return accumulate(transformation, accumulate_steps)
 

@@ -22,6 +22,15 @@ def test_the_optimizer_follows_its_configuration(schedule):
     np.testing.assert_allclose(path, [rate for pair in zip([0.0] * 4, rates, strict=True) for rate in pair], rtol=1e-4)
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("weight_decay", 0.1 * 0.25 * 2.0), ("l2", 0.1)])
+def test_both_kinds_of_weight_decay_follow_the_configuration(kind, expected):
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, **{kind: 0.25}), num_steps=1)
+    params = jnp.full((), 2.0)
+    update, _ = optimizer.update(jnp.zeros(()), optimizer.init(params), params)
+    # Adam's first update of a gradient that is not zero, here 0.25 * 2, is the learning rate.
+    np.testing.assert_allclose(-float(update), expected, rtol=1e-5)
+
+
 def test_a_warm_up_that_leaves_no_updates_is_an_error():
     with pytest.raises(UserError, match="warm-up takes 4 of 4 updates"):
         make_optimizer(OptimizerConfig(schedule="cosine", warmup_steps=4, accumulate_steps=2), num_steps=8)

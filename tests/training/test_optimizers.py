@@ -35,8 +35,8 @@ def run(tx, grads):
     return history
 
 
-def adam_written_out(grads, rate, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=np.inf):
-    """Runs Kingma & Ba, algorithm 1, on clipped gradients, with the decay of Loshchilov & Hutter, algorithm 2."""
+def adam_written_out(grads, rate, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, l2=0.0, clip_norm=np.inf):
+    """Runs Kingma & Ba, algorithm 1, on clipped gradients, with both decays of Loshchilov & Hutter, algorithm 2."""
     params = {name: np.asarray(leaf, np.float64) for name, leaf in PARAMS.items()}
     m, v = ({name: np.zeros(leaf.shape) for name, leaf in PARAMS.items()} for _ in range(2))
     history = []
@@ -44,7 +44,7 @@ def adam_written_out(grads, rate, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.
         shrink = min(1.0, clip_norm / norm(grad))
         new = {}
         for name, p in params.items():
-            g = shrink * np.asarray(grad[name], np.float64)
+            g = shrink * np.asarray(grad[name], np.float64) + l2 * p
             m[name] = b1 * m[name] + (1 - b1) * g
             v[name] = b2 * v[name] + (1 - b2) * g**2
             m_hat, v_hat = m[name] / (1 - b1**t), v[name] / (1 - b2**t)
@@ -148,6 +148,14 @@ def test_weight_decay_is_decoupled_from_the_gradient_and_follows_the_schedule(x6
     tx = optimizers.adam(optimizers.cosine_schedule(0.1, num_steps=10), weight_decay=0.3)
     expected = adam_written_out(grads, lambda t: 0.05 * (1 + np.cos(np.pi * t / 10)), weight_decay=0.3)
     assert_same(run(tx, grads), expected)
+
+
+def test_coupled_decay_joins_the_clipped_gradient_before_the_moments(x64):
+    grads = gradients(6, scale=3.0)
+    tx = optimizers.adam(optimizers.constant_schedule(0.125), weight_decay=0.1, l2=0.3, clip_norm=1.0)
+    assert_same(run(tx, grads), adam_written_out(grads, lambda t: 0.125, weight_decay=0.1, l2=0.3, clip_norm=1.0))
+    decoupled = adam_written_out(grads, lambda t: 0.125, weight_decay=0.4, clip_norm=1.0)
+    assert max(np.abs(decoupled[-1][name] - run(tx, grads)[-1][name]).max() for name in PARAMS) > 1e-2
 
 
 def test_weight_decay_alone_shrinks_the_parameters_geometrically():

@@ -1,9 +1,9 @@
 """Configurations of autoregressive models: dense ones of binary images, and models in raster order."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from gm_jax.config import Binarization, Count, DataConfig, OptimizerConfig, TrainConfig, Widths
+from gm_jax.config import Added, Binarization, Count, DataConfig, OptimizerConfig, Share, TrainConfig, Widths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ class MADEConfig(DenseConfig):
     """Widths of the hidden layers; without any it is an FVSBN."""
     direct: bool = True
     """Direct connections from the pixels to the logits, past the hidden layers."""
+    dropout: Annotated[Share, Added(0.0)] = 0.0
+    """Dropout rate of the hidden units in training."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,8 @@ class PixelCNNConfig(RasterConfig):
     """Layers after the first."""
     first_size: Count = 7
     """Size of the first layer's kernel, an odd number; the other kernels are 3 x 3."""
+    dropout: Annotated[Share, Added(0.0)] = 0.0
+    """Dropout rate of each layer's update in training."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,115 @@
+"""Dropout is on with a key and off without one, in every network that has a rate, and nowhere else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gm_jax.models import autoregressive, autoregressive_networks
+from gm_jax.networks.dropout import Dropout
+from gm_jax.networks.made import MADE, mask_sets
+from gm_jax.networks.pixelcnn import GatedPixelCNN, PixelCNN
+from gm_jax.training import optimizers, parallel, state, step
+
+SHAPE, RATE = (4, 4, 1), 0.5
+ORDER = np.arange(16)[None]
+
+
+def made(dropout):
+    masks = mask_sets(ORDER, (12, 12))
+    return autoregressive_networks.masked_network(MADE(16, (12, 12), dropout=dropout), masks, ORDER)
+
+
+def pixels(module):
+    return lambda dropout: autoregressive_networks.image_network(
+        module(SHAPE, levels=2, outputs_per_dim=1, features=8, layers=2, first_size=3, dropout=dropout)
+    )
+
+
+NETWORKS = {"made": made, "pixelcnn": pixels(PixelCNN), "gated pixelcnn": pixels(GatedPixelCNN)}
+each_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
+
+
+def family(network, dropout):
+    likelihood = autoregressive_networks.bernoulli(lambda key, x: x, levels=2)
+    return autoregressive.Autoregressive(network=network(dropout), likelihood=likelihood, shape=SHAPE)
+
+
+def images(count=6):
+    return np.random.default_rng(0).integers(0, 2, (count, *SHAPE)).astype(np.uint8)
+
+
+def random_params(model):
+    params, _ = jax.eval_shape(model.init, jax.random.key(0), {"x": images()})
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), leaf.dtype), params)
+
+
+def test_a_key_drops_the_share_and_scales_the_rest():
+    x = jnp.full((1_000, 40), 3.0)
+    dropped = np.asarray(Dropout(0.3).apply({}, x, rngs={"dropout": jax.random.key(0)}))
+    kept = dropped != 0.0
+    np.testing.assert_allclose(dropped[kept], 3.0 / 0.7, rtol=1e-6)
+    standard_error = np.sqrt(0.3 * 0.7 / x.size)
+    assert abs(kept.mean() - 0.7) < 4 * standard_error
+    np.testing.assert_array_equal(Dropout(0.3).apply({}, x), x)
+
+
+@each_network
+def test_evaluation_and_sampling_drop_nothing(network):
+    dropping, plain = family(network, RATE), family(network, 0.0)
+    params, x = random_params(plain), jnp.asarray(images())
+    key = jax.random.key(3)
+    for evaluate in (
+        lambda model: model.log_prob(params, {}, key, x).log_prob,
+        lambda model: model.sample(params, {}, key, 8),
+        lambda model: model.nll(params, x.reshape(-1, 16).astype(jnp.int32), None, 0),
+    ):
+        np.testing.assert_array_equal(evaluate(dropping), evaluate(plain))
+
+
+@each_network
+def test_the_loss_drops_with_its_key_alone(network):
+    dropping, plain = family(network, RATE), family(network, 0.0)
+    params, batch = random_params(plain), {"x": jnp.asarray(images())}
+    assert jax.tree.structure(dropping.init(jax.random.key(0), batch)) == jax.tree.structure((params, {}))
+    loss = jax.jit(lambda key: dropping.loss(params, {}, key, batch)[0])
+    values = [float(loss(jax.random.key(seed))) for seed in (0, 0, 1)]
+    assert values[0] == values[1]
+    without = [float(plain.loss(params, {}, jax.random.key(seed), batch)[0]) for seed in (0, 1)]
+    assert without[0] == without[1]
+    assert len({values[0], values[2], without[0]}) == 3
+
+
+@each_network
+def test_a_rate_of_zero_computes_what_a_network_without_dropout_does(network):
+    plain = family(network, 0.0)
+    params, x = random_params(plain), jnp.asarray(images()).reshape(-1, 16).astype(jnp.int32)
+    with_key = plain.nll(params, x, None, 0, dropout_key=jax.random.key(0))
+    np.testing.assert_array_equal(with_key, plain.nll(params, x, None, 0))
+
+
+@each_network
+def test_no_output_sees_its_own_or_later_levels_while_units_are_dropped(network):
+    model = family(network, RATE)
+    params, key = random_params(model), jax.random.key(5)
+    x = jnp.asarray(images(1)).reshape(1, 16).astype(jnp.int32)
+    outputs = lambda x: model.network.outputs(params["autoregressive"], x, None, 0, key)[0, :, 0]  # noqa: E731
+    flipped = jax.vmap(lambda i: outputs(x.at[0, i].set(1 - x[0, i])))(jnp.arange(16))
+    changed = np.asarray(jnp.abs(flipped - outputs(x)[None]) > 1e-4)  # [flipped, output]
+    assert not np.tril(changed).any()
+    assert changed.any()
+
+
+def test_each_step_draws_its_own_units():
+    model = family(made, RATE).model
+    adams = {"autoregressive": optimizers.adam(optimizers.constant_schedule(1e-30))}  # nothing else changes
+    fresh = state.create(model, adams, jax.random.key(0), {"x": images()})
+    strategy = parallel.jit()
+    compiled = strategy.compile(step.make_train_step(model, adams, seed=0))
+    batches, losses, current = strategy.place_batches({"x": images()[None]}), [], strategy.place(fresh)
+    current = current._replace(params=random_params(model))
+    for _ in range(3):
+        current, metrics = compiled(current, batches)
+        losses.append(float(np.asarray(metrics["loss"])[0]))
+    assert len(set(losses)) == 3
