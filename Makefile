@@ -13,10 +13,10 @@ TPU    := $(VENV)/tpu
 # Most of a test's time is XLA compiling, on one core, so that there are two workers. Of the fast tests each takes whole
 # files, whose tests share what they compile; of the slow proofs, some of which take minutes, one that is done takes
 # over what the other has not begun. The fast tests take code that LLVM has not optimised, which compiles in two thirds
-# of the time; the slow proofs run what users run.
+# of the time; the slow proofs run what users run. GM_JAX_TEST_PLATFORM=cuda runs the tests on that platform.
 FAST   := -n 2 --dist loadfile -m "not slow"
 SLOW   := -n 2 --dist worksteal -m slow
-QUICK  := XLA_FLAGS=--xla_backend_optimization_level=0
+QUICK  := $(if $(GM_JAX_TEST_PLATFORM),,XLA_FLAGS=--xla_backend_optimization_level=0)
 
 # What builds the site: apart too, because neither tests nor experiments need it.
 DOCS   := $(VENV)/docs

@@ -51,8 +51,8 @@ class Ready(NamedTuple):
     batches: Callable[[int], Any]
 
 
-def ready(training: Training) -> Ready:
-    """Makes state, step and input pipeline as runner/train.py does."""
+def ready(training: Training, parallel_name: str = "jit") -> Ready:
+    """Makes state, step and input pipeline as runner/train.py does, with the strategy "jit" or "pmap"."""
     import jax
 
     from gm_jax.data import pipeline
@@ -64,12 +64,13 @@ def ready(training: Training) -> Ready:
     first = state.create(model, adams, jax.random.key(0), pipeline.train_batch(split, size, 0, 0))
     given = {name: getattr(training, name) for name in ("params", "model_state")}
     first = first._replace(**{name: tree for name, tree in given.items() if tree is not None})
-    strategy = parallel.jit()
+    strategy = {"jit": parallel.jit, "pmap": parallel.pmap}[parallel_name]()
 
     def batches(first_step: int) -> Any:
         return strategy.place_batches(pipeline.train_batches(split, size, 0, first_step, training.steps))
 
-    return Ready(strategy.place(first), strategy.compile(step.make_train_step(model, adams, seed=0)), batches)
+    train = step.make_train_step(model, adams, seed=0, axis_name=strategy.axis_name)
+    return Ready(strategy.place(first), strategy.compile(train), batches)
 
 
 def make_run(make: Callable[..., Training], args: tuple, xla_flags: str = "") -> timing.Run:

@@ -1,16 +1,32 @@
-"""What every test starts from: CPU, two virtual devices, and no silent broadcasting."""
+"""What every test starts from: CPU, two virtual devices, and no silent broadcasting.
+
+GM_JAX_TEST_PLATFORM=cuda runs the tests on that platform instead, with matrix products in full precision. A test marked
+`two_devices` is skipped if there are fewer, and one in float64 if the platform has none.
+"""
 
 import os
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+PLATFORM = os.environ.get("GM_JAX_TEST_PLATFORM", "cpu")
+if PLATFORM == "cpu":
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+else:
+    os.environ["JAX_PLATFORMS"] = f"{PLATFORM},cpu"
+    os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # several workers share the device
 
-import signal
+import signal  # noqa: E402
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def _enough_devices(request):
+    if request.node.get_closest_marker("two_devices") and len(jax.devices()) < 2:
+        pytest.skip(f"needs two devices, and {PLATFORM} has {len(jax.devices())}")
 
 
 @pytest.fixture
@@ -24,5 +40,7 @@ def hangups_count():
 @pytest.fixture
 def x64():
     """64-bit floats for the length of one test: for identities that are exact."""
+    if PLATFORM == "tpu":
+        pytest.skip("TPUs have no 64-bit floats")
     with jax.enable_x64(True):
         yield

@@ -12,6 +12,7 @@ import pytest
 import tyro
 
 from benchmarks import command as benchmark_command
+from benchmarks.accelerator import __main__ as accelerator
 from gm_jax.runner import cli
 from tools import results
 from tools.site import check, docstrings, names, pages
@@ -131,6 +132,8 @@ def parse(command):
     module = importlib.import_module(command[0])
     if command[0].startswith("experiments."):
         cli.parse(module.CONFIG, command[1:], module=module)
+    elif command[0].startswith("benchmarks.accelerator"):
+        getattr(module, "parse", accelerator.parse)(command[1:])
     elif command[0].startswith("benchmarks."):
         tyro.cli(getattr(module, "Args", benchmark_command.Args), args=command[1:])
     elif hasattr(module, "Config") and command[1:]:  # without flags, a page names the command
