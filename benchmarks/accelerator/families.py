@@ -242,8 +242,8 @@ def _rbm(dtype: Any) -> "Model":
     ).model
 
 
-def _with_dtype(make: Callable, **settings: Any) -> Family:
-    return Family(functools.partial(make, **settings), has_dtype=True)
+def _with_dtype(make: Callable, *, scale: float = 0.5, **settings: Any) -> Family:
+    return Family(functools.partial(make, **settings), has_dtype=True, scale=scale)
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -266,9 +266,9 @@ FAMILIES: Mapping[str, Family] = {
     "ddpm": _with_dtype(lambda dtype: _diffusion(dtype).model),
     "ddpm of points": Family(lambda dtype: _diffusion(dtype, points=True).model, POINT, has_dtype=True),
     "latent diffusion": _with_dtype(_latent_diffusion),
-    "dcgan": _with_dtype(_gan, name="dcgan"),
-    "improved gan": Family(functools.partial(_gan, name="improved_gan")),
-    "wgan-gp": Family(functools.partial(_gan, name="wgan_gp")),
+    "dcgan": _with_dtype(_gan, name="dcgan", scale=2.0),
+    "improved gan": Family(functools.partial(_gan, name="improved_gan"), scale=2.0),
+    "wgan-gp": Family(functools.partial(_gan, name="wgan_gp"), scale=2.0),
     "ebm": Family(_energy, POINT, has_dtype=True),
     "rbm": Family(_rbm),
 }
