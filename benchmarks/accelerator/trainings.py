@@ -31,6 +31,7 @@ class Training(NamedTuple):
         case: of the speed table, whose steps are the same; empty if there is none.
         batch_size: examples per step.
         evaluate: further flags of the verb `evaluate`.
+        most_steps: however long the box is.
     """
 
     experiment: str
@@ -40,6 +41,7 @@ class Training(NamedTuple):
     case: str
     batch_size: int
     evaluate: str = ""
+    most_steps: int = 1_000_000
 
 
 def _pixelcnn(more: str) -> Training:
@@ -62,7 +64,7 @@ TRAININGS: Mapping[str, Training] = {
     "pixelcnn_dropout_0.1": _pixelcnn("--dropout 0.1"),
     "pixelcnn_dropout_0.5": _pixelcnn("--dropout 0.5"),
     "pixelcnn_weight_decay": _pixelcnn("--optimizer.weight-decay 0.1"),
-    "tiny": Training("pixelcnn", "", "--data.name digits --features 4 --layers 1 --dropout 0.25", 5.0, "", 8),
+    "tiny": Training("pixelcnn", "", "--data.name digits --features 4 --layers 1 --dropout 0.25", 5.0, "", 8, "", 20),
 }
 
 
@@ -77,7 +79,7 @@ def steps_in(training: Training, seconds: float, *, speeds: Mapping[str, Any], s
     """
     measured = speeds.get(training.case, {}).get("examples_per_second", 0.0)
     rate = share * (0.85 * measured / training.batch_size if measured else training.rate)
-    steps, coarse = int(rate * max(0.0, seconds - START)), 100 * VALIDATIONS
+    steps, coarse = min(int(rate * max(0.0, seconds - START)), training.most_steps), 100 * VALIDATIONS
     return max(steps // coarse * coarse, steps // VALIDATIONS * VALIDATIONS if steps < coarse else 0, VALIDATIONS)
 
 

@@ -152,6 +152,7 @@ def test_a_box_of_time_holds_the_steps_of_the_measured_rate():
     assert trainings.steps_in(training, 145.0, speeds={}, share=1.0) == 11_000
     assert trainings.steps_in(training, 10.0, speeds=speeds, share=1.0) == trainings.VALIDATIONS
     assert trainings.steps_in(training, 45.5, speeds=speeds, share=1.0) == 50
+    assert trainings.steps_in(trainings.TRAININGS["tiny"], 1e4, speeds=speeds, share=1.0) == 20
 
 
 @pytest.mark.parametrize("name", trainings.TRAININGS)
@@ -191,9 +192,10 @@ def test_commands_run_side_by_side_until_the_deadline():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_200)
 def test_a_tiny_run_does_every_part_and_writes_it(tmp_path, capsys):
     status = accelerator.main(
-        ["--tiny", "--budget", "280", "--parallel", "2", "--out", str(tmp_path), "--seconds", "0.2"]
+        ["--tiny", "--budget", "3000", "--parallel", "2", "--out", str(tmp_path), "--seconds", "0.2"]
     )
     printed = capsys.readouterr().out
     assert status == 0
