@@ -9,7 +9,9 @@ FLOPs of an example are those of matrix products and convolutions, forward and b
 counts the peer's network: the same work whoever does it.
 """
 
+import argparse
 import functools
+import importlib
 import importlib.util
 import json
 import statistics
@@ -215,3 +217,11 @@ def table(rows: Mapping[str, Any]) -> str:
         )
         lines.append([name, *(timing.number(value, form) for value, form in numbers)])
     return timing.table(header, lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Is a worker of the speed table.")
+    parser.add_argument("case", choices=list(CASES))
+    parser.add_argument("--tiny", action="store_true")
+    args = parser.parse_args()
+    workers.serve(CASES[args.case], tiny=args.tiny)

@@ -1,10 +1,9 @@
 """Worker processes that compile side by side and are timed one at a time.
 
-A worker is `python -m benchmarks.accelerator.workers CASE`. It writes a line of JSON when it is warm, then reads a
-number of seconds per line, works for about that long, and answers with seconds per unit of work.
+A worker is `python -m benchmarks.accelerator.speed CASE`. It writes a line of JSON when it is warm, then reads a number
+of seconds per line, works for about that long, and answers with seconds per unit of work (`serve`).
 """
 
-import argparse
 import collections
 import contextlib
 import json
@@ -51,7 +50,7 @@ class Workers:
         self.facts: dict[str, Answer] = {}
         self._processes: dict[str, subprocess.Popen] = {}
         self._lines: queue.Queue[tuple[str, str | None]] = queue.Queue()
-        self._command = [sys.executable, "-m", "benchmarks.accelerator.workers", *(["--tiny"] if tiny else [])]
+        self._command = [sys.executable, "-m", "benchmarks.accelerator.speed", *(["--tiny"] if tiny else [])]
         self._out = out
         waiting = collections.deque(names)
         while len(self.facts) < len(names):
@@ -163,9 +162,8 @@ def _short(facts: Mapping[str, Any]) -> str:
     return str(facts["failed"])[-300:] if "failed" in facts else str(dict(facts))
 
 
-def _serve(name: str, tiny: bool) -> None:
-    from benchmarks.accelerator.speed import CASES
-
+def serve(case: Case, *, tiny: bool) -> None:
+    """Is a worker: warms the case up and answers, until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print goes to the log
 
@@ -173,7 +171,7 @@ def _serve(name: str, tiny: bool) -> None:
         answers.write(json.dumps(facts) + "\n")
 
     try:
-        run, facts = CASES[name].make(tiny)
+        run, facts = case.make(tiny)
         answer(**facts)
     except BaseException:
         answer(failed=traceback.format_exc()[-1500:])
@@ -207,11 +205,3 @@ def _timed(run: Callable[[int], None], count: int) -> float:
     started = time.perf_counter()
     run(count)
     return time.perf_counter() - started
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("case")
-    parser.add_argument("--tiny", action="store_true")
-    args = parser.parse_args()
-    _serve(args.case, args.tiny)
