@@ -43,7 +43,7 @@ def model() -> "Diffusion":
     from gm_jax.models import diffusion, diffusion_space
     from gm_jax.networks.unet import UNet
     from gm_jax.ops import diffusion_process
-    from gm_jax.samplers.diffusion import ddim
+    from gm_jax.samplers.ddim import ddim
 
     schedule = diffusion_process.linear_schedule(NUM_STEPS)
     return diffusion.Diffusion(

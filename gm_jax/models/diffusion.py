@@ -41,6 +41,7 @@ from gm_jax.ops.diffusion_process import Schedule
 from gm_jax.ops.levels import space_setting
 from gm_jax.ops.predictions import Prediction
 from gm_jax.samplers import diffusion as samplers
+from gm_jax.samplers.guidance import classifier_free_guidance
 from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params
 
 
@@ -200,7 +201,7 @@ class Diffusion:
                 # Both models in one pass.
                 twice = (jnp.concatenate(pair) for pair in ((x_t, x_t), (t, t), (label, none)))
                 conditional, unconditional = jnp.split(self._apply(params, *twice), 2)
-                output = samplers.classifier_free_guidance(conditional, unconditional, weight=self.guidance)
+                output = classifier_free_guidance(conditional, unconditional, weight=self.guidance)
             else:
                 output = self._apply(params, x_t, t, none if label is None else label)
             return self.parameterization.predict(x_t, output, self.schedule.signal(t), self.schedule.noise(t))

@@ -10,7 +10,7 @@ import numpy as np
 
 from gm_jax.models.diffusion import Diffusion
 from gm_jax.ops import diffusion_process
-from gm_jax.samplers.diffusion import ddim
+from gm_jax.samplers.ddim import ddim
 from gm_jax.types import Array, Key, ModelState, Params
 
 NUM_STEPS = (10, 20, 50, 100)  # rows of `samples_by_steps`; T follows

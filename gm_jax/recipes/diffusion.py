@@ -26,7 +26,8 @@ from gm_jax.recipes.experiment import Experiment, Observation
 from gm_jax.recipes.optimizers import make_adam, make_optimizer
 from gm_jax.recipes.run_length import first_stage_steps
 from gm_jax.recipes.vae import encoder_and_decoder
-from gm_jax.samplers import diffusion as samplers
+from gm_jax.samplers import ddim, ddpm
+from gm_jax.samplers.diffusion import Sampler
 
 _BETA_MAX = 20.0  # T beta_T of the linear schedule, as in the paper
 _VARIANCES = {
@@ -157,7 +158,7 @@ def noise_schedule(config: AnyDiffusionConfig, levels: int | None) -> diffusion_
     return diffusion_process.linear_schedule(config.diffusion_steps, beta_min=beta_min, beta_max=_BETA_MAX)
 
 
-def make_sampler(config: SamplerConfig, schedule: diffusion_process.Schedule) -> samplers.Sampler:
+def make_sampler(config: SamplerConfig, schedule: diffusion_process.Schedule) -> Sampler:
     """Returns the sampler that a configuration describes.
 
     Raises:
@@ -166,10 +167,10 @@ def make_sampler(config: SamplerConfig, schedule: diffusion_process.Schedule) ->
     if config.method == "ancestral":
         if config.eta:
             raise UserError(f"--sampler.eta {config.eta} has no effect on ancestral steps: use --sampler.method ddim.")
-        return samplers.ancestral(schedule, config.steps, variance_fn=_VARIANCES[config.variance])
+        return ddpm.ancestral(schedule, config.steps, variance_fn=_VARIANCES[config.variance])
     if config.eta > 1.0:
         raise UserError(f"--sampler.eta {config.eta} is out of its range: use a number from 0 to 1.")
-    return samplers.ddim(schedule, config.steps, eta=config.eta)
+    return ddim.ddim(schedule, config.steps, eta=config.eta)
 
 
 def make_network(network: UNetConfig | MLPConfig | None, spec: Spec, num_classes: int | None) -> nn.Module:

@@ -1,15 +1,10 @@
-"""Samplers of diffusion models: one function a step, and the one loop that takes it through the times.
+"""The loop of diffusion samplers: falling times, at each a prediction and a step (`ddpm.py` and `ddim.py`).
 
 Notation as in `ops.diffusion_process`: times t = 1 ... T counted from 1, t = 0 the data, s < t the next time to visit;
-x0_hat and eps_hat are a model's prediction from x_t, z is standard normal noise.
-
-    ancestral:  x_s = mu_ts(x_t, x0_hat) + sqrt(var_ts) z,    var_ts = beta_ts or beta~_ts;  z = 0 if s = 0       (1)
-    DDIM:       x_s = a_s x0_hat + sqrt(sigma_s^2 - eta^2 beta~_ts) eps_hat + eta sqrt(beta~_ts) z                (2)
-    guidance:   (1 + w) eps(x_t, c) - w eps(x_t)                                                                  (3)
+x0_hat and eps_hat are a model's prediction from x_t.
 
 The loop visits any falling times t_1 > t_2 > ... > t_N >= 1 and then 0. It reads the time after t_i, t_(i+1), from the
-given times and never computes it from a stride; all coefficients belong to that pair. (2) with eta = 1 is (1) with
-beta~_ts; with eta = 0 no noise is drawn, and x_T determines x_0.
+given times and never computes it from a stride; all coefficients belong to that pair.
 
 A model takes part as `predict_fn`, which returns a `Prediction` of both data and noise, independent of what its network
 is trained to predict:
@@ -23,7 +18,6 @@ The noise of the step from t is drawn with `fold_in(key, t)`, a function of the 
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple, TypeVar
 
 import chex
@@ -33,7 +27,7 @@ import numpy as np
 
 from gm_jax.ops import diffusion_process
 from gm_jax.ops.diffusion_process import Schedule
-from gm_jax.ops.predictions import Prediction, diffuse, per_example, prediction_from_x0
+from gm_jax.ops.predictions import Prediction, prediction_from_x0
 from gm_jax.types import Array, Key
 
 _Kept = TypeVar("_Kept")
@@ -48,7 +42,7 @@ class Sampler(NamedTuple):
     """How samples are drawn.
 
     Attributes:
-        step_fn: a step of this module, its settings bound.
+        step_fn: a step, its settings bound.
         times: the times to visit, falling, in 1 ... T.
     """
 
@@ -68,88 +62,6 @@ class Trajectory(NamedTuple):
     x_0: Array
     x_t: Array
     x0_hat: Array
-
-
-def ancestral_step(
-    key: Key,
-    x_t: Array,
-    prediction: Prediction,
-    log_alpha_bar_s: Array,
-    log_alpha_bar_t: Array,
-    *,
-    variance_fn: Callable[[Array, Array], Array],
-) -> Array:
-    """Draws a sample of p(x_s | x_t), eq. (1); returns the mean itself if s = 0.
-
-    Args:
-        key: noise.
-        x_t: [B, ...].
-        prediction: the model's, from `x_t`.
-        log_alpha_bar_s: [B], or a scalar for all; at the next time.
-        log_alpha_bar_t: [B], or a scalar for all.
-        variance_fn: (log abar_s, log abar_t) -> var_ts: `diffusion_process.transition_variance` is beta,
-            `diffusion_process.posterior_variance` is beta~.
-    Returns:
-        [B, ...] x_s.
-    Raises:
-        AssertionError: shapes do not fit or an array is not floating.
-    Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239, algorithm 2.
-    """
-    mean = diffusion_process.posterior_mean(prediction.x_0, x_t, log_alpha_bar_s, log_alpha_bar_t)
-    variance = variance_fn(log_alpha_bar_s, log_alpha_bar_t)
-    std = jnp.sqrt(jnp.where(log_alpha_bar_s < 0, variance, 0.0))
-    return mean + per_example(std, x_t) * jax.random.normal(key, x_t.shape, x_t.dtype)
-
-
-def ddim_step(
-    key: Key,
-    x_t: Array,
-    prediction: Prediction,
-    log_alpha_bar_s: Array,
-    log_alpha_bar_t: Array,
-    *,
-    eta: float,
-) -> Array:
-    """Takes a step of DDIM, eq. (2).
-
-    Args:
-        key: noise; unused if eta = 0.
-        x_t: [B, ...]; only its shape is used, because the prediction contains the rest.
-        prediction: the model's, from `x_t`.
-        log_alpha_bar_s: [B], or a scalar for all; at the next time.
-        log_alpha_bar_t: [B], or a scalar for all.
-        eta: the share of new noise, from 0 (none) to 1 (the posterior's standard deviation).
-    Returns:
-        [B, ...] x_s.
-    Raises:
-        AssertionError: shapes do not fit or an array is not floating.
-        ValueError: `eta` is not from 0 to 1.
-    Source: Song, Meng & Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, arXiv:2010.02502, eqs. 12 and 16.
-    """
-    if not 0.0 <= eta <= 1.0:
-        raise ValueError(f"eta must be from 0 to 1: got {eta}.")
-    chex.assert_equal_shape([x_t, *prediction])
-    if eta == 0.0:
-        return diffuse(*prediction, *diffusion_process.signal_and_noise(log_alpha_bar_s))
-    # sigma_s^2 - eta^2 beta~_ts = sigma_s^2 (1 - fresh): part of the noise at time s is new.
-    beta = diffusion_process.transition_variance(log_alpha_bar_s, log_alpha_bar_t)
-    fresh = eta**2 * beta / -jnp.expm1(log_alpha_bar_t)
-    kept = jnp.maximum(1.0 - fresh, 0.0)
-    z = jax.random.normal(key, x_t.shape, x_t.dtype)
-    kept, fresh = (per_example(jnp.sqrt(part), x_t) for part in (kept, fresh))
-    eps = kept * prediction.eps + fresh * z
-    return diffuse(prediction.x_0, eps, *diffusion_process.signal_and_noise(log_alpha_bar_s))
-
-
-def ancestral(schedule: Schedule, num_steps: int, *, variance_fn: Callable[[Array, Array], Array]) -> Sampler:
-    """Makes the sampler of DDPM, at `num_steps` of the T times, evenly spaced; `variance_fn` as in `ancestral_step`."""
-    step_fn = partial(ancestral_step, variance_fn=variance_fn)
-    return Sampler(step_fn, trailing_times(schedule.num_steps, num_steps))
-
-
-def ddim(schedule: Schedule, num_steps: int, *, eta: float = 0.0) -> Sampler:
-    """Makes the sampler of DDIM, at `num_steps` of the T times, evenly spaced; `eta` as in `ddim_step`."""
-    return Sampler(partial(ddim_step, eta=eta), trailing_times(schedule.num_steps, num_steps))
 
 
 def sample(
@@ -231,28 +143,6 @@ def trailing_times(num_steps: int, num_times: int) -> np.ndarray:
     if not 1 <= num_times <= num_steps:
         raise ValueError(f"num_times must be in 1 ... {num_steps}: got {num_times}.")
     return np.rint(np.arange(num_times, 0, -1) * (num_steps / num_times)).astype(np.int32)
-
-
-def classifier_free_guidance(conditional: Array, unconditional: Array, *, weight: float | Array) -> Array:
-    """Combines two predictions by classifier-free guidance with the paper's weight w, eq. (3).
-
-    It applies to eps, x_0, v and score alike, if both predictions are from the same x_t and of the same kind. Other
-    libraries call 1 + w the guidance scale.
-
-    Args:
-        conditional: [B, ...] prediction given the class.
-        unconditional: [B, ...] prediction given no class.
-        weight: w; 0 is the conditional model, -1 the unconditional one.
-    Returns:
-        [B, ...] (1 + w) conditional - w unconditional.
-    Raises:
-        AssertionError: shapes differ or an array is not floating.
-    Source: Ho & Salimans, "Classifier-Free Diffusion Guidance", arXiv:2207.12598, eq. 6.
-    """
-    chex.assert_equal_shape([conditional, unconditional])
-    chex.assert_type([conditional, unconditional], float)
-    # In this form w = 0 is the conditional prediction bit for bit.
-    return conditional + weight * (conditional - unconditional)
 
 
 def _reverse(

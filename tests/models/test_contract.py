@@ -42,7 +42,7 @@ from gm_jax.networks.realnvp import ImageRealNVP, RealNVP
 from gm_jax.networks.spline_flow import SplineFlow
 from gm_jax.networks.unet import UNet
 from gm_jax.ops import binarization, diffusion_process
-from gm_jax.samplers.diffusion import ancestral
+from gm_jax.samplers.ddpm import ancestral
 from gm_jax.training import parallel, state, step
 from gm_jax.training.checkpoint import Checkpointer
 from gm_jax.types import Likelihood, Model, Objective, Rows

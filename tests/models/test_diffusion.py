@@ -12,7 +12,7 @@ from scipy import stats
 from gm_jax.errors import UserError
 from gm_jax.models import diffusion, diffusion_space
 from gm_jax.ops import diffusion_process, predictions
-from gm_jax.samplers import diffusion as samplers
+from gm_jax.samplers import ddim, ddpm
 
 KEY = jax.random.key(0)
 T = 30
@@ -46,7 +46,7 @@ def of_points(network, *, shape=(2,), schedule=SCHEDULE, variance="beta", **sett
     variance_fn = VARIANCES[variance]
     defaults = {
         "parameterization": diffusion.noise_prediction(),
-        "sampler": samplers.ancestral(schedule, schedule.num_steps, variance_fn=variance_fn),
+        "sampler": ddpm.ancestral(schedule, schedule.num_steps, variance_fn=variance_fn),
     }
     return diffusion.Diffusion(
         network=network,
@@ -189,7 +189,7 @@ def of_pixels(fn, levels=3, schedule=SCHEDULE, **settings):
         schedule=schedule,
         shape=(1, 1, 1),
         parameterization=diffusion.data_prediction(),
-        sampler=samplers.ddim(schedule, 5),
+        sampler=ddim.ddim(schedule, 5),
         variance_fn=VARIANCES["beta~"],
         **settings,
     )
@@ -217,7 +217,7 @@ def test_samples_have_the_moments_of_the_data(variance):
     m, s = np.asarray([0.7, -0.5]), np.asarray([0.4, 1.3])
     schedule = diffusion_process.linear_schedule(200)
     model = of_points(best_noise(jnp.asarray(m)[None], jnp.asarray(s)[None], schedule), schedule=schedule)
-    for sampler in (samplers.ancestral(schedule, 200, variance_fn=VARIANCES[variance]), samplers.ddim(schedule, 100)):
+    for sampler in (ddpm.ancestral(schedule, 200, variance_fn=VARIANCES[variance]), ddim.ddim(schedule, 100)):
         draw = jax.jit(dataclasses.replace(model, sampler=sampler).sample, static_argnums=3)
         x = np.asarray(draw({"diffusion": {}}, {}, KEY, 20_000))
         np.testing.assert_allclose(x.mean(axis=0), m, atol=0.04)
@@ -258,7 +258,7 @@ def test_guidance_is_equation_4(weight):
 
 
 def test_without_a_label_it_is_the_unconditional_model():
-    model = of_labels(guidance=2.0, sampler=samplers.ddim(SCHEDULE, 1))
+    model = of_labels(guidance=2.0, sampler=ddim.ddim(SCHEDULE, 1))
     x = model.sample({"diffusion": {}}, {}, KEY, 2)
     np.testing.assert_allclose(x, np.full((2, 2), 3.0), rtol=1e-5)
     labelled = model.sample({"diffusion": {}}, {}, KEY, 2, label=jnp.asarray([1, 2]))
@@ -285,7 +285,7 @@ def test_predictions_of_images_are_clipped_and_of_points_are_not():
             schedule=SCHEDULE,
             shape=(2, 2, 1),
             parameterization=diffusion.data_prediction(),
-            sampler=samplers.ddim(SCHEDULE, 5),
+            sampler=ddim.ddim(SCHEDULE, 5),
             variance_fn=diffusion_process.transition_variance,
         )
         chain = jax.jit(model.trajectory, static_argnums=3)({"diffusion": {}}, {}, KEY, 3)

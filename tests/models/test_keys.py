@@ -30,7 +30,7 @@ from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
 from gm_jax.networks.nice import NICE
 from gm_jax.networks.normalization import WithReferenceBatch
 from gm_jax.ops import binarization, diffusion_process
-from gm_jax.samplers.diffusion import ancestral
+from gm_jax.samplers.ddpm import ancestral
 
 B, CLASSES = 4, 3
 KEY = jax.random.key(0)

@@ -10,7 +10,7 @@ from gm_jax.errors import UserError
 from gm_jax.models import decoder_likelihoods, diffusion, diffusion_space, latent_diffusion, vae
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
 from gm_jax.ops import diffusion_process
-from gm_jax.samplers.diffusion import ancestral
+from gm_jax.samplers.ddpm import ancestral
 from gm_jax.training import state, step
 from gm_jax.training.checkpoint import Checkpointer
 

@@ -9,7 +9,8 @@ from gm_jax.models import diffusion, diffusion_space
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
 from gm_jax.ops import diffusion_process
 from gm_jax.plotting import diffusion as plotting
-from gm_jax.samplers.diffusion import ancestral, ddim
+from gm_jax.samplers.ddim import ddim
+from gm_jax.samplers.ddpm import ancestral
 
 T = 60
 SCHEDULE = diffusion_process.linear_schedule(T)
