@@ -60,6 +60,8 @@ class Workers:
             if answered is None:
                 break
             name, line = answered
+            if name in self.facts:  # it has ended; its first answer says why
+                continue
             self.facts[name] = json.loads(line) if line else {"failed": f"died; see {self._log(name).name}"}
             print(f"  {name}: {_short(self.facts[name])}", file=sys.stderr, flush=True)
         for name in names:
