@@ -169,7 +169,7 @@ def _diffusion(dtype: Any, *, points: bool = False) -> Any:
         space=diffusion_space.points() if points else diffusion_space.pixels(levels=LEVELS),
         schedule=schedule,
         shape=POINT if points else IMAGE,
-        parameterization=diffusion.velocity_prediction() if points else diffusion.noise_prediction(),
+        parameterization=diffusion.v_prediction() if points else diffusion.noise_prediction(),
         sampler=ancestral(schedule, 5, variance_fn=variance_fn) if points else ddim(schedule, 5),
         variance_fn=variance_fn,
     )

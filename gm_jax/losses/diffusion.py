@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 
 from gm_jax.ops import checks, diffusion_process, distributions, reductions
-from gm_jax.ops.predictions import angular_velocity, diffuse, per_example
+from gm_jax.ops.predictions import diffuse, per_example, v_target
 from gm_jax.types import Array
 
 
@@ -90,7 +90,7 @@ def v_prediction_loss(x_0: Array, eps: Array, v_hat: Array, a_t: Array, sigma_t:
         >>> losses.v_prediction_loss(x_0, eps, v_hat, jnp.array(0.8), jnp.array(0.6))
         Array([0.36], dtype=float32)
     """
-    return _squared_error(angular_velocity(x_0, eps, a_t, sigma_t), v_hat)
+    return _squared_error(v_target(x_0, eps, a_t, sigma_t), v_hat)
 
 
 def bound_weight(log_alpha_bar_s: Array, log_alpha_bar_t: Array, *, log_var: Array) -> Array:

@@ -5,7 +5,7 @@ decoder_likelihoods.py  p(x|z) of a decoder: Bernoulli, normal, discretised logi
 autoregressive.py  exact likelihoods by the chain rule: one ordering or a mixture of several, labels, completions
 autoregressive_networks.py  networks of the conditionals, and the likelihoods of one pixel that their outputs define
 flow.py            normalizing flows: exact likelihoods by a change of variables, priors, dequantisation
-diffusion.py       denoising diffusion: noise, data or velocity prediction, the bound, guidance
+diffusion.py       denoising diffusion: noise, data or v prediction, the bound, guidance
 diffusion_space.py     pixels or points, and the decoder at the end of a diffusion
 latent_diffusion.py    a diffusion model of a VAE's latents
 gan.py             generator and discriminator, feature matching, historical averaging, density by kernels

@@ -73,7 +73,7 @@ def data_prediction() -> Parameterization:
     )
 
 
-def velocity_prediction() -> Parameterization:
+def v_prediction() -> Parameterization:
     """Makes the parameterisation whose output is v (Salimans & Ho, ICLR 2022, arXiv:2202.00512)."""
     return Parameterization(predictions.prediction_from_v, losses.v_prediction_loss)
 

@@ -71,7 +71,7 @@ predictions (the parts of x_t that a network predicts, from the factors a_t and 
     diffuse                                        a sample of q(x_t | x_0)
     prediction_from_x0, _eps, _v, _score           any of them -> the pair (x_0, eps): a Prediction
     prediction_from_preconditioned, preconditioned_target      the same for EDM's network, and what it should output
-    angular_velocity, score, log_snr               v and score of such a pair; log of a_t^2 / s_t^2
+    v_target, score, log_snr                       v and score of such a pair; log of a_t^2 / s_t^2
     per_example                                    [B] values shaped for [B, ...] data
 
 diffusion_process (time counts from 1; abar_0 = 1)

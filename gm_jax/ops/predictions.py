@@ -10,12 +10,12 @@ time t. Both come from a `gaussian_path.GaussianPath` or from a `diffusion_proce
     EDM:          F = (s_t / c x_0 - a_t c eps) / w_t,   w_t^2 = a_t^2 c^2 + s_t^2, the variance of x_t     (5)
 
 All conversions pass through one pivot, the pair (x_0, eps) of a `Prediction`, for which (1) holds: `prediction_from_*`
-makes it from x_t and any one part; `score` and `angular_velocity` read the others off it. The velocity u = dx_t / dt
+makes it from x_t and any one part; `score` and `v_target` read the others off it. The velocity u = dx_t / dt
 needs the derivatives of a and s: `GaussianPath.velocity` and `GaussianPath.prediction_from_velocity`.
 
     x_t = diffuse(x_0, eps, a_t, s_t)
     prediction = prediction_from_eps(x_t, network(x_t, t), a_t, s_t)
-    prediction.x_0, angular_velocity(*prediction, a_t, s_t), score(prediction.eps, s_t)
+    prediction.x_0, v_target(*prediction, a_t, s_t), score(prediction.eps, s_t)
 """
 
 from typing import NamedTuple
@@ -175,7 +175,7 @@ def preconditioned_target(x_0: Array, eps: Array, a_t: Array, s_t: Array, *, sig
     return (s_t / sigma_data * x_0 - a_t * sigma_data * eps) / jnp.sqrt(variance)
 
 
-def angular_velocity(x_0: Array, eps: Array, a_t: Array, s_t: Array) -> Array:
+def v_target(x_0: Array, eps: Array, a_t: Array, s_t: Array) -> Array:
     """Computes v, eq. (3): the derivative of x_t along the arc (a_t, s_t) = (cos phi, sin phi), in phi.
 
     Args:

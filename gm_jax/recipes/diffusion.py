@@ -115,7 +115,7 @@ def diffusion_model(
     predictions = {
         "noise": diffusion.noise_prediction,
         "data": diffusion.data_prediction,
-        "velocity": diffusion.velocity_prediction,
+        "velocity": diffusion.v_prediction,
     }
     return diffusion.Diffusion(
         network=make_network(network, spec, num_classes),

@@ -42,7 +42,7 @@ def test_the_three_losses_differ_only_by_their_weights(x64):
     x_0, eps, eps_hat = normal(3, 4), normal(3, 4), normal(3, 4)
     x_t = predictions.diffuse(x_0, eps, *factors(log_alpha_bar_t))
     prediction = predictions.prediction_from_eps(x_t, eps_hat, *factors(log_alpha_bar_t))
-    v_hat = predictions.angular_velocity(*prediction, *factors(log_alpha_bar_t))
+    v_hat = predictions.v_target(*prediction, *factors(log_alpha_bar_t))
     expected = diffusion.noise_prediction_loss(eps, eps_hat)
     snr = jnp.exp(predictions.log_snr(*factors(log_alpha_bar_t)))
     np.testing.assert_allclose(snr * diffusion.x0_prediction_loss(x_0, prediction.x_0), expected, rtol=1e-10)

@@ -75,13 +75,13 @@ def standard_error(values):
 PARAMETERIZATIONS = {
     "noise": diffusion.noise_prediction,
     "data": diffusion.data_prediction,
-    "velocity": diffusion.velocity_prediction,
+    "velocity": diffusion.v_prediction,
 }
 RNG = np.random.default_rng(0)
 X_0, EPS = (jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32) for _ in range(2))
 FACTORS = diffusion_process.signal_and_noise(jnp.log(jnp.asarray([0.9, 0.5, 0.1, 0.01], jnp.float32)))
 X_T = predictions.diffuse(X_0, EPS, *FACTORS)
-TARGETS = {"noise": EPS, "data": X_0, "velocity": predictions.angular_velocity(X_0, EPS, *FACTORS)}
+TARGETS = {"noise": EPS, "data": X_0, "velocity": predictions.v_target(X_0, EPS, *FACTORS)}
 each = pytest.mark.parametrize("name", TARGETS)
 
 

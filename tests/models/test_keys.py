@@ -91,7 +91,7 @@ def diffusion_of(shape, space, *, num_classes):
         space=space,
         schedule=schedule,
         shape=shape,
-        parameterization=diffusion.velocity_prediction(),
+        parameterization=diffusion.v_prediction(),
         sampler=ancestral(schedule, 5, variance_fn=variance_fn),
         variance_fn=variance_fn,
         num_bound_terms=3,

@@ -38,7 +38,7 @@ def composed(prior_network=None, *, vae_steps=3, levels=None, **settings):
         space=diffusion_space.points(),
         schedule=SCHEDULE,
         shape=(2,),
-        parameterization=diffusion.velocity_prediction(),
+        parameterization=diffusion.v_prediction(),
         sampler=ancestral(SCHEDULE, 40, variance_fn=diffusion_process.transition_variance),
         variance_fn=diffusion_process.transition_variance,
     )
@@ -143,7 +143,7 @@ def test_the_scale_is_one_without_latents_and_finite_for_constant_ones():
 
 
 def test_with_a_standard_normal_prior_the_bound_is_the_elbo():
-    # At first it predicts a velocity of 0, the best one of N(0, 1), and its reverse process is exact: with c = 1 the
+    # At first it predicts v = 0, the best one of N(0, 1), and its reverse process is exact: with c = 1 the
     # bound is the ELBO, here in closed form.
     model, num = composed(num_elbo_samples=1), 20_000
     params, _ = model.model.init(KEY, {"x": points(1)})

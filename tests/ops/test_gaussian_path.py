@@ -148,7 +148,7 @@ def test_variance_preserving_paths_keep_the_variance(name, x64):
 def test_the_velocity_of_the_arc_is_v(x64):
     path, t = PATHS["trigonometric"], jnp.asarray(times_within("trigonometric"))
     x_0, eps = normal(len(t), 3), normal(len(t), 3)
-    v = predictions.angular_velocity(x_0, eps, path.signal(t), path.noise(t))
+    v = predictions.v_target(x_0, eps, path.signal(t), path.noise(t))
     np.testing.assert_allclose(path.velocity(x_0, eps, t), v, rtol=1e-12, atol=1e-12)
 
 

@@ -42,7 +42,7 @@ def test_the_true_pair_is_recovered_from_any_part(make_schedule, kind, x64):
     part = {
         "x0": x_0,
         "eps": eps,
-        "v": predictions.angular_velocity(x_0, eps, *factors(schedule.at(t))),
+        "v": predictions.v_target(x_0, eps, *factors(schedule.at(t))),
         "score": predictions.score(eps, factors(schedule.at(t))[1]),
     }[kind]
     prediction = CONVERSIONS[kind](x_t, part, *factors(schedule.at(t)))
@@ -60,7 +60,7 @@ def test_a_wrong_prediction_still_makes_up_x_t_and_all_its_forms(kind, x64):
     forms = {
         "x0": prediction.x_0,
         "eps": prediction.eps,
-        "v": predictions.angular_velocity(*prediction, *factors(log_alpha_bar_t)),
+        "v": predictions.v_target(*prediction, *factors(log_alpha_bar_t)),
         "score": predictions.score(prediction.eps, factors(log_alpha_bar_t)[1]),
     }
     np.testing.assert_allclose(forms[kind], said, rtol=1e-10, atol=1e-10)
@@ -82,7 +82,7 @@ def test_v_is_the_derivative_along_the_arc_from_data_to_noise(x64):
     x_0, eps, angle = normal(4, 2), normal(4, 2), jnp.asarray(RNG.uniform(0.1, 1.4, size=4))
     x_of = lambda angle: predictions.diffuse(x_0, eps, *factors(2 * jnp.log(jnp.cos(angle))))  # noqa: E731
     _, derivative = jax.jvp(x_of, (angle,), (jnp.ones(4),))
-    v = predictions.angular_velocity(x_0, eps, *factors(2 * jnp.log(jnp.cos(angle))))
+    v = predictions.v_target(x_0, eps, *factors(2 * jnp.log(jnp.cos(angle))))
     np.testing.assert_allclose(v, derivative, rtol=1e-10)
 
 
@@ -131,7 +131,7 @@ SHAPE = (3, 2, 2, 1)
 ARRAYS = [jnp.asarray(RNG.normal(size=SHAPE), jnp.float32) for _ in range(2)]
 CASES = {
     "diffuse": (predictions.diffuse, (*ARRAYS, A_T, S_T)),
-    "angular_velocity": (predictions.angular_velocity, (*ARRAYS, A_T, S_T)),
+    "v_target": (predictions.v_target, (*ARRAYS, A_T, S_T)),
     "score": (predictions.score, (ARRAYS[0], S_T)),
     **{name: (function, (*ARRAYS, A_T, S_T)) for name, function in CONVERSIONS.items()},
 }
@@ -210,4 +210,4 @@ def test_with_unit_data_on_a_preserving_path_the_target_is_minus_v(x64):
     x_0, eps, a_t = normal(3, 2), normal(3, 2), jnp.array([0.1, 0.6, 0.99])
     s_t = jnp.sqrt(1 - a_t**2)
     target = predictions.preconditioned_target(x_0, eps, a_t, s_t, sigma_data=1.0)
-    np.testing.assert_allclose(target, -predictions.angular_velocity(x_0, eps, a_t, s_t), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(target, -predictions.v_target(x_0, eps, a_t, s_t), rtol=1e-12, atol=1e-12)

@@ -24,7 +24,7 @@ def model_of(shape, num_classes=None, space=None):
         space=space or diffusion_space.pixels(levels=17),
         schedule=SCHEDULE,
         shape=shape,
-        parameterization=diffusion.velocity_prediction(),
+        parameterization=diffusion.v_prediction(),
         sampler=ancestral(SCHEDULE, 20, variance_fn=diffusion_process.posterior_variance),
         variance_fn=diffusion_process.posterior_variance,
         num_classes=num_classes,

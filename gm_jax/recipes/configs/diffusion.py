@@ -95,7 +95,7 @@ class AnyDiffusionConfig:
     """The linear schedule's first beta, times T; less than 20. By default 0.1, as in the paper. If the data have few
     levels, the default is larger, up to 1: the first noise then has a standard deviation of a quarter level."""
     prediction: Literal["noise", "data", "velocity"] = "noise"
-    """What the network predicts: eps, x_0 or v."""
+    """What the network predicts: eps (noise), x_0 (data), or v of Salimans & Ho 2022 (velocity)."""
     variance: Annotated[
         Literal["transition", "posterior"],
         Measuring,
@@ -173,7 +173,8 @@ class LatentDiffusionConfig(AnyDiffusionConfig):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     network: MLPConfig = MLPConfig(hidden=256, blocks=3, dropout=0.1)
     prediction: Literal["noise", "data", "velocity"] = "velocity"
-    """What the network predicts: eps, x_0 or v; velocity starts at the standard normal prior of the VAE."""
+    """What the network predicts: eps (noise), x_0 (data), or v of Salimans & Ho 2022 (velocity), which starts at the
+    standard normal prior of the VAE."""
     beta_min: Rate | None = 1.0
     """T beta_1 of the linear schedule, less than 20; the paper has 0.1. Latents carry noise of their own and need no
     finer steps."""
