@@ -11,6 +11,7 @@ import pytest
 from benchmarks.accelerator import __main__ as accelerator
 from benchmarks.accelerator import families, golden, pack, resume, speed, trainings, workers
 from gm_jax.data import sources
+from tools import results
 
 GOLDEN = {
     "loss/vae": np.float32(2.0),
@@ -209,3 +210,53 @@ def test_a_tiny_run_does_every_part_and_writes_it(tmp_path, capsys):
     assert training["results"][0]["name"] == "nll"
     assert printed.rstrip().splitlines()[-1].startswith("| MADE 784-500, B100: gm_jax, pmap")
     assert (tmp_path / "report.md").read_text().rstrip() in printed
+
+
+def test_what_was_measured_becomes_records(tmp_path):
+    from benchmarks.accelerator import publish
+
+    case = {"facts": {"peak_gb": 1.23456}, "ms": 0.123456, "examples_per_second": 123456.7, "share_of_peak": 0.5}
+    found = {
+        "facts": {"devices": ["cpu"], "versions": {"jax": "1"}, "card": "a card, 1 GiB"},
+        "speed": {
+            "MADE 784-500, B100: gm_jax": {**case, "spread": 1.0},
+            "MADE 784-500, B100: late": {"facts": {"failed": "not ready"}, "samples": []},
+        },
+        "correctness": [
+            {"family": "vae", "mode": "float32", "errors": {"loss": 3e-7, "samples": 0.0}, "failures": []},
+            {
+                "family": "rbm",
+                "mode": "float32",
+                "errors": {"loss": 0.5},
+                "failures": ["loss 5e-1 > 1e-5"],
+                "failures_against_cpu": [],
+            },
+        ],
+        "resume": [
+            {"model": "vae", "setting": "defaults", "half_same": True, "whole_same": False, "first_seconds": 2.5}
+        ],
+        "train": [
+            {
+                "training": "pixelcnn",
+                "steps": 200,
+                "seconds": 9.7,
+                "results": [
+                    {"name": "nll", "value": 81.5, "unit": "nats", "kind": "exact", "data": "npz:/a/digits.npz"},
+                ],
+            }
+        ],
+    }
+    (tmp_path / "all.json").write_text(json.dumps(found))
+    written = publish.publish([tmp_path], commit="0123abc", records=tmp_path)
+    assert written == [f"accelerator_{part}" for part in ("speed", "correctness", "resume", "trainings")]
+    tables = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in written}
+    shown = {name: results.markdown(table).splitlines()[2:] for name, table in tables.items()}
+    assert shown["accelerator_speed"] == ["| MADE 784-500, B100 | gm_jax | 0.123 | 123,500 | 50.0 | 1.24 | 1.00 |"]
+    assert shown["accelerator_correctness"] == [
+        "| vae | float32 | 3e-07 | 0e+00 | agrees |",
+        "| rbm | float32 | 5e-01 | | agrees with the CPU of the same machine |",
+    ]
+    assert shown["accelerator_resume"] == ["| vae | defaults | same bits | other bits | 2.5 |"]
+    assert shown["accelerator_trainings"] == ["| pixelcnn | digits | nll, nats | = 81.5 | 200 | 10 |"]
+    assert tables["accelerator_speed"]["rows"][0]["device"] == "a card, 1 GiB"
+    assert {row["commit"] for table in tables.values() for row in table["rows"]} == {"0123abc"}

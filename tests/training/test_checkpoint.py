@@ -132,6 +132,7 @@ def test_paths_that_look_alike_stay_apart(tmp_path):
         assert_same_bits(checkpointer.restore_latest(state).state, state)
 
 
+@pytest.mark.two_devices
 def test_a_state_on_two_devices_comes_back_on_two(tmp_path):
     replicated = jax.sharding.NamedSharding(jax.make_mesh((2,), ("batch",)), jax.sharding.PartitionSpec())
     state = jax.device_put(make_state(3), replicated)

@@ -46,6 +46,7 @@ def alone_and_joined(num_steps, *, per_step, devices):
     return history
 
 
+@pytest.mark.two_devices
 @mapped
 @pytest.mark.parametrize("per_step", [None, 2, 12])
 def test_a_mapped_step_equals_both_halves_run_alone_and_joined(make, per_step):

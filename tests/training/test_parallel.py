@@ -72,6 +72,7 @@ def check_agreement(devices):
         assert_close(many, one, rtol=2e-5)
 
 
+@pytest.mark.two_devices
 def test_jit_pmap_and_the_vmap_oracle_give_the_same_update_on_two_devices():
     assert len(jax.devices()) == 2
     check_agreement(jax.devices())
@@ -90,6 +91,7 @@ def test_jit_pmap_and_the_vmap_oracle_give_the_same_update_on_eight_devices():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.two_devices
 def test_devices_draw_different_noise_under_pmap():
     def loss(params, model_state, key, batch):
         noise = jax.random.normal(key, ())
@@ -178,6 +180,7 @@ def test_evaluation_agrees_between_strategies_and_keeps_the_order_of_examples(ma
     np.testing.assert_allclose(values, 2 * x.sum(axis=1) + 3)
 
 
+@pytest.mark.two_devices
 def test_a_batch_that_devices_cannot_divide_is_refused():
     parallel.check_batch_size(8, parallel.jit())
     for size in (7, 0, -2):
