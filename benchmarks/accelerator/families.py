@@ -160,7 +160,8 @@ def _diffusion(dtype: Any, *, points: bool = False) -> Any:
     from gm_jax.networks.diffusion_mlp import DiffusionMLP
     from gm_jax.networks.unet import UNet
     from gm_jax.ops import diffusion_process
-    from gm_jax.samplers.diffusion import ancestral, ddim
+    from gm_jax.samplers.ddim import ddim
+    from gm_jax.samplers.ddpm import ancestral
 
     schedule, variance_fn = diffusion_process.cosine_schedule(20), diffusion_process.posterior_variance
     network = DiffusionMLP(16, 1, dtype=dtype) if points else UNet((4, 8), groups=2, dropout=0.1, dtype=dtype)

@@ -71,7 +71,7 @@ def ddpm_model(dtype: str | None, *, tiny: bool) -> "Diffusion":
     from gm_jax.models import diffusion, diffusion_space
     from gm_jax.networks.unet import UNet
     from gm_jax.ops import diffusion_process
-    from gm_jax.samplers.diffusion import ddim
+    from gm_jax.samplers.ddim import ddim
 
     schedule = diffusion_process.linear_schedule(1000)
     features, blocks, groups = ((8, 16), 1, 4) if tiny else ((128, 256, 256, 256), 2, 32)

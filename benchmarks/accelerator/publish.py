@@ -44,6 +44,8 @@ def correctness_rows(checks: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Returns a row for each family and mode; errors are shown as powers of ten."""
     rows = []
     for check in checks:
+        if not check["errors"]:  # the program failed or had no time: there is nothing to publish
+            continue
         errors = {kind: check["errors"].get(kind) for kind in ("loss", "grads", "log_prob", "samples")}
         labels = {kind: "" if error is None else f"{error:.0e}" for kind, error in errors.items()}
         verdict = "; ".join(check["failures"]) or "agrees"
@@ -57,11 +59,13 @@ def correctness_rows(checks: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 def resume_rows(checks: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Returns a row for each model and setting."""
-    words = {True: "same bits", False: "other bits", None: "not known"}
+    words = {True: "same bits", False: "other bits"}
     rows = []
     for check in checks:
+        if "failed" in check:
+            continue
         labels = {"model": check["model"], "setting": check["setting"]}
-        labels |= {key: words[check.get(key)] for key in ("half_same", "whole_same")}
+        labels |= {key: words[check[key]] for key in ("half_same", "whole_same")}
         seconds = {key: check[key] for key in ("first_seconds", "resumed_seconds") if key in check}
         numbers = [{"name": key, "value": value, "unit": "s"} for key, value in seconds.items()]
         rows.append({"id": _slug(f"{check['model']} {check['setting']}"), "labels": labels, "numbers": numbers})

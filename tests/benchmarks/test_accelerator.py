@@ -26,17 +26,18 @@ def test_the_stored_values_are_of_every_family_and_fit_it():
     with np.load(golden.FILE) as stored:
         assert {name.split("|")[0] for name in stored.files} == set(families.FAMILIES)
     assert golden.FILE.stat().st_size < 1e6
-    for name, family in families.FAMILIES.items():
-        values, model_state = golden.read(golden.FILE, name)
-        _, shapes = jax.eval_shape(family.make(None).init, jax.random.key(0), families.batch(family))
-        assert jax.tree.structure(model_state) == jax.tree.structure(shapes)
-        assert all(np.isfinite(array).all() for array in values.values())
-        # No gradient of a whole array is zero, so that none can be lost.
+    for name in families.FAMILIES:
+        values, model_state = golden.read(
+            golden.FILE, name
+        )  # which builds the family and holds the state to its shapes
+        assert all(np.isfinite(array).all() for array in jax.tree.leaves((values, model_state)))
         grads = {path: array for path, array in values.items() if path.startswith("grads/")}
-        assert grads
+        zero = [path for path, array in grads.items() if not np.any(array)]
+        # The discriminator's last bias cancels in Wasserstein's loss.
+        assert zero == (["grads/discriminator/Dense_1/bias"] if name == "wgan-gp" else []), name
 
 
-@pytest.mark.parametrize("name", ["made", "rbm"])
+@pytest.mark.parametrize("name", ["rbm"])
 def test_a_family_agrees_with_its_stored_values(name):
     rows = golden.check(name)
     assert [row["mode"] for row in rows] == ["float32", "default"]
@@ -111,14 +112,20 @@ def test_the_speed_table_derives_rates_shares_and_ratios():
     assert "| 5.00 " in table
 
 
-def test_every_case_names_work_that_exists():
+def test_every_case_of_ours_makes_its_model(monkeypatch):
+    """Each function of `ours` runs up to the point at which it would train or sample."""
     from benchmarks.accelerator import ours
 
-    for name, case in speed.CASES.items():
-        side, function = case.make.args[:2]
-        assert case.group
-        if side == speed.OURS:
-            assert callable(getattr(ours, function)), name
+    made = []
+    monkeypatch.setattr(ours, "train", lambda training, strategy="jit": made.append(training.model))
+    monkeypatch.setattr(ours, "_sampling", lambda sample, params, model_state, count: made.append(sample))
+    calls = {(case.make.args[1], case.make.args[2], str(case.make.args[3])): case for case in speed.CASES.values()}
+    cases = [case for case in calls.values() if case.make.args[0] == speed.OURS and case.make.args[1] != "matmul"]
+    cases = [case for case in cases if case.make.args[1] not in ("ddim", "cached")]  # these need parameters
+    for case in cases:
+        case.make(True)
+    assert len(made) == len(cases) > 0
+    assert ours.ddpm_model("bfloat16", tiny=True).model.sample is not None
 
 
 def test_cases_without_their_packages_are_left_out(monkeypatch):
