@@ -82,9 +82,11 @@ def training_rows(trainings: Sequence[Mapping[str, Any]]) -> list[Row]:
                 "training": training["training"],
                 "data": Path(result["data"].partition(":")[2] or result["data"]).stem,
                 "what": f"{result['name']}, {result['unit']}",
-                "step": str(settings.get("step", "")),
+                "step": f"{settings['step']:,}" if "step" in settings else "",
+                "steps": f"{training.get('reached', training['steps']):,} of {training['steps']:,}",
             }
-            number = {"name": "value", "value": result["value"], "unit": result["unit"], "kind": result["kind"]}
+            number = {key: result[key] for key in ("value", "unit", "kind")}
+            number |= {"name": "value", "digits": 2 if abs(result["value"]) > 10.0 else 4}
             rows.append(
                 {
                     "id": _slug(f"{training['training']} {result['name']} {result['unit']}"),
@@ -92,7 +94,6 @@ def training_rows(trainings: Sequence[Mapping[str, Any]]) -> list[Row]:
                     "numbers": [
                         number,
                         {"name": "seconds", "value": round(training["seconds"]), "unit": "s"},
-                        {"name": "steps", "value": training["steps"], "unit": "steps"},
                     ],
                 }
             )
@@ -142,8 +143,6 @@ TABLES: Mapping[str, tuple[str, list[dict[str, Any]], Callable[[Any], list[Row]]
             _field("setting", "setting"),
             _field("two processes, step 30", "half_same"),
             _field("killed and resumed, step 60", "whole_same"),
-            _number("first process, s", "first_seconds"),
-            _number("resumed, s", "resumed_seconds"),
         ],
         resume_rows,
     ),
@@ -155,7 +154,7 @@ TABLES: Mapping[str, tuple[str, list[dict[str, Any]], Callable[[Any], list[Row]]
             _field("number", "what"),
             _number("value", "value", sign=True),
             _field("best step", "step"),
-            _number("steps", "steps"),
+            _field("steps", "steps"),
             _number("seconds", "seconds"),
         ],
         training_rows,
@@ -169,6 +168,10 @@ def publish(folders: Sequence[Path], *, commit: str | None, records: Path = RECO
     for folder in folders:
         found = json.loads((folder / "all.json").read_text())
         facts = found.pop("facts")
+        for training in found.get("train", []):
+            log = folder / f"training_{training['training']}_metrics.jsonl"
+            if log.exists():
+                training["reached"] = json.loads(log.read_text().splitlines()[-1])["step"]
         about = {
             "command": COMMAND,
             "device": facts.get("card") or ", ".join(facts["devices"]),

@@ -27,9 +27,8 @@ def test_the_stored_values_are_of_every_family_and_fit_it():
         assert {name.split("|")[0] for name in stored.files} == set(families.FAMILIES)
     assert golden.FILE.stat().st_size < 1e6
     for name in families.FAMILIES:
-        values, model_state = golden.read(
-            golden.FILE, name
-        )  # which builds the family and holds the state to its shapes
+        # This builds the family, and holds the model state to its shapes.
+        values, model_state = golden.read(golden.FILE, name)
         assert all(np.isfinite(array).all() for array in jax.tree.leaves((values, model_state)))
         grads = {path: array for path, array in values.items() if path.startswith("grads/")}
         zero = [path for path, array in grads.items() if not np.any(array)]
@@ -254,6 +253,7 @@ def test_what_was_measured_becomes_records(tmp_path):
         ],
     }
     (tmp_path / "all.json").write_text(json.dumps(found))
+    (tmp_path / "training_pixelcnn_metrics.jsonl").write_text('{"step": 100}\n{"step": 180}\n')
     written = publish.publish([tmp_path], commit="0123abc", records=tmp_path)
     assert written == [f"accelerator_{part}" for part in ("speed", "correctness", "resume", "trainings")]
     tables = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in written}
@@ -263,7 +263,7 @@ def test_what_was_measured_becomes_records(tmp_path):
         "| vae | float32 | 3e-07 | 0e+00 | agrees |",
         "| rbm | float32 | 5e-01 | | agrees with the CPU of the same machine |",
     ]
-    assert shown["accelerator_resume"] == ["| vae | defaults | same bits | other bits | 2.5 |"]
-    assert shown["accelerator_trainings"] == ["| pixelcnn | digits | nll, nats | = 81.5 | 200 | 10 |"]
+    assert shown["accelerator_resume"] == ["| vae | defaults | same bits | other bits |"]
+    assert shown["accelerator_trainings"] == ["| pixelcnn | digits | nll, nats | = 81.50 | 180 of 200 | 10 |"]
     assert tables["accelerator_speed"]["rows"][0]["device"] == "a card, 1 GiB"
     assert {row["commit"] for table in tables.values() for row in table["rows"]} == {"0123abc"}
