@@ -78,15 +78,17 @@ def training_rows(trainings: Sequence[Mapping[str, Any]]) -> list[Row]:
     for training in trainings:
         for result in training.get("results", []):
             settings = result.get("settings", {})
+            data = Path(result["data"].partition(":")[2] or result["data"]).stem
             labels = {
                 "training": training["training"],
-                "data": Path(result["data"].partition(":")[2] or result["data"]).stem,
+                "data": data,
                 "what": f"{result['name']}, {result['unit']}",
                 "step": f"{settings['step']:,}" if "step" in settings else "",
                 "steps": f"{training.get('reached', training['steps']):,} of {training['steps']:,}",
             }
-            number = {key: result[key] for key in ("value", "unit", "kind")}
-            number |= {"name": "value", "digits": 2 if abs(result["value"]) > 10.0 else 4}
+            digits = 2 if abs(result["value"]) > 10.0 else 4
+            number = {**result, "name": "value", "data": data, "digits": digits}
+            number["standard_error"] = settings.get("standard_error")
             rows.append(
                 {
                     "id": _slug(f"{training['training']} {result['name']} {result['unit']}"),
