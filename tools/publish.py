@@ -160,11 +160,11 @@ def where_it_ran(versions: Path, device: str | None) -> dict[str, Any]:
         packages, commit, devices = start["packages"], start["git"], start["devices"]
     except (OSError, ValueError, LookupError, TypeError):
         raise UserError(f"{versions} is missing or damaged: publish a run that has it.") from None
-    processor = f"{_processor()}, {os.cpu_count()} cores"
-    return {"device": device or f"{processor}, {', '.join(devices)}", "versions": packages, "commit": commit}
+    machine = f"{processor()}, {os.cpu_count()} cores"
+    return {"device": device or f"{machine}, {', '.join(devices)}", "versions": packages, "commit": commit}
 
 
-def _processor() -> str:
+def processor() -> str:
     """Returns the model of this machine's processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []

@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from gm_jax.config import Count, Seed
 from gm_jax.errors import UserError
@@ -51,8 +51,28 @@ class Config:
     """Size of the file system."""
 
 
+class Done(NamedTuple):
+    """The cuts that were made.
+
+    Attributes:
+        cuts: how many.
+        runs: how many runs were cut until they ended by themselves, all with the bits of the undisturbed run.
+        most_lost: steps, at most, from the latest checkpoint before a cut to the one that was there after it.
+    """
+
+    cuts: int
+    runs: int
+    most_lost: int
+
+
 def measure(config: Config) -> str:
-    """Makes the cuts, prints a line for each, and returns a summary.
+    """Makes the cuts, prints a line for each, and returns a summary."""
+    done = cut_runs(config)
+    return f"{done.cuts} cuts of {done.runs} runs: at most {done.most_lost} steps lost, and every end as undisturbed"
+
+
+def cut_runs(config: Config) -> Done:
+    """Makes the cuts and prints a line for each.
 
     Raises:
         UserError: this is not Linux, or not root; or a run did not come back, lost too much, or ended with other bits.
@@ -81,7 +101,7 @@ def measure(config: Config) -> str:
             _compare(scratch / "whole", scratch / "end")
             ended += 1
             print(f"run {ended} ended with the bits of the undisturbed run")
-    return f"{cuts} cuts of {ended} runs: at most {worst} steps lost, and every end as undisturbed"
+    return Done(cuts, ended, worst)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,412 @@
+"""Kills, stops and starves small runs at random moments, and counts how they end.
+
+    python -m tools.reliability                     # 60 kills, 40 signals, 20 full disks, 20 power cuts; about an hour
+    python -m tools.reliability --publish           # also writes the counts to docs/results/reliability.json
+
+Each command is a process of its own, started as a user starts it. Every run is repeated until it ends by itself and is
+then compared with an undisturbed run: the metrics, the results, and every array of every checkpoint that is kept
+(parameters, the optimiser's state, averages, chains). Root on Linux is needed for power cuts, and for disks that are
+full; without it only the sizes of files are limited.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from gm_jax import runner
+from gm_jax.config import CountOrZero, Rate, Seed
+from gm_jax.errors import UserError
+from gm_jax.files import read_json, write_text
+from gm_jax.training import manifest, orbax_files
+from tools import pulled_plug
+from tools.publish import processor
+from tools.results import RECORDS, REPO, read
+
+_COMMON = (
+    *("--train.batch-size", "32", "--train.log-every", "10", "--train.checkpoint-every", "20"),
+    *("--train.patience", "0"),
+)
+# Averages, accumulated gradients, two players on two devices, points, chains, two stages.
+RUNS = {
+    "vae": "--hidden 16 --latent-dim 2 --importance-samples 3 --train.ema-decay 0.9 --train.steps 200",
+    "fvsbn": "--train.ema-decay 0.9 --optimizer.accumulate-steps 3 --optimizer.warmup-steps 5 --train.steps 200",
+    "wgan_gp": (
+        "--data.name toy:eight_gaussians --hidden 16 --latent-dim 4 --train.ema-decay 0.9 --train.parallel pmap "
+        "--train.steps 100"
+    ),
+    "realnvp": "--data.name toy:two_moons --hidden 16 --pairs 2 --optimizer.warmup-steps 5 --train.steps 200",
+    "rbm": (
+        "--hidden 8 --chains 16 --sampling-sweeps 10 --temperatures 20 --runs 4 --validation-temperatures 5 "
+        "--raise-temperatures 0 --train.steps 200"
+    ),
+    "latent_diffusion": (
+        "--autoencoder.steps 60 --autoencoder.hidden 16 --autoencoder.latent-dim 4 "
+        "--autoencoder.optimizer.warmup-steps 5 --network.hidden 16 --network.blocks 1 --bound-terms 10 "
+        "--validation-terms 5 --optimizer.warmup-steps 5 --train.steps 200"
+    ),
+}
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FILES_AFTER = 2  # the last pictures, which are drawn together
+_TITLES = {
+    **{f"kills-{name}": f"`{name}`: killed" for name in RUNS},
+    **{
+        f"signals-{what}": f"`vae`: Ctrl-C, SIGTERM, SIGHUP during {what}"
+        for what in ("training", "evaluation", "sampling")
+    },
+    "full-disk": "`vae`: the disk is full",
+    "full-file": "`vae`: the size of files is limited",
+    "power-cuts": "`vae`: the power is cut",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Kills, stops and starves small runs at random moments, and counts how they end."""
+
+    kills: CountOrZero = 60
+    """SIGKILLs, shared out among the experiments."""
+    signals: CountOrZero = 40
+    """SIGINT, SIGTERM and SIGHUP in turn, while a run trains, is evaluated and is sampled from."""
+    disks: CountOrZero = 20
+    """Full disks: file systems that are too small in turn with a limit for the size of a file."""
+    cuts: CountOrZero = 20
+    """Power cuts; see tools.pulled_plug."""
+    experiments: tuple[str, ...] = tuple(RUNS)
+    """Which experiments are killed."""
+    seed: Seed = 0
+    """Seed of the moments and sizes."""
+    limit: Rate = 300.0
+    """Seconds after which a process that should have ended counts as hung."""
+    publish: bool = False
+    """Write the counts to reliability.json."""
+    folder: Path = RECORDS
+    """Folder of the records."""
+
+
+@dataclasses.dataclass
+class Counts:
+    """How often something was done to a run, and what came of it.
+
+    Attributes:
+        tried: faults that met a living process.
+        equal: of them, those of runs that were repeated to their end and equal the undisturbed run, bit for bit.
+        swallowed: processes that went on as if nothing had happened.
+        hung: processes that did not end within the limit.
+    """
+
+    tried: int = 0
+    equal: int = 0
+    swallowed: int = 0
+    hung: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.tried} tried, {self.equal} bit for bit equal, {self.swallowed} swallowed, {self.hung} hung"
+
+
+def measure(config: Config) -> str:
+    """Does all of it, prints a line for each fault, and returns the counts.
+
+    Raises:
+        UserError: there is no such experiment; or something was swallowed, hung, or ended with other bits.
+    """
+    unknown = [name for name in config.experiments if name not in RUNS]
+    if unknown:
+        raise UserError(f"there are no settings for {', '.join(unknown)}: choose among {', '.join(RUNS)}.")
+    found: dict[str, Counts] = {}
+    with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
+        scratch = _Scratch(Path(folder), random.Random(config.seed), config.limit)
+        for index, name in enumerate(config.experiments):
+            share = len(range(index, config.kills, len(config.experiments)))
+            if share:
+                found[f"kills-{name}"] = _kill(scratch, name, share)
+        for index, verb in enumerate(_VERBS):
+            numbers = [_SIGNALS[i % 3] for i in range(config.signals) if i // 3 % len(_VERBS) == index]
+            if numbers:
+                found[f"signals-{verb}"] = _send(scratch, verb, numbers)
+        for kind, share in (("disk", (config.disks + 1) // 2), ("file", config.disks // 2)):
+            if share:
+                found[f"full-{kind}"] = _fill(scratch, kind, share)
+    if config.cuts:
+        done = pulled_plug.cut_runs(pulled_plug.Config(cuts=config.cuts, seed=config.seed))
+        found["power-cuts"] = Counts(tried=done.cuts, equal=done.cuts)
+    text = "\n".join(f"{name}: {counts}" for name, counts in found.items())
+    bad = [name for name, one in found.items() if one.swallowed or one.hung or one.equal != one.tried]
+    if bad:
+        print(text)
+        raise UserError(f"{', '.join(bad)}: not all came back as they should.")
+    if config.publish:
+        text += f"\n{_publish(found, config.folder)}. Next: python -m tools.results"
+    return text
+
+
+def _publish(found: Mapping[str, Counts], folder: Path) -> Path:
+    """Replaces the rows of the published record that were counted again; returns its path."""
+    table = read("reliability", folder)
+    versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")}
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    where = {"device": f"{processor()}, {os.cpu_count()} cores", "versions": versions, "commit": commit.strip()}
+    command = "python -m tools.reliability --publish"
+    rows = {row["id"]: row for row in table["rows"]}
+    for name, counts in found.items():
+        numbers = [{"name": key, "value": n, "unit": "times"} for key, n in dataclasses.asdict(counts).items()]
+        rows[name] = {"id": name, "labels": {"what": _TITLES[name]}, "numbers": numbers, "command": command, **where}
+    path = folder / "reliability.json"
+    rows = [rows[name] for name in _TITLES if name in rows]
+    write_text(path, json.dumps({**table, "rows": rows}, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ended:
+    """How a process ended: its code, None if it hung; what it printed; and the seconds that it took."""
+
+    code: int | None
+    out: str
+    err: str
+    seconds: float
+
+
+class _Scratch:
+    """A folder for the runs, the source of the moments, and the undisturbed runs, each made once."""
+
+    def __init__(self, root: Path, rng: random.Random, limit: float):
+        self.root, self.rng, self.limit = root, rng, limit
+        self._whole: dict[str, tuple[Path, float]] = {}
+        # One cache for all, also because a full disk must not meet the compiler's files.
+        self._environment = {"JAX_COMPILATION_CACHE_DIR": str(root / "xla"), **os.environ, "PYTHONUNBUFFERED": "1"}
+        self._environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+    def whole(self, name: str) -> tuple[Path, float]:
+        """Returns the folder of a run that nothing disturbed, and the seconds that it takes with compiled programs."""
+        if name not in self._whole:
+            for attempt in ("cold", "warm"):
+                folder = self.root / f"{name}-{attempt}"
+                ended = self.run(name, "train", folder)
+                if ended.code != 0:
+                    raise UserError(f"the undisturbed run of {name} failed:\n{ended.err[-1000:]}")
+            same_end(self.root / f"{name}-cold", folder)
+            self._whole[name] = folder, ended.seconds
+            print(f"{name}: an undisturbed run takes {ended.seconds:.0f} s")
+        return self._whole[name]
+
+    def start(self, name: str, verb: str, workdir: Path, *more: str, largest: int | None = None) -> subprocess.Popen:
+        """Starts a command. `more` are flags that replace the run's; `largest` limits the bytes of a file."""
+        flags = (*_COMMON, *RUNS[name].split()) if verb == "train" else ()
+        environment = dict(self._environment)
+        if "pmap" in flags:
+            devices = "--xla_force_host_platform_device_count=2"
+            environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {devices}".strip()
+        return subprocess.Popen(
+            [sys.executable, "-m", f"experiments.{name}", verb, "--workdir", str(workdir), *flags, *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            preexec_fn=lambda: _prepare_child(largest),
+        )
+
+    def end(self, process: subprocess.Popen, begun: float) -> _Ended:
+        """Waits for the end of a process, at most until the limit."""
+        code: int | None = None
+        try:
+            out, err = process.communicate(timeout=self.limit)
+            code = process.returncode
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+        return _Ended(code, out, err, time.monotonic() - begun)
+
+    def run(self, name: str, verb: str, workdir: Path, *more: str, largest: int | None = None) -> _Ended:
+        """Runs a command to its end."""
+        begun = time.monotonic()
+        return self.end(self.start(name, verb, workdir, *more, largest=largest), begun)
+
+
+def _prepare_child(largest: int | None) -> None:
+    """Undoes nohup and the shell's settings for background jobs, and limits the size of files."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    if largest is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+
+def _kill(scratch: _Scratch, name: str, times: int) -> Counts:
+    """Kills runs of an experiment; one that ends by itself is compared, and another is started."""
+    whole, seconds = scratch.whole(name)
+    counts, folder, unproven = Counts(), scratch.root / "killed", 0
+    while counts.tried < times or unproven:
+        begun = time.monotonic()
+        process = scratch.start(name, "train", folder)
+        if counts.tried < times:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=scratch.rng.uniform(0.0, seconds))
+        if counts.tried < times and process.poll() is None:
+            process.kill()
+            process.communicate()
+            counts.tried, unproven = counts.tried + 1, unproven + 1
+            print(f"{name}: kill {counts.tried} after {time.monotonic() - begun:.1f} s, checkpoints {steps(folder)}")
+            continue
+        ended = scratch.end(process, begun)
+        counts.hung += ended.code is None
+        if ended.code == 0 and same_end(whole, folder):
+            counts.equal += unproven
+        else:
+            print(f"{name}: code {ended.code} {ended.err[-500:]}")
+        print(f"{name}: a run that was killed {unproven} times is at its end: {counts}")
+        unproven = 0
+        shutil.rmtree(folder, ignore_errors=True)
+    return counts
+
+
+# A verb with flags that make it last, but for the evaluation, whose pictures take long enough.
+_VERBS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "training": ("train", ("--train.steps", "1000000", "--optimizer.schedule", "constant")),
+    "evaluation": ("evaluate", ("--importance-samples", "2000")),
+    "sampling": ("sample", ("--num", "100000000")),
+}
+
+
+def _send(scratch: _Scratch, what: str, numbers: Sequence[signal.Signals]) -> Counts:
+    """Sends signals to a training that would never end, to evaluations with their pictures, or to endless sampling."""
+    (verb, more), (whole, seconds) = _VERBS[what], scratch.whole("vae")
+    counts, folder = Counts(), scratch.root / f"signals-{what}"
+    if verb != "train":
+        shutil.copytree(whole, folder)
+    for number in numbers:
+        process, begun = None, 0.0
+        while process is None or process.poll() is not None:  # it ended before the signal
+            if process is not None:
+                process.communicate()
+            begun = time.monotonic()
+            process = scratch.start("vae", verb, folder, *more)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=scratch.rng.uniform(0.0, seconds))
+        sent, then = time.time(), time.monotonic()
+        process.send_signal(number)
+        ended = scratch.end(process, begun)
+        counts.tried += 1
+        counts.hung += ended.code is None
+        counts.swallowed += ended.code is not None and not _obeyed(ended, number, verb, folder, sent)
+        whole_files = verb != "train" or _is_saved(ended, folder)
+        counts.equal += whole_files and ended.code is not None
+        after = time.monotonic() - then
+        print(
+            f"{what}: {number.name} at {then - begun:.1f} s: code {ended.code} after {after:.1f} s, "
+            f"{(ended.out + ended.err).strip().splitlines()[-1:]}"
+        )
+    return counts
+
+
+def _obeyed(ended: _Ended, number: signal.Signals, verb: str, folder: Path, sent: float) -> bool:
+    """Returns whether a process stopped because of a signal, or had nothing left to stop."""
+    if ended.code in (-number, 130) or "stopped" in ended.out:  # -number: before Python or the command handled it
+        return True
+    later = [path for path in folder.glob("*.*") if path.stat().st_mtime > sent]
+    return verb == "evaluate" and ended.code == 0 and len(later) <= _FILES_AFTER
+
+
+def _is_saved(ended: _Ended, folder: Path) -> bool:
+    """Returns whether a training that was stopped has saved the step that it names, and all that is kept is whole."""
+    stopped = re.search(r"stopped at step (\d+) and saved", ended.out)
+    if stopped is not None and int(stopped[1]) not in steps(folder):
+        return False
+    return bool(digests(folder)) or not steps(folder)
+
+
+def _fill(scratch: _Scratch, kind: str, times: int) -> Counts:
+    """Trains where there is not enough room, then makes room and repeats the command."""
+    whole, _ = scratch.whole("vae")
+    files = [path.stat().st_size for path in whole.rglob("*") if path.is_file()]
+    counts, mounted = Counts(), kind == "disk" and sys.platform == "linux" and os.geteuid() == 0
+    while counts.tried < times:
+        folder = scratch.root / f"full-{kind}" / "run"
+        most = sum(-(-size // 4096) * 4096 for size in files) if mounted else max(files)
+        # Files are of all sizes, so that their limit is too.
+        room = scratch.rng.randrange(4096, most) if mounted else int(most ** scratch.rng.uniform(0.5, 1.0))
+        with _small_disk(folder.parent, room) if mounted else contextlib.nullcontext():
+            ended = scratch.run("vae", "train", folder, largest=None if mounted else room)
+            warnings = [line for line in ended.err.splitlines() if line.startswith("WARNING: ")]
+            errors = [line for line in ended.err.splitlines() if line not in warnings]
+            if ended.code == 0 and not warnings:
+                print(f"{kind}: {room} bytes were enough")
+                shutil.rmtree(folder)
+                continue
+            counts.tried += 1
+            counts.hung += ended.code is None
+            kept = steps(folder)
+            if mounted:
+                subprocess.run(["mount", "-o", "remount,size=1g", folder.parent], check=True)
+            again = scratch.run("vae", "train", folder)
+            counts.hung += again.code is None
+            print(f"{kind}: {room} bytes: code {ended.code}, {len(warnings)} warnings, {errors}; kept {kept}")
+            resumed = re.search(r"resuming from step (\d+)", again.out)
+            is_kept = (
+                not kept or max(kept) == max(steps(whole)) or (resumed is not None and int(resumed[1]) == max(kept))
+            )
+            is_short = ended.code == 0 or (ended.code == 2 and 1 <= len(errors) <= 2)
+            if again.code == 0 and is_kept and is_short and same_end(whole, folder):
+                counts.equal += 1
+            else:
+                print(f"{kind}: NOT AS IT SHOULD BE: {ended} then {again}")
+            shutil.rmtree(folder, ignore_errors=True)
+    return counts
+
+
+@contextlib.contextmanager
+def _small_disk(folder: Path, size: int) -> Iterator[None]:
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def same_end(whole: Path, end: Path) -> bool:
+    """Compares two finished runs bit for bit: their numbers, and every array of their checkpoints."""
+    for name in ("metrics.jsonl", "results.json"):
+        if (whole / name).read_bytes() != (end / name).read_bytes():
+            print(f"{name} of {end} is not that of the undisturbed run")
+            return False
+    there, here = digests(whole), digests(end)
+    if there != here:
+        print(f"the checkpoints of {end} are not those of the undisturbed run")
+    return there == here
+
+
+def digests(run: Path) -> dict[int, dict[str, str]]:
+    """Returns step -> path -> SHA-256 of each array of the checkpoints, which are read from the disk.
+
+    Raises:
+        DamageError: what is on the disk is not what was saved.
+    """
+    found = {}
+    for step in steps(run):
+        folder = run / "checkpoints" / str(step)
+        saved = manifest.unseal(read_json(folder / "manifest" / "metadata"))
+        shapes = {path: leaf["shape"] for path, leaf in saved["leaves"].items()}
+        manifest.check_leaves(saved, orbax_files.read_arrays(folder / "state", shapes))
+        found[step] = {path: leaf["sha256"] for path, leaf in saved["leaves"].items()}
+    return found
+
+
+def steps(run: Path) -> list[int]:
+    """Returns the steps of the checkpoints that a run's folder holds, ascending."""
+    return sorted(int(path.name) for path in (run / "checkpoints").glob("*") if path.name.isdecimal())
+
+
+if __name__ == "__main__":
+    runner.program(Config, measure)
