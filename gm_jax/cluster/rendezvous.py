@@ -4,10 +4,14 @@ jax alone waits five minutes and then aborts from C++ if the port is in use, if 
 process is missing. Here each of these mistakes is one line, within seconds, and Ctrl-C ends the wait.
 
 Process 0 listens. Each other process connects, as soon as somebody listens, and sends one line of JSON; the answer is
-one line, "gm_jax go" when all are there, or "gm_jax " and what is wrong. Whatever else connects is ignored.
+one line, "gm_jax go" when all are there, or "gm_jax " and what is wrong. Everything else that connects is ignored.
+
+A process that comes with the id of another leaves its own id without a process. Hence process 0 gives those that are
+missing a few seconds more, and then ends the wait of all.
 """
 
 import contextlib
+import errno
 import json
 import os
 import selectors
@@ -22,6 +26,7 @@ _GO = "go"
 _PREFIX = b"gm_jax "
 _LONGEST = 4096  # bytes of a line
 _LOOK = 0.2  # seconds between two looks at the flag of signals and at the clock
+_GRACE = 15.0  # seconds that are left for the missing processes after one that was started wrongly
 
 
 class _Guest(NamedTuple):
@@ -43,7 +48,8 @@ def meet(address: str, process: int, num_processes: int, *, timeout: float = 300
         timeout: seconds to wait.
 
     Raises:
-        UserError: the port is in use, another process has the same index, or not all came in time.
+        UserError: the port is in use, another process has the same index, or not all came in time: within a few seconds
+            if one that came was started wrongly.
         KeyboardInterrupt: a signal has asked this process to stop.
     """
     deadline = time.monotonic() + timeout
@@ -55,13 +61,20 @@ def meet(address: str, process: int, num_processes: int, *, timeout: float = 300
 
 def _receive(address: str, num_processes: int, deadline: float) -> None:
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
-        server = stack.enter_context(_listen(address))
+        server = stack.enter_context(_listen(address, num_processes))
         server.setblocking(False)
         selector.register(server, selectors.EVENT_READ)
         waiting: dict[socket.socket, _Guest] = {}
+        wrong = ""  # what is wrong with a process that came
         while len(waiting) < num_processes - 1:
             missing = sorted(set(range(1, num_processes)) - {guest.process for guest in waiting.values()})
-            _look(deadline, f"process {', '.join(map(str, missing))} did not come to {address}: start all processes.")
+            why = f"process {', '.join(map(str, missing))} did not come to {address}"
+            try:
+                _look(deadline, f"{why}, and {wrong}" if wrong else f"{why}: start all processes.")
+            except UserError as error:
+                for connection in waiting:
+                    _answer(connection, " ".join(str(error).split()))
+                raise
             for key, _ in selector.select(_LOOK):
                 connection = key.fileobj
                 if connection is server:
@@ -70,44 +83,54 @@ def _receive(address: str, num_processes: int, deadline: float) -> None:
                         stack.enter_context(new)
                         new.setblocking(False)
                         selector.register(new, selectors.EVENT_READ, data=bytearray())
-                elif isinstance(connection, socket.socket) and not _read(connection, key.data, waiting, num_processes):
-                    waiting.pop(connection, None)
-                    selector.unregister(connection)
-                    connection.close()
+                elif isinstance(connection, socket.socket):
+                    stays, refused = _read(connection, key.data, waiting, num_processes)
+                    if refused:
+                        wrong, deadline = refused, min(deadline, time.monotonic() + _GRACE)
+                    if not stays:
+                        waiting.pop(connection, None)
+                        selector.unregister(connection)
+                        connection.close()
         for connection in waiting:
             _answer(connection, _GO)
 
 
 def _read(
     connection: socket.socket, received: bytearray, waiting: dict[socket.socket, _Guest], num_processes: int
-) -> bool:
-    """Reads what has come from a connection; returns whether it stays open."""
+) -> tuple[bool, str]:
+    """Reads what has come from a connection; returns whether it stays open, and why a process was refused."""
     try:
         part = connection.recv(_LONGEST)
     except OSError:
-        return False
+        return False, ""
     received += part
     if not part or connection in waiting or len(received) > _LONGEST:
-        return False
+        return False, ""
     if not received.endswith(b"\n"):
-        return True
+        return True, ""
     try:
         guest = _Guest(**json.loads(received))
         if type(guest.process) is not int or not 0 <= guest.process < num_processes:
-            return False
+            return False, ""
     except (ValueError, TypeError, RecursionError):
-        return False
-    twin = next((other for other in waiting.values() if other.process == guest.process), None)
+        return False, ""
+    refused = _refusal(guest, waiting, num_processes)
+    if refused:
+        _answer(connection, refused)
+        return False, refused
+    waiting[connection] = guest
+    return True, ""
+
+
+def _refusal(guest: _Guest, waiting: dict[socket.socket, _Guest], num_processes: int) -> str:
+    """Returns what is wrong with a process; empty if nothing is."""
     if guest.num_processes != num_processes:
-        _answer(connection, f"process 0 has --cluster.num-processes {num_processes}: give all processes the same.")
-    elif twin is not None or guest.process == 0:
-        by = "process 0" if twin is None else f"pid {twin.pid} on {twin.host}"
-        text = f"--cluster.process-id {guest.process} is taken by {by}: give each process an id of its own."
-        _answer(connection, text)
-    else:
-        waiting[connection] = guest
-        return True
-    return False
+        return f"process 0 has --cluster.num-processes {num_processes}: give all processes the same."
+    twin = next((other for other in waiting.values() if other.process == guest.process), None)
+    if twin is None and guest.process != 0:
+        return ""
+    by = "process 0" if twin is None else f"pid {twin.pid} on {twin.host}"
+    return f"--cluster.process-id {guest.process} is taken by {by}: give each process an id of its own."
 
 
 def _arrive(address: str, guest: _Guest, deadline: float) -> None:
@@ -148,7 +171,7 @@ def _connect(address: str, deadline: float) -> socket.socket:
         connection.close()  # a connection to itself: nobody listens, and the system chose this very port for our end
 
 
-def _listen(address: str) -> socket.socket:
+def _listen(address: str, num_processes: int) -> socket.socket:
     host, port = _split(address)
     try:
         if is_local(address):
@@ -157,6 +180,13 @@ def _listen(address: str) -> socket.socket:
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         return socket.create_server(("", port))
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            with contextlib.suppress(OSError), socket.create_connection(_split(address), timeout=2.0) as connection:
+                # If it is another process 0, it learns that somebody has the wrong id.
+                guest = _Guest(0, num_processes, socket.gethostname(), os.getpid())
+                connection.sendall(json.dumps(guest._asdict()).encode() + b"\n")
+                connection.settimeout(2.0)
+                connection.recv(_LONGEST)
         raise UserError(
             f"process 0 cannot listen at port {port} of this machine: {os.strerror(error.errno or 0)}.\n"
             "Another process 0 or another program may have it: choose another port, and give each process its own id."

@@ -102,6 +102,20 @@ def test_a_second_process_0_is_told_of_the_port(start, address):
     assert ended(zero, one) == ["", ""]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "named"), [((1, 3), "process-id 1"), ((0, 3), "process-id 0"), ((1, 4), "num-processes")]
+)
+def test_a_process_started_wrongly_ends_the_wait_of_all_within_seconds(wrong, named, start, monkeypatch):
+    monkeypatch.setattr(rendezvous, "_GRACE", 0.5)
+    # Two have one id: which of them comes first does not matter.
+    told = sorted(ended(start(0, 3), start(1, 3), start(*wrong)), key=lambda text: text.startswith("process 2 did"))
+    assert named in told[0] or (named == "process-id 0" and told[0].startswith("process 0 cannot listen"))
+    for text in told[1:]:
+        assert text.startswith("process 2 did not come to")
+        assert named in text
+        assert "\n" not in text
+
+
 def test_another_number_of_processes_is_refused(start, address):
     zero, wrong = start(0, 2), start(1, 3)
     assert ended(wrong) == ["process 0 has --cluster.num-processes 2: give all processes the same."]
