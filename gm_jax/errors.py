@@ -5,7 +5,7 @@ Exit codes of every command:
     0    done, or training was stopped by a signal: the same command goes on from the last checkpoint
     1    a defect, or training diverged, or another process failed
     2    a mistake of the user
-    130  a command that saves no state was stopped by a signal: an evaluation, a drawing, samples
+    130  a command that saves no state was stopped by a signal: an evaluation, a drawing, samples, a tool
     134  C++ aborted this process, or jax did so because another process failed during preparation
 """
 

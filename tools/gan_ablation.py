@@ -10,18 +10,20 @@ small range means stable training.
 """
 
 import dataclasses
-import json
+import shlex
 import statistics
-import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Literal
 
 from experiments import improved_gan
+from gm_jax import runner
 from gm_jax.config import Count, DataConfig
+from gm_jax.errors import UserError
+from tools import children
+
+if TYPE_CHECKING:
+    from gm_jax.evaluation.results import Record
 
 _STRENGTHS = improved_gan.CONFIG
 SWITCHES = {
@@ -78,22 +80,28 @@ def results(config: Config, row: str, seed: int) -> dict[str, float]:
     if config.features is not None:
         _improved_gan("evaluate", workdir, f"--features={config.features}")
     folder = Path(workdir.removeprefix("--workdir="))
-    records = json.loads((folder / "results.json").read_text())
-    return {f"{record['name']}{_statement(record)}, {record['unit']}": record["value"] for record in records}
-
-
-def _statement(record: Mapping[str, Any]) -> str:
-    """Returns the sign and the measure of a likelihood, e.g. " (~ continuous)"; "" for any other number."""
     # Here, not above, so that --help need not import jax.
+    from gm_jax.evaluation.results import read
+
+    found = {f"{one.name}{_statement(one)}, {one.unit}": one.value for one in read(folder / "results.json")}
+    missing = [name for name, value in found.items() if value is None]
+    if missing:
+        raise UserError(f"{missing[0]} of {folder} is not finite: choose other --rows or --seeds.")
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _statement(record: "Record") -> str:
+    """Returns the sign and the measure of a likelihood, e.g. " (~ continuous)"; "" for any other number."""
     from gm_jax.evaluation.results import SIGN_OF_NLL
 
-    if record["unit"] not in ("nats", "bits/dim"):
-        return ""
-    return f" ({SIGN_OF_NLL[record['kind']]} {record['measure']})"
+    return f" ({SIGN_OF_NLL[record.kind]} {record.measure})" if record.unit in ("nats", "bits/dim") else ""
 
 
 def _improved_gan(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "experiments.improved_gan", *arguments], check=True, stdout=sys.stderr)
+    command = [sys.executable, "-m", "experiments.improved_gan", *arguments]
+    code = children.wait(children.start(command, stdout=sys.stderr))
+    if code != 0:
+        raise UserError(f"python -m {shlex.join(command[2:])} ended with code {code}: see its message above.")
 
 
 def table(measured: dict[str, list[dict[str, float]]]) -> str:
@@ -109,14 +117,18 @@ def table(measured: dict[str, list[dict[str, float]]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def main(config: Config) -> None:
-    """Runs the missing runs and prints the table; prints the table so far to stderr after each row."""
+def ablate(config: Config) -> str:
+    """Runs the missing runs and returns the table; prints the table so far to stderr after each row.
+
+    Raises:
+        UserError: a run has failed, or has a result that is not finite.
+    """
     measured = {}
     for row in config.rows:
         measured[row] = [results(config, row, seed) for seed in config.seeds]
         print(table(measured), file=sys.stderr, flush=True)
-    print(table(measured))
+    return table(measured)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m tools.gan_ablation", description=Config.__doc__))
+    runner.program(Config, ablate)

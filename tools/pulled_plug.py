@@ -26,6 +26,7 @@ from typing import IO, NamedTuple
 from gm_jax.config import Count, Seed
 from gm_jax.errors import UserError
 from gm_jax.runner import program
+from tools import children
 
 _STEPS, _EVERY = 600, 20
 _COMMAND = (
@@ -126,12 +127,11 @@ class _Moment:
     seconds: float
     from_start: bool
 
-    def wait(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        """Waits for the moment, or for the end of the process."""
+    def wait(self, process: subprocess.Popen[bytes], log: Path) -> int | None:
+        """Waits for the moment, or for the end of the process, whose code it then returns."""
         while not self.from_start and process.poll() is None and b"step " not in _RESUMED.sub(b"", log.read_bytes()):
-            time.sleep(0.05)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=self.seconds)
+            children.wait(process, timeout=0.05)
+        return children.wait(process, timeout=self.seconds)
 
 
 def _cut(scratch: Path, image: Path, moment: _Moment | None) -> _Cut:
@@ -140,15 +140,15 @@ def _cut(scratch: Path, image: Path, moment: _Moment | None) -> _Cut:
     with _mounted(image, mounted):
         with log.open("wb") as out:
             process = _start(mounted / "run", out)
-            if moment is not None:
-                moment.wait(process, log)
-            code = process.poll() if moment is not None else process.wait()
-            if code is None:
-                process.send_signal(signal.SIGSTOP)
-                shutil.copyfile(image, copy)
-            kept = max(_steps(mounted / "run"), default=0)
-            process.kill()
-            process.wait()
+            try:
+                code = moment.wait(process, log) if moment is not None else children.wait(process)
+                if code is None:
+                    process.send_signal(signal.SIGSTOP)
+                    shutil.copyfile(image, copy)
+                kept = max(_steps(mounted / "run"), default=0)
+            finally:
+                process.kill()
+                process.wait()
         text = log.read_bytes()
         if code:
             raise UserError(f"the run did not come back after a cut:\n{text.decode()[-1000:]}")
@@ -188,15 +188,14 @@ def _make_file_system(image: Path, megabytes: int) -> None:
 
 def _start(workdir: Path, out: IO[bytes]) -> subprocess.Popen[bytes]:
     arguments = [*_COMMAND, "--workdir", str(workdir)]
-    return subprocess.Popen(
-        arguments, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    )
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return children.start(arguments, stdout=out, stderr=subprocess.STDOUT, env=environment)
 
 
 def _run_to_its_end(workdir: Path, log: Path) -> None:
     begin = time.monotonic()
     with log.open("wb") as out:
-        if _start(workdir, out).wait():
+        if children.wait(_start(workdir, out)):
             raise UserError(f"the undisturbed run failed:\n{log.read_text()[-1000:]}")
     print(f"the undisturbed run took {time.monotonic() - begin:.0f} s")
 

@@ -13,7 +13,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gm_jax import runner
+from gm_jax import runner, signals
 from gm_jax.config import Count, DataConfig
 from gm_jax.data import sources
 from gm_jax.data.array_cache import Splits
@@ -77,6 +77,7 @@ def kernel_records(spec: sources.Spec, splits: Splits) -> "list[Record]":
         return jnp.asarray(x.reshape(len(x), -1), jnp.float32) / (spec.levels - 1)
 
     def record(num: int) -> Record:
+        signals.check()
         centres, points = unit("train", num), unit("test", None)
         bandwidth = kde.choose_bandwidth(unit("validation", 1_000), centres, jnp.geomspace(0.01, 10.0, 60)).bandwidth
         value = -float(jnp.mean(kde.log_density(points, centres, bandwidth)))

@@ -31,7 +31,7 @@ from gm_jax.config import CountOrZero, Rate, Seed
 from gm_jax.errors import UserError
 from gm_jax.files import read_json, write_text
 from gm_jax.training import manifest, orbax_files
-from tools import pulled_plug
+from tools import children, pulled_plug
 from tools.publish import processor
 from tools.results import RECORDS, REPO, read
 
@@ -184,6 +184,7 @@ class _Scratch:
 
     def __init__(self, root: Path, rng: random.Random, limit: float):
         self.root, self.rng, self.limit = root, rng, limit
+        self._out, self._err = root / "out", root / "err"
         self._whole: dict[str, tuple[Path, float]] = {}
         # One cache for all, also because a full disk must not meet the compiler's files.
         self._environment = {"JAX_COMPILATION_CACHE_DIR": str(root / "xla"), **os.environ, "PYTHONUNBUFFERED": "1"}
@@ -202,31 +203,28 @@ class _Scratch:
             print(f"{name}: an undisturbed run takes {ended.seconds:.0f} s")
         return self._whole[name]
 
-    def start(self, name: str, verb: str, workdir: Path, *more: str, largest: int | None = None) -> subprocess.Popen:
+    def start(
+        self, name: str, verb: str, workdir: Path, *more: str, largest: int | None = None
+    ) -> subprocess.Popen[bytes]:
         """Starts a command. `more` are flags that replace the run's; `largest` limits the bytes of a file."""
         flags = (*_COMMON, *RUNS[name].split()) if verb == "train" else ()
         environment = dict(self._environment)
         if "pmap" in flags:
             devices = "--xla_force_host_platform_device_count=2"
             environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {devices}".strip()
-        return subprocess.Popen(
-            [sys.executable, "-m", f"experiments.{name}", verb, "--workdir", str(workdir), *flags, *more],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            preexec_fn=lambda: _prepare_child(largest),
-        )
+        command = [sys.executable, "-m", f"experiments.{name}", verb, "--workdir", str(workdir), *flags, *more]
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            return children.start(
+                command, stdout=out, stderr=err, env=environment, preexec_fn=lambda: _prepare_child(largest)
+            )
 
-    def end(self, process: subprocess.Popen, begun: float) -> _Ended:
+    def end(self, process: subprocess.Popen[bytes], begun: float) -> _Ended:
         """Waits for the end of a process, at most until the limit."""
-        code: int | None = None
-        try:
-            out, err = process.communicate(timeout=self.limit)
-            code = process.returncode
-        except subprocess.TimeoutExpired:
+        code = children.wait(process, timeout=self.limit)
+        if code is None:
             process.kill()
-            out, err = process.communicate()
+            process.wait()
+        out, err = (path.read_text(encoding="utf-8", errors="replace") for path in (self._out, self._err))
         return _Ended(code, out, err, time.monotonic() - begun)
 
     def run(self, name: str, verb: str, workdir: Path, *more: str, largest: int | None = None) -> _Ended:
@@ -251,11 +249,10 @@ def _kill(scratch: _Scratch, name: str, times: int) -> Counts:
         begun = time.monotonic()
         process = scratch.start(name, "train", folder)
         if counts.tried < times:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=scratch.rng.uniform(0.0, seconds))
+            children.wait(process, timeout=scratch.rng.uniform(0.0, seconds))
         if counts.tried < times and process.poll() is None:
             process.kill()
-            process.communicate()
+            process.wait()
             counts.tried, unproven = counts.tried + 1, unproven + 1
             print(f"{name}: kill {counts.tried} after {time.monotonic() - begun:.1f} s, checkpoints {steps(folder)}")
             continue
@@ -288,12 +285,9 @@ def _send(scratch: _Scratch, what: str, numbers: Sequence[signal.Signals]) -> Co
     for number in numbers:
         process, begun = None, 0.0
         while process is None or process.poll() is not None:  # it ended before the signal
-            if process is not None:
-                process.communicate()
             begun = time.monotonic()
             process = scratch.start("vae", verb, folder, *more)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=scratch.rng.uniform(0.0, seconds))
+            children.wait(process, timeout=scratch.rng.uniform(0.0, seconds))
         sent, then = time.time(), time.monotonic()
         process.send_signal(number)
         ended = scratch.end(process, begun)

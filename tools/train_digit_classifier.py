@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gm_jax import runner
+from gm_jax import runner, signals
 from gm_jax.config import DataConfig, OptimizerConfig, TrainConfig
 from gm_jax.errors import UserError
 
@@ -73,6 +73,7 @@ def train(config: Config) -> "tuple[PyTree, tuple[float, float]]":
     first = pipeline.train_batch(splits["train"], size, config.train.seed, 0)
     current = strategy.place(state.create(model, optimizers, key, first))
     for k in range(0, config.train.steps, count):
+        signals.check()
         batches = pipeline.train_batches(splits["train"], size, config.train.seed, k, count)
         current, metrics = update(current, strategy.place_batches(batches))
     print(f"training loss {float(np.mean(metrics['loss'])):.4f}")

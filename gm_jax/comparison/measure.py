@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gm_jax import signals
 from gm_jax.comparison import intervals, train_for_time
 from gm_jax.config import AdamConfig, ExperimentConfig, OptimizerConfig, SGDConfig, saved
 from gm_jax.data import binary_digits, sources, toy
@@ -137,6 +138,8 @@ def measure_family(
 ) -> Outcome:
     """Trains a family on a data set for a fixed time and measures it; an exception becomes the outcome's error.
 
+    A signal ends it with KeyboardInterrupt.
+
     Args:
         family: row of the table of families.
         data: name of the data set.
@@ -147,6 +150,7 @@ def measure_family(
     """
     if kind_of(data) not in family.settings:
         return Outcome(family.name, data, error=f"not trained on {kind_of(data).replace('_', ' ')}")
+    signals.check()
     try:
         run = _with_short_splits(assemble(configured(family, data, seed=seed), folder))
         return _train_and_measure(family, run, seconds, folder, extractor)
@@ -164,7 +168,7 @@ def _train_and_measure(
     seed, spec = run.config.train.seed, run.spec
     trained = train_for_time.train(run, seconds=seconds)
     state, found = measure.prepared(run, trained.state, seed=seed)
-    records = measure.measure_run(run, state, trained.step, split="test", seed=seed, facts=found)
+    records = measure.measure_run(run, state, trained.step, split="test", seed=seed, facts=found, before_batch=_check)
     sample = sample_quality.Sampler(run, state, seed=seed)
     per_second = sample.per_second()
     facts = {"step": trained.step, "seed": seed}
@@ -199,6 +203,10 @@ def _train_and_measure(
         seconds=trained.seconds,
         samples_per_second=per_second,
     )
+
+
+def _check(name: str) -> None:
+    signals.check()
 
 
 def _with_short_splits(run: Run) -> Run:

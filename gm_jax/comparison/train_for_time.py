@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 
+from gm_jax import signals
 from gm_jax.data import pipeline
 from gm_jax.evaluation.likelihood import LikelihoodSummary
 from gm_jax.runner import measure
@@ -115,6 +116,7 @@ def train(run: Run, *, seconds: float, validations: int = 8) -> Trained:
         validations: approximate number of validations, evenly spaced in time.
     Raises:
         NonFiniteError: a metric was not finite.
+        KeyboardInterrupt: a signal has asked this process to stop.
     """
     config = run.config.train
     size = config.steps_per_call
@@ -136,11 +138,12 @@ def train(run: Run, *, seconds: float, validations: int = 8) -> Trained:
         log=lambda step, values: None,
         validate=selection.validate,
         save=selection.save,
-        interrupted=lambda: clock.seconds() >= seconds,
+        interrupted=lambda: signals.requested() or clock.seconds() >= seconds,
     )
     clock.start()
     loop.fit(state, compiled, batches, schedule, effects)
     clock.stop()
+    signals.check()
     best = run.strategy.place(selection.state)
     return Trained(best, selection.step, selection.last_step, clock.seconds(), compile_seconds, selection.curve)
 

@@ -53,10 +53,15 @@ def program(config_type: type[ConfigT], run: Callable[[ConfigT], Any], argv: Seq
 
     Args:
         config_type: the frozen dataclass of its flags.
-        run: (config) -> what is printed at the end, or None.
+        run: (config) -> what is printed at the end, or None. A signal ends it where it calls `signals.check`.
         argv: the arguments; by default the program's own.
     """
-    _exit_after(lambda: _parse_and_run(config_type, run, argv))
+
+    def command() -> None:
+        with signals.deferred():
+            _parse_and_run(config_type, run, argv)
+
+    _exit_after(command)
 
 
 def _parse_and_run(config_type: type[ConfigT], run: Callable[[ConfigT], Any], argv: Sequence[str] | None) -> None:

@@ -1,6 +1,7 @@
 """One row of the page: the numbers of a family on each kind of data, and the row of a family that fails."""
 
 import dataclasses
+import signal
 import types
 
 import jax
@@ -10,7 +11,7 @@ import optax
 import pytest
 
 from experiments import fvsbn, gan, latent_diffusion, nice
-from gm_jax import recipes
+from gm_jax import recipes, signals
 from gm_jax.comparison import families, measure
 from gm_jax.comparison.measure import Family
 from gm_jax.data import binary_digits, sources
@@ -196,3 +197,27 @@ def test_log_z_is_estimated_once_and_follows_the_seed(clock, tmp_path, monkeypat
         outcome = measure.measure_family(row, "binarized_digits", seconds=clock.TICK, seed=seed, folder=tmp_path)
         assert by_name(outcome)["nll_at_high_log_z"].settings["log_z"] == seen[seed]
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("moment", ["training", "measuring", "between"])
+def test_a_signal_ends_a_comparison_and_is_no_error_of_a_family(moment, clock, tmp_path, monkeypatch):
+    def sent(owner, name):
+        original = getattr(owner, name)
+
+        def interrupted(*args, **kwargs):
+            if not signals.requested():  # the second would end this process
+                signal.raise_signal(signal.SIGINT)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, interrupted)
+
+    with signals.deferred():
+        if moment == "training":
+            sent(measure.train_for_time.pipeline, "train_batches")
+        elif moment == "measuring":
+            sent(measure.measure, "measure_run")
+        else:
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            measure.measure_family(FVSBN, "digits4x4", seconds=2 * clock.TICK, seed=0, folder=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from experiments import beta_vae, ddpm, iwae, vae
-from gm_jax import errors
+from gm_jax import errors, signals
 from gm_jax.config.saved import updated
 from gm_jax.data import sources
 from gm_jax.errors import UserError
@@ -357,3 +358,36 @@ def test_too_little_memory_is_one_line(error, capsys):
     assert errors.report(error) == 2
     assert capsys.readouterr().err == "error: there is not enough memory: free some, or raise the limit (ulimit -v).\n"
     assert errors.report(ImportError("no module named x")) is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """No flags."""
+
+
+class Interrupted:
+    """Receives a signal where Python discards every exception."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_program_that_is_no_experiment_with_one_line(number, capsys, hangups_count):
+    done = []
+
+    def run(config):
+        Interrupted(number)
+        done.append("what it was at")
+        signals.check()
+        done.append("what came after")
+
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as exit_:
+        cli.program(Nothing, run, [])
+    assert (exit_.value.code, *capsys.readouterr()) == (130, "", "interrupted\n")
+    assert done == ["what it was at"]
+    assert signal.getsignal(number) is before

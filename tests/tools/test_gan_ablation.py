@@ -1,14 +1,20 @@
 """The ablation: each row is a run of `improved_gan` with the techniques that it names."""
 
-import json
-import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import tyro
 
 from experiments import improved_gan
 from gm_jax.config import DataConfig
+from gm_jax.errors import UserError
+from gm_jax.evaluation import results
 from tools import gan_ablation
+
+
+def record(name, value, unit):
+    return results.Record(name, value, unit, "estimate", "digits", "continuous", "test", 9, {})
 
 
 def chosen(row):
@@ -42,22 +48,21 @@ def test_other_data_and_networks_have_their_own_folders():
     assert {"--data.name=digits", "--data.dir=there", "--network=mlp"} < set(chosen)
 
 
-def test_each_run_has_its_own_folder_and_a_cell_shows_all_seeds(monkeypatch, tmp_path, capsys):
+def test_each_run_has_its_own_folder_and_a_cell_shows_all_seeds(monkeypatch, tmp_path):
     values = {"none": (8.0, 7.0, 8.0), "feature matching": (5.0, 1.0, 3.0)}
     ran = []
 
-    def train(command, **settings):
+    def train(*command):
         folder = Path(next(flag for flag in command if flag.startswith("--workdir=")).removeprefix("--workdir="))
         folder.mkdir(parents=True)
-        ran.append(command[2])
+        ran.append(folder)
         value = values[folder.parent.name.replace("-", " ")][int(folder.name)]
-        records = [{"name": "modes_covered", "unit": "of 8", "value": value}]
-        (folder / "results.json").write_text(json.dumps(records))
+        results.write(folder / "results.json", [record("modes_covered", value, "of 8")])
 
-    monkeypatch.setattr(subprocess, "run", train)
-    gan_ablation.main(gan_ablation.Config(workdir=tmp_path, rows=tuple(values)))
-    assert ran == ["experiments.improved_gan"] * 6
-    assert capsys.readouterr().out.splitlines() == [
+    monkeypatch.setattr(gan_ablation, "_improved_gan", train)
+    shown = gan_ablation.ablate(gan_ablation.Config(workdir=tmp_path, rows=tuple(values)))
+    assert len(set(ran)) == 6
+    assert shown.splitlines() == [
         "| techniques | modes_covered, of 8 |",
         "| --- | --- |",
         "| none | 8 (7 to 8) |",
@@ -65,22 +70,35 @@ def test_each_run_has_its_own_folder_and_a_cell_shows_all_seeds(monkeypatch, tmp
     ]
 
 
-def test_images_are_measured_with_the_chosen_features(monkeypatch, tmp_path, capsys):
-    def improved_gan_runs(command, **settings):
+def test_images_are_measured_with_the_chosen_features(monkeypatch, tmp_path):
+    def improved_gan_runs(*command):
         workdir = next(flag for flag in command if flag.startswith("--workdir="))
-        results = Path(workdir.removeprefix("--workdir=")) / "results.json"
+        path = Path(workdir.removeprefix("--workdir=")) / "results.json"
         if "evaluate" not in command:
-            results.parent.mkdir(parents=True)
-            results.write_text("[]")
+            path.parent.mkdir(parents=True)
+            results.write(path, [])
         else:
             name = next(flag for flag in command if flag.startswith("--features=")).removeprefix("--features=")
-            record = {"name": f"classes_covered[{name}]", "unit": "of 10", "value": 9.0}
-            nll = {"name": "nll", "unit": "nats", "value": -18.0, "kind": "estimate", "measure": "continuous"}
-            results.write_text(json.dumps([record, nll]))
+            results.write(path, [record(f"classes_covered[{name}]", 9.0, "of 10"), record("nll", -18.0, "nats")])
 
-    monkeypatch.setattr(subprocess, "run", improved_gan_runs)
+    monkeypatch.setattr(gan_ablation, "_improved_gan", improved_gan_runs)
     config = gan_ablation.Config(workdir=tmp_path, rows=("none",), seeds=(0,), features="digits-cnn")
-    gan_ablation.main(config)
-    out = capsys.readouterr().out
+    out = gan_ablation.ablate(config)
     assert "classes_covered[digits-cnn], of 10" in out
     assert "nll (~ continuous), nats" in out
+
+
+def test_a_run_that_fails_and_a_result_that_is_not_finite_are_named(monkeypatch, tmp_path):
+    config = gan_ablation.Config(workdir=tmp_path, rows=("none",), seeds=(0,), steps=1)
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(UserError, match=r"python -m experiments.improved_gan --workdir=.* ended with code 1"):
+        gan_ablation.ablate(config)
+
+    def train(*command):
+        folder = tmp_path / "toy-eight_gaussians" / "none" / "0"
+        folder.mkdir(parents=True)
+        results.write(folder / "results.json", [record("nll", None, "nats")])
+
+    monkeypatch.setattr(gan_ablation, "_improved_gan", train)
+    with pytest.raises(UserError, match=r"nll \(~ continuous\), nats of .* is not finite"):
+        gan_ablation.ablate(config)
