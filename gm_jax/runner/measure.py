@@ -1,6 +1,7 @@
 """The numbers of a run: log-probabilities of a split, and what is counted on samples."""
 
 import functools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from gm_jax.training.state import TrainState
 from gm_jax.training.step import make_eval_step
 from gm_jax.types import LogProbFn
 
+_LOG = logging.getLogger("gm_jax")
 _PREPARATION = 1_000  # examples of the validation split, at most
 _PREPARATION_KEY = 0xFFFFFFFD  # folded into the seed, it separates this noise from that of training and evaluation
 
@@ -82,7 +84,8 @@ def measure_run(
         before_batch: called before each batch with the name of what is measured.
         facts: what `prepared` found, if the state comes from it; None to prepare it here.
     Raises:
-        UserError: some of the data are not finite, or a number is NaN.
+        UserError: some of the data are not finite, or a likelihood is NaN. A number about samples that is not finite
+            has no value, and a warning names it.
     """
     _check_finite(run, split)
     if facts is None:
@@ -112,12 +115,13 @@ def measure_run(
         settings = {**spec.facts, "step": step, "seed": seed}
         where = (spec.name, sample_quality.observed_measure(run), "samples", evaluation.num_samples)
         for name, value in _measured_samples(run, state, evaluation, seed=seed).items():
-            if not np.isfinite(value):
-                raise UserError(
-                    f"{name} of {evaluation.num_samples} samples is {value}: evaluate another --checkpoint, or train "
-                    "at a smaller rate."
+            if not np.isfinite(value):  # the other numbers must not be lost with it
+                _LOG.warning(
+                    f"{name} of {evaluation.num_samples} samples is {value}, and has no value in results.json: "
+                    "evaluate another --checkpoint, or train at a smaller rate"
                 )
-            records.append(results.Record(name, value, evaluation.units[name], "estimate", *where, settings))
+            known = value if np.isfinite(value) else None
+            records.append(results.Record(name, known, evaluation.units[name], "estimate", *where, settings))
     return records
 
 

@@ -124,6 +124,7 @@ class RunRecorder:
         self._draw(step, grid)
         self._likelihood = self._likelihood or draw.validation_likelihood(self._run, state)
         counted = measure.count_on_samples(self._run, state, seed=0)
+        counted = {name: value for name, value in counted.items() if np.isfinite(value)}  # JSON has no other numbers
         if counted:
             self._log.write(step, "samples", counted)
         for name, value in counted.items():

@@ -250,7 +250,7 @@ class _Training:
     def validate(self, step: int, state: TrainState) -> float | None:
         """Returns the validation log-probability of a state, on every process; None for a model without one."""
         self.member.enter("validation", step)
-        self.run.folder.refuse_removed()
+        self._refuse_removed()
         state = parallel.everywhere(state)
         self.recorder.draw_samples(step, state)
         log_prob = None
@@ -272,11 +272,16 @@ class _Training:
             UserError: the folder is gone, or the save before this one failed.
         """
         self.member.enter("saving", step)
-        check_finite(step, parallel.local(state))
-        self.run.folder.refuse_removed()
+        check_finite(step, parallel.local(state), self.run.initial_state)
+        self._refuse_removed()
         self.recorder.sync()
         metric = validation if self.all_players_train(step) else None
         self.checkpointer.save(step, parallel.everywhere(state), metric=metric)
+
+    def _refuse_removed(self) -> None:
+        # Process 0 alone, which makes the files: a network file system may show them to the others a minute late.
+        if multihost.is_primary():
+            self.run.folder.refuse_removed()
 
     def all_players_train(self, step: int) -> bool:
         """Whether every player has begun to train: a model with an untrained part is never the best."""

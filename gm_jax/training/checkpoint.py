@@ -116,6 +116,7 @@ class Checkpointer:
 
         Raises:
             UserError: this save could not be started, or the previous one could not be written.
+            JaxRuntimeError: another process is gone.
             ValueError: a later step is saved already.
             TypeError: a leaf is not a `jax.Array`.
         """
@@ -143,6 +144,7 @@ class Checkpointer:
                 self._metrics[step] = metric
             manager.save(step, args=items, force=True)
         except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: there is no memory for another thread
+            _raise_if_peer_is_lost(error)
             raise self._not_saved(step, error) from error
         self._pending = step
 
@@ -151,6 +153,7 @@ class Checkpointer:
 
         Raises:
             UserError: it could not be written.
+            JaxRuntimeError: another process is gone.
         """
         if self._manager is None or self._pending is None:
             return
@@ -161,6 +164,7 @@ class Checkpointer:
         # Orbax and TensorStore raise many types for a full disk. The arrays were copied before `save` returned, so that
         # a failure here is a failure to write.
         except Exception as error:
+            _raise_if_peer_is_lost(error)
             raise self._not_saved(self._pending, error) from error
         self._pending = None
 
@@ -339,6 +343,15 @@ class Checkpointer:
             f"checkpoint {step} could not be written to {self._directory}: {orbax_files.one_line(error)}\n"
             "make room, or repair the folder; then the same command resumes from the previous checkpoint"
         )
+
+
+def _raise_if_peer_is_lost(error: BaseException) -> None:
+    """Raises the error of jax behind an error, if there are other processes: it is no fault of the disk."""
+    cause: BaseException | None = error
+    while jax.process_count() > 1 and cause is not None:
+        if isinstance(cause, jax.errors.JaxRuntimeError):
+            raise cause
+        cause = cause.__cause__ or cause.__context__
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """The state that training carries from step to step: arrays only, no functions and no random key."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -78,24 +78,41 @@ def create(
     return jax.tree.map(jnp.copy, jax.jit(init)(key, batch))
 
 
-def check_finite(step: int, state: PyTree) -> None:
+def check_finite(step: int, state: TrainState, initial: Callable[[], TrainState] | None = None) -> None:
     """Checks that every number of a state is finite: from one that is not, every resume would end at the same step.
 
-    No state of this package is infinite on purpose.
+    An optimiser may hold infinity on purpose, as `optax.contrib.reduce_on_plateau` does until it has seen a value.
 
     Args:
         step: the step of the state, for the message.
-        state: pytree of arrays of this process; integers and booleans are skipped.
+        state: of this process; integers and booleans are skipped.
+        initial: () -> the state at step 0, called if the optimiser's state holds infinity: a leaf may if it did then.
 
     Raises:
-        NonFiniteError: a leaf holds NaN or infinity; the message names the first such leaf and its first such value.
+        NonFiniteError: a leaf holds NaN, or infinity that is not meant; the message names the first such leaf and its
+            first such value.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    allowed: frozenset[str] | None = None
     for path, leaf in leaves:
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             continue
         # On the host: the save fetches the leaves anyway, and a compiled reduction over all of them takes a second.
         values = np.asarray(leaf)
         finite = np.isfinite(values)
-        if not finite.all():
-            raise NonFiniteError(step, jax.tree_util.keystr(path).lstrip("."), float(values[~finite][0]))
+        if finite.all():
+            continue
+        name = jax.tree_util.keystr(path).lstrip(".")
+        if initial is not None and name.startswith("opt_state") and not np.isnan(values).any():
+            allowed = _infinite_leaves(initial()) if allowed is None else allowed
+            if name in allowed:
+                continue
+        raise NonFiniteError(step, name, float(values[~finite][0]))
+
+
+def _infinite_leaves(state: TrainState) -> frozenset[str]:
+    """Returns the paths of the leaves that hold infinity."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return frozenset(
+        jax.tree_util.keystr(path).lstrip(".") for path, leaf in leaves if np.isinf(np.asarray(leaf)).any()
+    )

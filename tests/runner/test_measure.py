@@ -1,7 +1,8 @@
-"""Numbers that are no numbers are errors that name their cause, and never `null` in results.json."""
+"""Numbers that are no numbers: likelihoods and data are errors that name their cause, one about samples is marked."""
 
 import importlib
 import json
+import logging
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from gm_jax.config.saved import updated
 from gm_jax.data import pipeline, sources
 from gm_jax.errors import UserError
-from gm_jax.evaluation import likelihood
+from gm_jax.evaluation import likelihood, results
 from gm_jax.recipes.experiment import SampleEvaluation
 from gm_jax.runner import measure
 from gm_jax.runner.run import assemble, reopen
@@ -88,12 +89,19 @@ def test_the_command_ends_with_an_error_and_leaves_the_results_alone(command, tm
     assert all(record["value"] is not None for record in json.loads((tmp_path / "run" / "results.json").read_text()))
 
 
-def test_a_number_counted_on_samples_that_is_nan_is_an_error(whole):
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_counted_on_samples_that_is_not_finite_is_marked_and_costs_no_other(whole, caplog, value):
     run = reopen(whole)
-    evaluation = SampleEvaluation({"odd": "of samples"}, lambda samples: {"odd": float("nan")}, num_samples=4)
+    counted = {"odd": value, "even": 2.0}
+    evaluation = SampleEvaluation(dict.fromkeys(counted, "of samples"), lambda samples: counted, num_samples=4)
     run = run._replace(experiment=run.experiment._replace(evaluations=(evaluation,)))
-    with pytest.raises(UserError, match="odd of 4 samples is nan"):
-        measure.measure_run(run, run.restore()[0], 60, split="test", seed=0)
+    with caplog.at_level(logging.WARNING, logger="gm_jax"):
+        records = measure.measure_run(run, run.restore()[0], 60, split="test", seed=0)
+    assert f"odd of 4 samples is {value}" in caplog.text
+    found = {record.name: record.value for record in records if record.unit != "bits/dim"}
+    assert np.isfinite(found["nll"])
+    assert {name: found[name] for name in counted} == {"odd": None, "even": 2.0}
+    assert "not finite" in results.table(records)
 
 
 def test_an_infinite_likelihood_is_a_result_and_no_error():

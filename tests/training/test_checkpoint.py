@@ -521,3 +521,36 @@ def test_a_folder_that_cannot_be_created_is_reported_at_once(tmp_path):
     with pytest.raises(UserError, match="checkpoint 1 could not be written"):
         checkpointer.save(1, make_state(1))
     checkpointer.close()
+
+
+@pytest.mark.parametrize(("surface", "wrapped"), [("save", False), ("wait", False), ("wait", True)])
+def test_a_lost_process_is_not_reported_as_a_full_disk(tmp_path, monkeypatch, surface, wrapped):
+    lost = jax.errors.JaxRuntimeError("UNAVAILABLE: the connection to process 1 was lost")
+
+    def fail(*args, **kwargs):
+        if wrapped:
+            raise ValueError("the save failed") from lost
+        raise lost
+
+    checkpointer = Checkpointer(tmp_path)
+    checkpointer.save(1, make_state(1))
+    checkpointer.wait()
+    manager = checkpointer._open_manager()
+    act = lambda: checkpointer.save(2, make_state(2))  # noqa: E731
+    if surface == "wait":
+        checkpointer.save(2, make_state(2))
+        act = checkpointer.wait
+    manager.wait_until_finished()
+    name = {"save": "save", "wait": "wait_until_finished"}[surface]
+    with monkeypatch.context() as patch:
+        patch.setattr(manager, name, fail)
+        patch.setattr(jax, "process_count", lambda: 2)
+        with pytest.raises(jax.errors.JaxRuntimeError, match="UNAVAILABLE"):
+            act()
+    checkpointer.close()
+    alone = Checkpointer(tmp_path)
+    alone.save(3, make_state(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(alone._open_manager(), "wait_until_finished", fail)
+        with pytest.raises(UserError, match="could not be written"):
+            alone.wait()

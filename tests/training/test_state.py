@@ -131,3 +131,32 @@ def test_one_number_that_is_not_finite_is_found_and_named(value, dtype):
     mean["w"] = mean["w"].at[3, 1].set(value).astype(dtype)
     with pytest.raises(NonFiniteError, match=rf"opt_state\['generator'\]\[0\].mu\['w'\] became {value} at step 7$"):
         state.check_finite(7, bad)
+
+
+def test_infinity_that_the_optimiser_starts_with_is_meant_and_nan_is_not():
+    plateau = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())
+    first = state.create(two_players(), {**OPTIMIZERS, "generator": plateau}, jax.random.key(0), BATCH)
+    assert any(np.isinf(leaf) for leaf in jax.tree.leaves(first.opt_state) if leaf.ndim == 0)
+    state.check_finite(7, first, lambda: first)
+    with pytest.raises(NonFiniteError, match=r"opt_state\['generator'\].*best_value became inf at step 7"):
+        state.check_finite(7, first)
+
+    def with_best(value):
+        sgd, reduction = first.opt_state["generator"]
+        reduction = reduction._replace(best_value=jnp.asarray(value, jnp.float32))
+        return first._replace(opt_state={**first.opt_state, "generator": (sgd, reduction)})
+
+    with pytest.raises(NonFiniteError, match="best_value became nan"):
+        state.check_finite(7, with_best(np.nan), lambda: first)
+    with pytest.raises(NonFiniteError, match="best_value became inf"):
+        state.check_finite(7, first, lambda: with_best(1.0))
+    params = {**first.params, "generator": jax.tree.map(lambda w: w.at[...].set(np.inf), first.params["generator"])}
+    with pytest.raises(NonFiniteError, match=r"params.* became inf"):
+        state.check_finite(7, first._replace(params=params), lambda: first._replace(params=params))
+
+
+def test_the_first_state_is_made_only_if_there_is_an_infinity():
+    def never():
+        raise AssertionError
+
+    state.check_finite(7, create(ema=True), never)
