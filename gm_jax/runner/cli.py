@@ -124,7 +124,8 @@ def parse(config: ExperimentConfig, argv: Sequence[str], *, module: ModuleType) 
     Args:
         config: the experiment's defaults.
         argv: the arguments, e.g. ["evaluate", "--split", "test"].
-        module: the experiment's module.
+        module: the experiment's module. If it has POINTS, those are the defaults for points in the plane.
+
     Raises:
         UserError: there is no such verb, or a value is out of its range.
         SystemExit: a flag is unknown or lacks its value; tyro prints what is wrong.
@@ -134,7 +135,8 @@ def parse(config: ExperimentConfig, argv: Sequence[str], *, module: ModuleType) 
     if arguments and arguments[0] not in VERBS and not arguments[0].startswith("-"):
         raise UserError(f"there is no verb {arguments[0]!r}: use one of {', '.join(VERBS)}.")
     verb = arguments.pop(0) if arguments and arguments[0] in VERBS else "train"
-    workdir = Path("runs") / name.rpartition(".")[2]
+    workdir, own_data = Path("runs") / name.rpartition(".")[2], config.data.name
+    config = _for_the_data(config, module, arguments)
     if verb == "train":
         flags = train.flags(_with_chosen_sections(config, arguments), workdir, description)
     elif verb == "evaluate":
@@ -146,7 +148,7 @@ def parse(config: ExperimentConfig, argv: Sequence[str], *, module: ModuleType) 
         flags = plan.flags(_with_chosen_sections(config, arguments), plot)
     args = _parse(flags, f"python -m {name} {verb}", arguments)
     if verb == "train" and args.workdir is None:
-        chosen = train.default_workdir(workdir, config.data.name, args.config.data.name)
+        chosen = train.default_workdir(workdir, own_data, args.config.data.name)
         args = dataclasses.replace(args, workdir=chosen)
     return verb, args
 
@@ -188,6 +190,21 @@ def _expanded(args: Any) -> Any:
             except RuntimeError:
                 raise UserError(f"{value} starts at a home folder that does not exist: give the whole path.") from None
     return dataclasses.replace(args, **changes) if changes else args
+
+
+def _for_the_data(config: ExperimentConfig, module: ModuleType, argv: Sequence[str]) -> ExperimentConfig:
+    """Returns the defaults that the experiment has for the kind of data that the arguments name."""
+    points = getattr(module, "POINTS", None)
+    names = [
+        following if word == "--data.name" else word.removeprefix("--data.name=")
+        for word, following in zip(argv, [*argv, ""][1:], strict=True)
+        if word.partition("=")[0] == "--data.name"
+    ]
+    if points is None or not names:
+        return config
+    from gm_jax.data import toy  # numpy, which --help does without
+
+    return points if names[-1].startswith(toy.PREFIX) else config
 
 
 def _with_chosen_sections(config: ExperimentConfig, argv: Sequence[str]) -> ExperimentConfig:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import beta_vae, ddpm, iwae, vae
+from experiments import beta_vae, ddpm, iwae, realnvp, vae
 from gm_jax import errors, signals
 from gm_jax.config.saved import updated
 from gm_jax.data import sources
@@ -391,3 +391,21 @@ def test_a_signal_ends_a_program_that_is_no_experiment_with_one_line(number, cap
     assert (exit_.value.code, *capsys.readouterr()) == (130, "", "interrupted\n")
     assert done == ["what it was at"]
     assert signal.getsignal(number) is before
+
+
+def test_points_have_defaults_of_their_own_and_flags_go_before_them():
+    def parsed(*arguments):
+        return cli.parse(realnvp.CONFIG, arguments, module=realnvp)[1]
+
+    for name in ("--data.name=toy:pinwheel", "--data.name toy:pinwheel", "--data.name digits --data.name toy:pinwheel"):
+        args = parsed(*name.split(), "--train.batch-size", "100")
+        steps = realnvp.POINTS.train.steps
+        assert (args.config.data.name, args.config.train.steps, args.config.train.batch_size) == (
+            "toy:pinwheel",
+            steps,
+            100,
+        )
+        assert args.workdir == Path("runs/realnvp-pinwheel")
+    assert parsed("--data.name", "mnist").config == updated(realnvp.CONFIG, {"data": {"name": "mnist"}})
+    assert parsed().config == realnvp.CONFIG
+    assert parsed().workdir == Path("runs/realnvp")
