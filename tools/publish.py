@@ -23,7 +23,7 @@ from gm_jax import runner
 from gm_jax.config import Rate, saved
 from gm_jax.errors import UserError
 from gm_jax.evaluation import results as run_results
-from gm_jax.files import write_text
+from gm_jax.files import read_json, write_text
 from gm_jax.recipes.run_length import resolved
 from gm_jax.runner import cli
 from gm_jax.runner.folder import Folder
@@ -156,7 +156,7 @@ def where_it_ran(versions: Path, device: str | None) -> dict[str, Any]:
         UserError: the file is missing or damaged.
     """
     try:
-        start = json.loads(versions.read_text(encoding="utf-8"))[-1]
+        start = read_json(versions)[-1]
         packages, commit, devices = start["packages"], start["git"], start["devices"]
     except (OSError, ValueError, LookupError, TypeError):
         raise UserError(f"{versions} is missing or damaged: publish a run that has it.") from None

@@ -9,7 +9,6 @@ is mounted, which replays its journal, and the same command is given there. A ru
 
 import contextlib
 import dataclasses
-import json
 import os
 import random
 import re
@@ -25,6 +24,7 @@ from typing import IO, NamedTuple
 
 from gm_jax.config import Count, Seed
 from gm_jax.errors import UserError
+from gm_jax.files import read_json
 from gm_jax.runner import program
 from tools import children
 
@@ -214,7 +214,7 @@ def _compare(whole: Path, end: Path) -> None:
 
 
 def _hashes(run: Path) -> dict[str, str]:
-    document = json.loads((run / "checkpoints" / str(max(_steps(run))) / "manifest" / "metadata").read_bytes())
+    document = read_json(run / "checkpoints" / str(max(_steps(run))) / "manifest" / "metadata")
     return {path: leaf["sha256"] for path, leaf in document["manifest"]["leaves"].items()}
 
 

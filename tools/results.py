@@ -8,7 +8,6 @@ home of the numbers: `python -m tools.publish` adds one from a run.
 """
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 from gm_jax import runner
 from gm_jax.errors import UserError
-from gm_jax.files import write_text
+from gm_jax.files import read_json, write_text
 
 REPO = Path(__file__).resolve().parents[1]
 RECORDS = REPO / "docs" / "results"
@@ -60,13 +59,16 @@ def read(table: str, folder: Path = RECORDS) -> dict[str, Any]:
     """Returns a file of records: the columns of its table, and its rows.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file, or it is damaged.
     """
     path = folder / f"{table}.json"
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.json")))
         raise UserError(f"there is no table {table!r} in {folder}: there are {known}.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): restore it from the repository.") from None
 
 
 def markdown(table: Mapping[str, Any]) -> str:

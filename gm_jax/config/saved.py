@@ -69,9 +69,10 @@ def with_added_fields(config_type: type, values: Mapping[str, Any]) -> tuple[dic
         values: what was saved.
 
     Returns:
-        The values, and the added fields as lines such as "optimizer.eps: 1e-08".
+        The values, and the added fields whose default is another value today, as lines such as "optimizer.eps: 1e-08".
     """
     completed, lines = dict(values), []
+    defaults = {field.name: field.default for field in dataclasses.fields(config_type)}
     for name, hint in typing.get_type_hints(config_type, include_extras=True).items():
         if name in values:
             section = _section(hint, values[name])
@@ -82,7 +83,8 @@ def with_added_fields(config_type: type, values: Mapping[str, Any]) -> tuple[dic
         for mark in typing.get_args(hint):
             if isinstance(mark, Added):
                 completed[name] = json.loads(json.dumps(mark.before))
-                lines.append(f"{name}: {mark.before!r}")
+                if mark.before != defaults.get(name, mark):
+                    lines.append(f"{name}: {mark.before!r}")
     return completed, lines
 
 

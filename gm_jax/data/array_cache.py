@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gm_jax.files import read_json
 from gm_jax.hashing import array_digest
 
 Splits = dict[str, dict[str, np.ndarray]]  # "train" -> {"x": [N, ...], "label": [N]}
@@ -33,7 +34,7 @@ def read(entry: str) -> tuple[Splits, dict[str, Any]] | None:
     if root is None:
         return None
     try:
-        manifest = json.loads(_regular(root / entry / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_json(_regular(root / entry / "manifest.json"))
         splits: Splits = {}
         for record in manifest["arrays"]:
             file = _regular(root / entry / _file_name(record["split"], record["name"]))

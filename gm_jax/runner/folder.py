@@ -89,7 +89,7 @@ class Folder:
         """Makes the folder.
 
         Raises:
-            UserError: the folder cannot be made or written to.
+            UserError: the folder cannot be made or written to, or a folder in it is a link.
         """
         if any(character in str(self.root) for character in "*?["):
             raise UserError(
@@ -98,6 +98,9 @@ class Folder:
             )
         try:
             make_folder(self.root)
+            for folder in (self.samples, self.tensorboard, self.processes):
+                if folder.is_symlink():  # files of the run would appear, and vanish, where it leads
+                    raise UserError(f"{folder} is a link: remove it, or choose another --workdir.")
             if not os.access(self.root, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:

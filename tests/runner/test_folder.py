@@ -45,6 +45,22 @@ def test_no_command_writes_through_a_link(command, finished, tiny, tmp_path):
     assert [path.name for path in root if path.is_symlink()] == []
 
 
+@pytest.mark.parametrize("name", ["samples", "tensorboard", "processes"])
+def test_a_folder_in_a_run_that_is_a_link_is_refused_and_not_followed(name, command, tiny, tmp_path):
+    elsewhere, run = tmp_path / "elsewhere", tmp_path / "run"
+    elsewhere.mkdir()
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    (run / name).symlink_to(elsewhere)
+    with pytest.raises(UserError, match=rf"{name} is a link: remove it"):
+        Folder(run).create()
+    (run / "config.json").unlink()
+    ended = command("--workdir", run, *tiny)
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) <= 3
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_what_a_killed_writer_left_is_removed_by_the_next_start(tmp_path):
     folder = Folder(tmp_path)
     for name in (".config.json.00.tmp", ".versions.json.00.tmp", ".metrics.jsonl.00.tmp", ".mine.tmp", "notes"):

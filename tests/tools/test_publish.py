@@ -10,6 +10,7 @@ import pytest
 from experiments import vae
 from gm_jax import runner
 from gm_jax.config.saved import Saved, to_dict
+from gm_jax.errors import UserError
 from gm_jax.evaluation import results as run_results
 from gm_jax.recipes.run_length import resolved
 from tools import publish, publish_plans, results
@@ -136,3 +137,20 @@ def test_a_command_with_the_default_warm_up_is_that_of_its_run():
     config = resolved(vae.CONFIG)
     assert config.optimizer.warmup_steps == 100
     publish.check_command("python -m experiments.vae", Saved(config.recipe, to_dict(config), {}))
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "[]", "{}", "[" * 100_000, '[{"packages": NaN}]', '[{"packages": {}, "git": "x"}]']
+)
+def test_a_damaged_file_of_versions_is_named(damage, tmp_path):
+    path = tmp_path / "versions.json"
+    path.write_text(damage)
+    with pytest.raises(UserError, match=r"versions.json is missing or damaged"):
+        publish.where_it_ran(path, None)
+
+
+@pytest.mark.parametrize("damage", ["", "[" * 100_000, '{"rows": NaN}', "\xff"])
+def test_a_damaged_file_of_records_is_named(damage, tmp_path):
+    (tmp_path / "vae.json").write_text(damage, encoding="latin-1")
+    with pytest.raises(UserError, match=r"vae.json is damaged .*: restore it"):
+        results.read("vae", tmp_path)
