@@ -4,7 +4,8 @@
         --command "python -m experiments.vae"
 
 The numbers, their kinds and their data come from the run's results.json; versions, commit and devices from its
-versions.json. The command must give the configuration of the run, which is checked. A row of the same name is replaced.
+versions.json. The command must give the configuration of the run, which is checked. A row of the same name is replaced,
+but for numbers of the data themselves.
 """
 
 import dataclasses
@@ -76,11 +77,13 @@ def publish(config: Config) -> str:
     numbers = chosen_numbers(run_results.read(folder.results), table["columns"], config.settings)
     if not numbers:
         raise UserError(f"{folder.results} has none of the numbers of table {config.table!r}: evaluate the run first.")
+    # What was not measured on a split is a fact of the data, e.g. their entropy, and no run has it.
+    facts = [n for row in table["rows"] if row["id"] == config.row for n in row["numbers"] if n.get("split", "") is None]
     record = {
         "id": config.row,
         "model": config.model,
         "data": found.data["name"],
-        "numbers": numbers,
+        "numbers": numbers + facts,
         "published": None
         if config.published is None
         else {"value": config.published, "note": None, "source": config.source},

@@ -154,3 +154,16 @@ def test_a_damaged_file_of_records_is_named(damage, tmp_path):
     (tmp_path / "vae.json").write_text(damage, encoding="latin-1")
     with pytest.raises(UserError, match=r"vae.json is damaged .*: restore it"):
         results.read("vae", tmp_path)
+
+
+def test_a_row_that_is_replaced_keeps_the_facts_of_its_data(places, capsys):
+    assert run(places, capsys)[0] == 0
+    content = json.loads((places / "vae.json").read_text())
+    entropy = {"name": "entropy", "value": 2.394, "unit": "nats", "split": None}
+    stale = {**content["rows"][1]["numbers"][0], "name": "frechet", "value": 1.0}
+    content["rows"][1]["numbers"] += [entropy, stale]
+    (places / "vae.json").write_text(json.dumps(content))
+    assert run(places, capsys)[0] == 0
+    numbers = json.loads((places / "vae.json").read_text())["rows"][1]["numbers"]
+    assert [number["name"] for number in numbers] == ["nll", "nll", "entropy"]
+    assert numbers[-1] == entropy
