@@ -78,7 +78,8 @@ def publish(config: Config) -> str:
     if not numbers:
         raise UserError(f"{folder.results} has none of the numbers of table {config.table!r}: evaluate the run first.")
     # What was not measured on a split is a fact of the data, e.g. their entropy, and no run has it.
-    facts = [n for row in table["rows"] if row["id"] == config.row for n in row["numbers"] if n.get("split", "") is None]
+    before = next((row["numbers"] for row in table["rows"] if row["id"] == config.row), [])
+    facts = [number for number in before if number.get("split", "") is None]
     record = {
         "id": config.row,
         "model": config.model,

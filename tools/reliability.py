@@ -55,7 +55,7 @@ RUNS = {
     "latent_diffusion": (
         "--autoencoder.steps 60 --autoencoder.hidden 16 --autoencoder.latent-dim 4 "
         "--autoencoder.optimizer.warmup-steps 5 --network.hidden 16 --network.blocks 1 --bound-terms 10 "
-        "--validation-terms 5 --optimizer.warmup-steps 5 --train.steps 200"
+        "--validation-terms 5 --diffusion-steps 20 --optimizer.warmup-steps 5 --train.steps 200"
     ),
 }
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -88,7 +88,7 @@ class Config:
     """Which experiments are killed."""
     seed: Seed = 0
     """Seed of the moments and sizes."""
-    limit: Rate = 300.0
+    limit: Rate = 900.0
     """Seconds after which a process that should have ended counts as hung."""
     publish: bool = False
     """Write the counts to reliability.json."""
@@ -125,35 +125,46 @@ def measure(config: Config) -> str:
     unknown = [name for name in config.experiments if name not in RUNS]
     if unknown:
         raise UserError(f"there are no settings for {', '.join(unknown)}: choose among {', '.join(RUNS)}.")
-    found: dict[str, Counts] = {}
+    found = _Found(config)
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
         scratch = _Scratch(Path(folder), random.Random(config.seed), config.limit)
         for index, name in enumerate(config.experiments):
             share = len(range(index, config.kills, len(config.experiments)))
             if share:
-                found[f"kills-{name}"] = _kill(scratch, name, share)
+                found.add(f"kills-{name}", _kill(scratch, name, share))
         for index, verb in enumerate(_VERBS):
             numbers = [_SIGNALS[i % 3] for i in range(config.signals) if i // 3 % len(_VERBS) == index]
             if numbers:
-                found[f"signals-{verb}"] = _send(scratch, verb, numbers)
+                found.add(f"signals-{verb}", _send(scratch, verb, numbers))
         for kind, share in (("disk", (config.disks + 1) // 2), ("file", config.disks // 2)):
             if share:
-                found[f"full-{kind}"] = _fill(scratch, kind, share)
+                found.add(f"full-{kind}", _fill(scratch, kind, share))
     if config.cuts:
         done = pulled_plug.cut_runs(pulled_plug.Config(cuts=config.cuts, seed=config.seed))
-        found["power-cuts"] = Counts(tried=done.cuts, equal=done.cuts)
-    text = "\n".join(f"{name}: {counts}" for name, counts in found.items())
-    bad = [name for name, one in found.items() if one.swallowed or one.hung or one.equal != one.tried]
-    if bad:
-        print(text)
-        raise UserError(f"{', '.join(bad)}: not all came back as they should.")
-    if config.publish:
-        text += f"\n{_publish(found, config.folder)}. Next: python -m tools.results"
-    return text
+        found.add("power-cuts", Counts(tried=done.cuts, equal=done.cuts))
+    if found.bad:
+        raise UserError(f"{', '.join(found.bad)}: not all came back as they should.")
+    return "all came back as they should" + (". Next: python -m tools.results" if config.publish else "")
 
 
-def _publish(found: Mapping[str, Counts], folder: Path) -> Path:
-    """Replaces the rows of the published record that were counted again; returns its path."""
+class _Found:
+    """The counts so far, printed and published one by one, because all of them take an hour."""
+
+    def __init__(self, config: Config):
+        self._config = config
+        self.bad: list[str] = []
+
+    def add(self, name: str, counts: Counts) -> None:
+        """Prints counts and publishes them."""
+        print(f"{name}: {counts}", flush=True)
+        if counts.swallowed or counts.hung or counts.equal != counts.tried:
+            self.bad.append(name)
+        if self._config.publish:
+            _publish({name: counts}, self._config.folder)
+
+
+def _publish(found: Mapping[str, Counts], folder: Path) -> None:
+    """Replaces the rows of the published record that were counted again."""
     table = read("reliability", folder)
     versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")}
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO, capture_output=True, text=True, check=True).stdout
@@ -166,7 +177,6 @@ def _publish(found: Mapping[str, Counts], folder: Path) -> Path:
     path = folder / "reliability.json"
     rows = [rows[name] for name in _TITLES if name in rows]
     write_text(path, json.dumps({**table, "rows": rows}, indent=1, ensure_ascii=False) + "\n")
-    return path
 
 
 @dataclasses.dataclass(frozen=True)

@@ -112,16 +112,24 @@ def measure_run(
         )
     for evaluation in _of_samples(run):
         before_batch("samples")
-        settings = {**spec.facts, "step": step, "seed": seed}
-        where = (spec.name, sample_quality.observed_measure(run), "samples", evaluation.num_samples)
-        for name, value in _measured_samples(run, state, evaluation, seed=seed).items():
-            if not np.isfinite(value):  # the other numbers must not be lost with it
-                _LOG.warning(
-                    f"{name} of {evaluation.num_samples} samples is {value}, and has no value in results.json: "
-                    "evaluate another --checkpoint, or train at a smaller rate"
-                )
-            known = value if np.isfinite(value) else None
-            records.append(results.Record(name, known, evaluation.units[name], "estimate", *where, settings))
+        records += _counted_records(run, state, evaluation, {**spec.facts, "step": step, "seed": seed})
+    return records
+
+
+def _counted_records(
+    run: Run, state: TrainState, evaluation: SampleEvaluation, settings: dict[str, Any]
+) -> list[results.Record]:
+    """Returns what an evaluation counts on samples; a number that is not finite has no value."""
+    where = (run.spec.name, sample_quality.observed_measure(run), "samples", evaluation.num_samples)
+    records = []
+    for name, value in _measured_samples(run, state, evaluation, seed=settings["seed"]).items():
+        if not np.isfinite(value):  # the other numbers must not be lost with it
+            _LOG.warning(
+                f"{name} of {evaluation.num_samples} samples is {value}, and has no value in results.json: "
+                "evaluate another --checkpoint, or train at a smaller rate"
+            )
+        known = value if np.isfinite(value) else None
+        records.append(results.Record(name, known, evaluation.units[name], "estimate", *where, settings))
     return records
 
 
