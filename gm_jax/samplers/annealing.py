@@ -100,9 +100,11 @@ def annealed_log_prob(
 
 
 def spaced_betas(num_temperatures: int) -> np.ndarray:
-    """Returns a path from 0 to 1 with most temperatures near 1, in the proportions of Salakhutdinov & Murray (2008).
+    """Returns a path from 0 to 1 that spreads what a finite path wastes, as measured on a machine of MNIST.
 
-    500 of 14,500 temperatures lie in [0, 0.5], 4,000 in [0.5, 0.9] and 10,000 in [0.9, 1].
+    The width of the bracket is the sum over the path of what each stretch wastes. With n_i of N temperatures, a stretch
+    wastes c_i / n_i, so that n_i in proportion to sqrt(c_i) is best. `published_betas` has 3 % of its temperatures in
+    [0, 0.5], where more than half of the width came from; here it is 18 %.
 
     Args:
         num_temperatures: K + 1, the ends included.
@@ -111,10 +113,23 @@ def spaced_betas(num_temperatures: int) -> np.ndarray:
     Raises:
         ValueError: there are fewer than two temperatures.
     """
+    return _spaced(num_temperatures, [0.0, 0.10, 0.18, 0.30, 0.41, 0.62, 1.0], [0.0, 0.2, 0.5, 0.8, 0.9, 0.96, 1.0])
+
+
+def published_betas(num_temperatures: int) -> np.ndarray:
+    """Returns a path from 0 to 1 in the proportions of Salakhutdinov & Murray (2008).
+
+    500 of 14,500 temperatures lie in [0, 0.5], 4,000 in [0.5, 0.9] and 10,000 in [0.9, 1]. See `spaced_betas` for the
+    argument, the result and the error.
+    """
+    return _spaced(num_temperatures, [0.0, 500 / 14_500, 4_500 / 14_500, 1.0], [0.0, 0.5, 0.9, 1.0])
+
+
+def _spaced(num_temperatures: int, shares: list[float], betas: list[float]) -> np.ndarray:
+    """Returns a path of which the shares of temperatures lie below the given betas."""
     if num_temperatures < 2:
         raise ValueError(f"a path needs at least 2 temperatures, got {num_temperatures}")
-    place = np.linspace(0.0, 1.0, num_temperatures)
-    return np.interp(place, [0.0, 500 / 14_500, 4_500 / 14_500, 1.0], [0.0, 0.5, 0.9, 1.0])
+    return np.interp(np.linspace(0.0, 1.0, num_temperatures), shares, betas)
 
 
 def _checked(betas: Array | np.ndarray, dtype: jnp.dtype) -> Array:

@@ -106,13 +106,15 @@ def test_thousands_of_small_changes_of_a_large_number_keep_their_digits():
     assert abs(float(plain) - expected) > 1e-3
 
 
-def test_the_spacing_has_the_published_proportions():
-    betas = annealing.spaced_betas(14_501)
-    assert betas[0] == 0.0
-    assert betas[-1] == 1.0
-    np.testing.assert_allclose(betas[[500, 4_500]], [0.5, 0.9], rtol=1e-12)
-    assert np.all(np.diff(betas) > 0)
-    with pytest.raises(ValueError, match="at least 2 temperatures"):
-        annealing.spaced_betas(1)
+def test_paths_rise_from_0_to_1_in_their_proportions():
+    published, ours = annealing.published_betas(14_501), annealing.spaced_betas(1_001)
+    np.testing.assert_allclose(published[[500, 4_500]], [0.5, 0.9], rtol=1e-12)
+    np.testing.assert_allclose(ours[[100, 180, 300, 410, 620]], [0.2, 0.5, 0.8, 0.9, 0.96], rtol=1e-12)
+    for betas in (published, ours):
+        assert (betas[0], betas[-1]) == (0.0, 1.0)
+        assert np.all(np.diff(betas) > 0)
+    for make in (annealing.published_betas, annealing.spaced_betas):
+        with pytest.raises(ValueError, match="at least 2 temperatures"):
+            make(1)
     with pytest.raises(ValueError, match="at least 2 temperatures"):
         run(jax.random.key(0), jnp.zeros(1), [1.0])
