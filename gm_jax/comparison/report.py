@@ -187,7 +187,9 @@ def _interval(outcome: Outcome) -> Cell:
     words = [f"of {high.examples:,} {'own samples' if high.split == 'samples' else f'{high.split} examples'}"]
     words += [f"low end by {low.settings['by']}", f"high end by {high.settings['by']}"]
     words += [f"truth {found.truth.value:.2f}"] if found.truth is not None else []
-    return Cell(f"[{low.value:.2f}, {high.value:.2f}]", ", ".join(words))
+    ends = [one.value for one in (low, high) if one.value is not None]
+    digits = 2 if ends[-1] - ends[0] > 0.1 else 3
+    return Cell(f"[{ends[0]:.{digits}f}, {ends[-1]:.{digits}f}]", ", ".join(words))
 
 
 def _rounded(value: float) -> str:

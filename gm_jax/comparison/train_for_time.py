@@ -127,7 +127,7 @@ def train(run: Run, *, seconds: float, validations: int = 8) -> Trained:
         return run.strategy.place_batches(host)
 
     started = time.perf_counter()
-    compiled = run.strategy.compile(run.train_step(axis_name=run.strategy.axis_name))
+    compiled = run.strategy.compile(run.train_step(run.strategy))
     every = max(1, round(seconds / validations / _seconds_per_call(compiled, run, batches))) * size
     clock = _Clock()
     selection = _Selection(clock, _evaluator(run))

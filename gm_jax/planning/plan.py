@@ -86,7 +86,7 @@ def global_batch(batch_size: int, batch_per_chip: int | None, wanted: tpus.Slice
 
 
 def make_plan(
-    make_step: Callable[[str | None], TrainStep],
+    make_step: Callable[[parallel.Strategy], TrainStep],
     state: PyTree,
     batch: Mapping[str, jax.ShapeDtypeStruct],
     wanted: tpus.Slice,
@@ -99,7 +99,7 @@ def make_plan(
     """Compiles a train step for devices that need not be there.
 
     Args:
-        make_step: axis name -> the step of one device, as `make_train_step` makes it.
+        make_step: strategy -> the step of one device, as `make_train_step` makes it.
         state: shapes of the state.
         batch: name -> shape [B, ...] and dtype of a batch, of any size.
         wanted: the slice.

@@ -140,12 +140,12 @@ def topology_devices(wanted: Slice) -> list[Device]:
 
 
 def compile_step(
-    make_step: Callable[[str | None], TrainStep], strategy: parallel.Strategy, state: PyTree, batches: PyTree
+    make_step: Callable[[parallel.Strategy], TrainStep], strategy: parallel.Strategy, state: PyTree, batches: PyTree
 ) -> Cost:
     """Compiles a train step for a strategy's devices, from shapes.
 
     Args:
-        make_step: axis name -> the step of one device, as `make_train_step` makes it.
+        make_step: strategy -> the step of one device, as `make_train_step` makes it.
         strategy: where the step runs; its devices may be those of a topology.
         state: shapes of the state.
         batches: shapes of the global batches of one call, [S, B, ...].
@@ -154,7 +154,7 @@ def compile_step(
         OutOfMemory: the program does not fit into the devices' memory.
     """
     num_steps = jax.tree.leaves(batches)[0].shape[0]
-    lowered = strategy.lower(make_step(strategy.axis_name), state, batches)
+    lowered = strategy.lower(make_step(strategy), state, batches)
     start = time.perf_counter()
     try:
         with warnings.catch_warnings():

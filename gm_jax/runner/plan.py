@@ -102,7 +102,7 @@ def make_plan(run: "Run", wanted: "tpus.Slice", devices: "Sequence[Any]", batch_
     """
     from gm_jax.planning import plan
     from gm_jax.runner.run import abstract_batch
-    from gm_jax.training import loop, step
+    from gm_jax.training import loop
 
     train_config = run.config.train
     schedule = loop.make_schedule(
@@ -112,11 +112,8 @@ def make_plan(run: "Run", wanted: "tpus.Slice", devices: "Sequence[Any]", batch_
         checkpoint_every=train_config.checkpoint_every,
     )
 
-    def make_step(axis_name: str | None) -> step.TrainStep:
-        return run.train_step(axis_name=axis_name)
-
     return plan.make_plan(
-        make_step,
+        run.train_step,
         run.abstract_state(),
         abstract_batch(run.spec, batch_size),
         wanted,

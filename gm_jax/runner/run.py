@@ -18,7 +18,7 @@ from gm_jax.errors import UserError
 from gm_jax.recipes import configs, legacy_configs
 from gm_jax.recipes.experiment import Experiment
 from gm_jax.runner.folder import Folder, made_by
-from gm_jax.training import parallel, state, step
+from gm_jax.training import model_state, parallel, state, step
 from gm_jax.training.checkpoint import Checkpointer
 
 EVAL_BATCH = 100
@@ -127,11 +127,11 @@ class Run(NamedTuple):
         key = jax.random.fold_in(jax.random.key(train.seed), np.uint32(0xFFFFFFFF))
         return state.create(self.experiment.model, self.experiment.optimizers, key, batch, ema=train.ema_decay > 0)
 
-    def train_step(self, *, axis_name: str | None) -> step.TrainStep:
+    def train_step(self, strategy: parallel.Strategy) -> step.TrainStep:
         """Returns the step that the configuration describes, of one device; nothing is compiled yet.
 
         Args:
-            axis_name: of the devices that average gradients; None for none.
+            strategy: that will run it; for a plan not the run's own.
         """
         train = self.config.train
         return step.make_train_step(
@@ -139,7 +139,22 @@ class Run(NamedTuple):
             self.experiment.optimizers,
             seed=train.seed,
             ema_decay=train.ema_decay or None,
-            axis_name=axis_name,
+            axis_name=strategy.axis_name,
+            spread=strategy.spread,
+        )
+
+    def check_model_state(self) -> None:
+        """Checks that the devices can share the rows of the model state, such as chains.
+
+        Raises:
+            UserError: they cannot.
+        """
+        devices = 1 if self.strategy.axis_name is None else self.strategy.num_shards
+        model_state.check_rows(
+            self.abstract_state().model_state,
+            self.experiment.model.sync,
+            batch_size=self.config.train.batch_size,
+            devices=devices,
         )
 
     def fixed_examples(self) -> np.ndarray:

@@ -107,7 +107,8 @@ def _assemble_checked(config: ExperimentConfig, folder: Folder, given: Given) ->
     resume.check_folder(folder, config)
     run = assemble(config, folder.root, resume.saved_run(folder), given)
     check_batch_size(run)
-    run.abstract_state()  # a network that cannot take these data refuses them before anything is written
+    # Before anything is written: refuses a network that cannot take these data, and chains that devices cannot share.
+    run.check_model_state()
     return run
 
 
@@ -180,7 +181,7 @@ def train(run: Run, member: processes.Member) -> int:
             f"--train.steps-per-call is lowered from {config.steps_per_call} to {schedule.steps_per_call}, "
             "which divides --train.steps, --train.log-every and --train.checkpoint-every"
         )
-    step_fn = run.train_step(axis_name=run.strategy.axis_name)
+    step_fn = run.train_step(run.strategy)
     if several:
         step_fn = loop.counting_votes(step_fn, axis_name=run.strategy.axis_name)
     with Checkpointer(

@@ -45,7 +45,6 @@ def langevin(
     step_size: float | Array,
     temperature: float | Array = 1.0,
     clip_gradient: float | None = None,
-    bounds: tuple[float, float] | None = None,
 ) -> Array:
     """Takes num_steps steps (1); the noise of step i is `fold_in(key, i)`.
 
@@ -57,15 +56,13 @@ def langevin(
         step_size: e.
         temperature: T.
         clip_gradient: largest absolute value of an entry of the gradient (Du & Mordatch 2019 use 0.01); None for any.
-        bounds: the range to which x is clipped after each step; None for the whole space.
     """
 
     def step(i: Array, x: Array) -> Array:
         gradient = _slope(energy_fn, x)[1]
         if clip_gradient is not None:
             gradient = jnp.clip(gradient, -clip_gradient, clip_gradient)
-        x = _step(jax.random.fold_in(key, i), x, gradient, step_size, temperature)
-        return x if bounds is None else jnp.clip(x, *bounds)
+        return _step(jax.random.fold_in(key, i), x, gradient, step_size, temperature)
 
     return jax.lax.fori_loop(0, num_steps, step, x)
 

@@ -9,7 +9,7 @@ Before a loss the step calls `local_view`, after it `merge`. The axis is named h
 needs it. Without an axis there is one device, which sees the whole block.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -28,8 +28,33 @@ def check(model_state: ModelState, sync: Mapping[str, Sync]) -> None:
     _map(lambda *_: None, sync, model_state)
 
 
+def check_rows(model_state: ModelState, sync: Mapping[str, Sync], *, batch_size: int, devices: int) -> None:
+    """Checks that the rows of a model state, or of its shapes, can be divided into blocks, and a block among devices.
+
+    Args:
+        model_state: the whole state.
+        sync: the model's declarations.
+        batch_size: examples of the global batch.
+        devices: of a mapped step; 1 for one program over all devices.
+
+    Raises:
+        UserError: they cannot.
+    """
+
+    def check_one(declared: Sync, name: str, collection: Any) -> None:
+        if isinstance(declared, Rows):
+            _rows_per_step(declared, name, collection, batch_size, devices)
+
+    _map(check_one, sync, model_state)
+
+
 def local_view(
-    model_state: ModelState, sync: Mapping[str, Sync], *, batch_size: int, axis_name: str | None
+    model_state: ModelState,
+    sync: Mapping[str, Sync],
+    *,
+    batch_size: int,
+    axis_name: str | None,
+    spread: Callable[[PyTree], PyTree] | None = None,
 ) -> ModelState:
     """Returns what a loss sees: this device's rows of the current block of each `Rows`, and all other state whole.
 
@@ -38,6 +63,7 @@ def local_view(
         sync: the model's declarations.
         batch_size: examples of this device's batch.
         axis_name: the mapped axis, if any.
+        spread: divides the rows of a block among devices that run one program; None to leave them.
 
     Raises:
         UserError: rows cannot be divided into blocks, or a block among devices.
@@ -48,7 +74,7 @@ def local_view(
             return collection
         _, start, size = _block(declared, name, collection, batch_size, axis_name)
         rows = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), collection["rows"])
-        return {**collection, "rows": rows}
+        return {**collection, "rows": rows if spread is None else spread(rows)}
 
     return _map(view, sync, model_state)
 
@@ -143,14 +169,22 @@ def _block(
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     if set(collection) != {"rows", "count"}:
         raise ValueError(f"{name} is declared as Rows() and must hold rows and count alone: got {sorted(collection)}")
+    num_rows, per_step = _rows_per_step(declared, name, collection, batch_size * devices, devices)
+    size = per_step // devices
+    start = (collection["count"] % (num_rows // per_step)) * per_step
+    return start, start if axis_name is None else start + size * jax.lax.axis_index(axis_name), size
+
+
+def _rows_per_step(
+    declared: Rows, name: str, collection: Mapping[str, Any], batch_size: int, devices: int
+) -> tuple[int, int]:
+    """Returns the number of rows, and how many of them a step refreshes on all devices."""
     num_rows = jax.tree.leaves(collection["rows"])[0].shape[0]
-    per_step = batch_size * devices if declared.per_step is None else declared.per_step
+    per_step = batch_size if declared.per_step is None else declared.per_step
     if num_rows % per_step or per_step % devices:
         raise UserError(
             f"{name} has {num_rows} rows, of which a step refreshes {per_step} on {devices} devices:\n"
             "choose rows, such as chains, that are a multiple of the rows per step, and rows per step that are a "
             "multiple of the devices."
         )
-    size = per_step // devices
-    start = (collection["count"] % (num_rows // per_step)) * per_step
-    return start, start if axis_name is None else start + size * jax.lax.axis_index(axis_name), size
+    return num_rows, per_step

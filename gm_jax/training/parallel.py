@@ -72,6 +72,8 @@ class Strategy(NamedTuple):
             that evaluations agree between strategies; x and the result are whole on every process.
         lower: (step, shapes of the state, shapes of the global batches [S, B, ...]) -> the function of `compile`,
             lowered from shapes alone; the devices may belong to a topology that does not exist here.
+        spread: rows of model state [N, ...] -> the same, divided among the devices, for `make_train_step`: one program
+            over all devices would else refresh all rows on every device. None if the step sees its own rows alone.
     """
 
     axis_name: str | None
@@ -82,6 +84,7 @@ class Strategy(NamedTuple):
     place_batches: Callable[[Mapping[str, Array | np.ndarray]], Batch]
     compile_eval: Callable[[Callable], Callable]
     lower: Callable[[TrainStep, PyTree, PyTree], jax.stages.Lowered]
+    spread: Callable[[PyTree], PyTree] | None = None
 
 
 def jit(devices: Sequence[Device] | None = None) -> Strategy:
@@ -101,6 +104,7 @@ def jit(devices: Sequence[Device] | None = None) -> Strategy:
         place_batches=lambda batches: jax.tree.map(lambda leaf: _place_part(leaf, split, axis=1), batches),
         compile_eval=lambda fn: _compile_eval(fn, mesh),
         lower=lambda step, state, batches: compile(step).lower(_shapes(state, replicated), _shapes(batches, split)),
+        spread=None if mesh.size == 1 else lambda tree: _spread(tree, NamedSharding(mesh, PartitionSpec(AXIS))),
     )
 
 
@@ -188,6 +192,15 @@ def everywhere(tree: PyTree) -> PyTree:
         return jax.make_array_from_single_device_arrays(leaf.shape, replicated, parts)
 
     return jax.tree.map(place, tree)
+
+
+def _spread(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """Divides the rows of each leaf among the devices, if their number can be divided."""
+
+    def spread(leaf: Array) -> Array:
+        return leaf if leaf.shape[0] % sharding.mesh.size else jax.lax.with_sharding_constraint(leaf, sharding)
+
+    return jax.tree.map(spread, tree)
 
 
 def _mesh(devices: Sequence[Device] | None) -> Mesh:

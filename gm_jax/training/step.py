@@ -66,6 +66,7 @@ def make_train_step(
     seed: int,
     ema_decay: float | None = None,
     axis_name: str | None = None,
+    spread: Callable[[PyTree], PyTree] | None = None,
 ) -> TrainStep:
     """Makes the step (state, batch) -> (state, metrics) of one device.
 
@@ -80,6 +81,7 @@ def make_train_step(
         seed: the run's seed.
         ema_decay: decay of the parameters' average (`ema.update`), None for no average.
         axis_name: the mapped axis over which to average, if any.
+        spread: divides rows of model state among devices, `Strategy.spread`; None to leave them.
 
     Returns:
         A pure function; the batch is this device's part and every leaf of it is [B, ...]. It raises a ValueError when
@@ -108,6 +110,7 @@ def make_train_step(
                 batch,
                 step=state.step,
                 axis_name=axis_name,
+                spread=spread,
             )
             new_params, new_opt_state, model_state = player_state
             params, opt_state = {**params, player: new_params}, {**opt_state, player: new_opt_state}
@@ -173,12 +176,13 @@ def _take_turn(
     *,
     step: Array,
     axis_name: str | None,
+    spread: Callable[[PyTree], PyTree] | None,
 ) -> tuple[PlayerState, Metrics]:
     """Updates one player, or holds it at a step at which it is not updated."""
     batch_size = jax.tree.leaves(batch)[0].shape[0]
 
     def loss_fn(player_params: PyTree, model_state: ModelState) -> LossOutput:
-        seen = model_state_lib.local_view(model_state, sync, batch_size=batch_size, axis_name=axis_name)
+        seen = model_state_lib.local_view(model_state, sync, batch_size=batch_size, axis_name=axis_name, spread=spread)
         return objective.loss({**params, objective.wrt: player_params}, seen, key, batch)
 
     def update(before: PlayerState) -> tuple[PlayerState, Metrics]:

@@ -382,6 +382,8 @@ FAMILIES = (
     "glow",
     "ddpm[points]",
     "gan[points]",
+    "ebm[points]",
+    "rbm",
     "energy with chains[points]",
 )
 

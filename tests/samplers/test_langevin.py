@@ -65,16 +65,12 @@ def test_many_steps_are_single_steps_with_the_keys_of_their_numbers():
     np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_and_places_are_clipped():
+def test_gradients_are_clipped():
     far = jnp.full((2_000, 1), 3.0)
     end = langevin.langevin(
         jax.random.key(0), far, lambda x: 1e6 * x[:, 0], num_steps=1, step_size=1e-8, clip_gradient=0.5
     )
     np.testing.assert_allclose(jnp.mean(end), 3.0, atol=1e-4)
-    end = langevin.langevin(
-        jax.random.key(0), far, lambda x: 0.0 * x[:, 0], num_steps=5, step_size=4.0, bounds=(-1.0, 1.0)
-    )
-    assert float(jnp.max(jnp.abs(end))) == 1.0
 
 
 @pytest.mark.parametrize("step_size", [0.2, 1.5])

@@ -182,6 +182,16 @@ def test_rows_that_blocks_or_devices_cannot_divide_are_refused(num_rows, per_ste
         chains.train(parallel.vmap(2), chains.model(num_rows, per_step))
 
 
+@pytest.mark.parametrize(("num_rows", "per_step", "devices"), [(10, 4, 2), (12, 3, 2), (2, 4, 1), (12, None, 5)])
+def test_rows_that_cannot_be_divided_are_found_from_shapes_alone(num_rows, per_step, devices):
+    start = jax.eval_shape(chains.model().init, jax.random.key(0), {"x": jnp.zeros((5, 3))})[1]
+    shapes = {"chains": {**start["chains"], "rows": jax.ShapeDtypeStruct((num_rows, 3), jnp.float32)}}
+    with pytest.raises(UserError, match=rf"has {num_rows} rows, .* refreshes {per_step or 5} on {devices} devices"):
+        model_state.check_rows(shapes, {"chains": Rows(per_step)}, batch_size=5, devices=devices)
+    model_state.check_rows(shapes, {"chains": Fixed()}, batch_size=5, devices=devices)
+    model_state.check_rows(start, {"chains": Rows(6), "seen": Mean()}, batch_size=5, devices=2)
+
+
 @pytest.mark.parametrize("wrong", [lambda x: x[:1], lambda x: x.astype(jnp.float16)])
 def test_a_loss_that_returns_other_rows_is_refused(wrong):
     whole = {"chains": {"rows": jnp.ones((4, 2)), "count": jnp.int32(0)}}
