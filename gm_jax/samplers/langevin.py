@@ -27,6 +27,7 @@ from gm_jax.ops.reductions import sum_except_batch
 from gm_jax.types import Array, Key
 
 EnergyFn = Callable[[Array], Array]  # x [B, ...] -> [B] nats
+Slope = tuple[Array, Array]  # E(x) [B] and its gradient [B, ...]
 
 
 def langevin_step(
@@ -73,16 +74,21 @@ def mala_step(key: Key, x: Array, energy_fn: EnergyFn, *, step_size: float | Arr
     Returns:
         x [B, ...], and whether each proposal was accepted, bool [B].
     """
-    noise_key, accept_key = jax.random.split(key)
-    energy, gradient = _slope(energy_fn, x)
-    proposal = _step(noise_key, x, gradient, step_size, 1.0)
-    new_energy, new_gradient = _slope(energy_fn, proposal)
+    x, _, accepted = _mala_step(key, x, _slope(energy_fn, x), energy_fn, step_size)
+    return x, accepted
 
-    def log_q(to: Array, start: Array, gradient: Array) -> Array:
-        return -sum_except_batch(jnp.square(to - start + 0.5 * step_size * gradient)) / (2.0 * step_size)
 
-    log_ratio = energy - new_energy + log_q(x, proposal, new_gradient) - log_q(proposal, x, gradient)
-    return _accept(accept_key, x, proposal, log_ratio)
+def mala(key: Key, x: Array, energy_fn: EnergyFn, *, num_steps: int, step_size: float | Array) -> tuple[Array, Array]:
+    """Takes num_steps steps (2) with one gradient each; the noise of step i is `fold_in(key, i)`.
+
+    Returns:
+        x [B, ...], and the share of accepted proposals [B].
+    """
+
+    def step(key: Key, x: Array, slope: Slope) -> tuple[Array, Slope, Array]:
+        return _mala_step(key, x, slope, energy_fn, step_size)
+
+    return _many(key, x, energy_fn, step, num_steps)
 
 
 def hmc_step(
@@ -99,28 +105,93 @@ def hmc_step(
     Returns:
         x [B, ...], and whether each proposal was accepted, bool [B].
     """
-    momentum_key, accept_key = jax.random.split(key)
-    momentum = jax.random.normal(momentum_key, x.shape, x.dtype)
-    proposal, new_momentum = leapfrog(x, momentum, energy_fn, step_size=step_size, num_steps=num_leapfrog)
+    x, _, accepted = _hmc_step(key, x, _slope(energy_fn, x), energy_fn, step_size, num_leapfrog)
+    return x, accepted
 
-    def hamiltonian(x: Array, momentum: Array) -> Array:
-        return energy_fn(x) + 0.5 * sum_except_batch(jnp.square(momentum))
 
-    return _accept(accept_key, x, proposal, hamiltonian(x, momentum) - hamiltonian(proposal, new_momentum))
+def hmc(
+    key: Key, x: Array, energy_fn: EnergyFn, *, num_steps: int, step_size: float | Array, num_leapfrog: int
+) -> tuple[Array, Array]:
+    """Takes num_steps steps (3) with L gradients each; the noise of step i is `fold_in(key, i)`.
+
+    See `hmc_step` for the arguments.
+
+    Returns:
+        x [B, ...], and the share of accepted proposals [B].
+    """
+
+    def step(key: Key, x: Array, slope: Slope) -> tuple[Array, Slope, Array]:
+        return _hmc_step(key, x, slope, energy_fn, step_size, num_leapfrog)
+
+    return _many(key, x, energy_fn, step, num_steps)
 
 
 def leapfrog(
     x: Array, momentum: Array, energy_fn: EnergyFn, *, step_size: float | Array, num_steps: int
 ) -> tuple[Array, Array]:
     """Integrates Hamilton's equations; with the momentum reversed it runs back to its start."""
+    return _leapfrog(x, momentum, _slope(energy_fn, x), energy_fn, step_size, num_steps)[:2]
 
-    def step(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        x, momentum = state
-        momentum = momentum - 0.5 * step_size * _slope(energy_fn, x)[1]
+
+def _mala_step(
+    key: Key, x: Array, slope: Slope, energy_fn: EnergyFn, step_size: float | Array
+) -> tuple[Array, Slope, Array]:
+    noise_key, accept_key = jax.random.split(key)
+    energy, gradient = slope
+    proposal = _step(noise_key, x, gradient, step_size, 1.0)
+    new_energy, new_gradient = _slope(energy_fn, proposal)
+
+    def log_q(to: Array, start: Array, gradient: Array) -> Array:
+        return -sum_except_batch(jnp.square(to - start + 0.5 * step_size * gradient)) / (2.0 * step_size)
+
+    log_ratio = energy - new_energy + log_q(x, proposal, new_gradient) - log_q(proposal, x, gradient)
+    accepted = _accepted(accept_key, log_ratio)
+    return _where(accepted, proposal, x), _where_slope(accepted, (new_energy, new_gradient), slope), accepted
+
+
+def _hmc_step(
+    key: Key, x: Array, slope: Slope, energy_fn: EnergyFn, step_size: float | Array, num_leapfrog: int
+) -> tuple[Array, Slope, Array]:
+    momentum_key, accept_key = jax.random.split(key)
+    momentum = jax.random.normal(momentum_key, x.shape, x.dtype)
+    proposal, new_momentum, new_slope = _leapfrog(x, momentum, slope, energy_fn, step_size, num_leapfrog)
+
+    def hamiltonian(energy: Array, momentum: Array) -> Array:
+        return energy + 0.5 * sum_except_batch(jnp.square(momentum))
+
+    change = hamiltonian(slope[0], momentum) - hamiltonian(new_slope[0], new_momentum)
+    accepted = _accepted(accept_key, change)
+    return _where(accepted, proposal, x), _where_slope(accepted, new_slope, slope), accepted
+
+
+def _leapfrog(
+    x: Array, momentum: Array, slope: Slope, energy_fn: EnergyFn, step_size: float | Array, num_steps: int
+) -> tuple[Array, Array, Slope]:
+    """Carries the slope from step to step, so that each step computes one gradient."""
+
+    def step(_: Array, state: tuple[Array, Array, Slope]) -> tuple[Array, Array, Slope]:
+        x, momentum, (_, gradient) = state
+        momentum = momentum - 0.5 * step_size * gradient
         x = x + step_size * momentum
-        return x, momentum - 0.5 * step_size * _slope(energy_fn, x)[1]
+        slope = _slope(energy_fn, x)
+        return x, momentum - 0.5 * step_size * slope[1], slope
 
-    return jax.lax.fori_loop(0, num_steps, step, (x, momentum))
+    return jax.lax.fori_loop(0, num_steps, step, (x, momentum, slope))
+
+
+def _many(
+    key: Key, x: Array, energy_fn: EnergyFn, step: Callable[..., tuple[Array, Slope, Array]], num_steps: int
+) -> tuple[Array, Array]:
+    """Takes steps (key, x, slope) -> (x, slope, accepted), and counts what is accepted."""
+
+    def body(i: Array, state: tuple[Array, Slope, Array]) -> tuple[Array, Slope, Array]:
+        x, slope, count = state
+        x, slope, accepted = step(jax.random.fold_in(key, i), x, slope)
+        return x, slope, count + accepted
+
+    start = (x, _slope(energy_fn, x), jnp.zeros(x.shape[0], x.dtype))
+    x, _, count = jax.lax.fori_loop(0, num_steps, body, start)
+    return x, count / num_steps
 
 
 def _step(key: Key, x: Array, gradient: Array, step_size: float | Array, temperature: float | Array) -> Array:
@@ -129,13 +200,20 @@ def _step(key: Key, x: Array, gradient: Array, step_size: float | Array, tempera
     return x - 0.5 * step_size * gradient + jnp.sqrt(step_size * temperature) * noise
 
 
-def _slope(energy_fn: EnergyFn, x: Array) -> tuple[Array, Array]:
+def _slope(energy_fn: EnergyFn, x: Array) -> Slope:
     """Returns E(x) [B] and its gradient [B, ...]."""
     energy, pullback = jax.vjp(energy_fn, x)
     return energy, pullback(jnp.ones_like(energy))[0]
 
 
-def _accept(key: Key, x: Array, proposal: Array, log_ratio: Array) -> tuple[Array, Array]:
-    """Keeps each proposal with probability min(1, exp(log_ratio)); one that is NaN is refused."""
-    accepted = jnp.log(jax.random.uniform(key, log_ratio.shape, log_ratio.dtype)) < log_ratio
-    return jnp.where(accepted.reshape(-1, *[1] * (x.ndim - 1)), proposal, x), accepted
+def _accepted(key: Key, log_ratio: Array) -> Array:
+    """Accepts each proposal with probability min(1, exp(log_ratio)); one that is NaN is refused."""
+    return jnp.log(jax.random.uniform(key, log_ratio.shape, log_ratio.dtype)) < log_ratio
+
+
+def _where(accepted: Array, new: Array, old: Array) -> Array:
+    return jnp.where(accepted.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+
+def _where_slope(accepted: Array, new: Slope, old: Slope) -> Slope:
+    return _where(accepted, new[0], old[0]), _where(accepted, new[1], old[1])

@@ -1,5 +1,6 @@
 """Langevin, MALA and HMC on energies whose distribution is known."""
 
+import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +64,56 @@ def test_many_steps_are_single_steps_with_the_keys_of_their_numbers():
         one = langevin.langevin_step(jax.random.fold_in(key, i), one, quadratic, step_size=0.3, temperature=0.5)
     many = langevin.langevin(key, x, quadratic, num_steps=4, step_size=0.3, temperature=0.5)
     np.testing.assert_allclose(many, one, rtol=1e-5, atol=1e-6)
+
+
+STEP = {"step_size": 0.7}
+KERNELS = {
+    "mala": (langevin.mala, langevin.mala_step, STEP),
+    "hmc": (langevin.hmc, langevin.hmc_step, {**STEP, "num_leapfrog": 3}),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_many_adjusted_steps_are_single_steps_and_count_what_is_accepted(name):
+    many, single, settings = KERNELS[name]
+    start, key = 3.0 * jax.random.normal(jax.random.key(1), (50, 2)), jax.random.key(3)
+    one, accepted = start, []
+    for i in range(6):
+        one, now = single(jax.random.fold_in(key, i), one, quadratic, **settings)
+        accepted.append(np.asarray(now))
+    found, share = many(key, start, quadratic, num_steps=6, **settings)
+    np.testing.assert_allclose(found, one, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(share, np.mean(accepted, axis=0), atol=1e-6)
+    # Energy drops alone are no acceptances: a proposal uphill is accepted by its ratio.
+    assert 0.5 < float(jnp.mean(share)) < 1.0
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_moments_are_those_of_blackjax(name):
+    many, _, settings = KERNELS[name]
+
+    def energy(x):  # a skewed target, of which neither mean nor variance is obvious
+        return (x[:, 0] ** 2 - 1.0) ** 2 - 0.5 * x[:, 0] + 0.5 * (x[:, 1] - x[:, 0]) ** 2
+
+    start = jax.random.normal(jax.random.key(1), (4_000, 2))
+    settings = {**settings, "step_size": 0.3, "num_steps": 60}
+    ours, _ = jax.jit(lambda x: many(jax.random.key(2), x, energy, **settings))(start)
+
+    def log_density(x):
+        return -energy(x[None])[0]
+
+    # The peer's MALA is x + s grad + sqrt(2 s) z: its step is half of ours.
+    theirs = {"mala": blackjax.mala(log_density, 0.15), "hmc": blackjax.hmc(log_density, 0.3, jnp.ones(2), 3)}[name]
+
+    def chain(key, x):
+        keys = jax.random.split(key, 60)
+        return jax.lax.scan(lambda state, key: (theirs.step(key, state)[0], None), theirs.init(x), keys)[0].position
+
+    peer = jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(4), len(start)), start)
+    for moment in (lambda x: x, lambda x: x**2, lambda x: x**3, lambda x: x[:, :1] * x[:, 1:]):
+        one, other = (np.asarray(moment(x), np.float64) for x in (ours, peer))
+        error = np.sqrt(one.var(axis=0) / len(one) + other.var(axis=0) / len(other))
+        assert np.all(np.abs(one.mean(axis=0) - other.mean(axis=0)) < 4 * error)
 
 
 def test_gradients_are_clipped():
