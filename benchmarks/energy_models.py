@@ -1,6 +1,6 @@
 """Steps of Markov chains and an epoch of a restricted Boltzmann machine, compared with blackjax and scikit-learn.
 
-    pip install -e '.[test]'                  # blackjax; scikit-learn is installed with gm_jax
+    pip install -e '.[dev]'                   # blackjax; scikit-learn is installed with gm_jax
     python -m benchmarks.energy_models        # about five minutes on an idle machine
 
 Kernels: 256 chains of MALA and of Hamiltonian Monte Carlo (5 leapfrog steps) on the same energy, a perceptron of 16
