@@ -251,10 +251,20 @@ def test_the_public_names_read_off_the_source_are_those_of_the_modules(room):
 
 def test_links_of_the_home_page_are_those_of_the_site():
     text = '[a](docs/concepts.md#runs) [b](CONTRIBUTING.md) <img src="docs/images/x.png"> [c](https://a.b/docs/c.md)'
+    text += " [d](examples/own_vae.py)"
     assert pages.with_links_of_the_site(text) == (
         '[a](concepts.md#runs) [b](contributing.md) <img src="images/x.png"> [c](https://a.b/docs/c.md)'
+        " [d](examples.md#own-vae)"
     )
     assert pages.on_page_markdown("[c](../CONTRIBUTING.md)") == "[c](contributing.md)"
+
+
+def test_the_site_shows_the_code_of_an_example():
+    code = (REPO / "examples" / "seeds.py").read_text(encoding="utf-8")
+    assert pages.on_page_markdown("a\n\n<!-- code: examples/seeds.py -->\n") == f"a\n\n```python\n{code}```\n"
+    for path in (REPO / "docs").glob("*.md"):
+        for name in re.findall(r"<!-- code: (\S+) -->", path.read_text(encoding="utf-8")):
+            assert (REPO / name).is_file(), (path, name)
 
 
 def test_docstrings_have_the_sections_that_the_reference_knows():

@@ -44,6 +44,9 @@ class TrainConfig:
     """Steps between two validations and checkpoints."""
     keep_checkpoints: Annotated[Count, Neutral] = 2
     """How many of the latest checkpoints to keep; the best on validation is kept too."""
+    tracker: Annotated[Literal["tensorboard", "wandb", "mlflow", "none"], Neutral, Added("tensorboard")] = "tensorboard"
+    """Where metrics and samples go beside metrics.jsonl: TensorBoard's events in the run's folder, Weights & Biases or
+    MLflow (which you install, and set up by their own environment variables), or nowhere else."""
     patience: CountOrZero = 0
     """Early stopping: stop after this many validations without improvement; 0 for never."""
     ema_decay: Decay = 0.0

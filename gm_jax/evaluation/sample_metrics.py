@@ -6,6 +6,7 @@ results only at equal numbers.
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +14,9 @@ import numpy as np
 
 from gm_jax import signals
 from gm_jax.evaluation import frechet, inception_score, kernel_distance, mode_coverage, precision_recall
-from gm_jax.evaluation.features import Extractor, Features
+from gm_jax.evaluation.features import Extractor, Features, as_images, load
 from gm_jax.evaluation.results import Record
+from gm_jax.ops.levels import measure as levels_measure
 from gm_jax.types import PyTree
 
 _MOST_FOR_NEIGHBOURS = 10_000  # of each set, because neighbours are searched among all pairs
@@ -125,6 +127,35 @@ def scores(real: Gathered, generated: Gathered, *, seed: int = 0) -> list[Score]
         Score("inception_score", inception.mean, "classes", {"num_generated": inception.num_examples, **splits}),
         Score("classes_covered", coverage.classes_covered, f"of {coverage.num_classes}", counts),
     ]
+
+
+def compare(
+    features: str | Extractor,
+    real: np.ndarray,
+    generated: np.ndarray,
+    *,
+    levels: int = 256,
+    weights: Path | None = None,
+    seed: int = 0,
+) -> list[Score]:
+    """Compares two arrays of images in one call: `features.load`, `gather` for both, `scores`.
+
+    Args:
+        features: an extractor or its name, e.g. "digits-cnn"; "inception" needs `weights`.
+        real: [N, H, W, C] integer levels 0 .. levels - 1.
+        generated: [M, H, W, C], in the same levels. Prepare both alike: binary samples are compared with binary data.
+        levels: number of levels of both.
+        weights: file of weights of "inception".
+        seed: seed of the shuffles and subsets.
+    Raises:
+        UserError: there is no such extractor, the images do not fit it, or a set is too small.
+    """
+    extractor = load(features, weights) if isinstance(features, str) else features
+    gathered = [
+        gather(extractor, as_images(x, extractor, levels=levels), measure=levels_measure(levels))
+        for x in (real, generated)
+    ]
+    return scores(*gathered, seed=seed)
 
 
 def measure(

@@ -1,6 +1,7 @@
 """Draws arrays as pictures.
 
 images.py     grids of images, points and waveforms, and training curves, as PNG
+animation.py  chains and pictures over time as GIF
 layout.py     grids that fit any number of examples
 densities.py  densities of points in the plane as PNG
 vae.py        reconstructions, interpolations and traversals of a latent space

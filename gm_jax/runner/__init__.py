@@ -17,10 +17,12 @@ resume.py    whether a folder's run can be resumed with a configuration
 session.py   training, from the first check to the final evaluation
 recorder.py  what a run shows and writes while it trains
 events.py    TensorBoard's events
+trackers.py  TensorBoard, Weights & Biases or MLflow
 measure.py   the numbers of a run
 samples.py   samples of a run
 sample_quality.py    samples compared with data by their features
 draw.py      the pictures of a run
+flag_suggestions.py    what to type instead of a flag that does not exist
 cpu_flags.py    how XLA compiles for a CPU
 
 In Python:

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from gm_jax import signals
 from gm_jax.cluster import detached_output
 from gm_jax.config import ExperimentConfig, saved
 from gm_jax.errors import UserError, report
-from gm_jax.runner import cpu_flags, evaluate, plan, sample, train
+from gm_jax.runner import cpu_flags, evaluate, flag_suggestions, plan, sample, train
 
 VERBS = ("train", "evaluate", "sample", "plan")
 
@@ -66,7 +66,9 @@ def program(config_type: type[ConfigT], run: Callable[[ConfigT], Any], argv: Seq
 
 def _parse_and_run(config_type: type[ConfigT], run: Callable[[ConfigT], Any], argv: Sequence[str] | None) -> None:
     name, description = _identity(sys.modules[config_type.__module__])
-    config = _expanded(tyro.cli(config_type, prog=f"python -m {name}", args=argv, description=description))
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    settings = {"prog": f"python -m {name}", "description": description}
+    config = _expanded(_parsed(config_type, arguments, settings))
     saved.check(config)
     result = run(config)
     if result is not None:
@@ -168,9 +170,22 @@ def _dispatch(config: ExperimentConfig, module: ModuleType, argv: list[str]) -> 
 
 def _parse(flags: Any, prog: str, argv: list[str]) -> Any:
     """Parses arguments into a dataclass instance like `flags`, which holds the defaults."""
-    args = _expanded(tyro.cli(type(flags), default=flags, prog=prog, args=argv, config=(tyro.conf.AvoidSubcommands,)))
+    settings = {"default": flags, "prog": prog, "config": (tyro.conf.AvoidSubcommands,)}
+    args = _expanded(_parsed(type(flags), argv, settings))
     for part in [getattr(args, name) for name in ("config", "plan", "cluster") if hasattr(args, name)] or [args]:
         saved.check(part)
+    return args
+
+
+def _parsed(flags_type: type, argv: Sequence[str], settings: Mapping[str, Any]) -> Any:
+    """Parses arguments by tyro.
+
+    Raises:
+        UserError: a flag does not exist; the message suggests others.
+    """
+    args, unknown = tyro.cli(flags_type, args=argv, return_unknown_args=True, **settings)
+    if unknown:
+        raise UserError(flag_suggestions.message(unknown, flag_suggestions.flags_of(args), settings["prog"]))
     return args
 
 

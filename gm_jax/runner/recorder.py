@@ -1,4 +1,4 @@
-"""Output of a run while it trains: metrics, events, samples over time, the progress bar."""
+"""Output of a run while it trains: metrics, a tracker's record, samples over time, the progress bar."""
 
 import logging
 import time
@@ -9,8 +9,7 @@ from tqdm import tqdm
 
 from gm_jax.evaluation import results
 from gm_jax.plotting import images
-from gm_jax.runner import draw, measure
-from gm_jax.runner.events import Events
+from gm_jax.runner import draw, measure, trackers
 from gm_jax.runner.run import Run
 from gm_jax.runner.samples import draw_samples
 from gm_jax.training.metrics import MetricsLog
@@ -88,8 +87,8 @@ class RunRecorder:
     def __init__(self, run: Run, step: int):
         train = run.config.train
         self._run = run
+        self._events = trackers.start(run, step)  # first, because it may refuse
         self._log = MetricsLog(run.folder.metrics, step=step)
-        self._events = Events(run.folder.tensorboard, purge_step=step + 1)
         self._bar = tqdm(total=train.steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
         self._loss, self._since = "", (step, time.perf_counter())
         self._likelihood: Likelihood | None = None

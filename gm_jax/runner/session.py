@@ -21,7 +21,7 @@ from gm_jax.data import pipeline, sources, tfds_sources
 from gm_jax.errors import UserError
 from gm_jax.evaluation.results import Record
 from gm_jax.recipes.run_length import resolved
-from gm_jax.runner import draw, measure, resume
+from gm_jax.runner import draw, measure, resume, trackers
 from gm_jax.runner.folder import Folder, record_versions
 from gm_jax.runner.recorder import NullRecorder, Recorder, RunRecorder
 from gm_jax.runner.run import NOTHING, Given, Run, assemble, check_data
@@ -107,6 +107,7 @@ def _assemble_checked(config: ExperimentConfig, folder: Folder, given: Given) ->
     resume.check_folder(folder, config)
     run = assemble(config, folder.root, resume.saved_run(folder), given)
     check_batch_size(run)
+    trackers.check(run.config.train.tracker)
     # Before anything is written: refuses a network that cannot take these data, and chains that devices cannot share.
     run.check_model_state()
     return run

@@ -94,3 +94,14 @@ def test_sets_no_larger_than_a_subset_have_no_standard_deviation():
     assert made["inception_score"].settings["standard_deviation"] > 0.0
     made = records(gathered(SPLITS["train"]["x"][:1010]), gathered(SPLITS["train"]["x"][-1010:]))
     assert made["kernel_distance"].settings["standard_deviation"] > 0.0
+
+
+def test_two_arrays_are_compared_in_one_call():
+    real, generated = SPLITS["train"]["x"][:120], SPLITS["test"]["x"][:100]
+    found = sample_metrics.compare("digits-cnn", real, generated, levels=17, seed=3)
+    assert found == sample_metrics.scores(gathered(real), gathered(generated), seed=3)
+    assert found == sample_metrics.compare(DIGITS, real, generated, levels=17, seed=3)
+    with pytest.raises(UserError, match=r"must have levels 0\.\.1"):
+        sample_metrics.compare("digits-cnn", real, generated, levels=2)
+    with pytest.raises(UserError, match="no feature extractor 'inceptoin'"):
+        sample_metrics.compare("inceptoin", real, generated)

@@ -38,8 +38,14 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Points links from docs/ to files of the repository's root at their pages (a hook of mkdocs)."""
+    """Points links from docs/ to files of the root at their pages, and shows code (a hook of mkdocs)."""
+    markdown = re.sub(r"^<!-- code: (\S+) -->$", lambda found: _code(REPO / found[1]), markdown, flags=re.MULTILINE)
     return re.sub(r"\]\(\.\./(?P<name>[A-Z]+\.md)\)", lambda found: f"]({COPIES[found['name']]})", markdown)
+
+
+def _code(path: Path) -> str:
+    """Returns a file as a block of code."""
+    return f"```python\n{path.read_text(encoding='utf-8').rstrip()}\n```"
 
 
 def generated() -> dict[str, str]:
@@ -53,6 +59,8 @@ def with_links_of_the_site(text: str) -> str:
 
     def moved(match: re.Match[str]) -> str:
         path, anchor = match["path"], match["anchor"] or ""
+        if path.startswith("examples/"):  # the page of examples shows each script
+            path, anchor = "examples.md", f"#{Path(path).stem.replace('_', '-')}"
         return match["before"] + MOVED.get(path, path.removeprefix("docs/")) + anchor + match["after"]
 
     text = re.sub(r"(?P<before>\]\()(?P<path>[^)#:]+)(?P<anchor>#[^)]*)?(?P<after>\))", moved, text)
