@@ -12,7 +12,7 @@ from gm_jax.models import diffusion, diffusion_space
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
 from gm_jax.ops import diffusion_process
 from gm_jax.plotting import animation, images
-from gm_jax.samplers.diffusion import ddim
+from gm_jax.samplers.ddim import ddim
 
 schedule = diffusion_process.cosine_schedule(100)
 family = diffusion.Diffusion(
@@ -27,7 +27,7 @@ family = diffusion.Diffusion(
     num_classes=10,
 )
 folder = Path("runs/guided_diffusion")
-settings = {"train": {"steps": 400, "ema_decay": 0.98, "log_every": 50}, "optimizer": {"learning_rate": 2e-3}}
+settings = {"train": {"steps": 250, "ema_decay": 0.98, "log_every": 50}, "optimizer": {"learning_rate": 2e-3}}
 run = gm_jax.train(family, "digits", folder, evaluate=False, **settings)
 
 label = np.arange(10)

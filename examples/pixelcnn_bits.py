@@ -15,7 +15,7 @@ network = GatedPixelCNN(shape, levels=levels, outputs_per_dim=levels, features=1
 family = autoregressive.Autoregressive(
     network=ordered.image_network(network), likelihood=ordered.categorical(levels=levels), shape=shape
 )
-settings = {"train": {"steps": 100}, "optimizer": {"learning_rate": 3e-3}}
+settings = {"train": {"steps": 60}, "optimizer": {"learning_rate": 3e-3}}
 run = gm_jax.train(family, "digits", "runs/pixelcnn_bits", evaluate=False, **settings)
 
 test = run.data["test"]["x"]

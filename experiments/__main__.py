@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+from gm_jax.cluster import detached_output
+
 
 def main() -> None:
     """Prints the name and the first line of every experiment in this folder; imports none of them."""
@@ -15,4 +17,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    detached_output.reopen_closed()
+    with detached_output.detached():
+        main()

@@ -13,6 +13,7 @@ import tyro
 
 from benchmarks import command as benchmark_command
 from benchmarks.accelerator import __main__ as accelerator
+from gm_jax.errors import UserError
 from gm_jax.runner import cli
 from tools import results
 from tools.site import check, docstrings, names, pages
@@ -166,7 +167,7 @@ def test_the_batch_of_every_command_for_several_hosts_can_be_divided_among_its_d
 def test_a_wrong_flag_in_a_page_is_found():
     (command,) = commands_of("text\n```sh\nfor i in 1; do .venv/bin/python -m experiments.vae --hiden 3; done\n```\n")
     assert command == ["experiments.vae", "--hiden", "3"]
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="did you mean --hidden"):
         parse(command)
 
 

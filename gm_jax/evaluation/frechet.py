@@ -114,9 +114,15 @@ def frechet_distance(real: Moments, generated: Moments) -> float:
     Raises:
         UserError: a set has fewer than two examples, or a feature that is not finite.
         ValueError: the sets have different numbers of features.
+        TypeError: an argument is not moments.
     Warns:
         UserWarning: a set has no more examples than features, so its covariance is singular.
     """
+    if not (isinstance(real, Moments) and isinstance(generated, Moments)):
+        raise TypeError(
+            "frechet_distance takes moments of features: add_batch(no_moments(dim), features). For two arrays of "
+            "images use sample_metrics.compare(extractor, real, generated)."
+        )
     if real.mean.shape != generated.mean.shape:
         raise ValueError(f"the features differ: {real.mean.shape[0]} and {generated.mean.shape[0]} dimensions")
     dim, counts = real.mean.shape[0], (int(real.count), int(generated.count))

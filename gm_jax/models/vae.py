@@ -19,7 +19,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,6 +27,7 @@ from gm_jax.errors import refuse_options
 from gm_jax.losses import combine
 from gm_jax.losses import vae as losses
 from gm_jax.models.decoder_likelihoods import DecoderLikelihood
+from gm_jax.ops import checks
 from gm_jax.ops.levels import space_setting
 from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params, PyTree
 
@@ -136,10 +136,10 @@ class VAE:
         encoder_key, decoder_key, prepare_key = jax.random.split(key, 3)
         x = self.likelihood.prepare(prepare_key, batch["x"][:1])
         encoder_input = self.likelihood.encoder_input(x)
-        (mean, log_var), encoder_variables = self.encoder.init_with_output(encoder_key, encoder_input)
+        moments, encoder_variables = self.encoder.init_with_output(encoder_key, encoder_input)
         outputs, decoder_variables = self.decoder.init_with_output(decoder_key, jnp.zeros((1, self.latent_dim)))
-        chex.assert_shape((mean, log_var), (1, self.latent_dim))
-        chex.assert_shape(outputs, (*x.shape[:-1], x.shape[-1] * self.likelihood.outputs_per_dim))
+        checks.check_outputs("the encoder", moments, (1, self.latent_dim), (1, self.latent_dim))
+        checks.check_outputs("the decoder", outputs, (*x.shape[:-1], x.shape[-1] * self.likelihood.outputs_per_dim))
         params = {"encoder": _only_params(encoder_variables), "decoder": _only_params(decoder_variables)}
         return {"vae": params}, {}
 

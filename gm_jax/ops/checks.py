@@ -3,6 +3,9 @@
 Each reads shapes, dtypes and Python numbers only, so it runs while JAX traces and costs nothing in a compiled function.
 """
 
+from typing import Any
+
+from gm_jax.errors import UserError
 from gm_jax.types import Array
 
 
@@ -19,6 +22,23 @@ def assert_batch_of_events(*arrays: Array) -> None:
     for array in arrays:
         if array.ndim < 2:
             raise AssertionError(f"Expected [B, ...] with at least one event axis; got shape {array.shape}.")
+
+
+def check_outputs(network: str, outputs: Any, *shapes: tuple[int, ...]) -> None:
+    """Refuses the outputs of somebody's network that are not what a family needs.
+
+    Args:
+        network: what it is called, e.g. "the encoder".
+        outputs: an array, or a tuple of as many arrays as there are shapes.
+        *shapes: the shape of each.
+    Raises:
+        UserError: another number of arrays, or another shape.
+    """
+    found = outputs if isinstance(outputs, tuple) else (outputs,)
+    has = [tuple(getattr(output, "shape", ("no array",))) for output in found]
+    if has != list(shapes):
+        wanted, given = (" and ".join(str(list(shape)) for shape in group) for group in (shapes, has))
+        raise UserError(f"{network} must return {wanted} for one example, and returns {given}.")
 
 
 def check_levels(levels: int) -> None:

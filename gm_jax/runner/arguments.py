@@ -44,6 +44,19 @@ def positive(number: int, name: str) -> int:
     return number
 
 
+def refuse_options_of_sample(changes: Mapping[str, Any]) -> None:
+    """Refuses options of `sample` where a likelihood is asked for.
+
+    Raises:
+        UserError: a label or a temperature is given.
+    """
+    for name in sorted({"label", "temperature"} & set(changes)):
+        raise UserError(
+            f"{name!r} is an option of sample and not of log_prob, which is of p(x): of a model with labels too, "
+            "without a label. Leave it out."
+        )
+
+
 def check_changes(config: Any, changes: Mapping[str, Any], allowed: Mapping[str, Any]) -> None:
     """Checks that changes are of allowed fields.
 

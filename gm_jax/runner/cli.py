@@ -24,7 +24,7 @@ from gm_jax import signals
 from gm_jax.cluster import detached_output
 from gm_jax.config import ExperimentConfig, saved
 from gm_jax.errors import UserError, report
-from gm_jax.runner import cpu_flags, evaluate, flag_suggestions, plan, sample, train
+from gm_jax.runner import cpu_flags, evaluate, flag_suggestions, help_texts, plan, sample, train
 
 VERBS = ("train", "evaluate", "sample", "plan")
 
@@ -67,6 +67,7 @@ def program(config_type: type[ConfigT], run: Callable[[ConfigT], Any], argv: Seq
 def _parse_and_run(config_type: type[ConfigT], run: Callable[[ConfigT], Any], argv: Sequence[str] | None) -> None:
     name, description = _identity(sys.modules[config_type.__module__])
     arguments = sys.argv[1:] if argv is None else list(argv)
+    help_texts.join(config_type)
     settings = {"prog": f"python -m {name}", "description": description}
     config = _expanded(_parsed(config_type, arguments, settings))
     saved.check(config)
@@ -170,6 +171,7 @@ def _dispatch(config: ExperimentConfig, module: ModuleType, argv: list[str]) -> 
 
 def _parse(flags: Any, prog: str, argv: list[str]) -> Any:
     """Parses arguments into a dataclass instance like `flags`, which holds the defaults."""
+    help_texts.join(flags)
     settings = {"default": flags, "prog": prog, "config": (tyro.conf.AvoidSubcommands,)}
     args = _expanded(_parsed(type(flags), argv, settings))
     for part in [getattr(args, name) for name in ("config", "plan", "cluster") if hasattr(args, name)] or [args]:

@@ -227,6 +227,7 @@ class TrainedRun:
             UserError: the model has no log-probability, x does not fit it, or the data are needed to prepare it (for a
                 GAN) and are not there.
         """
+        arguments.refuse_options_of_sample(measuring)
         run = self._variant(measuring)
         log_prob = run.experiment.model.log_prob
         if log_prob is None:

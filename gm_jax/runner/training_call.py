@@ -3,6 +3,7 @@
 run = gm_jax.train(family, data=x, workdir="runs/mine", train={"steps": 2_000}, optimizer={"learning_rate": 1e-3})
 """
 
+import difflib
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from gm_jax.cluster.config import ClusterConfig
 from gm_jax.config import ExperimentConfig, saved
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
-from gm_jax.recipes.configs import OwnModelConfig
+from gm_jax.recipes.configs import RECIPES, OwnModelConfig
 from gm_jax.recipes.experiment import Experiment
 from gm_jax.recipes.own_model import own_experiment
 from gm_jax.runner import session
@@ -60,6 +61,8 @@ def train(
         UserError: the data do not fit, a field is unknown or out of range, or the folder holds another run.
         training.metrics.NonFiniteError: training diverged; the checkpoints before it are kept.
     """
+    if isinstance(experiment, str):
+        raise UserError(_no_name(experiment))
     config = getattr(experiment, "CONFIG", experiment)
     own = None if hasattr(config, "recipe") else config
     config = OwnModelConfig() if own is not None else config
@@ -77,6 +80,18 @@ def train(
     with processes.joined(ClusterConfig()) as member:
         session.train_and_evaluate("", cast(ExperimentConfig, config), folder, member, given=given, evaluate=evaluate)
     return open_run(folder, model=own, config_type=type(cast(ExperimentConfig, config)), data=source)
+
+
+def _no_name(name: str) -> str:
+    """Returns what to give in place of the name of an experiment or of a recipe."""
+    known = {recipe.partition(":build_")[2]: config.__name__ for recipe, config in RECIPES.items()}
+    near = difflib.get_close_matches(name.rpartition(".")[2].lower(), known, n=1, cutoff=0.0)
+    config = known[near[0]]
+    return (
+        f"{name!r} is a name: give the configuration, gm_jax.recipes.configs.{config}(train=TrainConfig(), "
+        "optimizer=OptimizerConfig());\nor, in the clone, the module, import experiments.NAME; or a family with your "
+        "networks, e.g. models.vae.VAE."
+    )
 
 
 def _build(own: Any, transformations: Any, config: ExperimentConfig, spec: Spec) -> Experiment:

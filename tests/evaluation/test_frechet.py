@@ -173,3 +173,8 @@ def test_a_wrong_rank_raises():
         frechet.batch_moments(jnp.zeros(3), jnp.ones(3, bool))
     with pytest.raises(AssertionError):
         frechet.batch_moments(jnp.zeros((3, 2)), jnp.ones(2, bool))
+
+
+def test_arrays_in_place_of_moments_are_refused_with_the_way_to_do_it():
+    with pytest.raises(TypeError, match="takes moments of features: add_batch"):
+        frechet.frechet_distance(np.zeros((5, 3)), np.zeros((5, 3)))

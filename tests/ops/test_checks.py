@@ -1,7 +1,9 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from gm_jax.errors import UserError
 from gm_jax.ops import checks
 
 
@@ -25,3 +27,16 @@ def test_two_levels_are_the_fewest():
     checks.check_levels(2)
     with pytest.raises(ValueError, match="at least 2; got 1"):
         checks.check_levels(1)
+
+
+def test_outputs_of_a_network_are_compared_with_their_shapes():
+    checks.check_outputs("the encoder", (np.zeros((1, 2)), np.zeros((1, 3))), (1, 2), (1, 3))
+    checks.check_outputs("the decoder", np.zeros((1, 2)), (1, 2))
+    for outputs, shown in (
+        (np.zeros((1, 2)), r"\[1, 2\]"),
+        ((np.zeros((1, 2)), np.zeros((1, 2))), r"\[1, 2\] and \[1, 2\]"),
+        ((np.zeros((1, 2)), None), r"\[1, 2\] and \['no array'\]"),
+    ):
+        wanted = rf"the encoder must return \[1, 2\] and \[1, 3\] for one example, and returns {shown}\."
+        with pytest.raises(UserError, match=wanted):
+            checks.check_outputs("the encoder", outputs, (1, 2), (1, 3))

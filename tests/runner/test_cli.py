@@ -409,3 +409,10 @@ def test_points_have_defaults_of_their_own_and_flags_go_before_them():
     assert parsed("--data.name", "mnist").config == updated(realnvp.CONFIG, {"data": {"name": "mnist"}})
     assert parsed().config == realnvp.CONFIG
     assert parsed().workdir == Path("runs/realnvp")
+
+
+def test_the_list_of_experiments_outlives_its_reader():
+    listing = f"{sys.executable} -m experiments"
+    for command, shown in ((f"set -o pipefail; {listing} | head -1", 1), (f"{listing} >&-", 0)):
+        done = subprocess.run(["bash", "-c", command], cwd=REPO, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", shown)

@@ -1,6 +1,7 @@
 """A flag that does not exist: the message names the right one."""
 
 import importlib
+import itertools
 import re
 from pathlib import Path
 
@@ -119,3 +120,16 @@ def test_a_wrong_flag_ends_every_command_with_code_2(command):
         assert ended.err.startswith("error: there is ")
         assert text in ended.err
         assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["vae", "ddpm_conditional", "gan"])
+def test_the_help_has_no_line_breaks_of_the_source(name, command):
+    experiment = importlib.import_module(f"experiments.{name}")
+    text = command("--help", experiment=experiment).out
+    lines = [line.strip(" │|") for line in text.splitlines()]
+    short = [
+        (line, following)
+        for line, following in itertools.pairwise(lines)
+        if line and following and line[-1].isalpha() and following[0].islower() and len(line) < 30
+    ]
+    assert short == []

@@ -110,6 +110,10 @@ def test_what_does_not_fit_is_refused_in_one_line(whole):
     assert "--label 10 does not exist: digits has 10 classes" in message_of(lambda: run.sample(2, label=10))
     assert "label is int64 [3]: give a class, or [2] integers" in message_of(lambda: run.sample(2, label=np.arange(3)))
     assert "leave the temperature out" in message_of(lambda: run.sample(2, temperature=0.5))
+    for name, value in (("label", 3), ("temperature", 0.5)):
+        assert message_of(lambda: run.log_prob(TEST, **{name: value})).startswith(  # noqa: B023
+            f"{name!r} is an option of sample and not of log_prob"
+        )
     assert "'hidden' is not an option of this run, which can change importance_samples" in message_of(
         lambda: run.log_prob(TEST, hidden=(3,))
     )

@@ -146,6 +146,11 @@ def test_mistakes_are_user_errors_before_anything_is_written(tmp_path):
     for call, fault in (
         (lambda: gm_jax.train(make_family(), X), "give the folder of the run"),
         (lambda: gm_jax.train(3, X, folder), "int is not a model"),
+        (
+            lambda: gm_jax.train("vae", X, folder),
+            "'vae' is a name: give the configuration, gm_jax.recipes.configs.VAEC",
+        ),
+        (lambda: gm_jax.train("experiments.ddpm_conditional", X, folder), "configs.ConditionalDDPMConfig("),
         (lambda: gm_jax.train(make_family(), X / 2, folder), "images are uint8 levels"),
         (lambda: gm_jax.train(make_family(), X, folder, steps=3), "has no field 'steps': use one of"),
         (lambda: gm_jax.train(make_family(), X, folder, train={"steps": 0}), "train.steps must be at least 1"),
