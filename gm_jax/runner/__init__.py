@@ -22,6 +22,7 @@ measure.py   the numbers of a run
 samples.py   samples of a run
 sample_quality.py    samples compared with data by their features
 draw.py      the pictures of a run
+animate.py   the GIFs of a run
 help_texts.py  the help of flags, from the docstrings of configurations
 flag_suggestions.py    what to type instead of a flag that does not exist
 cpu_flags.py    how XLA compiles for a CPU
