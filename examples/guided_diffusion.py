@@ -20,7 +20,7 @@ family = diffusion.Diffusion(
     space=diffusion_space.pixels(levels=17),
     schedule=schedule,
     shape=(8, 8, 1),
-    parameterization=diffusion.velocity_prediction(),
+    parameterization=diffusion.v_prediction(),
     sampler=ddim(schedule, 20),
     variance_fn=diffusion_process.posterior_variance,
     num_bound_terms=10,
