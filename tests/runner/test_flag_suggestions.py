@@ -130,6 +130,6 @@ def test_the_help_has_no_line_breaks_of_the_source(name, command):
     short = [
         (line, following)
         for line, following in itertools.pairwise(lines)
-        if line and following and line[-1].isalpha() and following[0].islower() and len(line) < 30
+        if line and following and line[0] != "-" and line[-1].isalpha() and following[0].islower() and len(line) < 30
     ]
     assert short == []
