@@ -76,17 +76,15 @@ def make_train_step(
 
     Args:
         model: the family; `state.create` made the state from the same one.
-        optimizers: one per player. One that accumulates all gradients must come from `optimizers.accumulate`, which
-            tells the step when the parameters, and so their average, change.
+        optimizers: one per player; one that accumulates gradients comes from `optimizers.accumulate`, for the average.
         seed: the run's seed.
         ema_decay: decay of the parameters' average (`ema.update`), None for no average.
         axis_name: the mapped axis over which to average, if any.
         spread: divides rows of model state among devices, `Strategy.spread`; None to leave them.
 
     Returns:
-        A pure function; the batch is this device's part and every leaf of it is [B, ...]. It raises a ValueError when
-        it is traced if `model.sync` does not declare a collection of the model state, or if parameters are averaged
-        whose optimiser accumulates gradients and does not come from `optimizers.accumulate`.
+        A pure function; every leaf of the batch is [B, ...], this device's part. Its trace raises a ValueError if
+        `model.sync` misses a collection of the model state, or if an average cannot see accumulated gradients.
     """
     if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
         raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
@@ -95,7 +93,6 @@ def make_train_step(
         model_state_lib.check(state.model_state, model.sync)
         if ema_decay is not None and state.ema_params is None:
             raise ValueError("the state holds no average of the parameters: create it with ema=True")
-        key = step_key(seed, state.step, axis_name)
         _, params, ema_params, opt_state, model_state = state
         all_metrics: Metrics = {}
         for index, objective in enumerate(model.objectives):
@@ -106,7 +103,7 @@ def make_train_step(
                 model.sync,
                 params,
                 PlayerState(params[player], opt_state[player], model_state),
-                jax.random.fold_in(key, index),
+                jax.random.fold_in(step_key(seed, state.step, axis_name), index),
                 batch,
                 step=state.step,
                 axis_name=axis_name,
