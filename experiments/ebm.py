@@ -3,6 +3,7 @@
     python -m experiments.ebm                                                     # digits
     python -m experiments.ebm --data.name toy:eight_gaussians --train.steps 4000  # points: log Z by quadrature
     python -m experiments.ebm --chains.persistent 0                               # short runs from noise
+    python -m experiments.ebm --objective nce --data.name toy:eight_gaussians     # noise-contrastive, learns log Z
 
 The likelihood is an estimate: log Z of images comes from annealed importance sampling.
 """

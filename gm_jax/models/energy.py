@@ -123,9 +123,8 @@ class EnergyBasedModel:
             start = jnp.where(restarts, start, model_state["chains"]["rows"])
         chains = self.run_chains(frozen, model_state, chain_key, start, num_steps=self.chains.num_steps)
         both = jnp.concatenate([h, chains])
-        network_energy, network_state = self._network(params, model_state, both, train=True)
-        data_energy, model_energy = jnp.split(network_energy + self._base_energy(both), 2)
-        data_f, model_f = jnp.split(network_energy, 2)
+        energy, f, network_state = self.energy_in_training(params, model_state, both)
+        (data_energy, model_energy), (data_f, model_f) = jnp.split(energy, 2), jnp.split(f, 2)
         gap = jnp.mean(data_energy) - jnp.mean(model_energy)
         loss = losses.contrastive_loss(data_energy, model_energy)
         if self.penalty:
@@ -142,6 +141,11 @@ class EnergyBasedModel:
     def energy(self, params: Params, model_state: ModelState, h: Array) -> Array:
         """Computes E(h) [B] of (1), nats, of scaled data."""
         return self._base_energy(h) + self._network(params, model_state, h)[0]
+
+    def energy_in_training(self, params: Params, model_state: ModelState, h: Array) -> tuple[Array, Array, ModelState]:
+        """Computes E(h) [B], f(h) [B] and the state of the network, which training changes."""
+        f, network_state = self._network(params, model_state, h, train=True)
+        return f + self._base_energy(h), f, network_state
 
     def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         """Estimates log p(x), in the measure of the data, with the log Z of `calibrate`; NaN before it."""

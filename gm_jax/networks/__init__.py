@@ -15,6 +15,7 @@ nice.py                       NICE: additive couplings and one scaling
 realnvp.py                    RealNVP: affine couplings of points, and of images at several scales
 glow.py                       Glow: actnorm, 1x1 convolution and affine coupling, at several scales
 spline_flow.py                neural spline flow: couplings by rational-quadratic splines
+affine_flow.py                affine flow: a normal density of any covariance
 gan_mlp.py                    fully connected generator and discriminator; the contract of every such pair
 dcgan.py                      convolutional generator and discriminator
 dropout.py                    dropout that a key turns on

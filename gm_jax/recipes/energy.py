@@ -1,6 +1,10 @@
-"""The recipe of deep energy-based models."""
+"""Recipes of deep energy-based models."""
 
 import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
 
 import jax
 
@@ -10,10 +14,15 @@ from gm_jax.evaluation.partition import log_partition
 from gm_jax.models.energy import Chains, EnergyBasedModel
 from gm_jax.models.energy_partition import Partition
 from gm_jax.models.energy_space import images, points
+from gm_jax.models.flow import Flow, no_dequantization, standard_normal
+from gm_jax.models.noise_contrastive import NoiseContrastiveModel
+from gm_jax.networks.affine_flow import AffineFlow
 from gm_jax.networks.energy import EnergyConvNet, EnergyMLP
+from gm_jax.networks.realnvp import RealNVP
+from gm_jax.networks.spline_flow import SplineFlow
 from gm_jax.plotting import energy as plotting
 from gm_jax.recipes import image_shapes
-from gm_jax.recipes.configs.energy import ChainsConfig, EBMConfig
+from gm_jax.recipes.configs.energy import AnyEnergyConfig, ChainsConfig, EBMConfig
 from gm_jax.recipes.experiment import DensityPicture, Experiment, LogProbEvaluation
 from gm_jax.recipes.gan import mode_evaluation
 from gm_jax.recipes.optimizers import make_optimizer
@@ -24,11 +33,50 @@ def build_ebm(config: EBMConfig, spec: Spec) -> Experiment:
     """Builds an energy-based model; its log Z is a quadrature for points, and an estimate for images.
 
     Raises:
-        UserError: the persistent chains are not a multiple of the batch, or there are too few temperatures.
+        UserError: the persistent chains are not a multiple of the batch, there are too few temperatures, or noise is
+            set for an objective that has none.
     """
-    _check(config)
+    if config.objective == "nce":
+        return _noise_contrastive(config, spec)
+    for flag, value, default in (("noise", config.noise, "normal"), ("noise-ratio", config.noise_ratio, 1)):
+        if value != default:
+            raise UserError(f"--{flag} {value} has no effect on training by chains: use --objective nce.")
+    # Other chains train and sample another density than exp(-E) / Z, whose likelihood would be that of another model.
+    has_likelihood = config.chains.temperature == 1.0 and config.chains.clip_gradient is None
+    family = energy_model(config, spec, config.chains, penalty=config.penalty, has_likelihood=has_likelihood)
+    return Experiment(
+        family.model,
+        family=family,
+        optimizers={"energy": make_optimizer(config.optimizer, num_steps=config.train.steps)},
+        pictures={**plotting.grids(family, spec.shape), **density_picture(family, spec)},
+        **measured(config, family, spec),
+    )
+
+
+def energy_model(
+    config: AnyEnergyConfig,
+    spec: Spec,
+    chains: ChainsConfig,
+    *,
+    penalty: float = 0.0,
+    has_likelihood: bool = True,
+) -> EnergyBasedModel:
+    """Returns the energy-based model that a configuration describes.
+
+    Args:
+        config: the configuration.
+        spec: of the data.
+        chains: of training and sampling.
+        penalty: weight of the squared energies in the loss.
+        has_likelihood: whether to estimate log Z.
+
+    Raises:
+        UserError: the network does not fit the data, the persistent chains are not a multiple of the batch, or there
+            are too few temperatures.
+    """
+    _check(config, chains)
     if (config.network or ("conv" if image_shapes.is_image(spec) else "mlp")) == "mlp":
-        network = EnergyMLP(config.hidden, config.spectral_norm)
+        network: nn.Module = EnergyMLP(config.hidden, config.spectral_norm)
     else:
         image_shapes.image_shape(spec)
         network = EnergyConvNet(config.features, config.spectral_norm)
@@ -40,44 +88,76 @@ def build_ebm(config: EBMConfig, spec: Spec) -> Experiment:
         step_size=config.leapfrog_step,
         reach=4.0 * base_std,
     )
-    # Other chains train and sample another density than exp(-E) / Z, whose likelihood would be that of another model.
-    samples_the_model = config.chains.temperature == 1.0 and config.chains.clip_gradient is None
-    family = EnergyBasedModel(
+    return EnergyBasedModel(
         network=network,
         space=points() if spec.levels is None else images(levels=spec.levels),
         shape=spec.shape,
-        chains=_chains(config.chains),
+        chains=_chains(chains),
         base_std=base_std,
-        penalty=config.penalty,
-        partition=partition if samples_the_model else None,
+        penalty=penalty,
+        partition=partition if has_likelihood else None,
     )
-    at_validation = dataclasses.replace(partition, num_temperatures=max(2, config.validation_temperatures))
-    below = samples_the_model and spec.levels is not None
+
+
+def measured(config: AnyEnergyConfig, family: EnergyBasedModel, spec: Spec) -> dict[str, Any]:
+    """Returns what is measured of an energy and how its log Z is found, as arguments of an `Experiment`."""
+    modes = (mode_evaluation(),) if spec.name == "toy:eight_gaussians" else ()
+    if family.partition is None:
+        return {"evaluations": modes}
+    short = dataclasses.replace(family.partition, num_temperatures=max(2, config.validation_temperatures))
+    at_validation = dataclasses.replace(family, partition=short)
+    below = (LogProbEvaluation("nll_at_high_log_z", family.log_prob_below),) if spec.levels is not None else ()
+    return {
+        "validation": at_validation.log_prob_below if below else None,
+        "evaluations": (*below, *modes),
+        "prepare_evaluation": family.calibrate,
+        "prepare_validation": at_validation.calibrate,
+    }
+
+
+def density_picture(family: EnergyBasedModel, spec: Spec) -> dict[str, DensityPicture]:
+    """Returns the picture of the density of points in the plane, by its name; for other data there is none."""
 
     def log_density(params: Params, model_state: ModelState, x: Array) -> Array:
         # The state that is drawn is that of training, which knows no log Z.
         key = jax.random.key(config.train.seed)
         return family.log_density(params, family.calibrate(params, model_state, key, x)[0], x)
 
-    density = {"density": DensityPicture(log_density)} if spec.shape == (2,) and samples_the_model else {}
+    return {"density": DensityPicture(log_density)} if spec.shape == (2,) and family.partition is not None else {}
+
+
+def small_flow(spec: Spec) -> Flow:
+    """Returns a flow of scaled data that is quick to sample: noise, or a generator."""
+    if math.prod(spec.shape) < 2:
+        raise UserError(f"{spec.name} has one dimension, which a flow cannot divide: choose another --data.name.")
+    if spec.levels is None:
+        return _flow(SplineFlow(spec.shape, (64, 64), 3, 16))
+    return _flow(RealNVP(spec.shape, (128, 128), 4, 2.0))
+
+
+def _noise_contrastive(config: EBMConfig, spec: Spec) -> Experiment:
+    energy = energy_model(config, spec, dataclasses.replace(config.chains, persistent=0))
+    noise = small_flow(spec) if config.noise == "flow" else _flow(AffineFlow(spec.shape))
+    family = NoiseContrastiveModel(energy=energy, noise=noise, noise_ratio=config.noise_ratio)
+    of_energy = measured(config, energy, spec)
+    with_log_z = LogProbEvaluation("nll_with_computed_log_z", energy.log_prob)
     return Experiment(
         family.model,
-        optimizers={"energy": make_optimizer(config.optimizer, num_steps=config.train.steps)},
-        validation=dataclasses.replace(family, partition=at_validation).log_prob_below if below else None,
-        evaluations=(
-            *((LogProbEvaluation("nll_at_high_log_z", family.log_prob_below),) if below else ()),
-            *((mode_evaluation(),) if spec.name == "toy:eight_gaussians" else ()),
-        ),
-        prepare_evaluation=family.calibrate if samples_the_model else None,
-        prepare_validation=dataclasses.replace(family, partition=at_validation).calibrate
-        if samples_the_model
-        else None,
-        pictures={**plotting.grids(family, spec.shape), **density},
+        family=family,
+        optimizers={
+            player: make_optimizer(config.optimizer, num_steps=config.train.steps) for player in ("noise", "energy")
+        },
+        pictures={**plotting.grids(energy, spec.shape), **density_picture(energy, spec)},
+        **{**of_energy, "evaluations": (with_log_z, *of_energy["evaluations"])},
     )
 
 
-def _check(config: EBMConfig) -> None:
-    chains, batch_size = config.chains, config.train.batch_size
+def _flow(network: nn.Module) -> Flow:
+    return Flow(network=network, prior=standard_normal(), dequantization=no_dequantization())
+
+
+def _check(config: AnyEnergyConfig, chains: ChainsConfig) -> None:
+    batch_size = config.train.batch_size
     if chains.persistent % batch_size:
         raise UserError(
             f"--chains.persistent {chains.persistent} is not a multiple of --train.batch-size {batch_size}: use "

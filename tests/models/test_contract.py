@@ -25,10 +25,12 @@ from gm_jax.models import (
     energy_space,
     flow,
     gan,
+    noise_contrastive,
     rbm,
     vae,
 )
 from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, wavenet
+from gm_jax.networks.affine_flow import AffineFlow
 from gm_jax.networks.convnet import ConvDecoder, ConvEncoder
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
 from gm_jax.networks.energy import EnergyMLP
@@ -218,6 +220,18 @@ def _ebm():
     ).model
 
 
+def _noise_contrastive():
+    noise = flow.Flow(network=AffineFlow((2,)), prior=flow.standard_normal(), dequantization=flow.no_dequantization())
+    model = energy.EnergyBasedModel(
+        network=EnergyMLP((12,)),
+        space=energy_space.points(),
+        shape=(2,),
+        chains=energy.Chains(step_size=0.1, num_persistent=None, sampling_steps=20),
+        base_std=2.0,
+    )
+    return noise_contrastive.NoiseContrastiveModel(energy=model, noise=noise).model
+
+
 def _rbm():
     return rbm.RestrictedBoltzmannMachine(
         network=RBM(16, 12),
@@ -276,6 +290,7 @@ MODELS = {
     "gan[points]": Row(_gan_of_points, (2,), None, "estimate", "continuous", loss="generator/loss"),
     # The difference of energies may rise; the energy of the data falls.
     "ebm[points]": Row(_ebm, (2,), None, "estimate", "continuous", loss="data_energy"),
+    "ebm[nce, points]": Row(_noise_contrastive, (2,), None, "estimate", "continuous", loss="energy/loss"),
     "rbm": Row(_rbm, (4, 4, 1), 17, "exact", "binary", loss="data_energy"),
     "energy with chains[points]": Row(_energy_with_chains, (2,), None, "exact", "continuous", loss="data_energy"),
 }

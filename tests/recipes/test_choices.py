@@ -60,6 +60,8 @@ CHOICES = [
     ("latent_diffusion", {}, POINTS),
     ("ebm", {"spectral_norm": True, "penalty": 0.1}, DIGITS),
     ("ebm", {"chains": {"persistent": 0, "clip_gradient": 0.01}}, POINTS),
+    ("ebm", {"objective": "nce"}, POINTS),
+    ("ebm", {"objective": "nce", "noise": "flow", "noise_ratio": 3, "spectral_norm": True}, DIGITS),
     ("rbm", {"hidden": 30, "persistent": False, "sweeps": 3}, BINARY),
     ("rbm", {"hidden": 10, "raise_temperatures": 0}, DIGITS),
 ]
@@ -74,6 +76,8 @@ MISTAKES = [
         "--chains.persistent 250 is not a multiple of --train.batch-size 100: use 200",
     ),
     ("ebm", {"network": "conv"}, POINTS, "images"),
+    ("ebm", {"noise": "flow"}, POINTS, "--noise flow has no effect on training by chains: use --objective nce"),
+    ("ebm", {"objective": "nce", "noise": "flow"}, NUMBER, "one dimension"),
     ("ebm", {"temperatures": 1}, DIGITS, "--temperatures 1 is too few"),
     ("rbm", {}, POINTS, "has no levels"),
     ("rbm", {"binarization": "static"}, DIGITS, "Use --binarization dynamic"),

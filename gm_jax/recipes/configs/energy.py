@@ -1,4 +1,4 @@
-"""The configuration of deep energy-based models."""
+"""The configurations of deep energy-based models."""
 
 import dataclasses
 from typing import Annotated, ClassVar, Literal
@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import arg
 
 from gm_jax.config import (
+    Added,
     Count,
     CountOrZero,
     DataConfig,
@@ -41,13 +42,11 @@ class ChainsConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EBMConfig:
-    """A deep energy-based model."""
+class AnyEnergyConfig:
+    """The fields that all deep energies share."""
 
-    recipe: ClassVar[str] = "gm_jax.recipes.energy:build_ebm"
     data: DataConfig = DataConfig()
     train: TrainConfig
-    optimizer: OptimizerConfig
     network: Literal["conv", "mlp"] | None = None
     """conv for images, mlp for points or for images as vectors; by default conv if the data are images."""
     features: Widths = (16, 32)
@@ -59,9 +58,6 @@ class EBMConfig:
     base_std: Rate | None = None
     """Standard deviation of the normal density that the energy is added to; by default 4 for points and 1 for
     images."""
-    penalty: RateOrZero = 0.0
-    """Weight of the squared energies in the loss."""
-    chains: ChainsConfig = ChainsConfig()
     temperatures: Annotated[
         Count, Measuring, arg(help="Temperatures of annealed importance sampling, which estimates log Z of images.")
     ] = 1_000
@@ -71,3 +67,21 @@ class EBMConfig:
     ] = 0.05
     validation_temperatures: Count = 100
     """Temperatures for the validations of a training run; few temperatures flatter the model."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EBMConfig(AnyEnergyConfig):
+    """A deep energy-based model."""
+
+    recipe: ClassVar[str] = "gm_jax.recipes.energy:build_ebm"
+    optimizer: OptimizerConfig
+    penalty: RateOrZero = 0.0
+    """Weight of the squared energies in the loss."""
+    chains: ChainsConfig = ChainsConfig()
+    objective: Annotated[Literal["contrastive", "nce"], Added("contrastive")] = "contrastive"
+    """contrastive: the gradient of the likelihood, from chains. nce: a classifier of data and noise, which learns log Z
+    without chains."""
+    noise: Annotated[Literal["normal", "flow"], Added("normal")] = "normal"
+    """nce: density of the noise, which is trained on the data too."""
+    noise_ratio: Annotated[Count, Added(1)] = 1
+    """nce: samples of the noise for each example of the data."""
