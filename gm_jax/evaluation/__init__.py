@@ -10,6 +10,7 @@ frechet.py            Frechet distance between any features, from moments gather
 kernel_distance.py    unbiased kernel distance; with Inception features it is the KID
 precision_recall.py   the share of samples that look real, and the share of real examples that are covered
 inception_score.py    how certain a classifier is of the samples, and how evenly they use its classes
+calibration.py        accuracy and calibration error of a classifier
 mode_coverage.py      how many modes of a known mixture the samples reach
 kde.py                log-density from kernels on samples, for models without a likelihood
 enumeration.py        exact numbers in worlds small enough to enumerate

@@ -13,6 +13,7 @@ adversarial_objectives.py  their losses: non-saturating, hinge, least squares, W
 rbm.py             restricted Boltzmann machines: contrastive divergence, persistent chains, likelihoods
 rbm_partition.py       log Z of a restricted Boltzmann machine: exact, or by annealed importance sampling
 energy.py          deep energy-based models: Langevin chains that persist, likelihoods
+jem.py             a classifier that is an energy-based model: JEM
 noise_contrastive.py   an energy and its log Z, from a classifier of data and noise
 energy_partition.py    log Z of a deep energy-based model: quadrature, or annealed Hamiltonian Monte Carlo
 energy_space.py        points, or images with noise that makes them a density

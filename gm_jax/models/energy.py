@@ -14,6 +14,7 @@ chains, and a share of them starts again from noise. A short run starts all of t
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import cast
 
 import flax.linen as nn
@@ -69,18 +70,31 @@ class Chains:
     clip_gradient: float | None = None
     sampling_steps: int = 500
 
+    def run(self, key: Key, h: Array, energy_fn: langevin.EnergyFn, *, num_steps: int) -> Array:
+        """Moves chains h [B, ...] by Langevin dynamics of an energy."""
+        return langevin.langevin(
+            key,
+            h,
+            energy_fn,
+            num_steps=num_steps,
+            step_size=self.step_size,
+            temperature=self.temperature,
+            clip_gradient=self.clip_gradient,
+        )
+
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class EnergyBasedModel:
-    """An energy-based model of any network with one output.
+    """An energy-based model of any network.
 
     Attributes:
-        network: (h [B, ...], *, train) -> f(h) [B].
+        network: (h [B, ...], *, train) -> outputs, f(h) [B] if there is no `to_energy`.
         space: the conversion of data to h and back.
         shape: shape of one example.
         chains: how samples are drawn.
         base_std: s of (1).
         penalty: weight of the squared energies in the loss.
+        to_energy: outputs of the network -> f(h) [B]; None for outputs that are energies.
         partition: how log Z is estimated; None for no `log_prob`.
     """
 
@@ -90,6 +104,7 @@ class EnergyBasedModel:
     chains: Chains
     base_std: float
     penalty: float = 0.0
+    to_energy: Callable[[Array], Array] | None = None
     partition: Partition | None = None
 
     @property
@@ -140,12 +155,20 @@ class EnergyBasedModel:
 
     def energy(self, params: Params, model_state: ModelState, h: Array) -> Array:
         """Computes E(h) [B] of (1), nats, of scaled data."""
-        return self._base_energy(h) + self._network(params, model_state, h)[0]
+        return self.base_energy(h) + self._network(params, model_state, h)[0]
+
+    def base_energy(self, h: Array) -> Array:
+        """Computes |h|^2 / (2 s^2) [B]."""
+        return sum_except_batch(jnp.square(h)) / (2.0 * self.base_std**2)
+
+    def outputs(self, params: Params, model_state: ModelState, h: Array) -> Array:
+        """Computes the outputs of the network, [B] or [B, C], of scaled data."""
+        return cast(Array, self.network.apply({"params": params["energy"], **model_state["network"]}, h, train=False))
 
     def energy_in_training(self, params: Params, model_state: ModelState, h: Array) -> tuple[Array, Array, ModelState]:
         """Computes E(h) [B], f(h) [B] and the state of the network, which training changes."""
         f, network_state = self._network(params, model_state, h, train=True)
-        return f + self._base_energy(h), f, network_state
+        return f + self.base_energy(h), f, network_state
 
     def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         """Estimates log p(x), in the measure of the data, with the log Z of `calibrate`; NaN before it."""
@@ -179,15 +202,7 @@ class EnergyBasedModel:
 
     def run_chains(self, params: Params, model_state: ModelState, key: Key, h: Array, *, num_steps: int) -> Array:
         """Moves chains h [B, ...] by Langevin dynamics."""
-        return langevin.langevin(
-            key,
-            h,
-            lambda h: self.energy(params, model_state, h),
-            num_steps=num_steps,
-            step_size=self.chains.step_size,
-            temperature=self.chains.temperature,
-            clip_gradient=self.chains.clip_gradient,
-        )
+        return self.chains.run(key, h, lambda h: self.energy(params, model_state, h), num_steps=num_steps)
 
     def noise(self, key: Key, n: int) -> Array:
         """Draws [n, ...] starts of chains, by the normal density of (1)."""
@@ -212,15 +227,17 @@ class EnergyBasedModel:
         settings = (*partition.settings(self.shape), *space_setting(self.space.side, self.shape))
         return Likelihood(log_prob, kind, self.space.measure, settings)
 
-    def _base_energy(self, h: Array) -> Array:
-        return sum_except_batch(jnp.square(h)) / (2.0 * self.base_std**2)
-
     def _network(
         self, params: Params, model_state: ModelState, h: Array, *, train: bool = False
     ) -> tuple[Array, ModelState]:
         """Computes f(h) [B] and the state of the network, which training changes."""
-        variables = {"params": params["energy"], **model_state["network"]}
+        to_energy = self.to_energy or _unchanged
         if not train:
-            return cast(Array, self.network.apply(variables, h, train=False)), model_state["network"]
-        energy, state = self.network.apply(variables, h, train=True, mutable=list(model_state["network"]))
-        return energy, dict(state)
+            return to_energy(self.outputs(params, model_state, h)), model_state["network"]
+        variables = {"params": params["energy"], **model_state["network"]}
+        outputs, state = self.network.apply(variables, h, train=True, mutable=list(model_state["network"]))
+        return to_energy(outputs), dict(state)
+
+
+def _unchanged(outputs: Array) -> Array:
+    return outputs

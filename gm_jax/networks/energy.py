@@ -1,8 +1,8 @@
-"""Scalar energies of points and images: no normalisation layer, so that an example's energy is its own.
+"""Energies, or logits, of points and images: no normalisation layer, so that an example's energy is its own.
 
-The last layer has no bias, because a constant cancels in the density. Swish keeps the energy smooth, because Langevin
-dynamics follows its gradient (Du & Mordatch, NeurIPS 2019, arXiv:1903.08689; Nijkamp et al., AAAI 2020,
-arXiv:1903.12370).
+The last layer of an energy has no bias, because a constant cancels in the density. Swish keeps the energy smooth,
+because Langevin dynamics follows its gradient (Du & Mordatch, NeurIPS 2019, arXiv:1903.08689; Nijkamp et al., AAAI
+2020, arXiv:1903.12370).
 """
 
 import flax.linen as nn
@@ -14,45 +14,47 @@ from gm_jax.types import Array
 
 
 class EnergyMLP(nn.Module):
-    """A fully connected energy: [B, ...] -> [B].
+    """A fully connected energy: [B, ...] -> [B], or [B, num_classes] logits.
 
     Attributes:
         hidden: width of each hidden layer.
         spectral_norm: divides every kernel by its largest singular value.
         dtype: precision of the computation.
+        num_classes: C, for logits in place of an energy.
     """
 
     hidden: tuple[int, ...]
     spectral_norm: bool = False
     dtype: DTypeLike | None = None
+    num_classes: int | None = None
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Maps floats x [B, ...] to energies [B]."""
+        """Maps floats x [B, ...] to energies [B], or logits [B, C]."""
         h = x.reshape(x.shape[0], -1)
         for width in self.hidden:
             h = nn.swish(_apply(nn.Dense(width, dtype=self.dtype), h, train=train, spectral_norm=self.spectral_norm))
-        return _apply(nn.Dense(1, use_bias=False, dtype=self.dtype), h, train=train, spectral_norm=self.spectral_norm)[
-            :, 0
-        ]
+        return _readout(h, self.num_classes, self.dtype, train=train, spectral_norm=self.spectral_norm)
 
 
 class EnergyConvNet(nn.Module):
-    """A convolutional energy: [B, H, W, C] -> [B]; each stage halves both sides.
+    """A convolutional energy: [B, H, W, C] -> [B], or [B, num_classes] logits; each stage halves both sides.
 
     Attributes:
         features: channels of each stage.
         spectral_norm: divides every kernel by its largest singular value.
         dtype: precision of the computation.
+        num_classes: for logits in place of an energy.
     """
 
     features: tuple[int, ...]
     spectral_norm: bool = False
     dtype: DTypeLike | None = None
+    num_classes: int | None = None
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Maps images in [-1, 1], [B, H, W, C], to energies [B].
+        """Maps images in [-1, 1], [B, H, W, C], to energies [B], or logits [B, num_classes].
 
         Raises:
             UserError: x is not a batch of images, or the stages cannot halve its sides.
@@ -63,7 +65,14 @@ class EnergyConvNet(nn.Module):
         for width in self.features:
             layer = nn.Conv(width, (4, 4), strides=(2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype)
             h = nn.swish(_apply(layer, h, **settings))
-        return _apply(nn.Dense(1, use_bias=False, dtype=self.dtype), h.reshape(h.shape[0], -1), **settings)[:, 0]
+        return _readout(h.reshape(h.shape[0], -1), self.num_classes, self.dtype, **settings)
+
+
+def _readout(h: Array, num_classes: int | None, dtype: DTypeLike | None, *, train: bool, spectral_norm: bool) -> Array:
+    # The bias of an energy would cancel in the density; those of logits are the frequencies of the classes.
+    layer = nn.Dense(num_classes or 1, use_bias=num_classes is not None, dtype=dtype)
+    outputs = _apply(layer, h, train=train, spectral_norm=spectral_norm)
+    return outputs if num_classes is not None else outputs[:, 0]
 
 
 def _apply(layer: nn.Module, h: Array, *, train: bool, spectral_norm: bool) -> Array:

@@ -8,6 +8,6 @@ vae.py        reconstructions, interpolations and traversals of a latent space
 flow.py       samples of a flow at several temperatures, interpolations of its latents
 autoregressive.py  completions of the first half of an image
 diffusion.py  chains of a diffusion model: data into noise and noise into data
-energy.py     chains of a deep energy-based model
+energy.py     chains of a deep energy-based model, samples of each class of a JEM
 rbm.py        filters and chains of a restricted Boltzmann machine
 """

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gm_jax.models.energy import EnergyBasedModel
+from gm_jax.models.jem import JointEnergyModel
 from gm_jax.types import Array, Key, ModelState, Params
 
 _KEPT = 10  # states of each chain in the picture
@@ -39,3 +40,23 @@ def grids(
         return jnp.swapaxes(data, 0, 1)
 
     return {"chains": chains} if len(shape) == 3 else {}
+
+
+def class_grids(
+    model: JointEnergyModel, shape: tuple[int, ...]
+) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
+    """Pictures of a joint energy model as functions (params, model_state, key, x) -> [rows, columns, *shape] of data.
+
+    classes: samples of one class per row, each class's chains from noise. For images only.
+
+    Args:
+        model: the model.
+        shape: shape of one example.
+    """
+
+    def classes(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+        labels = jnp.repeat(jnp.arange(model.num_classes), _KEPT)
+        drawn = model.sample(params, model_state, key, len(labels), label=labels)
+        return drawn.reshape(model.num_classes, _KEPT, *shape)
+
+    return {"classes": classes} if len(shape) == 3 else {}

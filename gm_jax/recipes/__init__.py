@@ -2,7 +2,8 @@
 
 configs/            the configurations, as data
 experiment.py       what a recipe returns
-vae.py  autoregressive.py  flow.py  gan.py  diffusion.py  rbm.py  energy.py    (configuration, data spec) -> Experiment
+vae.py  autoregressive.py  flow.py  gan.py  diffusion.py  rbm.py  energy.py  jem.py
+                    (configuration, data spec) -> Experiment
 own_model.py        the recipe of a model that was made in Python
 likelihoods.py      what a pixel is to a model
 run_length.py       defaults that depend on the length of the run

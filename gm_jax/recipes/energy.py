@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -60,6 +61,8 @@ def energy_model(
     *,
     penalty: float = 0.0,
     has_likelihood: bool = True,
+    num_classes: int | None = None,
+    to_energy: Callable[[Array], Array] | None = None,
 ) -> EnergyBasedModel:
     """Returns the energy-based model that a configuration describes.
 
@@ -69,6 +72,8 @@ def energy_model(
         chains: of training and sampling.
         penalty: weight of the squared energies in the loss.
         has_likelihood: whether to estimate log Z.
+        num_classes: outputs of the network; None for one energy.
+        to_energy: of `EnergyBasedModel`.
 
     Raises:
         UserError: the network does not fit the data, the persistent chains are not a multiple of the batch, or there
@@ -76,10 +81,10 @@ def energy_model(
     """
     _check(config, chains)
     if (config.network or ("conv" if image_shapes.is_image(spec) else "mlp")) == "mlp":
-        network: nn.Module = EnergyMLP(config.hidden, config.spectral_norm)
+        network: nn.Module = EnergyMLP(config.hidden, config.spectral_norm, num_classes=num_classes)
     else:
         image_shapes.image_shape(spec)
-        network = EnergyConvNet(config.features, config.spectral_norm)
+        network = EnergyConvNet(config.features, config.spectral_norm, num_classes=num_classes)
     base_std = config.base_std or (4.0 if spec.levels is None else 1.0)
     partition = Partition(
         summarize=log_partition,
@@ -95,6 +100,7 @@ def energy_model(
         chains=_chains(chains),
         base_std=base_std,
         penalty=penalty,
+        to_energy=to_energy,
         partition=partition if has_likelihood else None,
     )
 
@@ -148,7 +154,12 @@ def _noise_contrastive(config: EBMConfig, spec: Spec) -> Experiment:
             player: make_optimizer(config.optimizer, num_steps=config.train.steps) for player in ("noise", "energy")
         },
         pictures={**plotting.grids(energy, spec.shape), **density_picture(energy, spec)},
-        **{**of_energy, "evaluations": (with_log_z, *of_energy["evaluations"])},
+        **{
+            **of_energy,
+            "evaluations": (with_log_z, *of_energy["evaluations"]),
+            # The learned log Z lets the log-density grow everywhere: it would choose the checkpoint that flatters most.
+            "validation": of_energy["validation"] or energy.log_prob,
+        },
     )
 
 

@@ -39,6 +39,20 @@ class SampleEvaluation(NamedTuple):
     num_samples: int = 10_000
 
 
+class ClassEvaluation(NamedTuple):
+    """Numbers about a model's class probabilities of a split with labels.
+
+    Attributes:
+        units: name of each number -> its unit, e.g. {"accuracy": "share"}.
+        predict: (params, model_state, key, x [B, ...]) -> log p(y | x) [B, C].
+        measure: (log p(y | x) [N, C], labels [N]), numpy -> the number of each name.
+    """
+
+    units: Mapping[str, str]
+    predict: Callable[[Params, ModelState, Key, Array], Array]
+    measure: Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
+
+
 class Observation(NamedTuple):
     """What a model models of the data: what its samples are compared with.
 
@@ -86,7 +100,7 @@ class Experiment(NamedTuple):
     model: Model
     optimizers: Mapping[str, optax.GradientTransformation]
     validation: LogProbFn | None = None
-    evaluations: tuple[LogProbEvaluation | SampleEvaluation, ...] = ()
+    evaluations: tuple[LogProbEvaluation | SampleEvaluation | ClassEvaluation, ...] = ()
     prepare_evaluation: PrepareFn | None = None
     prepare_validation: PrepareFn | None = None
     pictures: Mapping[str, GridFn | DensityPicture] = MappingProxyType({})

@@ -12,7 +12,7 @@ import numpy as np
 from gm_jax.data import pipeline
 from gm_jax.errors import UserError
 from gm_jax.evaluation import features, likelihood, results
-from gm_jax.recipes.experiment import LogProbEvaluation, SampleEvaluation
+from gm_jax.recipes.experiment import ClassEvaluation, LogProbEvaluation, SampleEvaluation
 from gm_jax.runner import sample_quality, samples
 from gm_jax.runner.run import EVAL_BATCH, Run
 from gm_jax.training import parallel
@@ -110,9 +110,14 @@ def measure_run(
             num_dims=int(np.prod(spec.shape)),
             settings={**run.experiment.settings, **spec.facts, **facts, "step": step, "seed": seed},
         )
+    of_noise = {**spec.facts, "step": step, "seed": seed}
+    for evaluation in run.experiment.evaluations:
+        if isinstance(evaluation, ClassEvaluation):
+            before = functools.partial(before_batch, "class probabilities")
+            records += _class_records(run, state, evaluation, split, settings=of_noise, before_batch=before)
     for evaluation in _of_samples(run):
         before_batch("samples")
-        records += _counted_records(run, state, evaluation, {**spec.facts, "step": step, "seed": seed})
+        records += _counted_records(run, state, evaluation, of_noise)
     return records
 
 
@@ -241,6 +246,30 @@ def _check_finite(run: Run, split: str) -> None:
             f"{len(bad)} of {len(x)} examples in the {split} split of {run.spec.name} are not finite: the first is "
             f"number {bad[0]}.\nRepair the data; the training is saved, and `evaluate` measures it then."
         )
+
+
+def _class_records(
+    run: Run,
+    state: TrainState,
+    evaluation: ClassEvaluation,
+    split: str,
+    *,
+    settings: Mapping[str, Any],
+    before_batch: Callable[[], None],
+) -> list[results.Record]:
+    arrays, shards = run.loaded[split], run.strategy.num_shards
+    compiled = run.strategy.compile_eval(make_eval_step(evaluation.predict, seed=settings["seed"]))
+    size = -(-min(EVAL_BATCH, len(arrays["x"])) // shards) * shards
+    predicted = []
+    for index, (batch, mask) in enumerate(pipeline.eval_batches(arrays, size)):
+        before_batch()
+        predicted.append(np.asarray(compiled(state.eval_params, state.model_state, index, batch["x"]))[mask])
+    where = (run.spec.name, run.spec.measure, split, len(arrays["x"]))
+    numbers = evaluation.measure(np.concatenate(predicted), arrays["label"])
+    return [
+        results.Record(name, float(value), evaluation.units[name], "score", *where, dict(settings))
+        for name, value in numbers.items()
+    ]
 
 
 def _of_samples(run: Run) -> list[SampleEvaluation]:

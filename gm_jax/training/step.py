@@ -11,7 +11,7 @@ so that there is no key to save, and a resumed run draws what the uninterrupted 
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,6 @@ from gm_jax.types import (
     Array,
     Batch,
     Key,
-    Likelihood,
-    LogProbFn,
     LossOutput,
     Metrics,
     Model,
@@ -42,6 +40,7 @@ from gm_jax.types import (
 # and never reach it.
 _EVALUATION = 0xFFFFFFFE
 
+T = TypeVar("T")
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -121,14 +120,16 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(log_prob: LogProbFn, *, seed: int) -> Callable[[Params, ModelState, Array, Array], Likelihood]:
-    """Makes the step (params, model_state, index, x) -> Likelihood with [B] nats, one value per example.
+def make_eval_step(
+    fn: Callable[[Params, ModelState, Key, Array], T], *, seed: int
+) -> Callable[[Params, ModelState, Array, Array], T]:
+    """Makes the step (params, model_state, index, x) -> what `fn` computes, such as a Likelihood of [B] nats.
 
     Each example has its own random key, which depends on its place in the split. The result therefore depends neither
     on the batch size nor on the number of devices, and shares no noise with training.
 
     Args:
-        log_prob: `Model.log_prob`, or another function of its signature.
+        fn: `Model.log_prob`, or another function (params, model_state, key, x [B, ...]) -> arrays [B, ...].
         seed: seed of the evaluation's own randomness.
 
     Returns:
@@ -136,13 +137,13 @@ def make_eval_step(log_prob: LogProbFn, *, seed: int) -> Callable[[Params, Model
         reduced: the caller masks padding and sums in float64 on the host.
     """
 
-    def eval_step(params: Params, model_state: ModelState, index: Array, x: Array) -> Likelihood:
+    def eval_step(params: Params, model_state: ModelState, index: Array, x: Array) -> T:
         batch_size = x.shape[0]
         key = jax.random.fold_in(jax.random.key(seed), _EVALUATION)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index * batch_size + jnp.arange(batch_size))
 
-        def one(key: Key, x: Array) -> Likelihood:
-            return log_prob(params, model_state, key, x[None])
+        def one(key: Key, x: Array) -> T:
+            return fn(params, model_state, key, x[None])
 
         return jax.tree.map(lambda leaf: leaf[:, 0], jax.vmap(one)(keys, x))
 

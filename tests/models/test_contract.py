@@ -14,6 +14,7 @@ import optax
 import pytest
 
 from gm_jax.evaluation import kde
+from gm_jax.losses.energy import energy_from_logits
 from gm_jax.models import (
     adversarial_objectives,
     autoregressive,
@@ -25,6 +26,7 @@ from gm_jax.models import (
     energy_space,
     flow,
     gan,
+    jem,
     noise_contrastive,
     rbm,
     vae,
@@ -232,6 +234,25 @@ def _noise_contrastive():
     return noise_contrastive.NoiseContrastiveModel(energy=model, noise=noise).model
 
 
+def _jem():
+    inner = energy.EnergyBasedModel(
+        network=EnergyMLP((12,), num_classes=3),
+        space=energy_space.points(),
+        shape=(2,),
+        chains=energy.Chains(num_steps=5, step_size=0.1, num_persistent=2 * BATCH, sampling_steps=20),
+        base_std=2.0,
+        to_energy=energy_from_logits,
+    )
+    model = jem.JointEnergyModel(energy=inner, num_classes=3).model
+    (objective,) = model.objectives
+
+    def loss(params, model_state, key, batch):
+        label = (batch["x"][:, 0] > 0).astype(jnp.int32) + (batch["x"][:, 1] > 0)
+        return objective.loss(params, model_state, key, {**batch, "label": label})
+
+    return model._replace(objectives=(objective._replace(loss=loss),))
+
+
 def _rbm():
     return rbm.RestrictedBoltzmannMachine(
         network=RBM(16, 12),
@@ -291,6 +312,7 @@ MODELS = {
     # The difference of energies may rise; the energy of the data falls.
     "ebm[points]": Row(_ebm, (2,), None, "estimate", "continuous", loss="data_energy"),
     "ebm[nce, points]": Row(_noise_contrastive, (2,), None, "estimate", "continuous", loss="energy/loss"),
+    "jem[points]": Row(_jem, (2,), None, "estimate", "continuous", loss="class_nll"),
     "rbm": Row(_rbm, (4, 4, 1), 17, "exact", "binary", loss="data_energy"),
     "energy with chains[points]": Row(_energy_with_chains, (2,), None, "exact", "continuous", loss="data_energy"),
 }

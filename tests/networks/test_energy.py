@@ -28,6 +28,17 @@ def test_an_energy_is_a_smooth_function_of_its_example_alone(make, spectral_norm
     assert set(variables) == ({"params", "spectral_norm"} if spectral_norm else {"params"})
 
 
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_logits_have_biases_and_are_functions_of_their_example_alone(spectral_norm):
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8, 2))
+    for network in (EnergyMLP((6,), spectral_norm, num_classes=3), EnergyConvNet((3,), spectral_norm, num_classes=3)):
+        variables = network.init(jax.random.key(1), x, train=True)
+        logits = network.apply(variables, x, train=False)
+        assert logits.shape == (4, 3)
+        np.testing.assert_array_equal(network.apply(variables, x.at[3].set(7.0), train=False)[:3], logits[:3])
+        assert any(leaf.shape == (3,) for leaf in jax.tree.leaves(variables["params"]))
+
+
 def test_spectral_norm_bounds_the_slope_of_a_perceptron():
     network = EnergyMLP((16, 16), True)
     x = jax.random.normal(jax.random.key(0), (50, 6))

@@ -62,6 +62,8 @@ CHOICES = [
     ("ebm", {"chains": {"persistent": 0, "clip_gradient": 0.01}}, POINTS),
     ("ebm", {"objective": "nce"}, POINTS),
     ("ebm", {"objective": "nce", "noise": "flow", "noise_ratio": 3, "spectral_norm": True}, DIGITS),
+    ("jem", {"class_weight": 0.5}, DIGITS),
+    ("jem", {"network": "mlp", "chains": {"temperature": 0.1}}, DIGITS),
     ("rbm", {"hidden": 30, "persistent": False, "sweeps": 3}, BINARY),
     ("rbm", {"hidden": 10, "raise_temperatures": 0}, DIGITS),
 ]
@@ -79,6 +81,8 @@ MISTAKES = [
     ("ebm", {"noise": "flow"}, POINTS, "--noise flow has no effect on training by chains: use --objective nce"),
     ("ebm", {"objective": "nce", "noise": "flow"}, NUMBER, "one dimension"),
     ("ebm", {"temperatures": 1}, DIGITS, "--temperatures 1 is too few"),
+    ("jem", {}, BINARY, "has no labels to classify"),
+    ("jem", {"chains": {"persistent": 250}}, DIGITS, "not a multiple of --train.batch-size 100"),
     ("rbm", {}, POINTS, "has no levels"),
     ("rbm", {"binarization": "static"}, DIGITS, "Use --binarization dynamic"),
     ("rbm", {"temperatures": 1}, DIGITS, "--temperatures 1 is too few for annealed importance sampling"),

@@ -12,7 +12,7 @@ from gm_jax.config.saved import updated
 from gm_jax.data import pipeline, sources
 from gm_jax.errors import UserError
 from gm_jax.evaluation import likelihood, results
-from gm_jax.recipes.experiment import SampleEvaluation
+from gm_jax.recipes.experiment import ClassEvaluation, SampleEvaluation
 from gm_jax.runner import measure
 from gm_jax.runner.run import assemble, reopen
 from gm_jax.types import Likelihood
@@ -102,6 +102,25 @@ def test_a_number_counted_on_samples_that_is_not_finite_is_marked_and_costs_no_o
     assert np.isfinite(found["nll"])
     assert {name: found[name] for name in counted} == {"odd": None, "even": 2.0}
     assert "not finite" in results.table(records)
+
+
+def test_class_probabilities_are_measured_on_every_example_once(whole):
+    run = reopen(whole)
+
+    def predict(params, model_state, key, x):
+        return jnp.log(jnp.stack([x.sum(axis=(1, 2, 3)), jnp.ones(x.shape[0])], axis=1).astype(jnp.float32))
+
+    def measure_classes(log_probs, labels):
+        expected = run.loaded["test"]["x"].astype(np.float32).sum(axis=(1, 2, 3))
+        np.testing.assert_allclose(np.exp(log_probs[:, 0]), expected, rtol=1e-5)
+        np.testing.assert_array_equal(labels, run.loaded["test"]["label"])
+        return {"accuracy": 0.25}
+
+    evaluation = ClassEvaluation({"accuracy": "share"}, predict, measure_classes)
+    run = run._replace(experiment=run.experiment._replace(evaluations=(evaluation,)))
+    *_, record = measure.measure_run(run, run.restore()[0], 60, split="test", seed=0)
+    assert record[:3] == ("accuracy", 0.25, "share")
+    assert (record.kind, record.split, record.examples) == ("score", "test", 180)
 
 
 def test_an_infinite_likelihood_is_a_result_and_no_error():

@@ -85,3 +85,16 @@ class EBMConfig(AnyEnergyConfig):
     """nce: density of the noise, which is trained on the data too."""
     noise_ratio: Annotated[Count, Added(1)] = 1
     """nce: samples of the noise for each example of the data."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JEMConfig(AnyEnergyConfig):
+    """A classifier that is an energy-based model; the data have labels."""
+
+    recipe: ClassVar[str] = "gm_jax.recipes.jem:build_jem"
+    optimizer: OptimizerConfig
+    class_weight: RateOrZero = 1.0
+    """Weight of the cross-entropy; 1 for the log of the joint probability."""
+    penalty: RateOrZero = 0.0
+    """Weight of the squared energies in the loss."""
+    chains: ChainsConfig = ChainsConfig()
