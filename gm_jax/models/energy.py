@@ -214,7 +214,12 @@ class EnergyBasedModel:
             return model_state, {}
         key, noise_key = jax.random.split(key)
         h = self.space.prepare(noise_key, x)
-        found = self.partition.estimate(key, lambda h: self._network(params, model_state, h)[0], self.base_std, h)
+        found = self.partition.estimate(
+            key,
+            lambda h: self.energy(params, model_state, h),
+            h,
+            samples=model_state["chains"]["rows"] if self.chains.num_persistent is not None else None,
+        )
         high = found.get("log_z_high", found["log_z"])
         return {**model_state, "log_z": {"value": found["log_z"], "high": high, "is_known": jnp.bool_(True)}}, found
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-
 import jax
 
 from gm_jax.data.sources import Spec
@@ -49,7 +48,7 @@ def build_ebm(config: EBMConfig, spec: Spec) -> Experiment:
         family.model,
         family=family,
         optimizers={"energy": make_optimizer(config.optimizer, num_steps=config.train.steps)},
-        pictures={**plotting.grids(family, spec.shape), **density_picture(family, spec)},
+        pictures={**plotting.grids(family, spec.shape), **density_picture(config, family, spec)},
         **measured(config, family, spec),
     )
 
@@ -121,7 +120,7 @@ def measured(config: AnyEnergyConfig, family: EnergyBasedModel, spec: Spec) -> d
     }
 
 
-def density_picture(family: EnergyBasedModel, spec: Spec) -> dict[str, DensityPicture]:
+def density_picture(config: AnyEnergyConfig, family: EnergyBasedModel, spec: Spec) -> dict[str, DensityPicture]:
     """Returns the picture of the density of points in the plane, by its name; for other data there is none."""
 
     def log_density(params: Params, model_state: ModelState, x: Array) -> Array:
@@ -153,7 +152,7 @@ def _noise_contrastive(config: EBMConfig, spec: Spec) -> Experiment:
         optimizers={
             player: make_optimizer(config.optimizer, num_steps=config.train.steps) for player in ("noise", "energy")
         },
-        pictures={**plotting.grids(energy, spec.shape), **density_picture(energy, spec)},
+        pictures={**plotting.grids(energy, spec.shape), **density_picture(config, energy, spec)},
         **{
             **of_energy,
             "evaluations": (with_log_z, *of_energy["evaluations"]),

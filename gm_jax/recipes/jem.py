@@ -48,7 +48,7 @@ def build_jem(config: JEMConfig, spec: Spec) -> Experiment:
         pictures={
             **plotting.grids(energy, spec.shape),
             **plotting.class_grids(family, spec.shape),
-            **density_picture(energy, spec),
+            **density_picture(config, energy, spec),
         },
         uses_labels=True,
         **{**of_energy, "evaluations": (classes, *of_energy["evaluations"])},

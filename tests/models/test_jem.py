@@ -70,7 +70,7 @@ def joint(x):
 def test_density_and_class_probabilities_are_those_of_the_mixture():
     model = family()
     params, state, batch = initialised(model)
-    state, _ = model.energy.calibrate(params, state, batch["x"])
+    state, _ = model.energy.calibrate(params, state, jax.random.key(0), batch["x"])
     expected = joint(batch["x"])
     log_p = np.log(np.exp(expected).sum(axis=1))
     found = model.model.log_prob(params, state, jax.random.key(0), batch["x"])

@@ -96,7 +96,7 @@ def test_the_first_normaliser_is_an_estimate_of_minus_log_z():
     model = family(EnergyMLP((8,)))
     batch = {"x": draws(jax.random.key(1), 200)}
     params, state = model.init(jax.random.key(0), batch)
-    _, notes = model.energy.calibrate(params, state, batch["x"])
+    _, notes = model.energy.calibrate(params, state, jax.random.key(0), batch["x"])
     assert abs(float(params["energy"]["log_normalizer"] + notes["log_z"])) < 0.5
 
 
@@ -107,7 +107,7 @@ def test_the_learned_and_the_computed_normaliser_are_two_likelihoods_that_agree_
     params = true_params(params)
     learned = model.log_prob(params, state, jax.random.key(0), x)
     assert np.isnan(model.energy.log_prob(params, state, jax.random.key(0), x).log_prob).all()
-    state, _ = model.energy.calibrate(params, state, x)
+    state, _ = model.energy.calibrate(params, state, jax.random.key(0), x)
     computed = model.energy.log_prob(params, state, jax.random.key(0), x)
     expected = jax.scipy.stats.norm.logpdf(x, MEAN[None], STD).sum(axis=1)
     np.testing.assert_allclose(learned.log_prob, expected, atol=1e-4)

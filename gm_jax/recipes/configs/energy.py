@@ -60,11 +60,11 @@ class AnyEnergyConfig:
     images."""
     temperatures: Annotated[
         Count, Measuring, arg(help="Temperatures of annealed importance sampling, which estimates log Z of images.")
-    ] = 1_000
+    ] = 500
     runs: Annotated[Count, Measuring, arg(help="Chains of annealed importance sampling.")] = 100
     leapfrog_step: Annotated[
         Rate, Measuring, arg(help="Step size of Hamiltonian Monte Carlo in annealed importance sampling.")
-    ] = 0.05
+    ] = 0.1
     validation_temperatures: Count = 100
     """Temperatures for the validations of a training run; few temperatures flatter the model."""
 
