@@ -98,6 +98,9 @@ energy: energy-based models, p(x) = exp(-E(x)) / Z; low energy is likely
     energy_from_logits           a classifier's energy: -logsumexp of its logits         Grathwohl et al. 2020
     noise_contrastive_loss       data or noise, from log p - log q; learns log Z         Gutmann & Hyvarinen 2012
     minimax_energy_value         NLL - KL(q || p) of a generator q                       Kim & Bengio 2016
+    latent_generator_score       score of a generator's density, by its latents (VERA)   Grathwohl et al. 2021
+    entropy_surrogate            its gradient is that of a generator's entropy           Grathwohl et al. 2021
+    mutual_information_bound     dependence of samples and latents (MEG)                 Kumar et al. 2019
 
 combine: several terms, one loss
     weighted_sum                 sum of named terms, each times its weight               beta-VAE: Higgins et al. 2017
@@ -132,7 +135,10 @@ from gm_jax.losses.energy import (
     contrastive_loss,
     energy_from_logits,
     energy_penalty,
+    entropy_surrogate,
+    latent_generator_score,
     minimax_energy_value,
+    mutual_information_bound,
     noise_contrastive_loss,
     rbm_free_energy,
 )
@@ -214,6 +220,7 @@ __all__ = [
     "energy",
     "energy_from_logits",
     "energy_penalty",
+    "entropy_surrogate",
     "feature_matching_loss",
     "flow",
     "flow_matching",
@@ -226,6 +233,7 @@ __all__ = [
     "implicit_score_matching_loss",
     "importance_weighted_bound",
     "jensen_shannon_divergence",
+    "latent_generator_score",
     "least_squares_discriminator_loss",
     "least_squares_generator_loss",
     "likelihoods",
@@ -233,6 +241,7 @@ __all__ = [
     "minimax_energy_value",
     "minimax_value",
     "multi_scale_log_prob",
+    "mutual_information_bound",
     "noise_contrastive_loss",
     "noise_prediction_loss",
     "non_saturating_generator_loss",

@@ -14,6 +14,10 @@ Notation: E(x) is the energy of x, in nats. Low energy is likely:
                    L = -log sigmoid(l(x)) - nu log sigmoid(-l(x~)),    x~ ~ q,    c -> -log Z        (8)
     minimax:       V = E_data[E] - E_{x~ ~ q}[E] + H(q) = NLL - KL(q || p) <= NLL                    (9)
 
+    entropy:       q(x|z) = N(g(z), s^2 I),    d log q(x)/dx = E_{z ~ q(z|x)} (g(z) - x) / s^2       (10)
+                   dH(q)/dphi = -E d log q(x)/dx . dx/dphi,    x = g_phi(z) + s eps                  (11)
+    information:   2 JSD(p(x, z), p(x) p(z)) - log 4 = max_T E_joint[-softplus(-T)] - E_shuffled[softplus(T)]    (12)
+
 x~ are samples of the model in (3) and (6), of the noise q in (8), and of the generator q in (9). The gradient of (3)
 is (2); its value states nothing about log p. In (9) the generator maximises a lower bound of the NLL that the energy
 minimises. This bounds the wrong side for maximum likelihood, and is why such games are unstable: the energy can lower V
@@ -135,6 +139,66 @@ def minimax_energy_value(data_energy: Array, generated_energy: Array, entropy: A
     _assert_energies(data_energy, generated_energy)
     chex.assert_rank(entropy, 0)
     return jnp.mean(data_energy) - jnp.mean(generated_energy) + entropy
+
+
+def latent_generator_score(x: Array, means: Array, log_weights: Array, *, std: float) -> Array:
+    """Estimates the score of a generator's density at its own samples, eq. (10), by weighted latents (VERA).
+
+    Args:
+        x: [B, ...] samples g(z) + s eps.
+        means: g(z_k) [K, B, ...] of K latents for each x, drawn from a proposal.
+        log_weights: log p(z_k) + log q(x | z_k) - log proposal(z_k) [K, B], up to a constant for each x; zeros if the
+            latents are draws of q(z | x).
+        std: s.
+    Returns:
+        [B, ...] d log q(x) / dx; its bias vanishes as K grows.
+    Source: Grathwohl et al., "No MCMC for me", ICLR 2021, arXiv:2010.04230 (VERA).
+    Example:
+        >>> losses.latent_generator_score(jnp.array([[1.0]]), jnp.zeros((2, 1, 1)), jnp.zeros((2, 1)), std=2.0)
+        Array([[-0.25]], dtype=float32)
+    """
+    chex.assert_rank(log_weights, 2)
+    chex.assert_shape(means, (*log_weights.shape, *x.shape[1:]))
+    weights = jax.nn.softmax(log_weights, axis=0).reshape(*log_weights.shape, *[1] * (x.ndim - 1))
+    return (jnp.sum(weights * means, axis=0) - x) / std**2
+
+
+def entropy_surrogate(x: Array, score: Array) -> Array:
+    """Scalar whose gradient in the generator's parameters is that of its entropy H(q), eq. (11).
+
+    Args:
+        x: [B, ...] samples, differentiable functions of the parameters at fixed noise.
+        score: [B, ...] d log q(x) / dx; it gets no gradient.
+    Returns:
+        Scalar; its gradient is maximised, and its value says nothing.
+    Source: Grathwohl et al., "No MCMC for me", ICLR 2021, arXiv:2010.04230 (VERA).
+    Example:
+        >>> losses.entropy_surrogate(jnp.array([[1.0, 2.0]]), jnp.array([[-1.0, -0.5]]))
+        Array(2., dtype=float32)
+    """
+    chex.assert_equal_shape([x, score])
+    return -jnp.mean(jnp.sum((jax.lax.stop_gradient(score) * x).reshape(x.shape[0], -1), axis=1))
+
+
+def mutual_information_bound(joint_scores: Array, shuffled_scores: Array) -> Array:
+    """Lower bound on the dependence of x and z by a discriminator T, eq. (12) without its constant (MEG).
+
+    If x = g(z) without noise, H(q) is I(x; z) up to a constant, so that a generator which raises this raises its
+    entropy.
+
+    Args:
+        joint_scores: T(g(z), z) [B].
+        shuffled_scores: T(g(z), z') [N], with z' independent of z.
+    Returns:
+        Scalar; larger is better. At most 2 JSD - log 4 of the joint density and the product of its margins, at
+        T = log p(x, z) / (p(x) p(z)).
+    Source: Kumar et al., "Maximum Entropy Generators for Energy-Based Models", 2019, arXiv:1901.08508 (MEG).
+    Example:
+        >>> losses.mutual_information_bound(jnp.zeros(2), jnp.zeros(3))
+        Array(-1.3863, dtype=float32)
+    """
+    _assert_energies(joint_scores, shuffled_scores)
+    return -jnp.mean(jax.nn.softplus(-joint_scores)) - jnp.mean(jax.nn.softplus(shuffled_scores))
 
 
 def _assert_energies(*energies: Array) -> None:

@@ -14,7 +14,9 @@ rbm.py             restricted Boltzmann machines: contrastive divergence, persis
 rbm_partition.py       log Z of a restricted Boltzmann machine: exact, or by annealed importance sampling
 energy.py          deep energy-based models: Langevin chains that persist, likelihoods
 jem.py             a classifier that is an energy-based model: JEM
+minimax_energy.py  an energy and a flow as two players: no chains, a bound of log p from above
 noise_contrastive.py   an energy and its log Z, from a classifier of data and noise
+energy_chains.py       the Langevin chains of an energy
 energy_partition.py    log Z of a deep energy-based model: quadrature, or annealed Hamiltonian Monte Carlo
 energy_space.py        points, or images with noise that makes them a density
 bidirectional.py   both ends of log p(x) for draws of a VAE or of a flow of levels, whose latent is known

@@ -23,11 +23,11 @@ import jax.numpy as jnp
 
 from gm_jax.errors import refuse_options
 from gm_jax.losses import energy as losses
+from gm_jax.models.energy_chains import Chains, divergence_alarm
 from gm_jax.models.energy_partition import Partition
 from gm_jax.models.energy_space import EnergySpace
 from gm_jax.ops.levels import space_setting
 from gm_jax.ops.reductions import sum_except_batch
-from gm_jax.samplers import langevin
 from gm_jax.types import (
     Array,
     Batch,
@@ -44,43 +44,6 @@ from gm_jax.types import (
     Replicated,
     Rows,
 )
-
-_ALARM = 1e4  # difference of mean energies, nats, above which the chains have diverged
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Chains:
-    """The Langevin chains of training and sampling.
-
-    Attributes:
-        num_steps: steps of a chain in each training step.
-        step_size: of `langevin.langevin`.
-        temperature: of `langevin.langevin`; 1 samples the model.
-        num_persistent: chains that persist, a multiple of the batch; None for short runs from noise.
-        restart: share of the visited chains that start again from noise.
-        clip_gradient: largest absolute value of an entry of the gradient; None for any.
-        sampling_steps: steps of a chain from noise to a sample.
-    """
-
-    num_steps: int = 40
-    step_size: float = 0.02
-    temperature: float = 1.0
-    num_persistent: int | None = 10_000
-    restart: float = 0.05
-    clip_gradient: float | None = None
-    sampling_steps: int = 500
-
-    def run(self, key: Key, h: Array, energy_fn: langevin.EnergyFn, *, num_steps: int) -> Array:
-        """Moves chains h [B, ...] by Langevin dynamics of an energy."""
-        return langevin.langevin(
-            key,
-            h,
-            energy_fn,
-            num_steps=num_steps,
-            step_size=self.step_size,
-            temperature=self.temperature,
-            clip_gradient=self.clip_gradient,
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -140,14 +103,12 @@ class EnergyBasedModel:
         both = jnp.concatenate([h, chains])
         energy, f, network_state = self.energy_in_training(params, model_state, both)
         (data_energy, model_energy), (data_f, model_f) = jnp.split(energy, 2), jnp.split(f, 2)
-        gap = jnp.mean(data_energy) - jnp.mean(model_energy)
         loss = losses.contrastive_loss(data_energy, model_energy)
         if self.penalty:
             # Of f alone: a penalty of E would push f to cancel the term that keeps Z finite.
             loss = loss + self.penalty * losses.energy_penalty(data_f, model_f)
         metrics = {"data_energy": jnp.mean(data_energy), "model_energy": jnp.mean(model_energy)}
-        # Not a number stops the run: the last checkpoint before it stays.
-        metrics["energy_gap"] = jnp.where(jnp.abs(gap) < _ALARM, gap, jnp.nan)
+        metrics["energy_gap"] = divergence_alarm(data_energy, model_energy)
         state = {**model_state, "network": network_state}
         if self.chains.num_persistent is not None:
             state["chains"] = {"rows": chains, "count": model_state["chains"]["count"] + 1}

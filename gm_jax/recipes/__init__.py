@@ -2,7 +2,7 @@
 
 configs/            the configurations, as data
 experiment.py       what a recipe returns
-vae.py  autoregressive.py  flow.py  gan.py  diffusion.py  rbm.py  energy.py  jem.py
+vae.py  autoregressive.py  flow.py  gan.py  diffusion.py  rbm.py  energy.py  jem.py  minimax_energy.py
                     (configuration, data spec) -> Experiment
 own_model.py        the recipe of a model that was made in Python
 likelihoods.py      what a pixel is to a model

@@ -11,7 +11,8 @@ import jax
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
 from gm_jax.evaluation.partition import log_partition
-from gm_jax.models.energy import Chains, EnergyBasedModel
+from gm_jax.models.energy import EnergyBasedModel
+from gm_jax.models.energy_chains import Chains
 from gm_jax.models.energy_partition import Partition
 from gm_jax.models.energy_space import images, points
 from gm_jax.models.flow import Flow, no_dequantization, standard_normal

@@ -102,3 +102,82 @@ def test_the_minimax_value_is_the_nll_minus_the_divergence_of_the_generator(x64)
     nll, kl = -np.mean(log_p[data]), np.sum(q * (log_q - log_p))
     np.testing.assert_allclose(value, nll - kl, rtol=1e-12)
     assert kl > 0.1
+
+
+def test_the_minimax_value_of_a_belief_network_over_all_states(x64):
+    # q is a fully visible sigmoid belief network over 16 bits, p an energy of 65,536 states.
+    rng = np.random.default_rng(3)
+    x = states(16)
+    logits = x @ np.triu(rng.normal(size=(16, 16)), 1) + rng.normal(size=16)  # bit i sees the bits before it
+    log_q = np.sum(x * logits - np.logaddexp(0.0, logits), axis=1)
+    assert abs(special.logsumexp(log_q)) < 1e-9
+    energies = np.tanh(x @ rng.normal(size=(16, 8))) @ rng.normal(size=8)
+    log_p, q = special.log_softmax(-energies), np.exp(log_q)
+    data = rng.integers(0, 2**16, 50)
+    generated = jnp.asarray(len(q) * q * energies)  # its mean is the expectation under q
+    value = energy.minimax_energy_value(jnp.asarray(energies[data]), generated, jnp.asarray(-np.sum(q * log_q)))
+    np.testing.assert_allclose(value, -np.mean(log_p[data]) - np.sum(q * (log_q - log_p)), rtol=1e-9)
+    # So -E - (E_q[-E] + H(q)) bounds log p of every state from above.
+    bound = -energies - (np.sum(-q * energies) - np.sum(q * log_q))
+    assert np.all(bound > log_p)
+
+
+K, D, STD = 2, 3, 0.7
+LATENT_W = np.random.default_rng(4).normal(size=(D, K))
+
+
+def entropy_of_linear_generator(w):
+    covariance = w @ w.T + STD**2 * jnp.eye(D)
+    return 0.5 * jnp.linalg.slogdet(2 * jnp.pi * jnp.e * covariance)[1]
+
+
+def test_the_entropy_gradient_of_a_linear_generator_is_the_closed_form(x64):
+    n = 40_000
+    z, noise, eps = (np.random.default_rng(k).normal(size=(n, d)) for k, d in ((5, K), (6, K), (7, D)))
+    posterior = np.linalg.inv(LATENT_W.T @ LATENT_W / STD**2 + np.eye(K))  # covariance of z given x
+    x = z @ LATENT_W.T + STD * eps
+    draws = x @ LATENT_W @ posterior / STD**2 + noise @ np.linalg.cholesky(posterior).T
+    score = energy.latent_generator_score(
+        jnp.asarray(x), jnp.asarray(draws @ LATENT_W.T)[None], jnp.zeros((1, n)), std=STD
+    )
+
+    def per_example(w):
+        return jax.vmap(lambda z, e, s: energy.entropy_surrogate((w @ z + STD * e)[None], s[None]))(z, eps, score)
+
+    gradients = np.asarray(jax.jacfwd(per_example)(jnp.asarray(LATENT_W)))
+    error = gradients.std(axis=0) / np.sqrt(n)
+    expected = jax.grad(entropy_of_linear_generator)(jnp.asarray(LATENT_W))
+    assert np.all(np.abs(gradients.mean(axis=0) - expected) < 3.5 * error)
+    assert error.max() < 0.02
+
+
+def test_importance_weights_of_a_wide_proposal_give_the_score_of_the_density(x64):
+    n, width = 200_000, 1.5
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(2, D))
+    z = width * rng.normal(size=(n, 2, K))
+    means = z @ LATENT_W.T
+    log_joint = -0.5 * np.sum(z**2, axis=2) - np.sum((x - means) ** 2, axis=2) / (2 * STD**2)
+    log_weights = log_joint + np.sum(z**2, axis=2) / (2 * width**2)
+    found = energy.latent_generator_score(*map(jnp.asarray, (x, means, log_weights)), std=STD)
+    expected = -x @ np.linalg.inv(LATENT_W @ LATENT_W.T + STD**2 * np.eye(D))
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_the_information_bound_is_greatest_at_the_log_ratio_of_joint_and_margins(x64):
+    joint = special.softmax(np.random.default_rng(9).normal(size=(4, 5)) * 2).ravel()
+    joint = joint / joint.sum()
+    margins = np.outer(joint.reshape(4, 5).sum(axis=1), joint.reshape(4, 5).sum(axis=0)).ravel()
+
+    def bound(scores):
+        """The bound in expectation: each of the 20 cells with its probability."""
+        one = lambda s: energy.mutual_information_bound(s, jnp.full(1, -1e3))  # noqa: E731
+        other = lambda s: energy.mutual_information_bound(jnp.full(1, 1e3), s)  # noqa: E731
+        return sum(joint[i] * one(scores[i : i + 1]) + margins[i] * other(scores[i : i + 1]) for i in range(20))
+
+    best = jnp.asarray(np.log(joint / margins))
+    np.testing.assert_allclose(jax.grad(bound)(best), np.zeros(20), atol=1e-12)
+    middle = 0.5 * (joint + margins)
+    jensen_shannon = 0.5 * np.sum(joint * np.log(joint / middle)) + 0.5 * np.sum(margins * np.log(margins / middle))
+    np.testing.assert_allclose(bound(best), 2 * jensen_shannon - np.log(4), rtol=1e-10)
+    assert float(bound(best)) > float(bound(best + 0.1))

@@ -27,6 +27,7 @@ from gm_jax.models import (
     flow,
     gan,
     jem,
+    minimax_energy,
     noise_contrastive,
     rbm,
     vae,
@@ -253,6 +254,26 @@ def _jem():
     return model._replace(objectives=(objective._replace(loss=loss),))
 
 
+def _minimax_energy():
+    generator = flow.Flow(
+        network=AffineFlow((2,)), prior=flow.standard_normal(), dequantization=flow.no_dequantization()
+    )
+    model = energy.EnergyBasedModel(
+        network=EnergyMLP((12,)),
+        space=energy_space.points(),
+        shape=(2,),
+        chains=energy.Chains(num_persistent=None),
+        base_std=2.0,
+    )
+    model = minimax_energy.MinimaxEnergyModel(energy=model, generator=generator, slope_penalty=0.1).model
+
+    def init(key, batch):  # with a bound, which `calibrate` computes after training
+        params, state = model.init(key, batch)
+        return params, {**state, "bound": {"value": jnp.float32(0.5), "is_known": jnp.bool_(True)}}
+
+    return model._replace(init=init)
+
+
 def _rbm():
     return rbm.RestrictedBoltzmannMachine(
         network=RBM(16, 12),
@@ -313,6 +334,8 @@ MODELS = {
     "ebm[points]": Row(_ebm, (2,), None, "estimate", "continuous", loss="data_energy"),
     "ebm[nce, points]": Row(_noise_contrastive, (2,), None, "estimate", "continuous", loss="energy/loss"),
     "jem[points]": Row(_jem, (2,), None, "estimate", "continuous", loss="class_nll"),
+    # The generator sharpens while the energy of the data falls.
+    "minimax ebm[points]": Row(_minimax_energy, (2,), None, "upper_bound", "continuous", loss="energy/data_energy"),
     "rbm": Row(_rbm, (4, 4, 1), 17, "exact", "binary", loss="data_energy"),
     "energy with chains[points]": Row(_energy_with_chains, (2,), None, "exact", "continuous", loss="data_energy"),
 }

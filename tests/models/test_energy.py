@@ -10,7 +10,8 @@ import pytest
 
 from gm_jax.evaluation.partition import log_partition
 from gm_jax.models import energy_space
-from gm_jax.models.energy import Chains, EnergyBasedModel
+from gm_jax.models.energy import EnergyBasedModel
+from gm_jax.models.energy_chains import Chains
 from gm_jax.models.energy_partition import Partition
 from gm_jax.networks.energy import EnergyMLP
 from gm_jax.samplers import langevin

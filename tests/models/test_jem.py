@@ -12,7 +12,8 @@ from gm_jax.errors import UserError
 from gm_jax.evaluation.partition import log_partition
 from gm_jax.losses import energy as losses
 from gm_jax.models import energy_space
-from gm_jax.models.energy import Chains, EnergyBasedModel
+from gm_jax.models.energy import EnergyBasedModel
+from gm_jax.models.energy_chains import Chains
 from gm_jax.models.energy_partition import Partition
 from gm_jax.models.jem import JointEnergyModel
 from gm_jax.networks.energy import EnergyMLP

@@ -9,7 +9,8 @@ import pytest
 
 from gm_jax.evaluation.partition import log_partition
 from gm_jax.models import energy_space, flow
-from gm_jax.models.energy import Chains, EnergyBasedModel
+from gm_jax.models.energy import EnergyBasedModel
+from gm_jax.models.energy_chains import Chains
 from gm_jax.models.energy_partition import Partition
 from gm_jax.models.noise_contrastive import NoiseContrastiveModel
 from gm_jax.networks.affine_flow import AffineFlow

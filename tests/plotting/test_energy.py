@@ -6,7 +6,8 @@ import numpy as np
 
 from gm_jax.losses.energy import energy_from_logits
 from gm_jax.models import energy_space
-from gm_jax.models.energy import Chains, EnergyBasedModel
+from gm_jax.models.energy import EnergyBasedModel
+from gm_jax.models.energy_chains import Chains
 from gm_jax.models.jem import JointEnergyModel
 from gm_jax.networks.energy import EnergyMLP
 from gm_jax.plotting import energy

@@ -64,6 +64,8 @@ CHOICES = [
     ("ebm", {"objective": "nce", "noise": "flow", "noise_ratio": 3, "spectral_norm": True}, DIGITS),
     ("jem", {"class_weight": 0.5}, DIGITS),
     ("jem", {"network": "mlp", "chains": {"temperature": 0.1}}, DIGITS),
+    ("minimax_ebm", {"generator_steps": 1, "slope_penalty": 0.0}, POINTS),
+    ("minimax_ebm", {"network": "conv"}, DIGITS),
     ("rbm", {"hidden": 30, "persistent": False, "sweeps": 3}, BINARY),
     ("rbm", {"hidden": 10, "raise_temperatures": 0}, DIGITS),
 ]
@@ -83,6 +85,8 @@ MISTAKES = [
     ("ebm", {"temperatures": 1}, DIGITS, "--temperatures 1 is too few"),
     ("jem", {}, BINARY, "has no labels to classify"),
     ("jem", {"chains": {"persistent": 250}}, DIGITS, "not a multiple of --train.batch-size 100"),
+    ("minimax_ebm", {}, NUMBER, "one dimension"),
+    ("minimax_ebm", {"runs": 1}, DIGITS, "--runs 1 is too few"),
     ("rbm", {}, POINTS, "has no levels"),
     ("rbm", {"binarization": "static"}, DIGITS, "Use --binarization dynamic"),
     ("rbm", {"temperatures": 1}, DIGITS, "--temperatures 1 is too few for annealed importance sampling"),

@@ -28,6 +28,7 @@ DENSITIES = [
     ("spline_flow", {}, POINTS, "R^2"),
     ("ebm", {}, POINTS, "R^2"),
     ("ebm", {"objective": "nce"}, POINTS, "R^2"),
+    ("minimax_ebm", {}, POINTS, "R^2"),
     ("gan", {}, DIGITS, "[0,1]^64"),
     ("gan", {}, POINTS, "R^2"),
     ("improved_gan", {}, DIGITS, "[0,1]^64"),

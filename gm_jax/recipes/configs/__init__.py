@@ -7,7 +7,7 @@ gan.py             GAN, improved GAN and WGAN-GP
 diffusion.py       DDPM, with and without labels, and latent diffusion
 own_model.py       a model that was made in Python
 rbm.py             restricted Boltzmann machines
-energy.py          deep energy-based models, JEM
+energy.py          deep energy-based models, JEM, minimax training
 
 Each names, as `recipe`, the function that builds its experiment.
 """
@@ -30,7 +30,7 @@ from gm_jax.recipes.configs.diffusion import (
     SamplerConfig,
     UNetConfig,
 )
-from gm_jax.recipes.configs.energy import ChainsConfig, EBMConfig, JEMConfig
+from gm_jax.recipes.configs.energy import ChainsConfig, EBMConfig, JEMConfig, MinimaxEBMConfig
 from gm_jax.recipes.configs.flow import GlowConfig, NICEConfig, RealNVPConfig, SplineFlowConfig
 from gm_jax.recipes.configs.gan import GANConfig, ImprovedGANConfig, WGANGPConfig
 from gm_jax.recipes.configs.own_model import OwnModelConfig
@@ -45,7 +45,7 @@ RECIPES: dict[str, type[ExperimentConfig]] = {
         *(NICEConfig, RealNVPConfig, GlowConfig, SplineFlowConfig),
         *(GANConfig, ImprovedGANConfig, WGANGPConfig),
         *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig, OwnModelConfig),
-        *(RBMConfig, EBMConfig, JEMConfig),
+        *(RBMConfig, EBMConfig, JEMConfig, MinimaxEBMConfig),
     )
 }
 
@@ -65,6 +65,7 @@ __all__ = [
     "LatentDiffusionConfig",
     "MADEConfig",
     "MLPConfig",
+    "MinimaxEBMConfig",
     "NADEConfig",
     "NICEConfig",
     "OwnModelConfig",

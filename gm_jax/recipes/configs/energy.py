@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import arg
 
 from gm_jax.config import (
+    AdamConfig,
     Added,
     Count,
     CountOrZero,
@@ -98,3 +99,19 @@ class JEMConfig(AnyEnergyConfig):
     penalty: RateOrZero = 0.0
     """Weight of the squared energies in the loss."""
     chains: ChainsConfig = ChainsConfig()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MinimaxEBMConfig(AnyEnergyConfig):
+    """An energy-based model and a flow as two players."""
+
+    recipe: ClassVar[str] = "gm_jax.recipes.minimax_energy:build_minimax_ebm"
+    energy: AdamConfig
+    generator: AdamConfig
+    generator_steps: Count = 1
+    """Updates of the generator for each update of the energy."""
+    slope_penalty: RateOrZero = 0.1
+    """Weight of the squared slope of the energy at the data."""
+    bound_samples: Annotated[
+        Count, Measuring, arg(help="Samples of the generator, for the bound of log p from above.")
+    ] = 10_000
