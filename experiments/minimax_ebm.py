@@ -13,7 +13,7 @@ from gm_jax.recipes.configs import MinimaxEBMConfig
 CONFIG = MinimaxEBMConfig(
     data=DataConfig(name="toy:eight_gaussians"),
     train=TrainConfig(steps=4_000, batch_size=256, steps_per_call=50, checkpoint_every=1_000, ema_decay=0.995),
-    energy=AdamConfig(learning_rate=3e-4, b1=0.5),
+    energy=AdamConfig(learning_rate=1e-3, b1=0.5),
     generator=AdamConfig(learning_rate=1e-3, b1=0.5),
     network="mlp",
     generator_steps=2,

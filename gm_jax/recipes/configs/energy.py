@@ -110,7 +110,7 @@ class MinimaxEBMConfig(AnyEnergyConfig):
     generator: AdamConfig
     generator_steps: Count = 1
     """Updates of the generator for each update of the energy."""
-    slope_penalty: RateOrZero = 0.1
+    slope_penalty: RateOrZero = 0.001
     """Weight of the squared slope of the energy at the data."""
     bound_samples: Annotated[
         Count, Measuring, arg(help="Samples of the generator, for the bound of log p from above.")
