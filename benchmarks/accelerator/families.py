@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from gm_jax.types import Model
 
-BATCH, LEVELS = 8, 17
+BATCH, LEVELS, CLASSES = 8, 17, 3
 IMAGE, POINT = (4, 4, 1), (2,)
 
 
@@ -35,11 +35,11 @@ class Family(NamedTuple):
 
 
 def batch(family: Family) -> dict[str, np.ndarray]:
-    """Returns {"x": [BATCH, ...]}: uint8 levels or float32 points."""
-    rng = np.random.RandomState(0)
+    """Returns {"x": [BATCH, ...], "label": [BATCH]}: uint8 levels or float32 points, and labels, which few read."""
+    rng, label = np.random.RandomState(0), np.arange(BATCH, dtype=np.int32) % CLASSES
     if family.shape == POINT:
-        return {"x": rng.normal(size=(BATCH, *POINT)).astype(np.float32)}
-    return {"x": rng.randint(0, LEVELS, (BATCH, *family.shape)).astype(np.uint8)}
+        return {"x": rng.normal(size=(BATCH, *POINT)).astype(np.float32), "label": label}
+    return {"x": rng.randint(0, LEVELS, (BATCH, *family.shape)).astype(np.uint8), "label": label}
 
 
 def random_params(family: Family, shapes: Any) -> Any:
@@ -176,6 +176,16 @@ def _diffusion(dtype: Any, *, points: bool = False) -> Any:
     )
 
 
+def _conditional_diffusion(dtype: Any) -> "Model":
+    import dataclasses
+
+    from gm_jax.networks.unet import UNet
+
+    network = UNet((4, 8), groups=2, num_classes=CLASSES + 1, dtype=dtype)
+    family = dataclasses.replace(_diffusion(dtype), network=network, num_classes=CLASSES, drop_label=0.4, guidance=0.5)
+    return family.model
+
+
 def _latent_diffusion(dtype: Any) -> "Model":
     import dataclasses
 
@@ -265,6 +275,7 @@ FAMILIES: Mapping[str, Family] = {
     "realnvp of points": Family(functools.partial(_flow_of_points, name="couplings"), POINT, has_dtype=True),
     "spline flow": Family(functools.partial(_flow_of_points, name="splines"), POINT, has_dtype=True),
     "ddpm": _with_dtype(lambda dtype: _diffusion(dtype).model),
+    "ddpm, conditional": _with_dtype(_conditional_diffusion),
     "ddpm of points": Family(lambda dtype: _diffusion(dtype, points=True).model, POINT, has_dtype=True),
     "latent diffusion": _with_dtype(_latent_diffusion),
     "dcgan": _with_dtype(_gan, name="dcgan", scale=2.0),
