@@ -64,6 +64,7 @@ def _draw_progress(run: Run, state: TrainState) -> list[Path]:
         paths.append(run.folder.root / "over_time.png")
         steps = {f"step {int(path.stem.removeprefix('step-')):,}": path for path in over_time}
         images.tile(paths[-1], steps)
+    signals.check()
     lines = metrics.read(run.folder.metrics)
     if lines:
         paths.append(run.folder.root / "curves.png")

@@ -93,11 +93,11 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["eval_batches", "draw_grid", "_draw_progress"])
+@pytest.mark.parametrize("moment", ["eval_batches", "draw_grid", "_draw_progress", "draw_curves"])
 def test_a_signal_in_the_final_evaluation_is_not_lost_and_loses_nothing(
     moment, number, finished, command, tiny, whole, monkeypatch, state_hash
 ):
-    owner = pipeline if moment == "eval_batches" else draw
+    owner = {"eval_batches": pipeline, "draw_curves": draw.images}.get(moment, draw)
     original = getattr(owner, moment)
 
     def interrupted(*args, **kwargs):
@@ -113,7 +113,7 @@ def test_a_signal_in_the_final_evaluation_is_not_lost_and_loses_nothing(
             (["evaluate"], 130, "interrupted"),
         ):
             ended = command(*arguments, "--workdir", finished)
-            late = moment == "_draw_progress"  # nothing is left to stop
+            late = moment == "draw_curves"  # nothing is left to stop
             assert ended.code == (0 if late else code)
             assert (shown in ended.out + ended.err) is not late
             assert signal.getsignal(number) == before
