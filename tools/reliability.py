@@ -55,7 +55,7 @@ RUNS = {
     "latent_diffusion": (
         "--autoencoder.steps 20 --autoencoder.hidden 16 --autoencoder.latent-dim 4 "
         "--autoencoder.optimizer.warmup-steps 5 --network.hidden 16 --network.blocks 1 --bound-terms 10 "
-        "--validation-terms 5 --diffusion-steps 20 --sampler.steps 10 --optimizer.warmup-steps 5 --train.steps 60"
+        "--validation-terms 5 --diffusion-steps 50 --sampler.steps 10 --optimizer.warmup-steps 5 --train.steps 60"
     ),
 }
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
