@@ -49,8 +49,8 @@ class Config:
     """What the table calls the model."""
     command: str
     """The command that made the run."""
-    minutes: Rate | None = None
-    """Wall clock of the command, in minutes; leave it out if other work made it many times as long."""
+    minutes: Rate
+    """Wall clock of the command, in minutes."""
     busy: bool = False
     """Whether other work ran on the machine, so that the time is too long."""
     device: str | None = None

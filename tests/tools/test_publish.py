@@ -167,11 +167,3 @@ def test_a_row_that_is_replaced_keeps_the_facts_of_its_data(places, capsys):
     numbers = json.loads((places / "vae.json").read_text())["rows"][1]["numbers"]
     assert [number["name"] for number in numbers] == ["nll", "nll", "entropy"]
     assert numbers[-1] == entropy
-
-
-def test_a_time_that_other_work_made_meaningless_is_left_out(places, capsys):
-    argv = [str(places / "run"), "--table", "vae", "--row", "tiny", "--model", "m", "--busy"]
-    runner.program(publish.Config, publish.publish, [*argv, "--command", COMMAND, "--folder", str(places)])
-    record = json.loads((places / "vae.json").read_text())["rows"][1]
-    assert (record["minutes"], record["busy"]) == (None, True)
-    assert results.cell(record, {"field": "time"}) == ""
