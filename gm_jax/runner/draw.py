@@ -11,6 +11,7 @@ from gm_jax import signals
 from gm_jax.evaluation import results
 from gm_jax.plotting import densities, images
 from gm_jax.recipes.experiment import DensityPicture
+from gm_jax.runner import animate
 from gm_jax.runner.run import Run
 from gm_jax.runner.samples import draw_samples
 from gm_jax.training import metrics, parallel
@@ -38,7 +39,7 @@ def draw_pictures(run: Run, state: TrainState, *, seed: int) -> list[Path]:
             draw_grid(run, path, np.asarray(grid))
         paths.append(path)
     signals.check()
-    return paths + _draw_progress(run, state)
+    return paths + _draw_progress(run, state) + animate.draw_animations(run, state, seed=seed)
 
 
 def draw_grid(run: Run, path: Path, grid: np.ndarray) -> Path:

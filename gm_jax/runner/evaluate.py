@@ -9,6 +9,7 @@ from tyro.conf import arg
 
 from gm_jax import signals
 from gm_jax.config import Count, ExperimentConfig, Seed, saved
+from gm_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,9 @@ def evaluate_run(config_type: type[ExperimentConfig], args: EvaluateArgs) -> Non
     from gm_jax.runner import draw, measure
     from gm_jax.runner.run import reopen
 
+    for flag, value in (("--weights", args.weights), ("--num-generated", args.num_generated)):
+        if args.features is None and value is not None:
+            raise UserError(f"{flag} has no effect without --features: add --features NAME, or leave it out.")
     changes = saved.given(args, saved.measuring_fields(config_type))
     run = reopen(args.workdir, config_type=config_type, data_dir=args.data_dir, changes=changes)
     state, step = run.restore(args.checkpoint)

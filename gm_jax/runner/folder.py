@@ -6,7 +6,7 @@ metrics.jsonl     one line of metrics per logging interval
 results.json      every number that was measured, with its unit, kind, data, split and number of examples
 checkpoints/      Orbax checkpoints, one folder per step
 samples/          grids of samples over time
-*.png             the pictures of the last evaluation
+*.png, *.gif      the pictures of the last evaluation
 tensorboard/      the same scalars and sample grids as events
 processes/        heartbeats, if several processes train together
 """

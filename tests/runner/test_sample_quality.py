@@ -46,6 +46,8 @@ def test_samples_are_measured_if_an_extractor_is_named(finished, command, monkey
         (("--features", "inception"), "inception needs a file of weights"),
         (("--features", "inception", "--weights", "none.safetensors"), "there is no file of weights"),
         (("--features", "digits-cnn", "--num-generated", 1), "at least two images"),
+        (("--weights", "none.safetensors"), "--weights has no effect without --features"),
+        (("--num-generated", 9), "--num-generated has no effect without --features"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_at_once(finished, command, flags, message):

@@ -39,7 +39,7 @@ def test_a_run_leaves_all_its_files(whole):
     assert {path.name for path in whole.iterdir()} == {
         *("config.json", "versions.json", "metrics.jsonl", "results.json", "checkpoints", "samples", "tensorboard"),
         *("samples.png", "sample_means.png", "reconstructions.png", "interpolations.png", "traversal.png"),
-        *("curves.png", "over_time.png"),
+        *("curves.png", "over_time.png", "over_time.gif"),
     }
     (versions,) = json.loads((whole / "versions.json").read_text())
     assert versions["git"] is None or re.fullmatch(r"[0-9a-f]{40}(\+changes)?", versions["git"])
