@@ -29,6 +29,13 @@ def _enough_devices(request):
         pytest.skip(f"needs two devices, and {PLATFORM} has {len(jax.devices())}")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_file():
+    """Frees the programs that a file has compiled: together they take gigabytes, and the next file needs few."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def hangups_count():
     """SIGHUP as in a terminal, also if the tests were started under nohup, which lets it be ignored."""
