@@ -191,7 +191,8 @@ def test_log_z_is_estimated_once_and_follows_the_seed(clock, tmp_path, monkeypat
         return found
 
     monkeypatch.setattr(measure.measure, "prepared", count)
-    settings = {"images": {"hidden": 30, "temperatures": 10, "runs": 5, "raise_temperatures": 0}}
+    few = {"temperatures": 10, "runs": 5, "raise_temperatures": 0, "validation_temperatures": 10, "sampling_sweeps": 10}
+    settings = {"images": {"hidden": 30, **few}}
     row = next(row for row in families.table() if row.name == "RBM")._replace(settings=settings)
     for seed in (0, 1):
         outcome = measure.measure_family(row, "binarized_digits", seconds=clock.TICK, seed=seed, folder=tmp_path)
