@@ -146,7 +146,7 @@ def measure(
             for name in order if index % 2 == 0 else order[::-1]:
                 if time.monotonic() > end:
                     break
-                answer = pool.sample(name, seconds, patience=max(15.0, 12 * seconds))
+                answer = pool.sample(name, seconds, patience=max(30.0, 12 * seconds))
                 if "failed" in answer:
                     rows[name]["facts"]["failed"] = answer["failed"]
                 else:

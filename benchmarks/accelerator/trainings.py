@@ -112,7 +112,12 @@ def run(
             _start(name, seconds, data=data, runs=runs, out=out, speeds=speeds, share=1.0 / len(now)) for name in now
         ]
         box = time.monotonic() + seconds
-        rows += [_finish(process, row, box, runs=runs, out=out) for process, row in started]
+        try:
+            rows += [_finish(process, row, box, runs=runs, out=out) for process, row in started]
+        finally:
+            for process, _ in started:  # none is left if all went well
+                process.kill()
+                process.wait()
         (out / "trainings.json").write_text(json.dumps(rows, indent=1) + "\n")
     return rows
 

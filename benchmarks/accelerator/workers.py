@@ -67,6 +67,7 @@ class Workers:
         for name in names:
             if name not in self.facts:
                 self.facts[name] = {"failed": "not ready in time"}
+                print(f"  {name}: not ready in time", file=sys.stderr, flush=True)
                 self._kill(name)
 
     def sample(self, name: str, seconds: float, *, patience: float) -> Answer:

@@ -201,9 +201,8 @@ def test_commands_run_side_by_side_until_the_deadline():
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
 def test_a_tiny_run_does_every_part_and_writes_it(tmp_path, capsys):
-    status = accelerator.main(
-        ["--tiny", "--budget", "3000", "--parallel", "2", "--out", str(tmp_path), "--seconds", "0.2"]
-    )
+    flags = ["--tiny", "--budget", "6000", "--ready", "2000", "--parallel", "2", "--seconds", "0.2"]
+    status = accelerator.main([*flags, "--out", str(tmp_path)])
     printed = capsys.readouterr().out
     assert status == 0
     results = json.loads((tmp_path / "all.json").read_text())
