@@ -65,7 +65,7 @@ def _compare(config: Config, table: dict) -> Path:
     extractor, outcomes, started = features.load("digits-cnn"), [], time.perf_counter()
     for data in config.data:
         fits = data in ("binarized_digits", "digits")
-        outcomes.append(measure.measure_data(data, extractor if fits else None))
+        outcomes.append(measure.measure_data(data, config.workdir, extractor if fits else None))
         for name in config.families or table:
             outcome = measure.measure_family(
                 table[name],

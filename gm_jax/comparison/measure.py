@@ -25,6 +25,7 @@ from gm_jax import signals
 from gm_jax.comparison import intervals, train_for_time
 from gm_jax.config import AdamConfig, ExperimentConfig, OptimizerConfig, SGDConfig, saved
 from gm_jax.data import binary_digits, sources, toy
+from gm_jax.data.array_cache import Splits
 from gm_jax.evaluation import enumeration, features, kde, sample_metrics
 from gm_jax.evaluation.results import Record
 from gm_jax.plotting import densities, images
@@ -34,6 +35,8 @@ from gm_jax.training.state import TrainState
 from gm_jax.types import Array, Key, Likelihood
 
 _SMALL_WORLD_SAMPLES = 10_000
+THE_DATA = "the data"  # the row of the data themselves
+_IMAGES, _POINTS = 64, 2_000  # samples in a picture
 _HELD_OUT = 2_000  # most examples of the validation and test splits that are evaluated
 _BANDWIDTHS = np.geomspace(0.02, 1.0, 18)
 
@@ -173,7 +176,7 @@ def _train_and_measure(
     per_second = sample.per_second()
     facts = {"step": trained.step, "seed": seed}
     kind, pictures = kind_of(spec.name), {}
-    prefix = f"{spec.name}-{family.name}".replace(":", "-").replace(" ", "-")
+    prefix, behind = _file_name(spec.name, family.name), None
     if kind == "images" and extractor is not None:
         records += sample_quality.measure(run, extractor, sample, settings=facts)
     if kind == "points":
@@ -181,7 +184,8 @@ def _train_and_measure(
         log_density, more = _log_density(run, state, points, facts)
         records += more
         pictures["density"] = folder / f"{prefix}-density.png"
-        densities.draw_density(pictures["density"], log_density, run.loaded["validation"]["x"])
+        behind = run.loaded["validation"]["x"]
+        densities.draw_panel(pictures["density"], log_density, images.point_limits(behind))
     log_q = None
     if kind == "small_world":
         p, samples = binary_digits.small_world_probabilities(), sample(_SMALL_WORLD_SAMPLES)
@@ -190,7 +194,8 @@ def _train_and_measure(
         log_q = log_prob.log_q if log_prob is not None and log_prob.kind == "exact" else None
     records += intervals.measure(run, state, log_q, settings=facts, seed=seed)
     pictures["samples"] = folder / f"{prefix}-samples.png"
-    images.draw_grid(pictures["samples"], images.as_grid(sample(2000 if kind == "points" else 100)), spec.levels)
+    drawn = images.as_grid(sample(_POINTS if kind == "points" else _IMAGES))
+    images.draw_grid(pictures["samples"], drawn, spec.levels, behind=behind)
     named = tuple(record._replace(settings={"family": family.name, **record.settings}) for record in records)
     return Outcome(
         family.name,
@@ -276,13 +281,14 @@ def log_prob_of_states(family: Family, run: Run, state: TrainState, p: np.ndarra
     )
 
 
-def measure_data(data: str, extractor: features.Extractor | None = None) -> Outcome:
+def measure_data(data: str, folder: Path, extractor: features.Extractor | None = None) -> Outcome:
     """Measures the data themselves: the reference scores, which a model can beat only by chance.
 
     These are the entropy, if it is known, and the distances between held-out and training images.
 
     Args:
         data: name of the data set.
+        folder: folder for pictures.
         extractor: maps images to features; None leaves out distances in feature space.
     """
     spec, splits = sources.load(data)
@@ -292,7 +298,7 @@ def measure_data(data: str, extractor: features.Extractor | None = None) -> Outc
     if kind == "small_world":
         entropy = enumeration.entropy(binary_digits.small_world_probabilities())
         rows = [("nll_of_world", entropy), ("kl_to_world", 0.0)]
-    settings = {"family": "the data"} | ({"space": f"R^{math.prod(spec.shape)}"} if kind == "points" else {})
+    settings = {"family": THE_DATA} | ({"space": f"R^{math.prod(spec.shape)}"} if kind == "points" else {})
     records = [
         Record(name, value, "nats", "exact", data, spec.measure, "the distribution itself", 0, settings)
         for name, value in rows
@@ -306,4 +312,21 @@ def measure_data(data: str, extractor: features.Extractor | None = None) -> Outc
         )
         settings = {**settings, "generated": "validation and test"}
         records = sample_metrics.measure(extractor, real, other, data=data, real_split="train", settings=settings)
-    return Outcome("the data", data, records=tuple(records))
+    return Outcome(THE_DATA, data, records=tuple(records), pictures=_pictures_of_data(spec, splits, folder))
+
+
+def _pictures_of_data(spec: sources.Spec, splits: Splits, folder: Path) -> dict[str, Path]:
+    """Draws the data as the samples of a family are drawn."""
+    paths = {"samples": folder / f"{_file_name(spec.name, THE_DATA)}-samples.png"}
+    if kind_of(spec.name) == "points":
+        limits = images.point_limits(splits["validation"]["x"])
+        paths = {"density": folder / f"{_file_name(spec.name, THE_DATA)}-density.png", **paths}
+        densities.draw_panel(paths["density"], toy.toy_log_density(spec.name), limits)
+        images.draw_grid(paths["samples"], images.as_grid(splits["train"]["x"][:_POINTS]), None)
+    else:
+        images.draw_grid(paths["samples"], images.as_grid(splits["train"]["x"][:_IMAGES]), spec.levels)
+    return paths
+
+
+def _file_name(data: str, family: str) -> str:
+    return f"{data}-{family}".replace(":", "-").replace(" ", "-")

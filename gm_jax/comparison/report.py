@@ -9,17 +9,17 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jinja2
 import numpy as np
 
 from gm_jax.comparison import intervals
-from gm_jax.comparison.measure import Outcome, Taxonomy, kind_of
+from gm_jax.comparison.measure import THE_DATA, Outcome, Taxonomy, kind_of
 from gm_jax.evaluation import results
 from gm_jax.evaluation.results import Record
 from gm_jax.files import write_text
-from gm_jax.plotting import images
+from gm_jax.plotting import curves as pictures_of_curves
 
 _SIGNS = {"=": "=", "<=": "≤", ">=": "≥", "~": "≈"}
 _TITLES = {"images": "Images", "points": "Points in the plane", "small_world": "The exact small world"}
@@ -46,37 +46,81 @@ _NOTES = {
 
 
 class Cell(NamedTuple):
-    """The text of a cell: a main text, and a small text below it or in brackets."""
+    """A cell of the table.
+
+    Attributes:
+        main: its main text.
+        small: a small text below it or in brackets.
+        value: what rows are sorted by; None if the cell has no number.
+        group: kind and measure of the value: only values of one group are ranked.
+        is_best: whether it is the best value of its group.
+    """
 
     main: str
     small: str = ""
+    value: float | None = None
+    group: str = ""
+    is_best: bool = False
+
+
+class Head(NamedTuple):
+    """The head of a column: its title, what describes its records, whether it sorts, and in which order at first."""
+
+    main: str
+    small: str
+    is_sortable: bool
+    first: Literal["ascending", "descending"]
 
 
 class Row(NamedTuple):
-    """The row of a family; the cells of a row with an error are the error and blanks."""
+    """The row of a family.
+
+    Attributes:
+        family: its name.
+        cells: one for each column; the error and blanks in a row with an error.
+        error: what went wrong, or None.
+        spark: the points of a small curve of the validation, "x,y x,y ..." in a box of 120 x 30; "" without one.
+        spark_text: the first and the last value of the curve.
+        is_data: whether it is the row of the data themselves.
+    """
 
     family: str
     cells: tuple[Cell, ...]
     error: str | None
+    spark: str = ""
+    spark_text: str = ""
+    is_data: bool = False
 
 
 class Section(NamedTuple):
-    """The table and the pictures of one data set; `pictures` are (caption, PNG)."""
+    """The table and the pictures of one data set.
+
+    Attributes:
+        title: of the kind of data.
+        data: name of the data set.
+        note: how to read the table.
+        heads: of the columns.
+        rows: of the families.
+        grids: what is shown ("samples", "density") -> (family, PNG), all of one size.
+        curves: PNG of the validation of all families over time; None without any.
+    """
 
     title: str
     data: str
     note: str
-    heads: tuple[Cell, ...]
+    heads: tuple[Head, ...]
     rows: tuple[Row, ...]
-    pictures: tuple[tuple[str, Path], ...]
+    grids: Mapping[str, tuple[tuple[str, Path], ...]]
+    curves: Path | None
 
 
 class Column(NamedTuple):
-    """A column: its title, the record that its head describes ("" for none), and its cells."""
+    """A column: its title, the record that its head describes ("" for none), its cells, and which values are better."""
 
     title: str
     record: str
     cell: Callable[[Outcome], Cell]
+    better: Literal["smaller", "larger", ""] = ""
 
 
 def write(
@@ -111,22 +155,64 @@ def write(
 def section(folder: Path, data: str, outcomes: Sequence[Outcome]) -> Section:
     """Returns the section of one data set, and draws its validation curves."""
     outcomes, kind = [outcome for outcome in outcomes if outcome.data == data], kind_of(data)
-    pictures = [(f"{o.family}: {what}", path) for o in outcomes for what, path in o.pictures.items()]
-    curves = _draw_curves(folder, data, outcomes)
+    columns = _COLUMNS[kind]
+    kinds = dict.fromkeys(what for outcome in outcomes for what in outcome.pictures)
+    rows = _with_best([_row(outcome, columns) for outcome in outcomes], columns)
     return Section(
         title=_TITLES[kind],
         data=data,
         note=_NOTES[kind],
-        heads=tuple(Cell(column.title, _head(outcomes, column.record)) for column in _COLUMNS[kind]),
-        rows=tuple(_row(outcome, _COLUMNS[kind]) for outcome in outcomes),
-        pictures=tuple(pictures + ([("validation over time", curves)] if curves else [])),
+        heads=tuple(
+            Head(
+                column.title,
+                _head(outcomes, column.record),
+                any(not row.error and row.cells[index].value is not None for row in rows),
+                "descending" if column.better == "larger" else "ascending",
+            )
+            for index, column in enumerate(columns)
+        ),
+        rows=tuple(rows),
+        grids={what: tuple((o.family, o.pictures[what]) for o in outcomes if what in o.pictures) for what in kinds},
+        curves=_draw_curves(folder, data, outcomes),
     )
 
 
 def _row(outcome: Outcome, columns: Sequence[Column]) -> Row:
+    is_data = outcome.family == THE_DATA
     if outcome.error:
-        return Row(outcome.family, (Cell(outcome.error), *[Cell("")] * (len(columns) - 1)), outcome.error)
-    return Row(outcome.family, tuple(column.cell(outcome) for column in columns), None)
+        cells = (Cell(outcome.error), *[Cell("")] * (len(columns) - 1))
+        return Row(outcome.family, cells, outcome.error, is_data=is_data)
+    cells = tuple(column.cell(outcome) for column in columns)
+    return Row(outcome.family, cells, None, *_spark(outcome), is_data=is_data)
+
+
+def _with_best(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
+    """Returns the rows with the best cell of each column and group marked, unless it is alone in its group."""
+    marked = [list(row.cells) for row in rows]
+    for index, column in enumerate(columns):
+        ranked = [
+            (number, row.cells[index])
+            for number, row in enumerate(rows)
+            if column.better and not row.error and not row.is_data and row.cells[index].value is not None
+        ]
+        for group in {cell.group for _, cell in ranked}:
+            values = {number: cell.value or 0.0 for number, cell in ranked if cell.group == group}
+            best = (min if column.better == "smaller" else max)(values.values())
+            for number, value in values.items() if len(values) > 1 else ():
+                marked[number][index] = marked[number][index]._replace(is_best=value == best)
+    return [row._replace(cells=tuple(cells)) for row, cells in zip(rows, marked, strict=True)]
+
+
+def _spark(outcome: Outcome) -> tuple[str, str]:
+    """Returns the points of a small curve of the validation, and its first and last value; "" without two points."""
+    points = np.array([(moment.seconds, moment.value) for moment in outcome.curve]).reshape(-1, 2)
+    points = points[np.isfinite(points[:, 1])]
+    if len(points) < 2:
+        return "", ""
+    low, spread = points.min(0), np.maximum(np.ptp(points, 0), 1e-9)
+    x, y = ((points - low) / spread).T
+    shown = " ".join(f"{120 * a:.1f},{2 + 26 * (1 - b):.1f}" for a, b in zip(x, y, strict=True))
+    return shown, f"{points[0, 1]:.2f} to {points[-1, 1]:.2f} nats"
 
 
 def _head(outcomes: Sequence[Outcome], name: str) -> str:
@@ -154,8 +240,9 @@ def _likelihood(name: str, unit: str = "nats", digits: int = 3) -> Callable[[Out
         words += [f"on {record.settings['space']}"] if "space" in record.settings else []
         words += [f"K = {record.settings['K']}"] if "K" in record.settings else []
         words += [f"by {record.settings['by']}"] if "by" in record.settings else []
-        sign = _SIGNS[results.SIGN_OF_NLL[record.kind]]
-        return Cell("not finite" if record.value is None else f"{sign} {record.value:.{digits}f}", ", ".join(words))
+        sign, group = _SIGNS[results.SIGN_OF_NLL[record.kind]], f"{record.kind}, {record.measure}"
+        text = "not finite" if record.value is None else f"{sign} {record.value:.{digits}f}"
+        return Cell(text, ", ".join(words), record.value, group)
 
     return cell
 
@@ -171,7 +258,7 @@ def _score(name: str, digits: int = 2, note: str = "") -> Callable[[Outcome], Ce
             small = note.format(**record.settings)
         except KeyError:
             small = ""
-        return Cell("not finite" if record.value is None else f"{record.value:.{digits}f}", small)
+        return Cell("not finite" if record.value is None else f"{record.value:.{digits}f}", small, record.value)
 
     return cell
 
@@ -197,35 +284,51 @@ def _rounded(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 10 else f"{value:.2g}"
 
 
+def _speed(outcome: Outcome) -> Cell:
+    speed = outcome.samples_per_second
+    return Cell(_rounded(speed), value=speed) if speed else Cell("-")
+
+
+def _size(outcome: Outcome) -> Cell:
+    return Cell(f"{outcome.num_params:,}", value=outcome.num_params) if outcome.num_params else Cell("-")
+
+
+def _training(outcome: Outcome) -> Cell:
+    steps = outcome.steps
+    return Cell(f"{outcome.seconds:.1f} s", f"{steps:,} steps", value=steps) if steps else Cell("-")
+
+
 _SPEED = (
-    Column("Samples / s", "", lambda o: Cell(_rounded(o.samples_per_second) if o.samples_per_second else "-")),
-    Column("Parameters", "", lambda o: Cell(f"{o.num_params:,}" if o.num_params else "-")),
-    Column("Training", "", lambda o: Cell(f"{o.seconds:.1f} s", f"{o.steps:,} steps") if o.steps else Cell("-")),
+    Column("Samples / s", "", _speed, "larger"),
+    Column("Parameters", "", _size),
+    Column("Training", "", _training),
 )
 _COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "images": (
-        Column("Test NLL, nats", "nll", _likelihood("nll", digits=2)),
-        Column("Test NLL, bits / dim", "nll", _likelihood("nll", "bits/dim")),
+        Column("Test NLL, nats", "nll", _likelihood("nll", digits=2), "smaller"),
+        Column("Test NLL, bits / dim", "nll", _likelihood("nll", "bits/dim"), "smaller"),
         Column("Interval of -log p, nats", "", _interval),
-        Column("Fréchet distance", "frechet", _score("frechet", note="{num_generated:,} samples")),
-        Column("Inception Score", "inception_score", _score("inception_score", note="± {standard_deviation:.2f}")),
-        Column("Precision", "precision", _score("precision")),
-        Column("Recall", "recall", _score("recall")),
+        Column("Fréchet distance", "frechet", _score("frechet", note="{num_generated:,} samples"), "smaller"),
+        Column(
+            "Inception Score", "inception_score", _score("inception_score", note="± {standard_deviation:.2f}"), "larger"
+        ),
+        Column("Precision", "precision", _score("precision"), "larger"),
+        Column("Recall", "recall", _score("recall"), "larger"),
         *_SPEED,
     ),
     "points": (
-        Column("Test NLL, nats", "nll", _likelihood("nll")),
+        Column("Test NLL, nats", "nll", _likelihood("nll"), "smaller"),
         Column("Interval of -log p, nats", "", _interval),
         *_SPEED,
     ),
     "small_world": (
-        Column("-ELBO, nats", "negative_elbo", _likelihood("negative_elbo")),
-        Column("Reported NLL, nats", "nll", _likelihood("nll")),
-        Column("True NLL, nats", "nll_of_world", _likelihood("nll_of_world")),
+        Column("-ELBO, nats", "negative_elbo", _likelihood("negative_elbo"), "smaller"),
+        Column("Reported NLL, nats", "nll", _likelihood("nll"), "smaller"),
+        Column("True NLL, nats", "nll_of_world", _likelihood("nll_of_world"), "smaller"),
         Column("Interval of -log p, nats", "", _interval),
-        Column("KL from the data, nats", "kl_to_world", _likelihood("kl_to_world")),
+        Column("KL from the data, nats", "kl_to_world", _likelihood("kl_to_world"), "smaller"),
         Column("TV to its own p", "", _score("tv_samples_to_model", 3, "[{of_exact_draws:.3f}]")),
-        Column("TV to the data", "", _score("tv_samples_to_data", 3)),
+        Column("TV to the data", "", _score("tv_samples_to_data", 3), "smaller"),
         *_SPEED,
     ),
 }
@@ -240,10 +343,12 @@ def _draw_curves(folder: Path, data: str, outcomes: Sequence[Outcome]) -> Path |
         if len(points):
             kind, measure = outcome.curve[0].kind, outcome.curve[0].measure
             curves[f"{outcome.family} ({_SIGNS[results.SIGN_OF_NLL[kind]]} {measure})"] = points
-    return images.draw_validation(folder / f"{data.replace(':', '-')}-curves.png", curves) if curves else None
+    return (
+        pictures_of_curves.draw_validation(folder / f"{data.replace(':', '-')}-curves.png", curves) if curves else None
+    )
 
 
-def _inline(cell: Cell) -> str:
+def _inline(cell: Cell | Head) -> str:
     """Formats a cell for a Markdown table."""
     return (f"{cell.main} ({cell.small})" if cell.small else cell.main).replace("|", "\\|")
 

@@ -1,8 +1,10 @@
 """results.json and the table of results. Every number carries its unit, its kind, its measure and its data."""
 
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ _NOTES = {
 # Settings that are results themselves, the space, of which a quantity has one, and the rule of the splits, of which a
 # data set has one; all others identify the number.
 _NOT_IDENTIFYING = {"standard_error", "standard_deviation", "space", "splits", "not_converged"}
+_WIDTH = 100  # columns of a table
+_FACTS = ("data", "measure", "split", "examples")  # columns that stand above the table if they are equal in all rows
 _FOUND = "log_z"  # begins the names of what was found about log Z, which is a result too
 
 
@@ -139,9 +143,11 @@ def merge(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
 def table(records: Sequence[Record]) -> str:
     """Formats the records as an aligned text table of -log p; sign and kind are those of -log p.
 
-    A value is followed by its standard error over the examples, "21.5700 +- 0.3100", if its record has one.
+    What is equal in all rows stands once above the table, which is at most 100 columns wide. A value is followed by its
+    standard error over the examples, "21.5700 +- 0.3100", if its record has one.
     """
-    head = ("quantity", "", "value", "unit", "kind", "data", "measure", "split", "examples", "settings")
+    above, shared = _shared(records)
+    head = ("quantity", "", "value", "unit", "kind", *_FACTS, "settings")
     rows = [head] + [
         (
             record.name,
@@ -149,18 +155,63 @@ def table(records: Sequence[Record]) -> str:
             _value(record),
             record.unit,
             KIND_OF_NLL.get(record.kind, record.kind),
-            record.data,
-            record.measure,
-            record.split,
-            f"{record.examples:,}",
-            " ".join(f"{name}={_short(value)}" for name, value in record.settings.items() if name != "standard_error"),
+            *_facts(record).values(),
+            " ".join(word for word in _words(record) if word not in shared),
         )
         for record in records
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    kept = [
+        column
+        for column, name in enumerate(head)
+        if name not in above and (not records or any(row[column] for row in rows[1:]))
+    ]
+    rows = [[row[column] for column in kept] for row in rows]
+    lines = list(itertools.chain.from_iterable(_aligned(rows))) if kept else []
     notes = [note for kind, note in _NOTES.items() if any(record.kind == kind for record in records)]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:], *notes])
+    facts = textwrap.wrap(_sentence(above, shared), _WIDTH, subsequent_indent="  ")
+    return "\n".join([*facts, *lines[:1], "-" * max(map(len, lines), default=0), *lines[1:], *notes])
+
+
+def _facts(record: Record) -> dict[str, str]:
+    return {
+        "data": record.data,
+        "measure": record.measure,
+        "split": record.split,
+        "examples": f"{record.examples:,}",
+    }
+
+
+def _words(record: Record) -> list[str]:
+    """Returns the settings of a record as words, without what its value shows."""
+    return [f"{name}={_short(value)}" for name, value in record.settings.items() if name != "standard_error"]
+
+
+def _shared(records: Sequence[Record]) -> tuple[dict[str, str], list[str]]:
+    """Returns the facts and the settings that are equal in all records."""
+    if not records:
+        return {}, []
+    facts = _facts(records[0])
+    above = {name: value for name, value in facts.items() if all(_facts(r)[name] == value for r in records)}
+    return above, [word for word in _words(records[0]) if all(word in _words(record) for record in records)]
+
+
+def _sentence(above: Mapping[str, str], shared: Sequence[str]) -> str:
+    """Returns what is equal in all rows in one line, such as "test split of digits, 180 examples, binary: step=500"."""
+    split = f"{above['split']} split" if above.get("split") in ("train", "validation", "test") else above.get("split")
+    place = " of ".join(filter(None, (split, above.get("data"))))
+    examples = f"{above['examples']} examples" if "examples" in above else None
+    facts = ", ".join(filter(None, (place, examples, above.get("measure"))))
+    return ": ".join(filter(None, (facts, " ".join(shared))))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """Aligns the columns of rows; yields the lines of each, of which there are several if the last column is long."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    start = sum(widths[:-1]) + 2 * (len(widths) - 1)
+    for row in rows:
+        cells = "  ".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False))
+        first, *more = textwrap.wrap(row[-1], max(20, _WIDTH - start), break_on_hyphens=False) or [""]
+        yield [f"{cells}  {first}".rstrip() if cells else first, *(" " * start + line for line in more)]
 
 
 def _value(record: Record) -> str:

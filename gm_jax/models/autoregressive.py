@@ -89,18 +89,26 @@ class Autoregressive:
 
         The temperature divides the logits of each conditional, and multiplies the scales of logistics.
         """
-        label_key, order_key, key = jax.random.split(key, 3)
-        if self.num_classes is None:
-            refuse_options(label=label)
-        elif label is None:
-            label = jax.random.randint(label_key, (n,), 0, self.num_classes)
-        if self.num_orders == 1:
-            x = self.generate(params, key, n, label, 0, temperature=temperature)
-        else:
-            k = jax.random.randint(order_key, (n,), 0, self.num_orders)
-            generate_one = partial(self._generate_one, params, temperature=temperature)
-            x = jax.vmap(generate_one)(jax.random.split(key, n), label, k)
+        x, _, _ = self._draw(params, key, n, label, temperature)
         return self.likelihood.to_data(x.reshape(n, *self.shape))
+
+    def sample_mean(self, params: Params, model_state: ModelState, key: Key, n: int) -> Array:
+        """Means of the conditionals that `sample` draws binary data from with the same key: float32 [n, ...].
+
+        Raises:
+            ValueError: the data are not binary.
+        """
+        if self.likelihood.measure != "binary":
+            raise ValueError(f"sample_mean needs binary data, not {self.likelihood.measure}")
+        x, label, k = self._draw(params, key, n, None, None)
+
+        def probability_of_one(x: Array, label: Array | None, k: Array) -> Array:
+            outputs = self.network.outputs(params["autoregressive"], x[None], None if label is None else label[None], k)
+            outputs = outputs[0, :, None].astype(jnp.promote_types(outputs.dtype, jnp.float32))
+            return jnp.exp(-self.likelihood.nll(jnp.ones((x.shape[0], 1), jnp.int32), outputs))
+
+        means = jax.vmap(probability_of_one)(x, label, k).reshape(n, *self.shape)
+        return means * self.likelihood.to_data(jnp.int32(1))
 
     def complete(
         self,
@@ -178,6 +186,22 @@ class Autoregressive:
     def num_dims(self) -> int:
         """D."""
         return self.network.orders.shape[1]
+
+    def _draw(
+        self, params: Params, key: Key, n: int, label: Array | None, temperature: float | Array | None
+    ) -> tuple[Array, Array | None, Array]:
+        """Draws levels [n, D], and returns them with the labels [n] and the orderings [n] that they were drawn in."""
+        label_key, order_key, key = jax.random.split(key, 3)
+        if self.num_classes is None:
+            refuse_options(label=label)
+        elif label is None:
+            label = jax.random.randint(label_key, (n,), 0, self.num_classes)
+        if self.num_orders == 1:
+            x = self.generate(params, key, n, label, 0, temperature=temperature)
+            return x, label, jnp.zeros(n, jnp.int32)
+        k = jax.random.randint(order_key, (n,), 0, self.num_orders)
+        generate_one = partial(self._generate_one, params, temperature=temperature)
+        return jax.vmap(generate_one)(jax.random.split(key, n), label, k), label, k
 
     def _generate_one(
         self, params: Params, key: Key, label: Array | None, k: Array, *, temperature: float | Array | None

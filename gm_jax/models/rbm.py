@@ -148,6 +148,16 @@ class RestrictedBoltzmannMachine:
         refuse_options(label=label, temperature=temperature)
         return self.to_data(self.chains(params, key, n, keep_every=self.sampling_sweeps)[-1])
 
+    def sample_mean(self, params: Params, model_state: ModelState, key: Key, n: int) -> Array:
+        """Means of v given hidden units drawn from the samples of `sample` with the same key: float32 [n, ...]."""
+        return self.mean(params, key, self.chains(params, key, n, keep_every=self.sampling_sweeps)[-1])
+
+    def mean(self, params: Params, key: Key, v: Array) -> Array:
+        """Means of visible units given hidden units drawn from v [B, V]: float32 [B, ...] on the data's scale."""
+        h = gibbs.draw_units(jax.random.fold_in(key, 1), self._apply(params, v)[1])
+        mean = jax.nn.sigmoid(self._apply(params, h, "from_hidden")[1])
+        return (self.levels - 1) * mean.reshape(-1, *self.shape)
+
     def chains(self, params: Params, key: Key, n: int, *, keep_every: int) -> Array:
         """Runs the chains of `sample`, and keeps the state of every keep_every sweeps: [sweeps / keep_every, n, V]."""
         start_key, key = jax.random.split(key)

@@ -1,8 +1,9 @@
 """Draws arrays as pictures.
 
-images.py     grids of images, points and waveforms, and training curves, as PNG
+images.py     grids of images with their labels, points and waveforms, as PNG
+curves.py     training and validation over steps, as PNG
 animation.py  chains and pictures over time as GIF
-layout.py     grids that fit any number of examples
+layout.py     grids that fit any number of examples, and their labels
 densities.py  densities of points in the plane as PNG
 vae.py        reconstructions, interpolations and traversals of a latent space
 flow.py       samples of a flow at several temperatures, interpolations of its latents

@@ -17,7 +17,9 @@ LogDensityFn = Callable[[np.ndarray], ArrayLike]  # x [N, 2] -> [N] nats
 PushFn = Callable[[np.ndarray], ArrayLike]  # z [N, 2] -> x [N, 2]
 
 
-def draw_density(path: Path, log_density: LogDensityFn, x: np.ndarray, *, push: PushFn | None = None) -> None:
+def draw_density(
+    path: Path, log_density: LogDensityFn, x: np.ndarray, *, push: PushFn | None = None, title: str = ""
+) -> None:
     """Draws the data, the learned density and, with `push`, the latent grid in data space.
 
     The first two panels share one colour scale.
@@ -27,6 +29,7 @@ def draw_density(path: Path, log_density: LogDensityFn, x: np.ndarray, *, push: 
         log_density: [N, 2] points in data space -> [N] nats.
         x: [N, 2] data.
         push: [N, 2] points of the latent plane -> [N, 2] in data space; None if the model has no such map.
+        title: of the picture.
     """
     # Here, not above: matplotlib takes long to import, and most commands draw nothing.
     from matplotlib.figure import Figure
@@ -37,18 +40,43 @@ def draw_density(path: Path, log_density: LogDensityFn, x: np.ndarray, *, push: 
     extent = (*limits[0], *limits[1])
     density = density_on_grid(log_density, limits)
     histogram = np.histogram2d(x[:, 0], x[:, 1], bins=_BINS, range=limits, density=True)[0].T
-    figure = Figure(figsize=(10 if push is None else 15, 5), layout="constrained")
+    figure = Figure(figsize=(8.5 if push is None else 12, 4.2), layout="constrained")
+    figure.suptitle(title, fontsize="medium")
     panels = figure.subplots(1, 2 if push is None else 3, sharex=True, sharey=True)
-    for axes, values, title in zip(panels, (histogram, density), ("data", "learned density"), strict=False):
-        axes.imshow(values, origin="lower", extent=extent, vmin=0.0, vmax=float(np.quantile(density, 0.995)))
-        axes.set_title(title)
+    for axes, values, heading in zip(panels, (histogram, density), ("data", "learned density"), strict=False):
+        most = float(np.quantile(density, 0.995))
+        shown = axes.imshow(values, origin="lower", extent=extent, vmin=0.0, vmax=most)
+        axes.set_title(heading)
+        axes.set_xlabel("x[0]")
+    panels[0].set_ylabel("x[1]")
+    figure.colorbar(shown, ax=list(panels[:2]), label="density", shrink=0.8, aspect=30)
     if push is not None:
         for line in pushed_grid(push):
             panels[2].plot(line[:, 0], line[:, 1], color="tab:blue", lw=0.6)
-        panels[2].set_title("latent grid, pushed through the flow")
+        panels[2].set_title("grid of latents, mapped to data")
+        panels[2].set_xlabel("x[0]")
         panels[2].set_xlim(limits[0])
         panels[2].set_ylim(limits[1])
         panels[2].set_aspect("equal")
+    images.save_figure(path, figure, dpi=100)
+
+
+def draw_panel(path: Path, log_density: LogDensityFn, limits: Sequence[tuple[float, float]]) -> None:
+    """Draws a density alone, as a square picture without axes.
+
+    Args:
+        path: PNG to write.
+        log_density: [N, 2] points in data space -> [N] nats.
+        limits: range (low, high) of each coordinate, of equal lengths.
+    """
+    from matplotlib.figure import Figure
+
+    density = density_on_grid(log_density, limits)
+    figure = Figure(figsize=(4, 4))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    extent = (*limits[0], *limits[1])
+    axes.imshow(density, origin="lower", extent=extent, vmin=0.0, vmax=float(np.quantile(density, 0.995)))
     images.save_figure(path, figure, dpi=100)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from gm_jax.models.diffusion import Diffusion
 from gm_jax.ops import diffusion_process
+from gm_jax.plotting.layout import Grid
 from gm_jax.samplers.ddim import ddim
 from gm_jax.types import Array, Key, ModelState, Params
 
@@ -17,8 +18,8 @@ NUM_STEPS = (10, 20, 50, 100)  # rows of `samples_by_steps`; T follows
 WEIGHTS = (-1.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0)  # rows of `guidance`; -1 is the unconditional model
 
 
-def grids(model: Diffusion) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
-    """Lists the pictures of an image model: functions (params, model_state, key, x) -> [rows, columns, *shape].
+def grids(model: Diffusion) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Grid]]:
+    """Lists the pictures of an image model: functions (params, model_state, key, x) -> Grid.
 
     Args:
         model: a model of images; for other data there are no pictures.
@@ -34,13 +35,17 @@ def grids(model: Diffusion) -> Mapping[str, Callable[[Params, ModelState, Key, A
     return {picture.__name__: partial(picture, model) for picture in pictures}
 
 
-def forward_chain(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+def forward_chain(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
     """Draws a row for each of the first ten x: data becoming noise from left to right."""
-    times = jnp.asarray(chain_times(model.schedule.num_steps, 10))
-    return model.space.to_data(diffuse_along(model, key, x[:10], times))
+    times = chain_times(model.schedule.num_steps, 10)
+    return Grid(
+        model.space.to_data(diffuse_along(model, key, x[:10], jnp.asarray(times))),
+        title=f"Forward chains: pictures of the data (left) become noise in {model.schedule.num_steps:,} steps.",
+        columns=tuple(f"t = {time}" for time in times),
+    )
 
 
-def reverse_chain(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+def reverse_chain(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
     """Draws two rows for each of five samples, from noise to data: x_t above, the predicted x_0 below."""
     num_steps = model.schedule.num_steps
     chain = model.trajectory(params, model_state, key, 5)
@@ -51,10 +56,18 @@ def reverse_chain(model: Diffusion, params: Params, model_state: ModelState, key
     x_t = jnp.concatenate([chain.x_t[steps], chain.x_0[None]])
     x0_hat = jnp.concatenate([chain.x0_hat[steps], chain.x_0[None]])
     rows = jnp.stack([x_t, x0_hat], axis=2)  # [10, 5, 2, ...]
-    return model.space.to_data(jnp.moveaxis(rows, 0, 2).reshape(10, 10, *model.shape))
+    times = [round((visited - step) * num_steps / visited) for step in steps]
+    return Grid(
+        model.space.to_data(jnp.moveaxis(rows, 0, 2).reshape(10, 10, *model.shape)),
+        title="Reverse chains: noise (left) becomes samples (right). Below each state x_t: the x_0 that the network "
+        "predicts from it.",
+        rows=("x_t", "x_0 predicted"),
+        columns=(*(f"t = {time}" for time in times), "sample"),
+        group=2,
+    )
 
 
-def samples_by_steps(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+def samples_by_steps(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
     """Draws samples from the same ten x_T in every row, by DDIM with 10, 20, 50, 100 and T steps."""
     num_steps = model.schedule.num_steps
 
@@ -62,17 +75,26 @@ def samples_by_steps(model: Diffusion, params: Params, model_state: ModelState, 
         by_ddim = dataclasses.replace(model, sampler=ddim(model.schedule, count))
         return by_ddim.sample(params, model_state, key, 10)
 
-    return jnp.stack([row(count) for count in (*(n for n in NUM_STEPS if n < num_steps), num_steps)])
+    counts = (*(n for n in NUM_STEPS if n < num_steps), num_steps)
+    return Grid(
+        jnp.stack([row(count) for count in counts]),
+        title="Samples by the number of steps of DDIM, from the same noise in each column",
+        rows=tuple(f"{count:,} steps" for count in counts),
+    )
 
 
-def classes(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+def classes(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
     """Draws a row of ten samples for each class."""
     label = jnp.repeat(jnp.arange(model.num_classes), 10)
     samples = model.sample(params, model_state, key, len(label), label=label)
-    return samples.reshape(-1, 10, *model.shape)
+    return Grid(
+        samples.reshape(-1, 10, *model.shape),
+        title="Samples of each class",
+        rows=tuple(f"class {index}" for index in range(model.num_classes or 0)),
+    )
 
 
-def guidance(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+def guidance(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
     """Draws a sample of each class from the same x_T in every row, guided by each of WEIGHTS from top to bottom."""
     label = jnp.arange(model.num_classes)
 
@@ -80,7 +102,13 @@ def guidance(model: Diffusion, params: Params, model_state: ModelState, key: Key
         guided = dataclasses.replace(model, guidance=weight)
         return guided.sample(params, model_state, key, len(label), label=label)
 
-    return jax.vmap(row)(jnp.asarray(WEIGHTS))
+    names = {-1.0: "no label", 0.0: "w = 0 (no guidance)"}
+    return Grid(
+        jax.vmap(row)(jnp.asarray(WEIGHTS)),
+        title="Guidance: samples of each class from the same noise in each column, guided with weight w",
+        rows=tuple(names.get(weight, f"w = {weight:g}") for weight in WEIGHTS),
+        columns=tuple(f"class {index}" for index in range(model.num_classes or 0)),
+    )
 
 
 def chain_times(num_steps: int, num_times: int) -> np.ndarray:

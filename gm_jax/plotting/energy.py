@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from gm_jax.models.energy import EnergyBasedModel
 from gm_jax.models.jem import JointEnergyModel
+from gm_jax.plotting.layout import Grid
 from gm_jax.types import Array, Key, ModelState, Params
 
 _KEPT = 10  # states of each chain in the picture
@@ -14,8 +15,8 @@ _KEPT = 10  # states of each chain in the picture
 
 def grids(
     model: EnergyBasedModel, shape: tuple[int, ...]
-) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
-    """Pictures of the model as functions (params, model_state, key, x) -> [rows, columns, *shape] of data.
+) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Grid]]:
+    """Pictures of the model as functions (params, model_state, key, x) -> Grid of data.
 
     chains: one chain per row, from noise at the left, in equal numbers of Langevin steps, together about as many as a
     sample takes. For images only.
@@ -25,7 +26,7 @@ def grids(
         shape: shape of one example.
     """
 
-    def chains(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+    def chains(params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
         noise_key, key = jax.random.split(key)
         num_steps = max(1, model.chains.sampling_steps // (_KEPT - 1))
 
@@ -37,15 +38,19 @@ def grids(
         _, states = jax.lax.scan(move, start, jax.random.split(key, _KEPT - 1))
         kept = jnp.concatenate([start[None], states])
         data = model.space.to_data(kept.reshape(-1, *shape)).reshape(kept.shape)
-        return jnp.swapaxes(data, 0, 1)
+        return Grid(
+            jnp.swapaxes(data, 0, 1),
+            title="Langevin chains, one in each row, from noise (left), by the number of steps",
+            columns=("noise", *(f"{count * num_steps}" for count in range(1, _KEPT))),
+        )
 
     return {"chains": chains} if len(shape) == 3 else {}
 
 
 def class_grids(
     model: JointEnergyModel, shape: tuple[int, ...]
-) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
-    """Pictures of a joint energy model as functions (params, model_state, key, x) -> [rows, columns, *shape] of data.
+) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Grid]]:
+    """Pictures of a joint energy model as functions (params, model_state, key, x) -> Grid of data.
 
     classes: samples of one class per row, each class's chains from noise. For images only.
 
@@ -54,9 +59,13 @@ def class_grids(
         shape: shape of one example.
     """
 
-    def classes(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+    def classes(params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
         labels = jnp.repeat(jnp.arange(model.num_classes), _KEPT)
         drawn = model.sample(params, model_state, key, len(labels), label=labels)
-        return drawn.reshape(model.num_classes, _KEPT, *shape)
+        return Grid(
+            drawn.reshape(model.num_classes, _KEPT, *shape),
+            title="Samples of each class",
+            rows=tuple(f"class {index}" for index in range(model.num_classes)),
+        )
 
     return {"classes": classes} if len(shape) == 3 else {}

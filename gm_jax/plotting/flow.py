@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gm_jax.models.flow import Flow
 from gm_jax.plotting import layout
+from gm_jax.plotting.layout import Grid
 from gm_jax.types import Array, Key, ModelState, Params
 
 TEMPERATURES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the rows of `temperatures`, from top to bottom
@@ -36,8 +38,8 @@ def interpolate(
     return x.reshape(*z.shape[:2], *x.shape[1:])
 
 
-def grids(model: Flow, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
-    """Pictures of a flow as functions (params, model_state, key, x) -> [rows, columns, *shape] of data.
+def grids(model: Flow, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Grid]]:
+    """Pictures of a flow as functions (params, model_state, key, x) -> Grid of data.
 
     temperatures: the same ten latents in every row, multiplied by each of TEMPERATURES. interpolations: up to
     ten lines between pairs of x.
@@ -47,12 +49,21 @@ def grids(model: Flow, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params,
         shape: shape of one example; the mapping is empty unless it is the shape of an image.
     """
 
-    def temperatures(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        return jnp.stack([model.sample(params, model_state, key, 10, temperature=t) for t in TEMPERATURES])
+    def temperatures(params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
+        return Grid(
+            jnp.stack([model.sample(params, model_state, key, 10, temperature=t) for t in TEMPERATURES]),
+            title="Temperatures: samples from the same ten latents in every row, multiplied by T. 1 is the model.",
+            rows=tuple(f"T = {temperature:g}" for temperature in TEMPERATURES),
+        )
 
-    def interpolations(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        if len(x) < 2:
-            return jnp.zeros((0, 10, *shape))
-        return interpolate(model, params, model_state, key, *layout.pairs(x), num=10)
+    def interpolations(params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
+        first, second = layout.pairs(x)
+        empty = jnp.zeros((0, 10, *shape))
+        inner = (f"{t:.2f}" for t in np.linspace(0.0, 1.0, 10)[1:-1])
+        return Grid(
+            interpolate(model, params, model_state, key, first, second, num=10) if len(first) else empty,
+            title="Interpolations: pictures whose latents are on the line between the latents of two pictures",
+            columns=("data", *inner, "data"),
+        )
 
     return {"temperatures": temperatures, "interpolations": interpolations} if len(shape) == 3 else {}

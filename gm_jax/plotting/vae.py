@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gm_jax.models.vae import VAE
 from gm_jax.plotting import layout
+from gm_jax.plotting.layout import Grid
 from gm_jax.types import Array, Key, ModelState, Params
 
 
@@ -67,40 +69,50 @@ def active_units(posterior_means: Array, *, threshold: float = 0.01) -> Array:
     return jnp.var(posterior_means, axis=0) > threshold
 
 
-def grids(model: VAE, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
-    """Pictures of a VAE as functions (params, model_state, key, x) -> [rows, columns, *shape] on the data set's scale.
+def grids(model: VAE, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Grid]]:
+    """Pictures of a VAE of images as functions (params, model_state, key, x) -> Grid on the data set's scale.
 
-    sample_means: means of p(x|z) for 100 samples of z. For images also reconstructions: rows of data, each above its
-    reconstructions; interpolations: up to ten lines between pairs; traversal: the ten dimensions of z that vary most,
-    each from -3 to 3.
+    reconstructions: rows of data, each above its reconstructions; interpolations: up to ten lines between pairs;
+    traversal: the ten dimensions of z that vary most, each from -3 to 3.
 
     Args:
         model: the VAE.
-        shape: shape of one example.
+        shape: shape of one example; the mapping is empty unless it is the shape of an image.
     """
 
-    def sample_means(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        return model.sample_mean(params, model_state, key, 100).reshape(10, 10, *shape)
-
-    def reconstructions(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+    def reconstructions(params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
         examples = layout.first_examples(x)
-        return layout.rows_above(examples, reconstruct(model, params, key, examples))
+        return Grid(
+            layout.rows_in_turn(examples, reconstruct(model, params, key, examples)),
+            title="Reconstructions: mean of p(x | z), for z the mean of q(z | x)",
+            rows=("data", "reconstruction"),
+            group=2,
+        )
 
-    def interpolations(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
-        if len(x) < 2:
-            return jnp.zeros((0, 10, *shape))
-        return interpolate(model, params, key, *layout.pairs(x), num=10)
+    def interpolations(params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
+        first, second = layout.pairs(x)
+        num = len(first)
+        lines = interpolate(model, params, key, first, second, num=10) if num else jnp.zeros((0, 10, *shape))
+        ends = [end[:, None].astype(lines.dtype) for end in (first, second)]
+        return Grid(
+            jnp.concatenate([ends[0], lines, ends[1]], axis=1),
+            title="Interpolations: means of p(x | z) for z on a line between the codes of two pictures",
+            columns=("data", *(f"{t:.2f}" for t in np.linspace(0.0, 1.0, 10)), "data"),
+        )
 
-    def traversal(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+    def traversal(params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
         mean = model.encode(params, key, x)[0]
         most_active = jnp.argsort(-jnp.var(mean, axis=0))[:10]
-        return traverse(model, params, mean[0], dims=most_active, values=jnp.linspace(-3.0, 3.0, 11))
+        num, values = most_active.shape[0], np.linspace(-3.0, 3.0, 11)
+        return Grid(
+            traverse(model, params, mean[0], dims=most_active, values=jnp.asarray(values, mean.dtype)),
+            values=most_active,
+            title=f"Traversals: the {num} of {model.latent_dim} dimensions of z that vary most. In each row one of "
+            "them takes the value above; the others are those of one picture.",
+            rows=("z[{}]",),
+            columns=tuple(f"{value:g}" for value in values),
+        )
 
     if len(shape) != 3:
-        return {"sample_means": sample_means}
-    return {
-        "sample_means": sample_means,
-        "reconstructions": reconstructions,
-        "interpolations": interpolations,
-        "traversal": traversal,
-    }
+        return {}
+    return {"reconstructions": reconstructions, "interpolations": interpolations, "traversal": traversal}

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 
+from gm_jax.plotting.layout import Grid
 from gm_jax.types import Array, Key, LogProbFn, Model, ModelState, Params, Prepared
 
-GridFn = Callable[..., Array]  # (params, model_state, key, x) -> [rows, columns, ...] examples in data space
+GridFn = Callable[..., Grid]  # (params, model_state, key, x) -> examples in data space, with their labels
 PrepareFn = Callable[[Params, ModelState, Key, Any], Prepared]
 
 
@@ -90,6 +91,8 @@ class Experiment(NamedTuple):
             x of the validation split; a fact that is False is left out. None if the trained state needs no preparation.
         prepare_validation: the same for the validations of a training run; None for prepare_evaluation. Often cheaper.
         pictures: name -> what is drawn for the validation split's first examples. Samples are always drawn.
+        sample_mean: (params, model_state, key, n) -> [n, ...], the means of the distributions that the model's `sample`
+            draws pixels from, for models of few levels, whose samples are hard to read; None without.
         settings: further facts for every result, e.g. {"binarization": "static"}.
         observation: what samples are compared with; None for the data as shipped.
         uses_labels: whether the model is trained on labels, so that they must be 0 .. num_classes - 1.
@@ -104,6 +107,7 @@ class Experiment(NamedTuple):
     prepare_evaluation: PrepareFn | None = None
     prepare_validation: PrepareFn | None = None
     pictures: Mapping[str, GridFn | DensityPicture] = MappingProxyType({})
+    sample_mean: Callable[[Params, ModelState, Key, int], Array] | None = None
     settings: Mapping[str, Any] = MappingProxyType({})
     observation: Observation | None = None
     uses_labels: bool = False

@@ -60,11 +60,13 @@ def own_experiment(own: Any, config: OwnModelConfig, spec: Spec) -> Experiment:
                 validation=dataclasses.replace(own, num_importance_samples=few).log_prob,
                 evaluations=(LogProbEvaluation("negative_elbo", own.elbo),),
                 pictures=vae_pictures.grids(own, spec.shape),
+                sample_mean=own.sample_mean,
                 observation=likelihoods.observation(own.likelihood, spec),
             )
         case Autoregressive():
             return experiment._replace(
-                pictures=autoregressive_pictures.grids(own, spec.shape),
+                pictures=autoregressive_pictures.grids(own, spec.shape, levels=spec.levels),
+                sample_mean=own.sample_mean if own.likelihood.measure == "binary" else None,
                 observation=likelihoods.observation(own.likelihood, spec),
                 uses_labels=own.num_classes is not None,
             )

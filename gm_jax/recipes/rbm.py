@@ -72,6 +72,7 @@ def build_rbm(config: RBMConfig, spec: Spec) -> Experiment:
         prepare_evaluation=None if family.is_exact else family.calibrate,
         prepare_validation=None if family.is_exact else at_validation.calibrate,
         pictures=plotting.grids(family, spec.shape),
+        sample_mean=family.sample_mean,
         settings=facts,
         observation=likelihoods.observation(likelihood, spec),
     )

@@ -60,6 +60,7 @@ def _vae_experiment(config: AnyVAEConfig, spec: Spec, objective: vae.ObjectiveFn
         validation=dataclasses.replace(family, num_importance_samples=config.validation_samples).log_prob,
         evaluations=(LogProbEvaluation("negative_elbo", family.elbo),),
         pictures=plotting.grids(family, spec.shape),
+        sample_mean=family.sample_mean,
         settings=facts,
         observation=likelihoods.observation(likelihood, spec),
     )

@@ -16,6 +16,8 @@ folder.py    what is stored where in a run's folder
 resume.py    whether a folder's run can be resumed with a configuration
 session.py   training, from the first check to the final evaluation
 recorder.py  what a run shows and writes while it trains
+conclusion.py        results of a finished run, shown again at once
+terminal.py  header, bars, plain lines
 events.py    TensorBoard's events
 trackers.py  TensorBoard, Weights & Biases or MLflow
 measure.py   the numbers of a run

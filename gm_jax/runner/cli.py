@@ -85,6 +85,8 @@ def _exit_after(command: Callable[[], None]) -> None:
     detached_output.reopen_closed()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     cpu_flags.set_flags(os.environ)
+    # XLA's warnings of slow compilations and the like; what ends a program is shown all the same.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # A notebook's cell hands down its own, which this environment may lack. Pictures here go to files only.
     os.environ.pop("MPLBACKEND", None)
     with detached_output.detached():

@@ -55,7 +55,7 @@ def evaluate_run(config_type: type[ExperimentConfig], args: EvaluateArgs) -> Non
         config_type: the type of the run's configuration.
         args: the flags; those of the experiment's own fields change what is measured.
     """
-    from gm_jax.runner import draw, measure
+    from gm_jax.runner import draw, measure, terminal
     from gm_jax.runner.run import reopen
 
     for flag, value in (("--weights", args.weights), ("--num-generated", args.num_generated)):
@@ -75,18 +75,27 @@ def evaluate_run(config_type: type[ExperimentConfig], args: EvaluateArgs) -> Non
             real_split=args.real_split,
             settings={"step": step, "seed": args.seed},
         )
-    records = measure.measure_run(
-        run,
-        state,
-        step,
-        split=args.split,
-        seed=args.seed,
-        batch_size=args.batch_size,
-        before_batch=lambda name: signals.check(),
-    )
+    parts = measure.num_parts(run, args.split, batch_size=args.batch_size)
+    with terminal.progress(f"evaluating step {step:,} on the {args.split} split", parts) as show:
+
+        def before_batch(name: str) -> None:
+            signals.check()
+            show(name)
+
+        records = measure.measure_run(
+            run,
+            state,
+            step,
+            split=args.split,
+            seed=args.seed,
+            batch_size=args.batch_size,
+            before_batch=before_batch,
+        )
     # Numbers before pictures: what cannot be drawn must not cost them.
     measure.write_results(run, records + samples)
-    measure.print_files(run, draw.draw_pictures(run, state, seed=args.seed))
+    with terminal.progress("drawing", draw.num_parts(run)) as show:
+        pictures = draw.draw_pictures(run, state, seed=args.seed, before=show)
+    measure.print_files(run, pictures)
 
 
 def with_optional_fields(args_type: type, fields: Mapping[str, Any]) -> Any:

@@ -58,6 +58,7 @@ class Folder:
         self.versions = self.root / "versions.json"
         self.metrics = self.root / "metrics.jsonl"
         self.results = self.root / "results.json"
+        self.evaluated = self.root / "evaluated.json"
         self.checkpoints = self.root / "checkpoints"
         self.samples = self.root / "samples"
         self.tensorboard = self.root / "tensorboard"

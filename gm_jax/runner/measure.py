@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from gm_jax.data import pipeline
 from gm_jax.errors import UserError
 from gm_jax.evaluation import features, likelihood, results
 from gm_jax.recipes.experiment import ClassEvaluation, LogProbEvaluation, SampleEvaluation
-from gm_jax.runner import sample_quality, samples
+from gm_jax.runner import draw, sample_quality, samples
 from gm_jax.runner.run import EVAL_BATCH, Run
 from gm_jax.training import parallel
 from gm_jax.training.state import TrainState
@@ -162,6 +163,15 @@ def prepared(
     return state, {name: value for name, value in facts.items() if value is not False}
 
 
+def num_parts(run: Run, split: str, *, batch_size: int = EVAL_BATCH) -> int:
+    """Returns how often `measure_run` calls `before_batch`."""
+    rows, shards = len(run.loaded[split]["x"]), run.strategy.num_shards
+    batches = -(-rows // (-(-min(batch_size, rows) // shards) * shards))
+    is_own = run.experiment.model.log_prob is not None
+    in_one = sum(isinstance(one, SampleEvaluation) for one in run.experiment.evaluations)
+    return (len(run.experiment.evaluations) - in_one + is_own) * batches + in_one
+
+
 def count_on_samples(run: Run, state: TrainState, *, seed: int) -> dict[str, float]:
     """Returns the numbers that the experiment counts on samples of the state, by name."""
     values: dict[str, float] = {}
@@ -226,9 +236,20 @@ def read_results(run: Run) -> list[results.Record]:
         raise UserError(f"{run.folder.results} is damaged: move it away and repeat the command.") from None
 
 
-def print_files(run: Run, pictures: list[Path]) -> None:
-    """Prints the names of the pictures and of results.json."""
-    print(f"\n{run.folder.root}: {', '.join(path.name for path in pictures)}, {run.folder.results.name}")
+def print_files(run: Run, pictures: draw.Drawn) -> None:
+    """Prints the names of the pictures and of results.json, and at the end the picture to look at first."""
+    print(f"\n{_files(run, pictures)}")
+
+
+def table_and_files(run: Run, records: list[results.Record], pictures: draw.Drawn) -> str:
+    """Returns what `write_results` and `print_files` print."""
+    return f"{results.table(records)}\n\n{_files(run, pictures)}"
+
+
+def _files(run: Run, pictures: draw.Drawn) -> str:
+    names = ", ".join(path.name for path in [*pictures.paths[1:], run.folder.results])
+    also = textwrap.fill(f"also in {run.folder.root}: {names}", 100, subsequent_indent="  ", break_on_hyphens=False)
+    return f"{also}\nlook at {pictures.paths[0]}: {pictures.first[:1].lower()}{pictures.first[1:]}"
 
 
 def _check_finite(run: Run, split: str) -> None:

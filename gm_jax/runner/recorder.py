@@ -5,13 +5,11 @@ import time
 from typing import Protocol, Self
 
 import numpy as np
-from tqdm import tqdm
 
 from gm_jax.evaluation import results
 from gm_jax.plotting import images
-from gm_jax.runner import draw, measure, trackers
+from gm_jax.runner import draw, measure, terminal, trackers
 from gm_jax.runner.run import Run
-from gm_jax.runner.samples import draw_samples
 from gm_jax.training.metrics import MetricsLog
 from gm_jax.training.state import TrainState
 from gm_jax.types import Likelihood
@@ -89,8 +87,9 @@ class RunRecorder:
         self._run = run
         self._events = trackers.start(run, step)  # first, because it may refuse
         self._log = MetricsLog(run.folder.metrics, step=step)
-        self._bar = tqdm(total=train.steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
-        self._loss, self._since = "", (step, time.perf_counter())
+        self._bar = terminal.bar(train.steps, initial=step, unit="step")
+        self._bar.set_postfix_str("compiling")
+        self._loss, self._validation, self._since = "", "", (step, time.perf_counter())
         self._likelihood: Likelihood | None = None
         self._warned = False
 
@@ -109,17 +108,22 @@ class RunRecorder:
             self._events.add_scalar(f"train/{name}", value, step)
         first, then = self._since
         now = time.perf_counter()
-        speed = (step - first) * self._run.config.train.batch_size / max(now - then, 1e-9)
+        per_second = (step - first) / max(now - then, 1e-9)
+        speed = per_second * self._run.config.train.batch_size
         self._since = (step, now)
         self._events.add_scalar("speed/examples_per_second", speed, step)
         losses = {name: value for name, value in values.items() if name.rpartition("/")[2] == "loss"}
         self._loss = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        self._bar.set_postfix_str(f"{self._loss}, {speed:,.0f} examples/s")
+        told = ", ".join(filter(None, (self._loss, f"{speed:,.0f} examples/s", self._validation)))
+        self._bar.set_postfix_str(told)
+        if self._bar.disable:  # there is no terminal
+            left = terminal.duration((self._run.config.train.steps - step) / per_second)
+            print(f"step {step}: {self._loss}, {speed:,.0f} examples/s, {left} left")
 
     def draw_samples(self, step: int, state: TrainState) -> None:
         """Draws samples of a state, and records what is counted on them."""
         num = _POINTS if self._run.spec.shape == (2,) else _IMAGES
-        grid = images.as_grid(draw_samples(self._run, state, num, seed=0))
+        grid = images.as_grid(draw.over_time(self._run, state, num))
         self._draw(step, grid)
         self._likelihood = self._likelihood or draw.validation_likelihood(self._run, state)
         counted = measure.count_on_samples(self._run, state, seed=0)
@@ -148,6 +152,7 @@ class RunRecorder:
         parts = [self._loss] if self._loss else []  # nothing is logged before the first interval ends
         if log_prob is not None and self._likelihood is not None:
             sign = results.SIGN_OF_NLL[self._likelihood.kind]
+            self._validation = f"validation {sign} {-log_prob:.4g}"
             parts.append(f"validation -log p {sign} {-log_prob:.3f} nats ({self._likelihood.measure})")
         self._bar.write(f"step {step}: {', '.join(parts) or 'saved'}")
         self._since = (step, time.perf_counter())

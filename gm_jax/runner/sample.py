@@ -56,7 +56,8 @@ def sample_run(config_type: type[ExperimentConfig], args: SampleArgs) -> None:
     import numpy as np
 
     from gm_jax.plotting import images
-    from gm_jax.runner import samples
+    from gm_jax.plotting.layout import Grid
+    from gm_jax.runner import draw, samples
     from gm_jax.runner.run import reopen
 
     changes = saved.given(args, saved.sampling_fields(config_type))
@@ -65,7 +66,8 @@ def sample_run(config_type: type[ExperimentConfig], args: SampleArgs) -> None:
     state, step = run.restore(args.checkpoint)
     drawn = samples.draw_many(run, state, args.num, seed=args.seed, **sample_options(run.spec, args))
     grid = images.as_grid(drawn[:_SHOWN])
-    images.draw_grid(png, grid, run.spec.levels)
+    titled = Grid(grid, title=", ".join(["Samples", *described(args)]))
+    images.draw_grid(png, titled, run.spec.levels, subtitle=draw.describe(run, step))
     with replacing(png.with_suffix(".npy")) as file:
         np.save(file, drawn)
     shown = grid.shape[0] * grid.shape[1]
@@ -74,6 +76,12 @@ def sample_run(config_type: type[ExperimentConfig], args: SampleArgs) -> None:
     bad = args.num - int(np.isfinite(drawn.reshape(args.num, -1)).all(axis=1).sum())
     if bad:
         print(f"warning: {bad} of {args.num} samples are not finite", file=sys.stderr)
+
+
+def described(args: SampleArgs) -> list[str]:
+    """Returns what was asked of the samples, for the title of their picture."""
+    label = [] if args.label is None else [f"label {args.label}"]
+    return label + ([] if args.temperature is None else [f"temperature {args.temperature:g}"])
 
 
 def sample_options(spec: "Spec", args: SampleArgs) -> dict[str, Any]:

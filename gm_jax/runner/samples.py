@@ -1,5 +1,6 @@
 """Samples of a run: in one call, or in batches if they are many."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from gm_jax.errors import UserError
 from gm_jax.runner.run import Run
 from gm_jax.training import parallel
 from gm_jax.training.state import TrainState
+from gm_jax.types import Array
 
 BATCH = 500  # samples at a time, so that memory does not grow with their number
 
@@ -44,6 +46,21 @@ def draw_samples(run: Run, state: TrainState, num: int, *, seed: int, **options:
     state = parallel.local(state)
     sample = jax.jit(run.experiment.model.sample, static_argnums=3)
     return np.asarray(sample(state.eval_params, state.model_state, jax.random.key(seed), num, **options))
+
+
+def draw_means(run: Run, mean: Callable[..., Array], state: TrainState, num: int, *, seed: int) -> np.ndarray:
+    """Returns [num, ...] means of the distributions that `draw_samples` draws from with the same seed.
+
+    Args:
+        run: whose model.
+        mean: (params, model_state, key, num) -> the means, see `Experiment.sample_mean`.
+        state: its state.
+        num: how many.
+        seed: of the samples.
+    """
+    state = parallel.local(state)
+    key = jax.random.key(seed)
+    return np.asarray(jax.jit(mean, static_argnums=3)(state.eval_params, state.model_state, key, num))
 
 
 def draw_many(run: Run, state: TrainState, num: int, *, seed: int, **options: Any) -> np.ndarray:

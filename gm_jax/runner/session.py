@@ -21,7 +21,7 @@ from gm_jax.data import pipeline, sources, tfds_sources
 from gm_jax.errors import UserError
 from gm_jax.evaluation.results import Record
 from gm_jax.recipes.run_length import resolved
-from gm_jax.runner import draw, measure, resume, trackers
+from gm_jax.runner import conclusion, draw, measure, resume, terminal, trackers
 from gm_jax.runner.folder import Folder, record_versions
 from gm_jax.runner.recorder import NullRecorder, Recorder, RunRecorder
 from gm_jax.runner.run import NOTHING, Given, Run, assemble, check_data
@@ -89,7 +89,7 @@ def train_and_evaluate(
             saved_there = "and saved; the same command resumes from there"
             _print_once(f"stopped at step {step} {saved_there if step else 'before anything was saved'}")
             return
-        if evaluate:
+        if evaluate and not multihost.broadcast(multihost.is_primary() and conclusion.show_again(run, last=step)):
             _conclude(run, member, step)
 
 
@@ -191,8 +191,10 @@ def train(run: Run, member: processes.Member) -> int:
         restored = checkpointer.restore_latest(run.abstract_state())
         state = run.strategy.place(restored.state if restored is not None else run.initial_state())
         first = int(state.step)
-        if restored is not None and first < config.steps:
-            _print_once(f"resuming from step {first} of {config.steps}")
+        if first < config.steps:
+            _print_once(terminal.header(run, step=first))
+            if restored is not None:
+                _print_once(f"resuming from step {first} of {config.steps}")
         with RunRecorder(run, first) if multihost.is_primary() else NullRecorder() as recorder:
             training = _Training(run, member, checkpointer, recorder, schedule.steps_per_call, first)
             state = loop.fit(state, run.strategy.compile(step_fn), training.batches, schedule, training.effects())
@@ -301,29 +303,39 @@ def _conclude(run: Run, member: processes.Member, last: int) -> None:
 
     A signal ends it in good order: a single process at once, several processes at the same batch, by votes.
     """
-
-    def before_batch(name: str) -> None:
-        # A phase for each batch, and a name for each evaluation, whose first batch compiles.
-        member.enter(f"evaluation of {name}", last)
-        if any(multihost.all_gather_json(signals.requested())):
-            raise KeyboardInterrupt
-
     try:
         member.enter("restoring", last)
         state, step = run.restore("best")
-        records = measure.measure_run(run, state, step, split="test", seed=0, before_batch=before_batch)
+        with _progress(f"evaluating step {step:,} on the test split", measure.num_parts(run, "test")) as show:
+
+            def before_batch(name: str) -> None:
+                # A phase for each batch, and a name for each evaluation, whose first batch compiles.
+                member.enter(f"evaluation of {name}", last)
+                show(name)
+                if any(multihost.all_gather_json(signals.requested())):
+                    raise KeyboardInterrupt
+
+            records = measure.measure_run(run, state, step, split="test", seed=0, before_batch=before_batch)
     except KeyboardInterrupt:
         _print_once(_STOPPED_IN_EVALUATION)
         return
     member.enter("drawing", last)
-    write = functools.partial(_draw_and_write, run, state, records) if multihost.is_primary() else _do_nothing
+    write = functools.partial(_draw_and_write, run, state, records, last) if multihost.is_primary() else _do_nothing
     multihost.all_or_none(write)
 
 
-def _draw_and_write(run: Run, state: TrainState, records: list[Record]) -> None:
+def _progress(what: str, parts: int) -> contextlib.AbstractContextManager[terminal.Progress]:
+    """Shows the progress of some work in the first process only."""
+    return terminal.progress(what, parts) if multihost.is_primary() else contextlib.nullcontext(lambda name: None)
+
+
+def _draw_and_write(run: Run, state: TrainState, records: list[Record], last: int) -> None:
     try:
         measure.write_results(run, records)
-        measure.print_files(run, draw.draw_pictures(run, state, seed=0))
+        with terminal.progress("drawing", draw.num_parts(run)) as show:
+            pictures = draw.draw_pictures(run, state, seed=0, before=show)
+        conclusion.note(run, records, pictures, last=last)
+        measure.print_files(run, pictures)
     except KeyboardInterrupt:
         print(_STOPPED_IN_EVALUATION)
 

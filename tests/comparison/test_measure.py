@@ -16,6 +16,7 @@ from gm_jax.comparison import families, measure
 from gm_jax.comparison.measure import Family
 from gm_jax.data import binary_digits, sources
 from gm_jax.evaluation import enumeration, features, sample_metrics
+from gm_jax.plotting import images
 from gm_jax.recipes.experiment import Experiment
 from gm_jax.types import Likelihood, Model, Objective
 
@@ -59,7 +60,7 @@ def test_samples_of_images_are_compared_with_the_training_split(clock, tmp_path,
     found = by_name(outcome)
     settings = found["frechet[digits-cnn]"].settings
     assert (settings["num_real"], settings["num_generated"]) == (1437, 1437)
-    reference = {r.name: r for r in measure.measure_data("binarized_digits", extractor).records}
+    reference = {r.name: r for r in measure.measure_data("binarized_digits", tmp_path, extractor).records}
     # After one call of its step FVSBN draws no digits: held-out digits are much nearer.
     assert found["frechet[digits-cnn]"].value > 2 * reference["frechet[digits-cnn]"].value
 
@@ -175,10 +176,14 @@ def test_the_outcome_of_a_failed_family_holds_the_error(tmp_path, monkeypatch, c
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_the_data_have_their_own_row_of_reference_scores():
-    (entropy,) = measure.measure_data("toy:two_moons").records
+def test_the_data_have_their_own_row_of_reference_scores_and_their_own_pictures(tmp_path):
+    moons = measure.measure_data("toy:two_moons", tmp_path)
+    (entropy,) = moons.records
+    assert {what: path.exists() for what, path in moons.pictures.items()} == {"density": True, "samples": True}
+    height, width, _ = images.read(moons.pictures["density"]).shape
+    assert height == width
     np.testing.assert_allclose(entropy.value, 2.394, atol=1e-3)
-    world = {record.name: record.value for record in measure.measure_data("digits4x4").records}
+    world = {record.name: record.value for record in measure.measure_data("digits4x4", tmp_path).records}
     assert world["kl_to_world"] == 0.0
 
 

@@ -42,11 +42,11 @@ def measured(data, folder):
     curve = tuple(Moment(float(t), 10 * t, 20.0 - t, "lower_bound", "binary") for t in range(1, 9))
     row = Outcome(FAMILIES[0], data, None, records, {"samples": png}, curve, 1234567, 890, 8.04, 12345.0)
     return [
-        Outcome("the data", data, records=(record("kl_to_world", 0.0, data=data),)),
+        Outcome("the data", data, records=(record("kl_to_world", 0.0, data=data),), pictures={"samples": png}),
         row,
-        row._replace(family=FAMILIES[1], pictures={}, curve=()),
+        row._replace(family=FAMILIES[1], pictures={}, curve=(), num_params=2_000_000),
         Outcome(FAMILIES[2], data, error="failed: ValueError: shapes (3, 4) | <b>do not fit</b>"),
-        row._replace(family=FAMILIES[3]),
+        row._replace(family=FAMILIES[3], num_params=3_000_000),
     ]
 
 
@@ -101,7 +101,7 @@ def test_every_likelihood_carries_sign_kind_and_measure(kind, shown, measure, tm
     other = record("nll", -18.0, kind=kind, data="binarized_digits")._replace(measure=measure)
     outcomes = [Outcome(name, "binarized_digits", records=(r,)) for name, r in (("MADE", probability), ("GAN", other))]
     section = report.section(tmp_path, "binarized_digits", outcomes)
-    assert section.rows[1].cells[0] == (shown[0], f"{shown[1]}, {measure}")
+    assert section.rows[1].cells[0][:2] == (shown[0], f"{shown[1]}, {measure}")
     # Two measures in one column are both named in its head.
     assert section.heads[0].small == "; ".join(sorted({"binary", measure}))
 
@@ -136,7 +136,7 @@ def test_the_row_of_a_failed_family_shows_its_error_escaped(written):
 def test_the_page_needs_no_other_file(written):
     source = (written / "report.html").read_text()
     assert set(re.findall(r"src='([^,]*),", source)) == {"data:image/png;base64"}
-    assert not re.findall(r"https?://|<script|<link", source)
+    assert not re.findall(r"https?://|<script [^>]*src|<link|@import|url\(", source)
 
 
 def test_the_results_file_holds_all_records(written):
@@ -144,24 +144,94 @@ def test_the_results_file_holds_all_records(written):
     assert len(records) == 3 * (1 + 3 * 9)
 
 
+def ranked(cells, better="smaller"):
+    """Which of some cells are marked as the best."""
+    rows = [report.Row(f"family {index}", (cell,), None) for index, cell in enumerate(cells)]
+    column = report.Column("a column", "", lambda outcome: report.Cell("-"), better)
+    return [row.cells[0].is_best for row in report._with_best(rows, [column])]
+
+
+def test_the_best_value_is_marked_among_those_of_one_kind_and_measure_only():
+    cells = [report.Cell(str(value), value=value, group=group) for value, group in ((3.0, "a"), (2.0, "a"), (1.0, "b"))]
+    assert ranked(cells) == [False, True, False]
+    assert ranked(cells, "larger") == [True, False, False]
+    assert ranked(cells, "") == [False] * 3
+    assert ranked([report.Cell("-"), *cells]) == [False, False, True, False]
+
+
+def test_the_data_are_never_the_best():
+    rows = [
+        report.Row(name, (report.Cell("x", value=value),), None, is_data=name == "the data")
+        for name, value in (("the data", 0.0), ("a", 1.0), ("b", 2.0))
+    ]
+    column = report.Column("a column", "", lambda outcome: report.Cell("-"), "smaller")
+    assert [row.cells[0].is_best for row in report._with_best(rows, [column])] == [False, True, False]
+
+
+def test_a_small_curve_falls_as_the_validation_does():
+    values = (20.0, 14.0, float("nan"), 10.0)
+    curve = tuple(Moment(float(t), t, value, "exact", "binary") for t, value in enumerate(values))
+    points, text = report._spark(Outcome("a", "digits4x4", curve=curve))
+    assert points == "0.0,2.0 40.0,17.6 120.0,28.0"
+    assert text == "20.00 to 10.00 nats"
+    assert report._spark(Outcome("a", "digits4x4", curve=curve[:1])) == ("", "")
+
+
+# What a browser does with the page at some width, as a reader would: sorts, looks at a picture, changes the colours.
+ASK = """<script>addEventListener("load", () => {
+    const all = selector => [...document.querySelectorAll(selector)], tiles = all(".tile"), dialog = all("dialog")[0];
+    const names = () => all("section:last-of-type tr[data-family]").map(row => row.dataset.family);
+    const sort = title => all("section:last-of-type thead button").find(b => b.textContent === title).click();
+    const found = {
+        images: all(".tile img, .curves img").map(i => i.complete && i.naturalWidth > 0 && i.clientWidth > 100),
+        sizes: tiles.map(tile => [tile.clientWidth, tile.clientHeight]),
+        rows: all("tr[data-family]").map(row => row.dataset.family),
+        wide: document.documentElement.scrollWidth - innerWidth, width: innerWidth,
+        sparks: all("svg polyline").map(line => line.getBoundingClientRect().width > 50)};
+    sort("Parameters");
+    found.ascending = names();
+    sort("Parameters");
+    found.descending = names();
+    const back = () => getComputedStyle(document.body).backgroundColor;
+    found.colours = [back()];
+    document.getElementById("theme").click();
+    found.colours.push(back());
+    tiles[1].click();
+    found.dialog = [dialog.open, dialog.querySelector("span").textContent];
+    dialog.querySelector("[data-step='1']").click();
+    found.dialog.push(dialog.querySelector("span").textContent);
+    dialog.querySelector("[data-step='0']").click();
+    found.dialog.push(dialog.open);
+    parent.postMessage(JSON.stringify(found), "*");
+})</script>"""
+# Chromium's own windows are at least 500 pixels wide, a frame is not.
+FRAME = """<!doctype html><body><iframe src="asked.html" style="border:0;width:{width}px;height:800px"></iframe>
+<script>addEventListener("message", event => {{ document.body.dataset.found = event.data }})</script></body>"""
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
-@pytest.mark.parametrize("size", ["1366,768", "500,850"])
-def test_a_browser_shows_every_row_and_picture_without_sideways_scrolling(written, tmp_path, size):
-    ask = """<script>addEventListener("load", () => {
-        document.body.dataset.found = JSON.stringify({
-            images: [...document.images].map(i => i.complete && i.naturalWidth > 0 && i.clientWidth > 100),
-            rows: [...document.querySelectorAll("tr[data-family]")].map(r => r.dataset.family),
-            wide: document.documentElement.scrollWidth - innerWidth, width: innerWidth})})</script>"""
-    copy = tmp_path / "asked.html"
-    copy.write_text((written / "report.html").read_text().replace("</body>", ask + "</body>"))
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_sorts_and_enlarges_without_sideways_scrolling(written, tmp_path, width):
+    (tmp_path / "asked.html").write_text((written / "report.html").read_text().replace("</body>", ASK + "</body>"))
+    (tmp_path / "frame.html").write_text(FRAME.format(width=width))
     flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
     quiet = ("--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'user'}")
+    page = ("--window-size=1400,900", "--virtual-time-budget=10000", "--dump-dom", (tmp_path / "frame.html").as_uri())
     done = subprocess.run(
-        [CHROMIUM, *flags, *quiet, f"--window-size={size}", "--dump-dom", copy.as_uri()],
-        **{"capture_output": True, "text": True, "check": True, "timeout": 120},
+        [CHROMIUM, *flags, *quiet, *page], **{"capture_output": True, "text": True, "check": True, "timeout": 120}
     )
     found = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', done.stdout)[1]))
-    assert len(found["images"]) == 3 * (2 + 1)
-    assert all(found["images"])
-    assert found["rows"] == ["the data", *FAMILIES] * 3
+    assert found["width"] == width
     assert found["wide"] <= 0, found
+    assert len(found["images"]) == 3 * (3 + 1)
+    assert all(found["images"])
+    assert len({tuple(size) for size in found["sizes"]}) <= 3  # the sizes of one grid are equal
+    assert all(abs(across - down) <= 1 for across, down in found["sizes"])
+    assert found["rows"] == ["the data", *FAMILIES] * 3
+    assert found["sparks"] == [True] * 6
+    others = [name for name in FAMILIES if name != "broken"]
+    assert found["ascending"] == ["the data", *others, "broken"]
+    assert found["descending"] == ["the data", *others[::-1], "broken"]
+    assert found["colours"][0] != found["colours"][1]
+    first, second = (f"{name}: samples (binarized_digits)" for name in (FAMILIES[0], FAMILIES[3]))
+    assert found["dialog"] == [True, first, second, False]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 
@@ -171,26 +172,28 @@ def test_merging_with_nothing_changes_nothing():
 )
 def test_the_table_shows_sign_and_kind_of_the_nll(kind, sign, shown):
     # The table shows the NLL, for which a lower bound on log p is an upper bound.
-    _, _, nats, bits, *note = results.table(records(summary(kind=kind))).splitlines()
+    above, _, _, nats, bits, *note = results.table(records(summary(kind=kind))).splitlines()
+    assert above.startswith("test split of ")
     for row in (nats, bits):
         assert row.split()[:2] == ["nll", sign]
-        assert f" {shown}  " in row
+        assert row.endswith(f"  {shown}")
     side = {"lower_bound": "from below", "upper_bound": "from above"}.get(kind)
     assert [f"log p is bounded {side}" in line for line in note] == [True] * (side is not None)
 
 
-def test_every_row_of_the_table_shows_unit_kind_data_measure_and_split():
+def test_every_row_of_the_table_shows_what_differs_and_a_line_above_what_does_not():
     made = (
         records(summary(kind="exact", measure="continuous"), name="flow", data="toy:moons", split="validation")
         + records(summary(kind="estimate", measure="binary"), name="kde", data="mnist")
-        + records(measure="256 levels")
+        + records(measure="256 levels", settings={"T": 3})
     )
-    head, rule, *rows, note = results.table(made).splitlines()
+    above, head, rule, *rows, note = results.table(made).splitlines()
+    assert above == "1,000 examples: K=500"
     assert note.startswith("<=: ")
     assert set(rule) == {"-"}
     assert len(rule) == max(map(len, [head, *rows]))
     columns = {name: head.index(name) for name in ("quantity", "value", "unit", "kind", "data", "measure", "split")}
-    ends = dict(zip(columns, [*list(columns.values())[1:], head.index("examples")], strict=True))
+    ends = dict(zip(columns, [*list(columns.values())[1:], head.index("settings")], strict=True))
     ends["quantity"] = head.index("value")
     for row, record in zip(rows, made, strict=True):
         cells = {name: row[start : ends[name]].strip() for name, start in columns.items()}
@@ -199,9 +202,22 @@ def test_every_row_of_the_table_shows_unit_kind_data_measure_and_split():
         for name in ("unit", "data", "measure", "split"):
             assert cells[name] == getattr(record, name)
         assert cells["kind"] == {"lower_bound": "upper bound"}.get(record.kind, record.kind)
-        assert "1,000" in row
-        assert "K=500" in row
+        assert ("T=3" in row) == ("T" in record.settings)
         assert "standard_error" not in row
+    same = results.table(records(settings={"step": 7})).splitlines()[0]
+    assert re.fullmatch(r"test split of \w+, 1,000 examples, .+: K=500 step=7", same)
+
+
+def test_no_table_is_wider_than_100_columns():
+    many = {f"a_setting_with_a_long_name_{index}": 1000.5 + index for index in range(8)}
+    made = records(settings=many) + records(summary(kind="exact"), name="nll_at_high_log_z", settings={"step": 1})
+    lines = results.table(made).splitlines()
+    assert max(map(len, lines)) <= 100
+    text = " ".join(" ".join(lines).split())
+    assert all(f"{name}={value:.4g}" in text for name, value in many.items())
+    alone = results.table(records(settings=many)).splitlines()
+    assert max(map(len, alone)) <= 100
+    assert sum("a_setting_with_a_long_name_3=" in line for line in alone) == 1
 
 
 @pytest.mark.parametrize("settings", [{}, {"standard_error": None}])
@@ -210,7 +226,7 @@ def test_a_record_without_a_standard_error_is_read_and_shown_without_one(setting
     old = record._replace(settings=settings)
     results.write(tmp_path / "results.json", [old])
     assert results.read(tmp_path / "results.json") == [old]
-    row = results.table([old]).splitlines()[2]
+    row = results.table([old]).splitlines()[3]
     assert f" {old.value:.4f}  nats" in row
 
 

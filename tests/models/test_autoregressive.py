@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import traceback
 
@@ -212,6 +213,31 @@ def test_samples_have_the_levels_of_the_data_set():
     draws = jax.jit(lambda params: model.sample(params, {}, jax.random.key(0), 50))(params)
     assert draws.dtype == jnp.uint8
     assert set(np.unique(draws)) == {0, 16}
+
+
+@pytest.mark.parametrize(("num_orders", "classes"), [(1, None), (3, CLASSES)])
+def test_means_of_samples_are_the_conditional_probabilities_of_their_pixels(num_orders, classes):
+    model, _ = model_of("made", num_dims=5, num_orders=num_orders, classes=classes, levels=17)
+    params = random_params(model, 5, classes)
+    drawn, means = (
+        jax.jit(sample, static_argnums=3)(params, {}, jax.random.key(3), 4000)
+        for sample in (model.sample, model.sample_mean)
+    )
+    assert means.shape == drawn.shape
+    drawn, means = np.asarray(drawn) / 16.0, np.asarray(means) / 16.0
+    assert 0.0 < means.min() < means.max() < 1.0
+    # A pixel is a Bernoulli of its mean, given what was drawn before it: the difference has mean 0 in every bin.
+    for low in (0.0, 0.25, 0.5, 0.75):
+        chosen = (means >= low) & (means < low + 0.25)
+        assert chosen.sum() > 100
+        assert abs((drawn - means)[chosen].mean()) < 4 * 0.5 / np.sqrt(chosen.sum()), low
+
+
+def test_means_of_samples_need_binary_data():
+    model, _ = model_of("made", num_dims=4)
+    grey = dataclasses.replace(model, likelihood=autoregressive_networks.categorical(levels=3))
+    with pytest.raises(ValueError, match="needs binary data, not 3 levels"):
+        grey.sample_mean({}, {}, jax.random.key(0), 2)
 
 
 # Completions.

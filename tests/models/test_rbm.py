@@ -249,6 +249,18 @@ def test_chains_end_in_the_samples(keep_every, num_kept):
     )
 
 
+def test_means_of_samples_are_one_sweep_from_them():
+    model, key = machine(sampling_sweeps=7), jax.random.key(5)
+    values = params(jnp.float32)
+    mean = np.asarray(model.sample_mean(values, {}, key, 20_000)).reshape(-1, V)
+    v = np.asarray(model.chains(values, key, 20_000, keep_every=7)[-1])
+    sweep = np.asarray(model.sweep(values, jax.random.key(6), jnp.asarray(v), num_sweeps=1))
+    assert 0.0 < mean.min() < mean.max() < 1.0
+    np.testing.assert_allclose(mean.mean(axis=0), sweep.mean(axis=0), atol=0.02)
+    # Each mean belongs to its own sample.
+    np.testing.assert_allclose((mean * v).mean(axis=0), (sweep * v).mean(axis=0), atol=0.02)
+
+
 def test_a_machine_without_a_way_to_log_z_has_no_likelihood():
     assert machine(LARGE, LARGE).model.log_prob is None
     assert dataclasses.replace(

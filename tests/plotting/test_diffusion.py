@@ -68,7 +68,13 @@ def test_a_chain_of_transitions_has_the_marginals():
 def test_pictures_have_their_shapes_and_their_known_columns():
     x = images()
     params, pictures = random_params(MODEL, x), plotting.grids(MODEL)
-    drawn = {name: jax.jit(picture)(params, {}, KEY, x) for name, picture in pictures.items()}
+    grids = {name: jax.jit(picture)(params, {}, KEY, x) for name, picture in pictures.items()}
+    assert grids["samples_by_steps"].row_labels() == ["10 steps", "20 steps", "50 steps", "60 steps"]
+    assert grids["guidance"].row_labels()[:3] == ["no label", "w = 0 (no guidance)", "w = 0.5"]
+    assert grids["forward_chain"].columns[::9] == ("t = 0", "t = 60")
+    assert grids["reverse_chain"].columns[::9] == ("t = 60", "sample")
+    assert grids["classes"].row_labels() == ["class 0", "class 1", "class 2"]
+    drawn = {name: grid.examples for name, grid in grids.items()}
     assert {name: grid.shape[:2] for name, grid in drawn.items()} == {
         "forward_chain": (10, 10),
         "reverse_chain": (10, 10),
@@ -89,7 +95,7 @@ def test_rows_of_pictures_are_samples_of_their_class_steps_and_weight():
     x = images()
     params, pictures = random_params(MODEL, x), plotting.grids(MODEL)
     names = ("classes", "samples_by_steps", "guidance")
-    drawn = {name: jax.jit(pictures[name])(params, {}, KEY, x) for name in names}
+    drawn = {name: jax.jit(pictures[name])(params, {}, KEY, x).examples for name in names}
 
     def draw(n, label=None, **settings):
         model = dataclasses.replace(MODEL, **settings)

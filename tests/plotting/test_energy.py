@@ -22,7 +22,9 @@ def test_chains_start_in_noise_at_the_left():
         base_std=1.0,
     )
     params, state = model.init(jax.random.key(0), {"x": jnp.zeros((1, 3, 3, 1), jnp.uint8)})
-    chains = energy.grids(model, (3, 3, 1))["chains"](params, state, jax.random.key(1), None)
+    grid = energy.grids(model, (3, 3, 1))["chains"](params, state, jax.random.key(1), None)
+    assert grid.columns == ("noise", *(f"{2 * count}" for count in range(1, 10)))
+    chains = grid.examples
     assert chains.shape == (10, 10, 3, 3, 1)
     start = model.space.to_data(model.noise(jax.random.split(jax.random.key(1))[0], 10))
     np.testing.assert_array_equal(chains[:, 0], start)
@@ -42,6 +44,8 @@ def test_a_row_of_classes_holds_samples_of_one_class():
     model = JointEnergyModel(energy=inner, num_classes=3)
     params, state = model.model.init(jax.random.key(0), {"x": jnp.zeros((1, 3, 3, 1), jnp.uint8)})
     classes = energy.class_grids(model, (3, 3, 1))["classes"](params, state, jax.random.key(1), None)
+    assert classes.row_labels()[:2] == ["class 0", "class 1"]
+    classes = classes.examples
     assert classes.shape == (3, 10, 3, 3, 1)
     labels = jnp.repeat(jnp.arange(3), 10)
     np.testing.assert_array_equal(

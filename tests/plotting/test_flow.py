@@ -44,6 +44,8 @@ def test_grids_have_rows_and_columns_of_images():
         name: jax.eval_shape(picture, params, model_state, jax.random.key(0), x)
         for name, picture in plotting.grids(model, (4, 4, 1)).items()
     }
-    assert found["temperatures"].shape == (7, 10, 4, 4, 1)
-    assert found["interpolations"].shape == (10, 10, 4, 4, 1)
+    assert found["temperatures"].examples.shape == (7, 10, 4, 4, 1)
+    assert found["temperatures"].rows == tuple(f"T = {t:g}" for t in plotting.TEMPERATURES)
+    assert found["interpolations"].examples.shape == (10, 10, 4, 4, 1)
+    assert found["interpolations"].columns[0] == found["interpolations"].columns[-1] == "data"
     assert plotting.grids(model, (2,)) == {}

@@ -1,4 +1,4 @@
-"""Arrays to PNG: levels become grey values, examples their tiles of the grid, points and curves files."""
+"""Arrays to PNG: levels become grey values, examples their tiles of the grid, labels stand where they belong."""
 
 import subprocess
 import sys
@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from gm_jax.plotting import images
+from gm_jax.plotting.layout import Grid
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
@@ -48,80 +49,115 @@ def test_a_drawn_grid_is_read_back_unchanged(tmp_path):
     np.testing.assert_array_equal(images.read(path), images.grid_image(grid, 17))
 
 
+def blue(picture):
+    """Where a picture shows samples: the pixels that are more blue than red."""
+    return picture[..., 2].astype(int) - picture[..., 0] > 60
+
+
 def test_points_are_drawn_as_a_scatter_plot(tmp_path):
     points = np.random.default_rng(0).standard_normal((10, 10, 2))
     images.draw_grid(tmp_path / "points.png", points, None)
-    images.draw_grid(tmp_path / "none.png", np.full_like(points, 99.0), None)
-    assert images.read(tmp_path / "points.png").std() > images.read(tmp_path / "none.png").std()
+    images.draw_grid(tmp_path / "none.png", np.full_like(points, 99.0), None, behind=points.reshape(-1, 2))
+    shown, hidden = (blue(images.read(tmp_path / f"{name}.png")).sum() for name in ("points", "none"))
+    # The range is that of the data, which the samples are far from: only the legend shows them.
+    assert shown > 500 > 100 > hidden
+
+
+def test_the_range_of_points_has_a_margin_and_ignores_one_that_is_far_away():
+    points = np.random.default_rng(0).uniform(-2.0, 3.0, (2000, 2))
+    points[0] = 1e6
+    points[1] = np.nan
+    for low, high in images.point_limits(points):
+        assert -2.8 < low < -2.2
+        assert 3.2 < high < 3.8
+    flat = images.point_limits(points * (1.0, 0.1))
+    np.testing.assert_allclose(np.diff(flat[0]), np.diff(flat[1]))  # a square
+    assert images.point_limits(np.full((3, 2), np.inf)) == [(-1.0, 1.0)] * 2
 
 
 def test_points_are_drawn_in_front_of_the_data(tmp_path):
-    points, data = np.full((1, 1, 2), 2.0), np.full((1, 2), -2.0)
+    points, data = np.zeros((1, 1, 2)), np.random.default_rng(0).standard_normal((500, 2))
     for name, behind in (("alone", None), ("both", data)):
         images.draw_grid(tmp_path / f"{name}.png", points, None, behind=behind)
     alone, both = (images.read(tmp_path / f"{name}.png") for name in ("alone", "both"))
     rows, columns = np.nonzero((alone != both).any(axis=-1))
-    # One grey dot, below and to the left of the centre.
-    assert 0 < len(rows) < 30
-    assert rows.min() > 300
-    assert columns.max() < 300
-    assert np.ptp(both[rows, columns].astype(int), axis=-1).max() <= 1
+    grey = np.ptp(both[rows, columns].astype(int), axis=-1) <= 1
+    assert grey.sum() > 10
+    assert blue(both).any()
+
+
+def text_of(path):
+    """The labels around a grid, as an image that is black where they are."""
+    return images.read(path).min(axis=-1) < 128
+
+
+def test_labels_stand_beside_their_rows_and_above_their_columns(tmp_path):
+    grid = Grid(
+        np.full((4, 3, 8, 8, 1), 255, np.uint8),
+        values=np.array([3, 4, 5, 6]),
+        title="A title",
+        rows=("z[{}]", ""),
+        columns=("left", "", "right"),
+        group=2,
+    )
+    assert grid.row_labels() == ["z[3]", "", "z[5]", ""]
+    images.draw_grid(tmp_path / "grid.png", grid, 256)
+    plain = images._sheet(grid, 256)[0]
+    shown = images.read(tmp_path / "grid.png")
+    left, head = shown.shape[1] - plain.shape[1] - 8, shown.shape[0] - plain.shape[0] - 8
+    assert left > 20
+    assert head > 30
+    text = text_of(tmp_path / "grid.png")[:, :left]
+    tile = plain.shape[0] // 4
+    rows = [text[head + row * tile : head + (row + 1) * tile].any() for row in range(4)]
+    assert rows == [True, False, True, False]
+    above = text_of(tmp_path / "grid.png")[head - 20 : head, left:]
+    columns = [above[:, part].any() for part in np.array_split(np.arange(above.shape[1] - 8), 3)]
+    assert columns == [True, False, True]
+
+
+def test_groups_of_rows_have_gaps_and_keep_every_image(tmp_path):
+    examples = np.random.default_rng(0).integers(0, 256, (6, 2, 4, 4, 1)).astype(np.uint8)
+    for group, gaps in ((0, 0), (2, 2), (3, 1), (-1, 1)):
+        images.draw_grid(tmp_path / "grid.png", Grid(examples, group=group), 256)
+        shown = images.read(tmp_path / "grid.png")
+        white = (shown == 255).all(axis=(1, 2))
+        assert np.count_nonzero(np.diff(white.astype(int)) == 1) == gaps, group
+
+
+def test_given_pixels_are_tinted_blue(tmp_path):
+    given = np.zeros((1, 4, 4, 1), bool)
+    given[0, :2] = True
+    examples = np.full((1, 2, 4, 4, 1), 255, np.uint8)
+    sheet = images._sheet(Grid(examples, given=given), 256)[0]
+    factor = sheet.shape[0] // 6
+    small = sheet[factor // 2 :: factor, factor // 2 :: factor].astype(int)
+    assert (small[1:3, 1:5, 2] > small[1:3, 1:5, 0] + 50).all()
+    assert (small[3:5, 1:5] == 255).all()
+
+
+def test_samples_are_below_a_row_of_data():
+    samples, data = np.arange(100)[:, None], -np.arange(12)[:, None]
+    grid = images.below_data(samples, data)
+    assert grid.examples.shape == (11, 10, 1)
+    np.testing.assert_array_equal(grid.examples[0], data[:10])
+    np.testing.assert_array_equal(grid.examples[1:].ravel(), samples.ravel())
+    assert grid.row_labels() == ["data", "samples", *[""] * 9]
+    assert images.below_data(samples, data[:5]).examples.shape == (10, 10, 1)
+
+
+def test_a_long_title_is_broken_into_lines(tmp_path):
+    examples = np.zeros((2, 2, 8, 8, 1), np.uint8)
+    for name, title in (("short", "word"), ("long", "word " * 60)):
+        images.draw_grid(tmp_path / f"{name}.png", Grid(examples, title=title), 2)
+    short, long = (images.read(tmp_path / f"{name}.png").shape for name in ("short", "long"))
+    assert short[1] == long[1]
+    assert long[0] > short[0] + 40
 
 
 def test_other_shapes_cannot_be_drawn(tmp_path):
     with pytest.raises(ValueError, match=r"cannot draw examples of shape \(3,\)"):
         images.draw_grid(tmp_path / "x.png", np.zeros((1, 1, 3)), None)
-
-
-STEPS = range(1, 9)
-LOSS = {"loss": [(step, 5.0 / step) for step in STEPS]}
-NEGATIVE_LOSS = {"loss": [(step, -float(step)) for step in STEPS]}  # a density has such a loss
-PLAYERS = {"one/loss": [(step, 1.0 / step) for step in STEPS], "two/loss": [(step, 0.1 * step) for step in STEPS]}
-
-
-@pytest.mark.parametrize(
-    "curves",
-    [
-        {"train": LOSS, "validation": {"log_prob": [(4, -3.0)]}},
-        {"train": NEGATIVE_LOSS},
-        {"train": PLAYERS},
-        {"train": PLAYERS, "validation": {"log_prob": [(4, -30.0)]}},
-        {"train": {"loss": [(1, 1.0)]}},
-        {"train": {"other": [(1, 1.0)]}},
-        {},
-    ],
-)
-def test_curves_are_drawn_for_any_set_of_metrics(curves, tmp_path):
-    images.draw_curves(tmp_path / "curves.png", curves)
-    assert images.read(tmp_path / "curves.png").shape == (480, 840, 3)
-
-
-def test_the_validation_label_is_drawn(tmp_path):
-    curves = {"validation": {"log_prob": [(step, -3.0 * step) for step in STEPS]}}
-    images.draw_curves(tmp_path / "plain.png", curves)
-    images.draw_curves(
-        tmp_path / "kind.png", curves, validation_label="validation -log p, nats (<= upper bound, binary)"
-    )
-    plain, kind = (images.read(tmp_path / f"{name}.png") for name in ("plain", "kind"))
-    assert (plain != kind).any()
-
-
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_the_first_steps_and_outliers_do_not_flatten_the_curves(sign):
-    steps = np.arange(100, 20_100, 100)
-    loss = sign * 90.0 + 10.0 * np.exp(-steps / 4000) + 1000.0 * np.exp(-steps / 100)
-    loss[150] = 1e6
-    validation = np.stack([steps[9::10], sign * 90.0 + 5.0 * np.exp(-steps[9::10] / 4000) + 3.0], axis=1)
-    low, high = images.curve_limits([np.stack([steps, loss], axis=1), validation])
-    late = np.delete(loss, 150)[20:]
-    assert low < late.min() < validation[-1, 1] < validation[2, 1] < high
-    assert late.max() - 0.1 < high < late.max() + 2.0
-    assert late.min() - 2.0 < low
-
-
-def test_constant_curves_and_single_points_have_default_limits():
-    for curve in ([(1, 2.0)], [(step, 2.0) for step in range(20)]):
-        assert images.curve_limits([np.array(curve)]) == (None, None)
 
 
 def test_matplotlib_is_imported_only_by_functions_that_draw():
@@ -151,16 +187,3 @@ def test_tiles_run_from_the_first_picture_to_the_last(tmp_path, count, shape):
     # Each caption is black on white, above its tile.
     assert sheet[:2, :320].min() == 255
     assert sheet[348 * row : 348 * row + 24, 324 * column : 324 * column + 320].min() < 64
-
-
-def test_validation_curves_hide_the_first_values_of_bad_models(tmp_path):
-    good = np.stack([np.arange(1.0, 9.0), np.linspace(20.0, 10.0, 8)], axis=1)
-    others = {name: good + np.array([0.0, 2.0]) for name in ("a (≤ binary)", "b (= binary)")}
-    bad = good + np.array([0.0, 1e6])
-    path = images.draw_validation(tmp_path / "v.png", {"good": good, **others, "bad": bad})
-    assert images.read(path).shape == (540, 840, 3)
-    # Without the bad model the good one is drawn in the same place.
-    alone = images.draw_validation(tmp_path / "alone.png", {"good": good, **others})
-    blue = [(images.read(p)[:400] == (31, 119, 180)).all(axis=-1) for p in (path, alone)]
-    assert blue[1].sum() > 100
-    assert (blue[0] & blue[1]).sum() > 0.5 * blue[1].sum()

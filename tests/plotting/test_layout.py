@@ -19,7 +19,7 @@ def test_rows_hold_as_many_examples_as_fill_them(num, shown):
     x = jnp.arange(num)
     examples = layout.first_examples(x)
     np.testing.assert_array_equal(examples, x[:shown])
-    grid = layout.rows_above(examples, -examples)
+    grid = layout.rows_in_turn(examples, -examples)
     columns = min(10, num)
     assert grid.shape == (2 * shown // columns, columns)
     np.testing.assert_array_equal(grid[0::2].reshape(-1), examples)
@@ -42,5 +42,7 @@ def test_every_picture_can_be_made_of_a_few_examples(experiment, num):
     state = jax.eval_shape(built.model.init, jax.random.key(0), {"x": x})
     for name, picture in built.pictures.items():
         grid = jax.eval_shape(picture, *state, jax.random.key(0), x)
-        assert grid.shape[2:] == (8, 8, 1), name
-        assert grid.shape[0] > 0 or num == 1
+        assert grid.examples.shape[2:] == (8, 8, 1), name
+        assert grid.examples.shape[0] > 0 or num == 1
+        assert grid.title, name
+        assert len(grid.columns) in (0, grid.examples.shape[1]), name

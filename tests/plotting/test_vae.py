@@ -56,7 +56,7 @@ def test_units_with_a_constant_posterior_mean_are_inactive():
 def test_grids_are_rows_of_examples_on_the_data_sets_scale():
     model, params = random_vae()
     for name, picture in plotting.grids(model, (8, 8, 1)).items():
-        grid = np.asarray(picture(params, {}, jax.random.key(0), images(60)))
+        grid = np.asarray(picture(params, {}, jax.random.key(0), images(60)).examples)
         assert grid.shape[2:] == (8, 8, 1), name
         assert 0.0 <= grid.min() <= grid.max() <= 16.0, name
         assert np.ptp(grid) > 1.0, name
@@ -64,7 +64,28 @@ def test_grids_are_rows_of_examples_on_the_data_sets_scale():
 
 def test_reconstructions_lie_below_their_rows_of_data():
     (model, params), x = random_vae(), images(60)
-    grid = plotting.grids(model, (8, 8, 1))["reconstructions"](params, {}, jax.random.key(0), x)
+    labelled = plotting.grids(model, (8, 8, 1))["reconstructions"](params, {}, jax.random.key(0), x)
+    assert labelled.row_labels() == ["data", "reconstruction"] * 5
+    grid = labelled.examples
     np.testing.assert_array_equal(grid[2], x[10:20])
     means = plotting.reconstruct(model, params, jax.random.key(0), x[:50])
     np.testing.assert_allclose(grid[3], means[10:20], rtol=1e-5)
+
+
+def test_interpolations_stand_between_their_data():
+    (model, params), x = random_vae(), images(8)
+    grid = plotting.grids(model, (8, 8, 1))["interpolations"](params, {}, jax.random.key(0), x)
+    assert grid.columns[:3] == ("data", "0.00", "0.11")
+    np.testing.assert_array_equal(grid.examples[:, 0], x[:4])
+    np.testing.assert_array_equal(grid.examples[:, -1], x[4:8])
+
+
+def test_rows_of_a_traversal_are_labelled_with_their_dimension():
+    (model, params), x = random_vae(), images(40)
+    grid = jax.jit(plotting.grids(model, (8, 8, 1))["traversal"])(params, {}, jax.random.key(0), x)
+    mean = model.encode(params, jax.random.key(0), x)[0]
+    order = np.argsort(-np.var(mean, axis=0))
+    assert grid.row_labels() == [f"z[{dim}]" for dim in order]
+    assert grid.columns[0] == "-3"
+    lowest = model.decode(params, mean[:1].at[0, order[1]].set(-3.0))
+    np.testing.assert_allclose(grid.examples[1, 0], lowest[0], atol=1e-3)

@@ -37,7 +37,16 @@ def events(folder: Path) -> list[Event]:
 
 def test_a_run_leaves_all_its_files(whole):
     assert {path.name for path in whole.iterdir()} == {
-        *("config.json", "versions.json", "metrics.jsonl", "results.json", "checkpoints", "samples", "tensorboard"),
+        *(
+            "config.json",
+            "versions.json",
+            "metrics.jsonl",
+            "results.json",
+            "evaluated.json",
+            "checkpoints",
+            "samples",
+            "tensorboard",
+        ),
         *("samples.png", "sample_means.png", "reconstructions.png", "interpolations.png", "traversal.png"),
         *("curves.png", "over_time.png", "over_time.gif"),
     }
@@ -95,9 +104,14 @@ def test_training_ends_with_a_table_and_the_names_of_the_pictures(finished, comm
     ended = command("--workdir", finished, *tiny)
     table, _, place = ended.out.rstrip().rpartition("\n\n")
     assert ended.code == 0
-    assert re.search(r"nll +<= +\d+\.\d{4} \+- \d\.\d{4} +nats +upper bound +digits +binary +test +180 +K=3", table)
-    assert place.startswith(f"{finished}: samples.png,")
-    assert all((finished / name.strip()).exists() for name in place.partition(": ")[2].split(","))
+    assert "test split of digits, 180 examples, binary: " in table
+    assert re.search(r"nll +<= +\d+\.\d{4} \+- \d\.\d{4} +nats +upper bound +K=3", table)
+    assert max(map(len, table.splitlines())) <= 100
+    others, _, look = place.rpartition("\n")
+    others = " ".join(others.split())
+    assert others.startswith(f"also in {finished}: samples.png,")
+    assert all((finished / name.strip()).exists() for name in others.partition(": ")[2].split(","))
+    assert look.startswith(f"look at {finished / 'sample_means.png'}: means of samples")
 
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
