@@ -68,6 +68,9 @@ flow: exact likelihoods by the change of variables, log p_Z(f(x)) + log |det df/
     standard_logistic_log_prob   log p(z), logistic prior                                Dinh et al. 2014
     normal_log_prob              log p(z_i | later parts), learned prior                 Kingma & Dhariwal 2018
 
+continuous_flow: the density of data that an ODE carries to noise
+    continuous_flow_log_prob     log p_1 at the end + integral of the divergence         Chen et al. 2018
+
 diffusion: noise prediction, and the variational bound term by term
     noise_prediction_loss        |eps - eps_hat|^2, the simple loss                      Ho et al. 2020
     x0_prediction_loss           |x_0 - x0_hat|^2                                        Ho et al. 2020
@@ -109,6 +112,7 @@ combine: several terms, one loss
 from gm_jax.losses import (
     autoregressive,
     combine,
+    continuous_flow,
     diffusion,
     energy,
     flow,
@@ -120,6 +124,7 @@ from gm_jax.losses import (
     vae,
 )
 from gm_jax.losses.combine import weighted_sum
+from gm_jax.losses.continuous_flow import continuous_flow_log_prob
 from gm_jax.losses.diffusion import (
     bound_weight,
     decoder_normal_nll,
@@ -205,6 +210,8 @@ __all__ = [
     "combine",
     "conditional_flow_matching_loss",
     "continuous_bound",
+    "continuous_flow",
+    "continuous_flow_log_prob",
     "continuous_prior_kl",
     "contrastive_loss",
     "decoder_normal_nll",

@@ -63,6 +63,9 @@ cpu (forms that are fast on a CPU, equal to the plain operations)
 divergence
     exact_divergence, probed_divergence            the trace of a field's Jacobian: exact, and by a probe (Hutchinson)
 
+adaptive_ode
+    solve                  dy / dt = f(y, t) with steps chosen for a tolerance
+
 gaussian_path (x_t = a(t) x_0 + s(t) eps; a GaussianPath gives drift, squared_diffusion, velocity, time_at_log_snr)
     variance_preserving, sub_variance_preserving, variance_exploding, cosine       score-based SDEs
     edm, linear, trigonometric                     EDM, flow matching, the arc of v

@@ -80,10 +80,11 @@ class Schedule(NamedTuple):
 
         At integer times it is the schedule itself, so continuous samplers and likelihoods take a discrete model.
         """
-        grid = jnp.asarray(self.log_alpha_bar)
+        # A schedule on the host stays there, so that grids of times are numbers also while jax traces.
+        grid = self.log_alpha_bar
 
         def log_alpha_bar(t: Array) -> Array:
-            return jnp.interp(t, jnp.arange(grid.size, dtype=grid.dtype), grid)
+            return jnp.interp(t, np.arange(grid.shape[0], dtype=grid.dtype), grid)
 
         return GaussianPath(
             signal=lambda t: jnp.exp(0.5 * log_alpha_bar(t)),

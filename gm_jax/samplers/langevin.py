@@ -34,7 +34,7 @@ def langevin_step(
     key: Key, x: Array, energy_fn: EnergyFn, *, step_size: float | Array, temperature: float | Array = 1.0
 ) -> Array:
     """Takes one unadjusted step (1)."""
-    return _step(key, x, _slope(energy_fn, x)[1], step_size, temperature)
+    return gradient_step(key, x, _slope(energy_fn, x)[1], step_size, temperature)
 
 
 def langevin(
@@ -63,7 +63,7 @@ def langevin(
         gradient = _slope(energy_fn, x)[1]
         if clip_gradient is not None:
             gradient = jnp.clip(gradient, -clip_gradient, clip_gradient)
-        return _step(jax.random.fold_in(key, i), x, gradient, step_size, temperature)
+        return gradient_step(jax.random.fold_in(key, i), x, gradient, step_size, temperature)
 
     return jax.lax.fori_loop(0, num_steps, step, x)
 
@@ -138,7 +138,7 @@ def _mala_step(
 ) -> tuple[Array, Slope, Array]:
     noise_key, accept_key = jax.random.split(key)
     energy, gradient = slope
-    proposal = _step(noise_key, x, gradient, step_size, 1.0)
+    proposal = gradient_step(noise_key, x, gradient, step_size, 1.0)
     new_energy, new_gradient = _slope(energy_fn, proposal)
 
     def log_q(to: Array, start: Array, gradient: Array) -> Array:
@@ -194,8 +194,8 @@ def _many(
     return x, count / num_steps
 
 
-def _step(key: Key, x: Array, gradient: Array, step_size: float | Array, temperature: float | Array) -> Array:
-    """Computes (1) from the gradient of the energy."""
+def gradient_step(key: Key, x: Array, gradient: Array, step_size: float | Array, temperature: float | Array) -> Array:
+    """Computes (1) from the gradient dE [B, ...], which is minus the score of the density."""
     noise = jax.random.normal(key, x.shape, x.dtype)
     return x - 0.5 * step_size * gradient + jnp.sqrt(step_size * temperature) * noise
 
