@@ -7,6 +7,10 @@ autoregressive_networks.py  networks of the conditionals, and the likelihoods of
 flow.py            normalizing flows: exact likelihoods by a change of variables, priors, dequantisation
 diffusion.py       denoising diffusion: noise, data or v prediction, the bound, guidance
 diffusion_space.py     pixels or points, and the decoder at the end of a diffusion
+score.py           score-based models in continuous time: score SDEs, EDM, flow matching; ODE likelihood, bound
+path_objectives.py     what their networks predict, and at which times they are trained
+path_sampling.py       clipped predictions and examples one by one, for samplers of continuous paths
+label_dropout.py       labels that are withheld in training and guide samples
 latent_diffusion.py    a diffusion model of a VAE's latents
 gan.py             generator and discriminator, feature matching, historical averaging, density by kernels
 adversarial_objectives.py  their losses: non-saturating, hinge, least squares, Wasserstein; penalties

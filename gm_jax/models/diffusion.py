@@ -25,6 +25,7 @@ p(x | y) and p(x). `log_prob`, and samples without a label, belong to p(x); samp
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -33,15 +34,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gm_jax.errors import NO_LABELS, UserError, refuse_options
+from gm_jax.errors import refuse_options
 from gm_jax.losses import diffusion as losses
+from gm_jax.models import label_dropout
 from gm_jax.models.diffusion_space import DiffusionSpace
+from gm_jax.models.path_sampling import PathSampler, draw_on_path
 from gm_jax.ops import predictions
 from gm_jax.ops.diffusion_process import Schedule
 from gm_jax.ops.levels import space_setting
 from gm_jax.ops.predictions import Prediction
 from gm_jax.samplers import diffusion as samplers
-from gm_jax.samplers.guidance import classifier_free_guidance
 from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params
 
 
@@ -89,7 +91,8 @@ class Diffusion:
         schedule: of T steps.
         shape: of one example.
         parameterization: what the network's output is.
-        sampler: of `sample` and `trajectory`.
+        sampler: of `sample` and `trajectory`: steps of the schedule, or a sampler of continuous paths, which has no
+            trajectory.
         variance_fn: (log abar_s, log abar_t) -> var_ts of (2), for the bound: `diffusion_process.posterior_variance` or
             `transition_variance`.
         num_bound_terms: K; None for the whole sum.
@@ -103,7 +106,7 @@ class Diffusion:
     schedule: Schedule
     shape: tuple[int, ...]
     parameterization: Parameterization
-    sampler: samplers.Sampler
+    sampler: samplers.Sampler | PathSampler
     variance_fn: Callable[[Array, Array], Array]
     num_bound_terms: int | None = None
     num_classes: int | None = None
@@ -118,7 +121,7 @@ class Diffusion:
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
         """Initialises the network from the shape of one example."""
         x_0 = self.space.prepare(batch["x"][:1])
-        variables = self.network.init(key, x_0, jnp.ones(1, jnp.int32), self._no_label(1))
+        variables = self.network.init(key, x_0, jnp.ones(1, jnp.int32), label_dropout.no_label(1, self.num_classes))
         return {"diffusion": variables["params"]}, {}
 
     def loss(
@@ -131,7 +134,7 @@ class Diffusion:
         eps = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
         a_t, sigma_t = self.schedule.signal(t), self.schedule.noise(t)
         x_t = predictions.diffuse(x_0, eps, a_t, sigma_t)
-        label = self._training_label(label_key, batch)
+        label = label_dropout.training_label(label_key, batch, num_classes=self.num_classes, drop_label=self.drop_label)
         output = self._apply(params, x_t, t, label, train=True, rngs={"dropout": dropout_key})
         squared_error = jnp.mean(self.parameterization.loss(x_0, eps, output, a_t, sigma_t))
         return squared_error / int(np.prod(self.shape)), (model_state, {})
@@ -189,39 +192,23 @@ class Diffusion:
         return self._draw(samplers.sample_trajectory, params, model_state, key, n, label)
 
     def predict_fn(self, params: Params, model_state: ModelState, label: Array | None) -> samplers.PredictFn:
-        """Makes the function (x_t, t) -> Prediction of p(x) or, with labels [B], of the guided p(x | y)."""
+        """Makes the function (x_t, t) -> Prediction of p(x) or, with labels [B], of the guided p(x | y).
+
+        Times are integers of the schedule, or floating times of its path.
+        """
         if self.num_classes is None:
             refuse_options(label=label)
-        # The value of a weight that is an array is unknown here.
-        has_weight = not (isinstance(self.guidance, float) and self.guidance == 0.0)
 
         def predict(x_t: Array, t: Array) -> Prediction:
-            none = self._no_label(x_t.shape[0])
-            if label is not None and none is not None and has_weight:
-                # Both models in one pass.
-                twice = (jnp.concatenate(pair) for pair in ((x_t, x_t), (t, t), (label, none)))
-                conditional, unconditional = jnp.split(self._apply(params, *twice), 2)
-                output = classifier_free_guidance(conditional, unconditional, weight=self.guidance)
-            else:
-                output = self._apply(params, x_t, t, none if label is None else label)
-            return self.parameterization.predict(x_t, output, self.schedule.signal(t), self.schedule.noise(t))
+            apply_fn, weight = functools.partial(self._apply, params), self.guidance
+            output = label_dropout.guided_output(apply_fn, x_t, t, label, num_classes=self.num_classes, weight=weight)
+            grid = self.schedule if jnp.issubdtype(t.dtype, jnp.integer) else self.schedule.path()
+            return self.parameterization.predict(x_t, output, grid.signal(t), grid.noise(t))
 
         return predict
 
     def _apply(self, params: Params, x_t: Array, t: Array, label: Array | None, **settings: Any) -> Array:
         return cast(Array, self.network.apply({"params": params["diffusion"]}, x_t, t, label, **settings))
-
-    def _no_label(self, n: int) -> Array | None:
-        return None if self.num_classes is None else jnp.full(n, self.num_classes, jnp.int32)
-
-    def _training_label(self, key: Key, batch: Batch) -> Array | None:
-        """The labels of a batch, replaced by "none" for a share of the examples."""
-        none = self._no_label(batch["x"].shape[0])
-        if none is None:
-            return None
-        if "label" not in batch:
-            raise UserError(NO_LABELS)
-        return jnp.where(jax.random.bernoulli(key, 1.0 - self.drop_label, none.shape), batch["label"], none)
 
     def _bound_times(self, key: Key) -> Array:
         """The times of the denoising terms: all of 2 ... T, or one in each K-th of them, all equally likely."""
@@ -236,5 +223,8 @@ class Diffusion:
     ) -> Any:
         noise_key, key = jax.random.split(key)
         x_T = jax.random.normal(noise_key, (n, *self.shape))
-        predict_fn = self.predict_fn(params, model_state, label)
-        return run(self.sampler.step_fn, predict_fn, self.schedule, key, x_T, self.sampler.times, clip=self.space.clip)
+        predict_fn = functools.partial(self.predict_fn, params, model_state)
+        if isinstance(self.sampler, PathSampler):
+            return draw_on_path(self.sampler, predict_fn, self.schedule.path(), key, x_T, label)
+        step_fn, times = self.sampler
+        return run(step_fn, predict_fn(label), self.schedule, key, x_T, times, clip=self.space.clip)

@@ -130,6 +130,17 @@ def uniform_dequantization(*, levels: int, alpha: float | None = None) -> Dequan
     return Dequantization(prepare, to_data, "lower_bound", measure(levels), settings, to_unit=to_unit)
 
 
+def symmetric_dequantization(*, levels: int) -> Dequantization:
+    """Integer levels plus uniform noise, scaled to [-1, 1], where models in continuous time diffuse images."""
+    half = uniform_dequantization(levels=levels)
+
+    def prepare(key: Key, x: Array) -> tuple[Array, Array]:
+        h, log_det = half.prepare(key, x)
+        return 2.0 * h, log_det + math.prod(x.shape[1:]) * math.log(2.0)
+
+    return half._replace(prepare=prepare, to_data=lambda x_0: half.to_data(0.5 * x_0))
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Flow:
     """A normalizing flow of any network that keeps the contract.

@@ -10,5 +10,6 @@ flow.py       samples of a flow at several temperatures, interpolations of its l
 autoregressive.py  completions of the first half of an image
 diffusion.py  chains of a diffusion model: data into noise and noise into data
 energy.py     chains of a deep energy-based model, samples of each class of a JEM
+score.py      data into noise, and samples of a score-based model by the number of steps
 rbm.py        filters and chains of a restricted Boltzmann machine
 """

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gm_jax.models.diffusion import Diffusion
+from gm_jax.models.path_sampling import PathSampler
 from gm_jax.ops import diffusion_process
 from gm_jax.plotting.layout import Grid
 from gm_jax.samplers.ddim import ddim
@@ -48,6 +49,8 @@ def forward_chain(model: Diffusion, params: Params, model_state: ModelState, key
 def reverse_chain(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
     """Draws two rows for each of five samples, from noise to data: x_t above, the predicted x_0 below."""
     num_steps = model.schedule.num_steps
+    if isinstance(model.sampler, PathSampler):  # it has no trajectory
+        model = dataclasses.replace(model, sampler=ddim(model.schedule, min(100, num_steps)))
     chain = model.trajectory(params, model_state, key, 5)
     visited = len(chain.x_t)
     # The visited time nearest to each of the times; the last picture is the sample.

@@ -2,9 +2,10 @@
 
 configs/            the configurations, as data
 experiment.py       what a recipe returns
-vae.py  autoregressive.py  flow.py  gan.py  diffusion.py  rbm.py  energy.py  jem.py  minimax_energy.py
-                    (configuration, data spec) -> Experiment
+vae.py  autoregressive.py  flow.py  gan.py  diffusion.py  score.py  rbm.py  energy.py  jem.py
+minimax_energy.py   (configuration, data spec) -> Experiment
 own_model.py        the recipe of a model that was made in Python
+path_samplers.py    samplers on Gaussian paths
 likelihoods.py      what a pixel is to a model
 run_length.py       defaults that depend on the length of the run
 image_shapes.py     what networks for images ask of the data

@@ -8,10 +8,11 @@ import flax.linen as nn
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
 from gm_jax.models import diffusion, diffusion_space, latent_diffusion, vae
+from gm_jax.models.path_sampling import PathSampler
 from gm_jax.networks import diffusion_mlp, unet
 from gm_jax.ops import diffusion_process
 from gm_jax.plotting import diffusion as plotting
-from gm_jax.recipes import image_shapes, likelihoods
+from gm_jax.recipes import image_shapes, likelihoods, path_samplers
 from gm_jax.recipes.configs.diffusion import (
     AnyDiffusionConfig,
     AutoencoderConfig,
@@ -26,7 +27,7 @@ from gm_jax.recipes.experiment import Experiment, Observation
 from gm_jax.recipes.optimizers import make_adam, make_optimizer
 from gm_jax.recipes.run_length import first_stage_steps
 from gm_jax.recipes.vae import encoder_and_decoder
-from gm_jax.samplers import ddim, ddpm
+from gm_jax.samplers import ddim, ddpm, time_grids
 from gm_jax.samplers.diffusion import Sampler
 
 _BETA_MAX = 20.0  # T beta_T of the linear schedule, as in the paper
@@ -112,6 +113,7 @@ def diffusion_model(
             "most as many."
         )
     schedule = noise_schedule(config, spec.levels)
+    space = diffusion_space.points() if spec.levels is None else diffusion_space.pixels(levels=spec.levels)
     predictions = {
         "noise": diffusion.noise_prediction,
         "data": diffusion.data_prediction,
@@ -119,11 +121,11 @@ def diffusion_model(
     }
     return diffusion.Diffusion(
         network=make_network(network, spec, num_classes),
-        space=diffusion_space.points() if spec.levels is None else diffusion_space.pixels(levels=spec.levels),
+        space=space,
         schedule=schedule,
         shape=spec.shape,
         parameterization=predictions[config.prediction](),
-        sampler=make_sampler(config.sampler, schedule),
+        sampler=make_sampler(config.sampler, schedule, space.clip),
         variance_fn=_VARIANCES[config.variance],
         num_bound_terms=config.bound_terms or None,
         num_classes=num_classes,
@@ -158,19 +160,27 @@ def noise_schedule(config: AnyDiffusionConfig, levels: int | None) -> diffusion_
     return diffusion_process.linear_schedule(config.diffusion_steps, beta_min=beta_min, beta_max=_BETA_MAX)
 
 
-def make_sampler(config: SamplerConfig, schedule: diffusion_process.Schedule) -> Sampler:
-    """Returns the sampler that a configuration describes.
+def make_sampler(
+    config: SamplerConfig, schedule: diffusion_process.Schedule, clip: tuple[float, float] | None
+) -> Sampler | PathSampler:
+    """Returns the sampler that a configuration describes; `clip` is the range of the data, None without one.
 
     Raises:
         UserError: eta is out of its range, or is given for a sampler that has none.
     """
+    if config.eta and config.method != "ddim":
+        raise UserError(f"--sampler.eta {config.eta} has no effect on {config.method}: use --sampler.method ddim.")
     if config.method == "ancestral":
-        if config.eta:
-            raise UserError(f"--sampler.eta {config.eta} has no effect on ancestral steps: use --sampler.method ddim.")
         return ddpm.ancestral(schedule, config.steps, variance_fn=_VARIANCES[config.variance])
-    if config.eta > 1.0:
-        raise UserError(f"--sampler.eta {config.eta} is out of its range: use a number from 0 to 1.")
-    return ddim.ddim(schedule, config.steps, eta=config.eta)
+    if config.method == "ddim":
+        if config.eta > 1.0:
+            raise UserError(f"--sampler.eta {config.eta} is out of its range: use a number from 0 to 1.")
+        return ddim.ddim(schedule, config.steps, eta=config.eta)
+    if config.steps < 2:
+        raise UserError(f"--sampler.steps {config.steps} is too few for {config.method}: use at least 2.")
+    # Equal steps in log snr for the solver that is exact in it, and in the time of the schedule for others.
+    grid_fn = time_grids.uniform_log_snr if config.method == "dpmpp" else time_grids.uniform
+    return path_samplers.named_sampler(config.method, config.steps, grid_fn, clip=clip)
 
 
 def make_network(network: UNetConfig | MLPConfig | None, spec: Spec, num_classes: int | None) -> nn.Module:

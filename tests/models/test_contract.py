@@ -29,7 +29,10 @@ from gm_jax.models import (
     jem,
     minimax_energy,
     noise_contrastive,
+    path_objectives,
+    path_sampling,
     rbm,
+    score,
     vae,
 )
 from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, wavenet
@@ -46,7 +49,8 @@ from gm_jax.networks.rbm import RBM
 from gm_jax.networks.realnvp import ImageRealNVP, RealNVP
 from gm_jax.networks.spline_flow import SplineFlow
 from gm_jax.networks.unet import UNet
-from gm_jax.ops import binarization, diffusion_process
+from gm_jax.ops import binarization, diffusion_process, gaussian_path
+from gm_jax.samplers import dpm_solver, time_grids
 from gm_jax.samplers.ddpm import ancestral
 from gm_jax.training import parallel, state, step
 from gm_jax.training.checkpoint import Checkpointer
@@ -199,6 +203,23 @@ def _ddpm_of_points():
     return _diffusion(DiffusionMLP(32, 1), diffusion_space.points(), shape=(2,))
 
 
+def _score_of_points():
+    def draw(key, predict_fn, path, x_T):
+        return dpm_solver.dpm_solver_2m(predict_fn, path, x_T, time_grids.uniform(path, 6))
+
+    return score.ScoreModel(
+        network=DiffusionMLP(32, 1),
+        space=flow.no_dequantization(),
+        path=gaussian_path.linear()._replace(range=(0.01, 0.99)),
+        shape=(2,),
+        parameterization=path_objectives.velocity_prediction(),
+        times_fn=path_objectives.uniform_times,
+        sampler=path_sampling.PathSampler(draw),
+        sigma_data=1.0,
+        likelihood=score.ODELikelihood(tolerance=1e-3),
+    ).model
+
+
 def _gan_of_points():
     kernels = gan.Kernels(kde.likelihood, functools.partial(kde.choose_bandwidth, grid=jnp.ones(3)), num_centres=8)
     return gan.GAN(
@@ -328,6 +349,7 @@ MODELS = {
     "spline flow[points]": Row(_spline_flow, (2,), None, "exact", "continuous"),
     "ddpm": Row(_ddpm, (4, 4, 1), 17, "lower_bound", "17 levels"),
     "ddpm[points]": Row(_ddpm_of_points, (2,), None, "lower_bound", "continuous"),
+    "score[points]": Row(_score_of_points, (2,), None, "exact", "continuous"),
     # Either player's loss may rise, but feature matching lowers the generator's.
     "gan[points]": Row(_gan_of_points, (2,), None, "estimate", "continuous", loss="generator/loss"),
     # The difference of energies may rise; the energy of the data falls.

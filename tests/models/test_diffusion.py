@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from gm_jax.errors import UserError
-from gm_jax.models import diffusion, diffusion_space
+from gm_jax.models import diffusion, diffusion_space, path_sampling
 from gm_jax.ops import diffusion_process, predictions
-from gm_jax.samplers import ddim, ddpm
+from gm_jax.samplers import ddim, ddpm, dpm_solver, ode, sde, time_grids
 
 KEY = jax.random.key(0)
 T = 30
@@ -290,3 +290,45 @@ def test_predictions_of_images_are_clipped_and_of_points_are_not():
         )
         chain = jax.jit(model.trajectory, static_argnums=3)({"diffusion": {}}, {}, KEY, 3)
         np.testing.assert_allclose(chain.x0_hat, np.full((5, 3, 2, 2, 1), largest), rtol=1e-6)
+
+
+# Samplers of the continuous path through the schedule.
+
+
+def best_noise_at_any_time(m, s, path):
+    def fn(x_t, t, label):
+        a_t, sigma_t = path.signal(t)[:, None], path.noise(t)[:, None]
+        return sigma_t * (x_t - a_t * m) / (a_t**2 * s**2 + sigma_t**2)
+
+    return Fixed(fn)
+
+
+def on_the_path(solve, grid, num_times, *, one_by_one=False):
+    def draw(key, predict_fn, path, x_T):
+        times = grid(path, num_times)
+        return ode.denoise(predict_fn, solve(key, predict_fn, path, x_T, times), times[-1])
+
+    return path_sampling.PathSampler(draw, one_by_one=one_by_one)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        pytest.param(
+            on_the_path(lambda key, *call: dpm_solver.dpm_solver_2m(*call), time_grids.uniform_log_snr, 15), id="dpmpp"
+        ),
+        pytest.param(on_the_path(lambda key, *call: ode.heun(*call), time_grids.uniform, 40), id="heun"),
+        pytest.param(
+            on_the_path(lambda key, *call: ode.adaptive(*call), time_grids.uniform, 2, one_by_one=True), id="adaptive"
+        ),
+        pytest.param(on_the_path(sde.euler_maruyama, time_grids.uniform, 400), id="euler_maruyama"),
+    ],
+)
+def test_a_discrete_model_is_sampled_on_the_path_through_its_schedule(sampler):
+    schedule = diffusion_process.linear_schedule(200)
+    model = of_points(best_noise_at_any_time(0.7, 0.4, schedule.path()), schedule=schedule, sampler=sampler)
+    count = 4000
+    found = jax.jit(model.sample, static_argnums=3)({"diffusion": {}}, {}, KEY, count)
+    assert found.shape == (count, 2)
+    assert abs(float(jnp.mean(found)) - 0.7) < 4 * 0.4 / np.sqrt(2 * count) + 0.01
+    assert abs(float(jnp.std(found)) - 0.4) < 4 * 0.4 / np.sqrt(4 * count) + 0.01

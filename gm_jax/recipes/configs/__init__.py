@@ -5,6 +5,7 @@ autoregressive.py  FVSBN, NADE and MADE; PixelCNN, PixelRNN and WaveNet
 flow.py            NICE, RealNVP, Glow and spline flows
 gan.py             GAN, improved GAN and WGAN-GP
 diffusion.py       DDPM, with and without labels, and latent diffusion
+score.py           score-based models in continuous time
 own_model.py       a model that was made in Python
 rbm.py             restricted Boltzmann machines
 energy.py          deep energy-based models, JEM, minimax training
@@ -35,6 +36,7 @@ from gm_jax.recipes.configs.flow import GlowConfig, NICEConfig, RealNVPConfig, S
 from gm_jax.recipes.configs.gan import GANConfig, ImprovedGANConfig, WGANGPConfig
 from gm_jax.recipes.configs.own_model import OwnModelConfig
 from gm_jax.recipes.configs.rbm import RBMConfig
+from gm_jax.recipes.configs.score import ODELikelihoodConfig, PathSamplerConfig, ScoreConfig
 from gm_jax.recipes.configs.vae import IWAEConfig, VAEConfig
 
 RECIPES: dict[str, type[ExperimentConfig]] = {
@@ -46,6 +48,7 @@ RECIPES: dict[str, type[ExperimentConfig]] = {
         *(GANConfig, ImprovedGANConfig, WGANGPConfig),
         *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig, OwnModelConfig),
         *(RBMConfig, EBMConfig, JEMConfig, MinimaxEBMConfig),
+        *(ScoreConfig,),
     )
 }
 
@@ -68,12 +71,15 @@ __all__ = [
     "MinimaxEBMConfig",
     "NADEConfig",
     "NICEConfig",
+    "ODELikelihoodConfig",
     "OwnModelConfig",
+    "PathSamplerConfig",
     "PixelCNNConfig",
     "PixelRNNConfig",
     "RBMConfig",
     "RealNVPConfig",
     "SamplerConfig",
+    "ScoreConfig",
     "SplineFlowConfig",
     "UNetConfig",
     "VAEConfig",

@@ -62,7 +62,13 @@ class SamplerConfig:
     """How samples are drawn."""
 
     method: Annotated[
-        Literal["ancestral", "ddim"], Sampling, arg(help="DDPM's random steps (ancestral), or DDIM's steps.")
+        Literal["ancestral", "ddim", "euler", "heun", "dpmpp", "adaptive", "euler_maruyama", "predictor_corrector"],
+        Sampling,
+        arg(
+            help="DDPM's random steps (ancestral), DDIM's steps, or a sampler of the continuous path: the "
+            "probability-flow ODE by euler, heun, dpmpp (DPM-Solver++(2M), good in 15 steps) or adaptive steps, the "
+            "reverse SDE by euler_maruyama or predictor_corrector."
+        ),
     ] = "ancestral"
     steps: Annotated[
         Count, Sampling, arg(help="How many of the T diffusion steps the sampler visits; the paper visits all.")

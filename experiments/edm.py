@@ -1,0 +1,23 @@
+"""EDM (Karras et al., NeurIPS 2022, arXiv:2206.00364): preconditioning, log-normal noise levels, Heun's solver.
+
+python -m experiments.edm                                                # digits
+python -m experiments.edm --labels True --guidance 1                     # with labels
+python -m experiments.edm --data.name toy:two_moons                      # points
+python -m experiments.edm sample --sampler.steps 18 --sampler.churn 10
+"""
+
+from gm_jax import runner
+from gm_jax.config import OptimizerConfig, TrainConfig
+from gm_jax.recipes.configs import PathSamplerConfig, ScoreConfig
+
+CONFIG = ScoreConfig(
+    train=TrainConfig(steps=2_000, batch_size=64, checkpoint_every=500, ema_decay=0.995),
+    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None, clip_norm=1.0),
+    path="edm",
+    prediction="preconditioned",
+    times="log_normal",
+    sampler=PathSamplerConfig(method="heun", steps=18, grid="karras"),
+)
+
+if __name__ == "__main__":
+    runner.main(CONFIG)

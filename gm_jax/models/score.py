@@ -1,0 +1,227 @@
+"""Score-based models in continuous time (Song et al., ICLR 2021, arXiv:2011.13456): the algorithm, top to bottom.
+
+One family for score SDEs (VE, VP, sub-VP), NCSN, EDM and flow matching: they differ in the Gaussian path
+
+    x_t = a(t) x_0 + s(t) eps,    x_T ~ N(0, s_T^2 I) approximately                                      (1)
+
+in what the network predicts and at which times it is trained (`models.path_objectives`), and in the sampler. The
+network f sees an input of about unit variance and the logarithm of the noise level,
+
+    output = f(x_t / sqrt(a^2 c^2 + s^2), 25 log(s / a)),    c the standard deviation of the data        (2)
+
+and its output gives x_0, eps, the score -eps / s and the velocity u at every time. Training minimises its squared error
+divided by the number of dimensions. Two likelihoods come from the same network. The probability-flow ODE dx / dt = u
+gives the density of the model that `ode` samplers draw from (`losses.continuous_flow`),
+
+    log p(x) = log N(x_T; 0, s_T^2 I) + int div u dt                                                     (3)
+
+and the reverse SDE has a variational bound (`losses.score_matching`, eq. 7). Both start at t_min, whose noise s_min is
+part of the model, and levels are dequantised by uniform noise, so that (3) is a lower bound for them, as for flows.
+
+Labels are withheld from a share of the examples, and guide samples, as in `models.diffusion`.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gm_jax.errors import refuse_options
+from gm_jax.losses import continuous_flow, diffusion, score_matching
+from gm_jax.models import label_dropout
+from gm_jax.models.flow import Dequantization
+from gm_jax.models.path_objectives import Parameterization, TimesFn, log_snr_at, log_snr_times
+from gm_jax.models.path_sampling import PathSampler, draw_on_path
+from gm_jax.ops import predictions
+from gm_jax.ops.distributions import normal_log_prob
+from gm_jax.ops.gaussian_path import GaussianPath
+from gm_jax.ops.levels import space_setting
+from gm_jax.ops.predictions import Prediction, per_example
+from gm_jax.ops.reductions import sum_except_batch
+from gm_jax.samplers.ode import PredictFn
+from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params
+
+
+class ODELikelihood(NamedTuple):
+    """How (3) is computed.
+
+    Attributes:
+        tolerance: relative and absolute, of the solver.
+        num_probes: K of Hutchinson's estimate of the divergence; 0 for the exact divergence.
+    """
+
+    tolerance: float = 1e-5
+    num_probes: int = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class ScoreModel:
+    """A score-based model of any network that keeps the contract.
+
+    Attributes:
+        network: (x [B, ...], noise level [B], label [B] or None, train=...) -> [B, ...]; it may draw "dropout". With
+            labels it has num_classes + 1 of them.
+        space: the map from the data to real numbers.
+        path: the Gaussian path.
+        shape: of one example.
+        parameterization: what the network's output is.
+        times_fn: how training draws the times.
+        sampler: of `sample`.
+        sigma_data: c of (2).
+        likelihood: how (3) is computed.
+        num_bound_times: K, times in the bound of each example.
+        num_classes: C; None for a model without labels.
+        drop_label: the share of training examples whose label is withheld from the network.
+        guidance: w of samples with a label.
+    """
+
+    network: nn.Module
+    space: Dequantization
+    path: GaussianPath
+    shape: tuple[int, ...]
+    parameterization: Parameterization
+    times_fn: TimesFn
+    sampler: PathSampler
+    sigma_data: float
+    likelihood: ODELikelihood
+    num_bound_times: int = 100
+    num_classes: int | None = None
+    drop_label: float = 0.1
+    guidance: float | Array = 0.0
+
+    @property
+    def model(self) -> Model:
+        """The record that the train step, evaluation and samplers see."""
+        return Model(self.init, (Objective("score", self.loss),), self.sample, self.log_prob)
+
+    def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
+        """Initialises the network from the shape of one example."""
+        x_0 = self.space.prepare(key, batch["x"][:1])[0]
+        variables = self.network.init(key, x_0, jnp.ones(1), label_dropout.no_label(1, self.num_classes))
+        return {"score": variables["params"]}, {}
+
+    def loss(
+        self, params: Params, model_state: ModelState, key: Key, batch: Batch
+    ) -> tuple[Array, tuple[ModelState, Metrics]]:
+        """Computes the squared error of the output, averaged over the batch, at times spread evenly over the batch."""
+        space_key, time_key, noise_key, label_key, dropout_key = jax.random.split(key, 5)
+        x_0 = self.space.prepare(space_key, batch["x"])[0]
+        t = self.times_fn(self.path, _spread(time_key, x_0.shape[0]))
+        eps = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
+        x_t = predictions.diffuse(x_0, eps, self.path.signal(t), self.path.noise(t))
+        label = label_dropout.training_label(label_key, batch, num_classes=self.num_classes, drop_label=self.drop_label)
+        output = self._apply(params, x_t, t, label, train=True, rngs={"dropout": dropout_key})
+        squared_error = jnp.mean(self.parameterization.loss(self.path, x_0, eps, output, t))
+        return squared_error / int(np.prod(self.shape)), (model_state, {})
+
+    def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
+        """Computes (3) for x [B, ...] as the data set ships it, with one draw of dequantisation noise."""
+        space_key, probe_key = jax.random.split(key)
+        x_0, log_det = self.space.prepare(space_key, x)
+        count, tolerance = self.likelihood.num_probes, self.likelihood.tolerance
+        probes = jax.random.rademacher(probe_key, (count, *x_0.shape), x_0.dtype) if count else None
+        log_prob = self.log_density(params, model_state, x_0, probes) + log_det
+        kind = "estimate" if count and self.space.kind == "exact" else self.space.kind
+        solver = (("t_min", self.path.range[0]), ("rtol", tolerance), *((("probes", count),) if count else ()))
+        return Likelihood(log_prob, kind, self.space.measure, (*solver, *self._space_settings(x)))
+
+    def log_density(self, params: Params, model_state: ModelState, x_0: Array, probes: Array | None = None) -> Array:
+        """Computes (3) [B] for x_0 [B, ...] in the space that is diffused; probes [K, B, ...] as in the loss."""
+        predict_fn, last = self.predict_fn(params, model_state, None), jnp.asarray(self.path.range[1], x_0.dtype)
+
+        def velocity(x: Array, t: Array) -> Array:
+            t = jnp.full(x.shape[:1], t, x.dtype)
+            return self.path.velocity(*predict_fn(x, t), t)
+
+        def prior_log_prob(z: Array) -> Array:
+            log_var = jnp.full_like(z, 2.0 * jnp.log(self.path.noise(last)))
+            return sum_except_batch(normal_log_prob(z, jnp.zeros_like(z), log_var))
+
+        tolerance = self.likelihood.tolerance
+        return continuous_flow.continuous_flow_log_prob(
+            velocity, prior_log_prob, x_0, probes, times=self.path.range, rtol=tolerance, atol=tolerance
+        )
+
+    def bound(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
+        """Computes the variational bound of the reverse SDE at K times that are spread over log snr."""
+        space_key, time_key, noise_key = jax.random.split(key, 3)
+        x_0, log_det = self.space.prepare(space_key, x)
+        predict_fn, ends = self.predict_fn(params, model_state, None), jnp.asarray(self.path.range, x_0.dtype)
+        (a_0, a_T), (s_0, s_T) = self.path.signal(ends), self.path.noise(ends)
+
+        def predict(key: Key, t: Array) -> tuple[Array, Prediction]:
+            eps = jax.random.normal(key, x_0.shape, x_0.dtype)
+            x_t = predictions.diffuse(x_0, eps, self.path.signal(t), self.path.noise(t))
+            return eps, predict_fn(x_t, jnp.full(x_0.shape[:1], t))
+
+        def noise_loss(at: tuple[Array, Array]) -> Array:
+            eps, prediction = predict(jax.random.fold_in(noise_key, at[0]), at[1])
+            return diffusion.noise_prediction_loss(eps, prediction.eps)
+
+        count = self.num_bound_times
+        times = log_snr_times(self.path, _spread(time_key, count))
+        first = predict(jax.random.fold_in(noise_key, count), ends[0])[1].x_0
+        log_snr = log_snr_at(self.path, ends)
+        bound = score_matching.continuous_bound(
+            score_matching.continuous_prior_kl(x_0, a_T, s_T),
+            jax.lax.map(noise_loss, (jnp.arange(count), times)),
+            diffusion.decoder_normal_nll(x_0, first, log_var=2.0 * jnp.log(s_0 / a_0)),
+            log_snr_range=log_snr[0] - log_snr[1],
+        )
+        settings = (("t_min", self.path.range[0]), ("bound_times", count), *self._space_settings(x))
+        return Likelihood(bound + log_det, "lower_bound", self.space.measure, settings)
+
+    def sample(
+        self,
+        params: Params,
+        model_state: ModelState,
+        key: Key,
+        n: int,
+        *,
+        label: Array | None = None,
+        temperature: float | Array | None = None,
+    ) -> Array:
+        """Draws n samples [n, ...] as the data set ships them, guided if labels [n] are given."""
+        refuse_options(temperature=temperature)
+        noise_key, key = jax.random.split(key)
+        last = jnp.asarray(self.path.range[1], jnp.float32)
+        x_T = self.path.noise(last) * jax.random.normal(noise_key, (n, *self.shape))
+        predict_fn = functools.partial(self.predict_fn, params, model_state)
+        return self.space.to_data(draw_on_path(self.sampler, predict_fn, self.path, key, x_T, label))
+
+    def predict_fn(self, params: Params, model_state: ModelState, label: Array | None) -> PredictFn:
+        """Makes the function (x_t, t) -> Prediction of p(x) or, with labels [B], of the guided p(x | y)."""
+        if self.num_classes is None:
+            refuse_options(label=label)
+
+        def predict(x_t: Array, t: Array) -> Prediction:
+            output = label_dropout.guided_output(
+                functools.partial(self._apply, params),
+                x_t,
+                t,
+                label,
+                num_classes=self.num_classes,
+                weight=self.guidance,
+            )
+            return self.parameterization.predict(self.path, x_t, output, t)
+
+        return predict
+
+    def _apply(self, params: Params, x_t: Array, t: Array, label: Array | None, **settings: Any) -> Array:
+        """Computes (2)."""
+        a_t, s_t = self.path.signal(t), self.path.noise(t)
+        x = x_t / per_example(jnp.sqrt(jnp.square(a_t * self.sigma_data) + jnp.square(s_t)), x_t)
+        level = 25.0 * jnp.clip(-0.5 * log_snr_at(self.path, t), -10.0, 10.0)
+        return cast(Array, self.network.apply({"params": params["score"]}, x, level, label, **settings))
+
+    def _space_settings(self, x: Array) -> tuple[tuple[str, Any], ...]:
+        return (*self.space.settings, *space_setting(self.space.side, x.shape[1:]))
+
+
+def _spread(key: Key, n: int) -> Array:
+    """Draws n numbers [n] in [0, 1), each uniform, and together one in each n-th: a mean over them varies less."""
+    return (jnp.arange(n) + jax.random.uniform(key)) / n

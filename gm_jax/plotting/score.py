@@ -1,0 +1,63 @@
+"""Score-based models as pictures: data into noise, and samples by the number of steps."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from gm_jax.models.path_sampling import PathSampler
+from gm_jax.models.score import ScoreModel
+from gm_jax.ops.predictions import diffuse
+from gm_jax.samplers import dpm_solver, ode, time_grids
+from gm_jax.types import Array, Key, ModelState, Params
+
+NUM_STEPS = (4, 8, 15, 30, 100)  # rows of `samples_by_steps`
+
+
+def grids(model: ScoreModel) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
+    """Lists the pictures of an image model: functions (params, model_state, key, x) -> [rows, columns, *shape].
+
+    Args:
+        model: a model of images; for other data there are no pictures.
+    Returns:
+        `forward_path` and `samples_by_steps` by name; for models with labels also `classes`.
+    """
+    if len(model.shape) != 3:
+        return {}
+    pictures = [forward_path, samples_by_steps]
+    if model.num_classes is not None:
+        pictures.append(classes)
+    return {picture.__name__: partial(picture, model) for picture in pictures}
+
+
+def forward_path(model: ScoreModel, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+    """Draws a row for each of the first ten x: x_t / a_t at ten times, from the data to noise, with one noise."""
+    space_key, noise_key = jax.random.split(key)
+    x_0 = model.space.prepare(space_key, x[:10])[0]
+    eps = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
+    times = time_grids.karras(model.path, 10)[::-1]
+    rows = [diffuse(x_0, eps, model.path.signal(t), model.path.noise(t)) for t in times]
+    return model.space.to_data(jnp.stack(rows, axis=1).reshape(-1, *model.shape)).reshape(-1, 10, *model.shape)
+
+
+def samples_by_steps(model: ScoreModel, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+    """Draws samples from the same ten x_T in every row, by DPM-Solver++(2M) with 4, 8, 15, 30 and 100 steps."""
+
+    def row(count: int) -> Array:
+        def draw(key: Key, predict_fn: ode.PredictFn, path: ode.GaussianPath, x_T: Array) -> Array:
+            times = time_grids.uniform_log_snr(path, count)
+            return ode.denoise(predict_fn, dpm_solver.dpm_solver_2m(predict_fn, path, x_T, times), times[-1])
+
+        by_count = dataclasses.replace(model, sampler=PathSampler(draw, model.sampler.clip))
+        return by_count.sample(params, model_state, key, 10)
+
+    return jnp.stack([row(count) for count in NUM_STEPS])
+
+
+def classes(model: ScoreModel, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+    """Draws a row of ten samples for each class."""
+    label = jnp.repeat(jnp.arange(model.num_classes), 10)
+    samples = model.sample(params, model_state, key, len(label), label=label)
+    return samples.reshape(-1, 10, *model.shape)

@@ -1,0 +1,140 @@
+"""The recipe of score-based models in continuous time."""
+
+import dataclasses
+import math
+from functools import partial
+
+from gm_jax.data.sources import Spec
+from gm_jax.errors import UserError
+from gm_jax.models import flow, path_objectives
+from gm_jax.models.score import ODELikelihood, ScoreModel
+from gm_jax.ops import gaussian_path
+from gm_jax.ops.divergence import MOST_EXACT_DIMENSIONS
+from gm_jax.plotting import score as plotting
+from gm_jax.recipes.configs.score import ScoreConfig
+from gm_jax.recipes.diffusion import make_network
+from gm_jax.recipes.experiment import DensityPicture, Experiment, LogProbEvaluation
+from gm_jax.recipes.gan import mode_evaluation
+from gm_jax.recipes.optimizers import make_optimizer
+from gm_jax.recipes.path_samplers import path_sampler
+
+_EDGE = 1e-3  # how far paths whose ends have no signal or no noise stay from these
+_WITH_BETAS = {"vp": gaussian_path.variance_preserving, "sub_vp": gaussian_path.sub_variance_preserving}
+_WITH_SIGMAS = {"ve": gaussian_path.variance_exploding, "edm": gaussian_path.edm}
+
+
+def build_score(config: ScoreConfig, spec: Spec) -> Experiment:
+    """Builds a score-based model; its likelihood is the probability-flow ODE's, next to the variational bound.
+
+    Raises:
+        UserError: the fields contradict each other or do not fit the data.
+    """
+    num_classes = _num_classes(config, spec)
+    sigma_data = config.sigma_data or (2.0 if spec.levels is None else 0.5)
+    space = flow.no_dequantization() if spec.levels is None else flow.symmetric_dequantization(levels=spec.levels)
+    family = ScoreModel(
+        network=make_network(config.network, spec, num_classes),
+        space=space,
+        path=make_path(config),
+        shape=spec.shape,
+        parameterization=_parameterization(config, sigma_data),
+        times_fn=_times_fn(config),
+        sampler=path_sampler(config.sampler, None if spec.levels is None else (-1.0, 1.0)),
+        sigma_data=sigma_data,
+        likelihood=_likelihood(config, spec),
+        num_bound_times=config.likelihood.bound_times,
+        num_classes=num_classes,
+        drop_label=config.drop_label,
+        guidance=config.guidance,
+    )
+    # A picture of thousands of points needs no digits.
+    roughly = dataclasses.replace(family, likelihood=ODELikelihood(tolerance=1e-3))
+    density = {"density": DensityPicture(lambda p, s, x: roughly.log_density(p, s, x))} if spec.shape == (2,) else {}
+    return Experiment(
+        family.model,
+        family=family,
+        optimizers={"score": make_optimizer(config.optimizer, num_steps=config.train.steps)},
+        validation=dataclasses.replace(family, num_bound_times=config.validation_times).bound,
+        evaluations=(
+            LogProbEvaluation("nll_bound", family.bound),
+            *((mode_evaluation(),) if spec.name == "toy:eight_gaussians" else ()),
+        ),
+        pictures={**plotting.grids(family), **density},
+        settings={"path": config.path},
+        uses_labels=num_classes is not None,
+    )
+
+
+def make_path(config: ScoreConfig) -> gaussian_path.GaussianPath:
+    """Returns the path that a configuration describes, with signal and noise at both ends of its range.
+
+    Raises:
+        UserError: a setting belongs to another path, or the least noise is not below the most.
+    """
+    betas = {"beta_min": config.beta_min, "beta_max": config.beta_max}
+    sigmas = {"sigma_min": config.sigma_min, "sigma_max": config.sigma_max}
+    for settings, owners in ((betas, _WITH_BETAS), (sigmas, _WITH_SIGMAS)):
+        for name, value in settings.items():
+            if value is not None and config.path not in owners:
+                raise UserError(
+                    f"--{name.replace('_', '-')} {value} has no effect on the path {config.path}: leave it out, or use "
+                    f"--path {' or '.join(owners)}."
+                )
+    make = {**_WITH_BETAS, **_WITH_SIGMAS}.get(config.path)
+    if make is not None:
+        settings = {name: value for name, value in {**betas, **sigmas}.items() if value is not None}
+        try:
+            return make(**settings)
+        except ValueError as error:
+            flags = " or ".join(f"--{name.replace('_', '-')}" for name in settings)
+            raise UserError(f"{error}\nChange {flags}.") from error
+    if config.path == "cosine":
+        path = gaussian_path.cosine()
+        return path._replace(range=(path.range[0], 1.0 - _EDGE))
+    path = gaussian_path.linear() if config.path == "linear" else gaussian_path.trigonometric()
+    return path._replace(range=(_EDGE, path.range[1] - _EDGE))
+
+
+def _parameterization(config: ScoreConfig, sigma_data: float) -> path_objectives.Parameterization:
+    if config.prediction == "preconditioned":
+        return path_objectives.preconditioned_prediction(sigma_data=sigma_data)
+    return {
+        "noise": path_objectives.noise_prediction,
+        "data": path_objectives.data_prediction,
+        "velocity": path_objectives.velocity_prediction,
+    }[config.prediction]()
+
+
+def _times_fn(config: ScoreConfig) -> path_objectives.TimesFn:
+    if config.times == "log_normal":
+        mean, std = config.log_normal_mean, config.log_normal_std
+        return partial(path_objectives.log_normal_times, mean=mean, std=std)
+    return {"uniform": path_objectives.uniform_times, "log_snr": path_objectives.log_snr_times}[config.times]
+
+
+def _likelihood(config: ScoreConfig, spec: Spec) -> ODELikelihood:
+    size = math.prod(spec.shape)
+    probes = config.likelihood.probes
+    if probes is None:
+        probes = 0 if spec.levels is None and size <= MOST_EXACT_DIMENSIONS else 1
+    if probes == 0 and size > MOST_EXACT_DIMENSIONS:
+        raise UserError(
+            f"--likelihood.probes 0 asks for an exact divergence in {size} dimensions, which is too slow above "
+            f"{MOST_EXACT_DIMENSIONS}: use --likelihood.probes 1 or more."
+        )
+    return ODELikelihood(config.likelihood.tolerance, probes)
+
+
+def _num_classes(config: ScoreConfig, spec: Spec) -> int | None:
+    if not config.labels:
+        if config.guidance:
+            raise UserError(f"--guidance {config.guidance} needs a model with labels: add --labels.")
+        return None
+    if spec.num_classes is None:
+        raise UserError(f"{spec.name} has no labels to condition on: leave out --labels.")
+    if not 0.0 < config.drop_label < 1.0:
+        raise UserError(
+            f"--drop-label {config.drop_label} leaves one of the two models without examples: use a number between 0 "
+            "and 1."
+        )
+    return spec.num_classes

@@ -1,0 +1,156 @@
+"""A preconditioned model whose network outputs 0 is the exact model of normal data: its numbers are closed forms."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from gm_jax.errors import UserError
+from gm_jax.models import flow, path_objectives, path_sampling, score
+from gm_jax.networks.diffusion_mlp import DiffusionMLP
+from gm_jax.samplers import dpm_solver, ode, sde, time_grids
+from tests.gaussian_mixture import PATHS
+
+C = 0.5
+
+
+def sampler(solve, *, noisy=False, one_by_one=False, num_times=60):
+    def draw(key, predict_fn, path, x_T):
+        times = time_grids.uniform_log_snr(path, num_times)
+        x = solve(key, predict_fn, path, x_T, times) if noisy else solve(predict_fn, path, x_T, times)
+        return ode.denoise(predict_fn, x, times[-1])
+
+    return path_sampling.PathSampler(draw, one_by_one=one_by_one)
+
+
+def family(path="edm", *, shape=(2,), levels=None, num_classes=None, **settings):
+    """Its last layer starts at 0."""
+    labels = None if num_classes is None else num_classes + 1
+    return score.ScoreModel(
+        network=DiffusionMLP(8, 1, num_classes=labels),
+        space=flow.no_dequantization() if levels is None else flow.symmetric_dequantization(levels=levels),
+        path=PATHS[path],
+        shape=shape,
+        parameterization=path_objectives.preconditioned_prediction(sigma_data=C),
+        times_fn=path_objectives.log_snr_times,
+        sigma_data=C,
+        num_classes=num_classes,
+        **{"likelihood": score.ODELikelihood(), "sampler": SAMPLERS["dpm_solver_2m"], **settings},
+    )
+
+
+def points(n=6, seed=0):
+    return C * jax.random.normal(jax.random.key(seed), (n, 2))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_likelihood_of_normal_data_is_theirs_on_every_path(path):
+    model, x = family(path), points()
+    params, state = model.init(jax.random.key(1), {"x": x})
+    found = jax.jit(model.log_prob)(params, state, jax.random.key(2), x)
+    first = jnp.asarray(model.path.range[0])
+    a, s = float(model.path.signal(first)), float(model.path.noise(first))
+    expected = stats.norm.logpdf(x, scale=np.sqrt(a**2 * C**2 + s**2)).sum(axis=1)
+    np.testing.assert_allclose(found.log_prob, expected, atol=2e-3)
+    assert (found.kind, found.measure) == ("exact", "continuous")
+    assert dict(found.settings)["t_min"] == model.path.range[0]
+
+
+@pytest.mark.parametrize("path", ["vp", "edm", "linear"])
+def test_the_bound_of_the_exact_score_is_the_likelihood(path):
+    model, x = family(path, num_bound_times=400), jnp.tile(jnp.array([[0.4, -0.3]]), (300, 1))
+    params, state = model.init(jax.random.key(1), {"x": x})
+    bound = jax.jit(model.bound)(params, state, jax.random.key(2), x)
+    exact = float(stats.norm.logpdf([0.4, -0.3], scale=C).sum())
+    error = float(jnp.std(bound.log_prob)) / np.sqrt(300)
+    assert abs(float(jnp.mean(bound.log_prob)) - exact) < 4 * error + 5e-3
+    assert error < 0.1
+    assert bound.kind == "lower_bound"
+
+
+SAMPLERS = {
+    "euler": sampler(ode.euler, num_times=400),
+    "heun": sampler(ode.heun),
+    "dpm_solver_2m": sampler(dpm_solver.dpm_solver_2m),
+    "adaptive": sampler(ode.adaptive, one_by_one=True, num_times=2),
+    "ancestral": sampler(sde.ancestral, noisy=True, num_times=200),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samples_of_every_sampler_have_the_variance_of_the_data(name):
+    count = 2000
+    model = family("edm", sampler=SAMPLERS[name])
+    params, state = model.init(jax.random.key(1), {"x": points()})
+    found = jax.jit(functools.partial(model.sample, n=count))(params, state, jax.random.key(3))
+    assert found.shape == (count, 2)
+    assert abs(float(jnp.std(found)) - C) < 4 * C / np.sqrt(2 * 2 * count) + 0.01
+
+
+def test_probes_are_exact_where_the_jacobian_is_a_multiple_of_the_identity():
+    model, x = family("vp"), points()
+    params, state = model.init(jax.random.key(1), {"x": x})
+    probed = dataclasses.replace(model, likelihood=score.ODELikelihood(num_probes=2))
+    one, other = (jax.jit(m.log_prob)(params, state, jax.random.key(2), x) for m in (model, probed))
+    np.testing.assert_allclose(one.log_prob, other.log_prob, atol=1e-3)
+    assert other.kind == "estimate"
+    assert dict(other.settings)["probes"] == 2
+
+
+def test_levels_are_dequantised_and_their_likelihood_is_in_their_measure():
+    # A published mistake: without dequantisation bits/dim are negative.
+    model = family("edm", shape=(2, 2, 1), levels=17)
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 17, (5, 2, 2, 1)), jnp.uint8)
+    params, state = model.init(jax.random.key(1), {"x": x})
+    found = model.log_prob(params, state, jax.random.key(2), x)
+    x_0 = model.space.prepare(jax.random.split(jax.random.key(2))[0], x)[0]
+    assert -1.0 <= float(x_0.min()) <= float(x_0.max()) < 1.0
+    np.testing.assert_array_equal(model.space.to_data(x_0), x)
+    density = stats.norm.logpdf(x_0, scale=C).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(found.log_prob, density + 4 * np.log(2 / 17), atol=5e-3)
+    assert (found.kind, found.measure) == ("lower_bound", "17 levels")
+
+
+@pytest.mark.parametrize("path", ["ve", "linear"])
+def test_the_first_loss_of_a_preconditioned_network_is_one(path):
+    model, x = family(path), C * jax.random.normal(jax.random.key(5), (20_000, 2))
+    params, state = model.init(jax.random.key(1), {"x": x})
+    value = float(jax.jit(model.loss)(params, state, jax.random.key(2), {"x": x})[0])
+    assert abs(value - 1.0) < 4 * np.sqrt(2 / 40_000)
+
+
+def test_labels_belong_to_models_with_labels():
+    plain, with_labels = family(), family(num_classes=3, guidance=1.0)
+    batch = {"x": points(), "label": jnp.zeros(6, jnp.int32)}
+    params, state = plain.init(jax.random.key(1), batch)
+    with pytest.raises(UserError):
+        plain.sample(params, state, jax.random.key(0), 2, label=jnp.zeros(2, jnp.int32))
+    with pytest.raises(UserError):
+        plain.sample(params, state, jax.random.key(0), 2, temperature=0.5)
+    params, state = with_labels.init(jax.random.key(1), batch)
+    assert np.isfinite(with_labels.loss(params, state, jax.random.key(0), batch)[0])
+    with pytest.raises(UserError):
+        with_labels.loss(params, state, jax.random.key(0), {"x": points()})
+    adaptive = dataclasses.replace(with_labels, sampler=SAMPLERS["adaptive"])
+    found = adaptive.sample(params, state, jax.random.key(0), 2, label=jnp.array([0, 2]))
+    assert np.isfinite(found).all()
+
+
+def test_a_path_without_signal_or_noise_at_its_ends_gives_finite_losses_and_samples():
+    model = dataclasses.replace(
+        family(),
+        path=PATHS["linear"]._replace(range=(0.0, 1.0)),
+        parameterization=path_objectives.velocity_prediction(),
+        times_fn=path_objectives.uniform_times,
+        sampler=path_sampling.PathSampler(
+            lambda key, predict_fn, path, x: ode.euler(predict_fn, path, x, time_grids.uniform(path, 8))
+        ),
+    )
+    params, state = model.init(jax.random.key(1), {"x": points()})
+    assert np.isfinite(model.loss(params, state, jax.random.key(0), {"x": points()})[0])
+    assert np.isfinite(model.sample(params, state, jax.random.key(0), 3)).all()
+    assert np.isfinite(model.log_prob(params, state, jax.random.key(0), points()).log_prob).all()

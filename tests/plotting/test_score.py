@@ -1,0 +1,50 @@
+"""Pictures of a score-based model of images: their shapes, and what a row is."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gm_jax.models import flow, path_objectives, path_sampling, score
+from gm_jax.networks.diffusion_mlp import DiffusionMLP
+from gm_jax.ops import gaussian_path
+from gm_jax.plotting import score as plotting
+from gm_jax.samplers import ode, time_grids
+
+SHAPE = (2, 2, 1)
+
+
+def draw(key, predict_fn, path, x_T):
+    return ode.heun(predict_fn, path, x_T, time_grids.karras(path, 5))
+
+
+MODEL = score.ScoreModel(
+    network=DiffusionMLP(8, 1, num_classes=4),
+    space=flow.symmetric_dequantization(levels=17),
+    path=gaussian_path.edm(),
+    shape=SHAPE,
+    parameterization=path_objectives.preconditioned_prediction(sigma_data=0.5),
+    times_fn=path_objectives.log_snr_times,
+    sampler=path_sampling.PathSampler(draw),
+    sigma_data=0.5,
+    likelihood=score.ODELikelihood(),
+    num_classes=3,
+)
+X = jnp.asarray(np.random.default_rng(0).integers(0, 17, (12, *SHAPE)), jnp.uint8)
+
+
+def test_images_have_pictures_and_points_have_none():
+    assert sorted(plotting.grids(MODEL)) == ["classes", "forward_path", "samples_by_steps"]
+    assert sorted(plotting.grids(dataclasses.replace(MODEL, num_classes=None))) == ["forward_path", "samples_by_steps"]
+    assert plotting.grids(dataclasses.replace(MODEL, shape=(2,))) == {}
+
+
+def test_a_row_runs_from_the_data_and_the_rows_of_samples_are_the_numbers_of_steps():
+    params, state = MODEL.init(jax.random.key(0), {"x": X})
+    found = {name: picture(params, state, jax.random.key(1), X) for name, picture in plotting.grids(MODEL).items()}
+    assert found["forward_path"].shape == (10, 10, *SHAPE)
+    np.testing.assert_array_equal(found["forward_path"][:, 0], X[:10])
+    assert np.any(np.asarray(found["forward_path"][:, -1]) != np.asarray(X[:10]))
+    assert found["samples_by_steps"].shape == (len(plotting.NUM_STEPS), 10, *SHAPE)
+    assert found["classes"].shape == (3, 10, *SHAPE)
