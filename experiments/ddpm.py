@@ -4,6 +4,7 @@ python -m experiments.ddpm                                               # digit
 python -m experiments.ddpm --data.name mnist --network unet --network.features 32 64 64 --network.blocks 2
 python -m experiments.ddpm --data.name toy:two_moons                     # points: a perceptron
 python -m experiments.ddpm evaluate --sampler.method ddim --sampler.steps 20
+python -m experiments.ddpm sample --sampler.method dpmpp --sampler.steps 15
 """
 
 from gm_jax import runner
