@@ -10,14 +10,15 @@ import jax.numpy as jnp
 from gm_jax.models.path_sampling import PathSampler
 from gm_jax.models.score import ScoreModel
 from gm_jax.ops.predictions import diffuse
+from gm_jax.plotting.layout import Grid
 from gm_jax.samplers import dpm_solver, ode, time_grids
 from gm_jax.types import Array, Key, ModelState, Params
 
 NUM_STEPS = (4, 8, 15, 30, 100)  # rows of `samples_by_steps`
 
 
-def grids(model: ScoreModel) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Array]]:
-    """Lists the pictures of an image model: functions (params, model_state, key, x) -> [rows, columns, *shape].
+def grids(model: ScoreModel) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Grid]]:
+    """Lists the pictures of an image model: functions (params, model_state, key, x) -> Grid.
 
     Args:
         model: a model of images; for other data there are no pictures.
@@ -32,17 +33,23 @@ def grids(model: ScoreModel) -> Mapping[str, Callable[[Params, ModelState, Key, 
     return {picture.__name__: partial(picture, model) for picture in pictures}
 
 
-def forward_path(model: ScoreModel, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+def forward_path(model: ScoreModel, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
     """Draws a row for each of the first ten x: x_t / a_t at ten times, from the data to noise, with one noise."""
     space_key, noise_key = jax.random.split(key)
     x_0 = model.space.prepare(space_key, x[:10])[0]
     eps = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
-    times = time_grids.karras(model.path, 10)[::-1]
+    with jax.ensure_compile_time_eval():  # labels are needed while the picture is traced
+        times = time_grids.karras(model.path, 10)[::-1]
+        ratios = [float(model.path.noise(t) / model.path.signal(t)) for t in times]
     rows = [diffuse(x_0, eps, model.path.signal(t), model.path.noise(t)) for t in times]
-    return model.space.to_data(jnp.stack(rows, axis=1).reshape(-1, *model.shape)).reshape(-1, 10, *model.shape)
+    return Grid(
+        model.space.to_data(jnp.stack(rows, axis=1).reshape(-1, *model.shape)).reshape(-1, 10, *model.shape),
+        title="Forward path: pictures of the data (left) become noise, by the ratio of noise to signal",
+        columns=tuple(f"{ratio:.2g}" for ratio in ratios),
+    )
 
 
-def samples_by_steps(model: ScoreModel, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+def samples_by_steps(model: ScoreModel, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
     """Draws samples from the same ten x_T in every row, by DPM-Solver++(2M) with 4, 8, 15, 30 and 100 steps."""
 
     def row(count: int) -> Array:
@@ -53,11 +60,19 @@ def samples_by_steps(model: ScoreModel, params: Params, model_state: ModelState,
         by_count = dataclasses.replace(model, sampler=PathSampler(draw, model.sampler.clip))
         return by_count.sample(params, model_state, key, 10)
 
-    return jnp.stack([row(count) for count in NUM_STEPS])
+    return Grid(
+        jnp.stack([row(count) for count in NUM_STEPS]),
+        title="Samples by the number of steps of DPM-Solver++(2M), from the same noise in each column",
+        rows=tuple(f"{count} steps" for count in NUM_STEPS),
+    )
 
 
-def classes(model: ScoreModel, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
+def classes(model: ScoreModel, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
     """Draws a row of ten samples for each class."""
     label = jnp.repeat(jnp.arange(model.num_classes), 10)
     samples = model.sample(params, model_state, key, len(label), label=label)
-    return samples.reshape(-1, 10, *model.shape)
+    return Grid(
+        samples.reshape(-1, 10, *model.shape),
+        title="Samples of each class",
+        rows=tuple(f"class {index}" for index in range(model.num_classes or 0)),
+    )

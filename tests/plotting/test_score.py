@@ -42,7 +42,15 @@ def test_images_have_pictures_and_points_have_none():
 
 def test_a_row_runs_from_the_data_and_the_rows_of_samples_are_the_numbers_of_steps():
     params, state = MODEL.init(jax.random.key(0), {"x": X})
-    found = {name: picture(params, state, jax.random.key(1), X) for name, picture in plotting.grids(MODEL).items()}
+    grids = {
+        name: jax.jit(picture)(params, state, jax.random.key(1), X) for name, picture in plotting.grids(MODEL).items()
+    }
+    assert grids["samples_by_steps"].row_labels() == [f"{count} steps" for count in plotting.NUM_STEPS]
+    assert grids["classes"].row_labels() == ["class 0", "class 1", "class 2"]
+    ratios = [float(label) for label in grids["forward_path"].columns]
+    assert ratios == sorted(ratios)
+    assert ratios[0] < 0.01 < 10 < ratios[-1]
+    found = {name: grid.examples for name, grid in grids.items()}
     assert found["forward_path"].shape == (10, 10, *SHAPE)
     np.testing.assert_array_equal(found["forward_path"][:, 0], X[:10])
     assert np.any(np.asarray(found["forward_path"][:, -1]) != np.asarray(X[:10]))
