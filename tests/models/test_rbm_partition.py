@@ -1,11 +1,16 @@
 """log Z of restricted Boltzmann machines: by either side, in chunks, and the path that anneals to it."""
 
+import os
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special
 
+from gm_jax.evaluation.partition import log_partition
+from gm_jax.losses import energy as losses
 from gm_jax.models import rbm_partition
 from gm_jax.networks.rbm import RBM
 
@@ -84,3 +89,42 @@ def test_the_sweeps_of_the_path_have_its_temperature(beta):
     large = p > 10 / n
     chi_squared = np.sum((counts - n * p)[large] ** 2 / (n * p)[large])
     assert chi_squared < large.sum() + 5 * np.sqrt(2 * large.sum())
+
+
+PUBLISHED = os.environ.get("GM_JAX_PUBLISHED_RBM", "")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.skipif(not PUBLISHED, reason="GM_JAX_PUBLISHED_RBM does not name the folder of the published machine")
+def test_the_published_machine_has_its_published_likelihood():
+    # Salakhutdinov & Murray (2008): CD25(500), log Z 451.28, on their own binarisation of MNIST. Their weights and data
+    # are in github.com/gpapamak/distilling_intractable_generative_models: weights [784, 500] and biases in one npz,
+    # and packed bits in another.
+    weights = np.load(Path(PUBLISHED) / "published_rbm_cd25_500.npz")
+    bits = np.load(Path(PUBLISHED) / "salakhutdinov_murray_mnist.npz")
+    network = RBM(784, 500)
+    params = {
+        "kernel": jnp.asarray(weights["weights"], jnp.float32),
+        "visible_bias": jnp.asarray(weights["visible_bias"], jnp.float32),
+        "hidden_bias": jnp.asarray(weights["hidden_bias"], jnp.float32),
+    }
+    free_energy = jax.jit(lambda v: losses.rbm_free_energy(*rbm_partition.apply(network, params, v)))
+    splits = {name: np.unpackbits(bits[name], axis=1)[:, :784].astype(np.float32) for name in ("train", "test")}
+    for name, expected in (("test", -86.354), ("train", -83.108)):
+        parts = [np.asarray(free_energy(part), np.float64) for part in splits[name].reshape(-1, 10_000, 784)]
+        np.testing.assert_allclose(-np.mean(parts) - 451.28, expected, atol=1e-3)
+    ones = splits["train"].sum(axis=0)
+    base = jnp.asarray(np.log(ones + 3_000.0) - np.log(len(splits["train"]) - ones + 3_000.0), jnp.float32)
+    kernel_fn = rbm_partition.path(network, params, base).kernel_fn
+
+    def sweep(i, v):
+        return kernel_fn(jax.random.fold_in(jax.random.key(1), i), v, 1.0)
+
+    ends = jax.jit(lambda v: jax.lax.fori_loop(0, 2_900, sweep, v))(jnp.asarray(splits["train"][:100]))
+    how = rbm_partition.AnnealedPartition(summarize=log_partition, num_temperatures=14_500, num_runs=100)
+    found = jax.jit(how.estimate, static_argnums=1)(jax.random.key(0), network, params, base, ends)
+    assert 451.0 < float(found.log_z) < 451.6
+    assert float(found.low) < 451.28 < float(found.high)
+    assert float(found.high - found.low) < 1.0
+    assert bool(found.converged)
