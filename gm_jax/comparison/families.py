@@ -26,6 +26,11 @@ _DDPM = {"train": TrainConfig(batch_size=64, ema_decay=0.995), "optimizer": _CLI
 _LATENT = {"train": TrainConfig(batch_size=64, steps_per_call=20, ema_decay=0.999), "optimizer": _CLIPPED}
 _RBM = {"train": TrainConfig(batch_size=100, steps_per_call=50), "optimizer": SGDConfig(learning_rate=0.05)}
 _EBM = {"train": TrainConfig(batch_size=100, steps_per_call=10, ema_decay=0.995), "optimizer": _CLIPPED}
+_MINIMAX = {
+    "train": TrainConfig(batch_size=128, steps_per_call=10, ema_decay=0.995),
+    "energy": AdamConfig(b1=0.5),
+    "generator": AdamConfig(b1=0.5),
+}
 _ON_VECTORS, _ON_IMAGES = {"train": {"batch_size": 100}}, {"train": {"batch_size": 64, "steps_per_call": 1}}
 _ON_POINTS = {"train": {"batch_size": 256}}
 
@@ -127,12 +132,20 @@ def _energy_models() -> tuple[Family, ...]:
     images = {"hidden": 128, "temperatures": 1_000, "raise_temperatures": 0}
     chains = {"steps": 20, "sampling_steps": 200}
     ebm = {"network": "mlp", "hidden": (64, 64), "chains": chains, "temperatures": 100, "runs": 50, **_ON_VECTORS}
+    game = {"network": "mlp", "hidden": (64, 64), "temperatures": 100, "runs": 50}
     ebms = {"images": ebm, "points": {"train": {"batch_size": 200}}, "small_world": ebm}
     of_rbm = Taxonomy("explicit", "exact up to Z", "Markov chains", "contrasts with chains", "binary, summed out")
     rbm = {"images": images, "small_world": {"hidden": 64}}
     return (
         Family("RBM", configs.RBMConfig(**_RBM), rbm, taxonomy=of_rbm),
         Family("EBM", configs.EBMConfig(**_EBM), ebms),
+        Family(
+            "minimax EBM",
+            configs.MinimaxEBMConfig(**_MINIMAX),
+            {"images": game, "points": {"network": "mlp"}, "small_world": game},
+            average=enumeration.averaged_bound,
+            taxonomy=Taxonomy("explicit", "exact up to Z", "one pass of a flow", "two players", "as many as the data"),
+        ),
     )
 
 
