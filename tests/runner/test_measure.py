@@ -4,6 +4,7 @@ import importlib
 import json
 import logging
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -132,3 +133,17 @@ def test_an_infinite_likelihood_is_a_result_and_no_error():
 
     assert summary([True, True, False])[:2] == pytest.approx((-np.inf, np.nan), nan_ok=True)
     assert (summary([True, True, False]).num_nan, summary([True, True, True]).num_nan) == (0, 1)
+
+
+def test_the_noise_of_a_preparation_follows_the_seed_and_a_prepared_state_is_not_prepared_again(tmp_path):
+    def prepare(params, model_state, key, x):
+        return model_state, {"drawn": jax.random.uniform(key)}
+
+    run = run_on_points(tmp_path)
+    run = run._replace(experiment=run.experiment._replace(prepare_evaluation=prepare, prepare_validation=None))
+    state = run.strategy.place(run.initial_state())
+    first, again, other = (measure.prepared(run, state, seed=seed)[1]["drawn"] for seed in (0, 0, 1))
+    assert first == again != other
+    assert first != float(jax.random.uniform(jax.random.key(0)))  # the seed's own bits are those of training
+    records = measure.measure_run(run, state, 0, split="test", seed=0, facts={"drawn": 7.0})
+    assert {record.settings["drawn"] for record in records} == {7.0}
