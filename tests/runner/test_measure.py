@@ -139,8 +139,9 @@ def test_the_noise_of_a_preparation_follows_the_seed_and_a_prepared_state_is_not
     def prepare(params, model_state, key, x):
         return model_state, {"drawn": jax.random.uniform(key)}
 
-    run = run_on_points(tmp_path)
-    run = run._replace(experiment=run.experiment._replace(prepare_evaluation=prepare, prepare_validation=None))
+    run = run_on_points(tmp_path, hidden=(4,), latent_dim=2, importance_samples=2)
+    splits = {split: {"x": arrays["x"][:64]} for split, arrays in run.loaded.items()}
+    run = run._replace(experiment=run.experiment._replace(prepare_evaluation=prepare, evaluations=()), splits=splits)
     state = run.strategy.place(run.initial_state())
     first, again, other = (measure.prepared(run, state, seed=seed)[1]["drawn"] for seed in (0, 0, 1))
     assert first == again != other
