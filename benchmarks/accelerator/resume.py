@@ -150,8 +150,7 @@ def check(model: str, setting: str, folder: Path, *, tiny: bool, deadline: float
     killed = start("killed", "run", first=True)
     assert killed.stdout is not None
     half = _line(killed, deadline)
-    killed.kill()
-    killed.wait()
+    _end(killed)
     row["first_seconds"] = round(time.monotonic() - started, 1)
     if half is None:
         return {**row, "failed": _why(folder, deadline, "killed")}
@@ -160,8 +159,7 @@ def check(model: str, setting: str, folder: Path, *, tiny: bool, deadline: float
     end, own_half, own_end = _line(resumed, deadline), _line(whole, deadline), _line(whole, deadline)
     row["resumed_seconds"] = round(time.monotonic() - started, 1)
     for process in (resumed, whole):
-        process.kill()
-        process.wait()
+        _end(process)
     if end is None or own_half is None or own_end is None:
         return {**row, "failed": _why(folder, deadline, "resumed", "whole")}
     assert (end["from"], own_end["from"]) == (HALF, 0)
@@ -184,6 +182,14 @@ def _line(process: subprocess.Popen, deadline: float) -> dict[str, Any] | None:
     finally:
         timer.cancel()
     return json.loads(line) if line else None
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Kills a process and closes its output."""
+    process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def _why(folder: Path, deadline: float, *names: str) -> str:

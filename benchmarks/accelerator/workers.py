@@ -49,6 +49,7 @@ class Workers:
         """
         self.facts: dict[str, Answer] = {}
         self._processes: dict[str, subprocess.Popen] = {}
+        self._readers: dict[str, threading.Thread] = {}
         self._lines: queue.Queue[tuple[str, str | None]] = queue.Queue()
         self._command = [sys.executable, "-m", "benchmarks.accelerator.speed", *(["--tiny"] if tiny else [])]
         self._out = out
@@ -95,6 +96,10 @@ class Workers:
                 process.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 self._kill(name)
+                process.wait()
+            if process.stdout is not None:
+                self._readers[name].join(timeout=5)
+                process.stdout.close()
 
     def _start(self, name: str) -> None:
         environ = {"OMP_NUM_THREADS": "2", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ}
@@ -108,7 +113,8 @@ class Workers:
                 env=environ,
             )
         self._processes[name] = process
-        threading.Thread(target=self._read, args=(name, process), daemon=True).start()
+        self._readers[name] = threading.Thread(target=self._read, args=(name, process), daemon=True)
+        self._readers[name].start()
 
     def _read(self, name: str, process: subprocess.Popen) -> None:
         assert process.stdout is not None

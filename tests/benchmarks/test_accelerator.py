@@ -200,7 +200,9 @@ def test_commands_run_side_by_side_until_the_deadline():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
-def test_a_tiny_run_does_every_part_and_writes_it(tmp_path, capsys):
+def test_a_tiny_run_does_every_part_and_writes_it(tmp_path, capsys, monkeypatch):
+    # Two virtual devices of a CPU deadlock if many calls with a collective are in flight, as they are in a timing.
+    monkeypatch.setenv("XLA_FLAGS", "")
     flags = ["--tiny", "--budget", "6000", "--ready", "2000", "--parallel", "2", "--seconds", "0.2"]
     status = accelerator.main([*flags, "--out", str(tmp_path)])
     printed = capsys.readouterr().out
