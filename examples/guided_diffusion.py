@@ -31,9 +31,8 @@ settings = {"train": {"steps": 250, "ema_decay": 0.98, "log_every": 50}, "optimi
 run = gm_jax.train(family, "digits", folder, evaluate=False, **settings)
 
 label = np.arange(10)
-rows = [
-    run.sample(10, seed=1, label=label, guidance=weight) for weight in (0.0, 2.0, 4.0)
-]  # the papers' scale is 1 + w
+weights = (0.0, 2.0, 4.0)  # w of the paper; other libraries call 1 + w the guidance scale
+rows = [run.sample(10, seed=1, label=label, guidance=weight) for weight in weights]
 images.draw_grid(folder / "guided.png", np.stack(rows), levels=17)
 
 chain = run.trajectory(10, seed=1, label=label, guidance=2.0)  # x_t and the predicted x_0 at all 20 times

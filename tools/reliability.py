@@ -3,10 +3,11 @@
     python -m tools.reliability                     # 60 kills, 40 signals, 20 full disks, 20 power cuts; about an hour
     python -m tools.reliability --publish           # also writes the counts to docs/results/reliability.json
 
-Each command is a process of its own, started as a user starts it. Every run is repeated until it ends by itself and is
-then compared with an undisturbed run: the metrics, the results, and every array of every checkpoint that is kept
-(parameters, the optimiser's state, averages, chains). Root on Linux is needed for power cuts, and for disks that are
-full; without it only the sizes of files are limited.
+Each command is a process of its own, started as a user starts it. A run that was killed or starved is repeated until it
+ends by itself and is then compared with an undisturbed run: the metrics, the results, and every array of every
+checkpoint that is kept (parameters, the optimiser's state, averages, chains). A training that a signal stopped must
+have saved the step that it names. Root on Linux is needed for power cuts, and for disks that are full; without it only
+the sizes of files are limited.
 """
 
 import contextlib
@@ -102,18 +103,20 @@ class Counts:
 
     Attributes:
         tried: faults that met a living process.
-        equal: of them, those of runs that were repeated to their end and equal the undisturbed run, bit for bit.
-        swallowed: processes that went on as if nothing had happened.
+        equal: of them, those of runs that were repeated to their end and equal the undisturbed run, bit for bit; None
+            if nothing is repeated.
+        swallowed: processes that went on as if nothing had happened, or stopped without the state that they name.
         hung: processes that did not end within the limit.
     """
 
     tried: int = 0
-    equal: int = 0
+    equal: int | None = 0
     swallowed: int = 0
     hung: int = 0
 
     def __str__(self) -> str:
-        return f"{self.tried} tried, {self.equal} bit for bit equal, {self.swallowed} swallowed, {self.hung} hung"
+        equal = "" if self.equal is None else f"{self.equal} bit for bit equal, "
+        return f"{self.tried} tried, {equal}{self.swallowed} swallowed, {self.hung} hung"
 
 
 def measure(config: Config) -> str:
@@ -157,7 +160,7 @@ class _Found:
     def add(self, name: str, counts: Counts) -> None:
         """Prints counts and publishes them."""
         print(f"{name}: {counts}", flush=True)
-        if counts.swallowed or counts.hung or counts.equal != counts.tried:
+        if counts.swallowed or counts.hung or counts.equal not in (None, counts.tried):
             self.bad.append(name)
         if self._config.publish:
             _publish({name: counts}, self._config.folder)
@@ -172,7 +175,8 @@ def _publish(found: Mapping[str, Counts], folder: Path) -> None:
     command = "python -m tools.reliability --publish"
     rows = {row["id"]: row for row in table["rows"]}
     for name, counts in found.items():
-        numbers = [{"name": key, "value": n, "unit": "times"} for key, n in dataclasses.asdict(counts).items()]
+        found_numbers = {key: n for key, n in dataclasses.asdict(counts).items() if n is not None}
+        numbers = [{"name": key, "value": n, "unit": "times"} for key, n in found_numbers.items()]
         rows[name] = {"id": name, "labels": {"what": _TITLES[name]}, "numbers": numbers, "command": command, **where}
     path = folder / "reliability.json"
     rows = [rows[name] for name in _TITLES if name in rows]
@@ -208,7 +212,8 @@ class _Scratch:
                 ended = self.run(name, "train", folder)
                 if ended.code != 0:
                     raise UserError(f"the undisturbed run of {name} failed:\n{ended.err[-1000:]}")
-            same_end(self.root / f"{name}-cold", folder)
+            if not same_end(self.root / f"{name}-cold", folder):
+                raise UserError(f"two undisturbed runs of {name} differ: nothing can be compared with them.")
             self._whole[name] = folder, ended.seconds
             print(f"{name}: an undisturbed run takes {ended.seconds:.0f} s")
         return self._whole[name]
@@ -289,7 +294,7 @@ _VERBS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 def _send(scratch: _Scratch, what: str, numbers: Sequence[signal.Signals]) -> Counts:
     """Sends signals to a training that would never end, to evaluations with their pictures, or to endless sampling."""
     (verb, more), (whole, seconds) = _VERBS[what], scratch.whole("vae")
-    counts, folder = Counts(), scratch.root / f"signals-{what}"
+    counts, folder = Counts(equal=None), scratch.root / f"signals-{what}"
     if verb != "train":
         shutil.copytree(whole, folder)
     for number in numbers:
@@ -303,9 +308,8 @@ def _send(scratch: _Scratch, what: str, numbers: Sequence[signal.Signals]) -> Co
         ended = scratch.end(process, begun)
         counts.tried += 1
         counts.hung += ended.code is None
-        counts.swallowed += ended.code is not None and not _obeyed(ended, number, verb, folder, sent)
-        whole_files = verb != "train" or _is_saved(ended, folder)
-        counts.equal += whole_files and ended.code is not None
+        good = _obeyed(ended, number, verb, folder, sent) and (verb != "train" or _is_saved(ended, folder))
+        counts.swallowed += ended.code is not None and not good
         after = time.monotonic() - then
         print(
             f"{what}: {number.name} at {then - begun:.1f} s: code {ended.code} after {after:.1f} s, "

@@ -10,8 +10,8 @@ start at data and run for long only come close to such samples, so the high end 
 
 An estimate from weights of a small ESS is far too low, and -log p far too good, with nothing else to show it. Ends
 that cross show that the reversed chains did not start at samples of the target. So R chains count as converged if the
-ESS is at least a tenth of R and the high end is not below the estimate by more than its error. Chains that never left
-a part of the target cannot be detected from their weights.
+ESS is at least a tenth of R and the high end is not below the estimate by more than three of its standard errors.
+Chains that never left a part of the target cannot be detected from their weights.
 
 Source: Neal 2001; Grosse, Ghahramani & Adams, "Sandwiching the marginal likelihood using bidirectional Monte Carlo",
 2015, arXiv:1511.02543.

@@ -36,13 +36,14 @@ def as_grid(examples: np.ndarray) -> np.ndarray:
     return examples[: rows * columns].reshape(rows, columns, *examples.shape[1:])
 
 
-def below_data(samples: np.ndarray, data: np.ndarray | None, *, title: str = "") -> Grid:
+def below_data(samples: np.ndarray, data: np.ndarray | None, *, title: str = "", below: str = "") -> Grid:
     """Arranges samples [n, ...] in a grid, below a row of data.
 
     Args:
         samples: [n, ...] what a model has drawn.
         data: [m, ...] examples of the data, in the same form; None without any, or with fewer than the row needs.
         title: of the grid.
+        below: what the title says further if there is a row of data.
     """
     grid = as_grid(samples)
     rows, columns = grid.shape[:2]
@@ -50,7 +51,7 @@ def below_data(samples: np.ndarray, data: np.ndarray | None, *, title: str = "")
         return Grid(grid, title=title)
     dtype = np.result_type(grid.dtype, data.dtype)
     grid = np.concatenate([data[None, :columns].astype(dtype), grid.astype(dtype)])
-    return Grid(grid, title=title, rows=("data", "samples", *[""] * (rows - 1)), group=-1)
+    return Grid(grid, title=title + below, rows=("data", "samples", *[""] * (rows - 1)), group=-1)
 
 
 def grid_image(grid: np.ndarray, levels: int) -> np.ndarray:

@@ -52,8 +52,8 @@ def refuse_options_of_sample(changes: Mapping[str, Any]) -> None:
     """
     for name in sorted({"label", "temperature"} & set(changes)):
         raise UserError(
-            f"{name!r} is an option of sample and not of log_prob, which is of p(x): of a model with labels too, "
-            "without a label. Leave it out."
+            f"{name!r} is an option of sample: log_prob computes p(x) without a label, also of a model with labels. "
+            "Leave it out."
         )
 
 

@@ -13,7 +13,7 @@ from gm_jax.runner.run import Run
 
 
 def note(run: Run, records: list[Record], pictures: draw.Drawn, *, last: int) -> None:
-    """Writes evaluated.json, which `shown_again` reads.
+    """Writes evaluated.json, which `show_again` reads.
 
     Args:
         run: the run.

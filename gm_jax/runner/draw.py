@@ -88,7 +88,7 @@ def describe(run: Run, step: int) -> str:
 
 
 def _name(run: Run) -> str:
-    """Returns the recipe's name, as that of its experiment, and the data."""
+    """Returns the names of the recipe and of the data."""
     return f"{run.config.recipe.rpartition(':')[2].removeprefix('build_')} on {run.spec.name}"
 
 
@@ -109,14 +109,14 @@ def draw_grid(run: Run, path: Path, grid: np.ndarray | Grid, *, subtitle: str = 
 
 def _samples(run: Run, state: TrainState, *, seed: int) -> Grid:
     num = _POINTS if run.spec.shape == (2,) else _IMAGES
-    drawn, data, title = samples.draw_samples(run, state, num, seed=seed), None, "Samples"
+    drawn, data, below = samples.draw_samples(run, state, num, seed=seed), None, ", below a row of the data"
     if len(run.spec.shape) == 3:
-        data, title = run.fixed_examples(), "Samples, below a row of the data"
+        data = run.fixed_examples()
         if run.experiment.observation is not None:
             data = np.asarray(run.experiment.observation.observe(jax.random.key(0), jnp.asarray(data)))
             if run.experiment.sample_mean is not None and not np.array_equal(data, run.fixed_examples()):
-                title = "Samples, below a row of the data as the model sees them (sample_means.png: their means)"
-    return images.below_data(drawn, data, title=title)
+                below += " as the model sees them (sample_means.png: their means)"
+    return images.below_data(drawn, data, title="Samples", below=below)
 
 
 def _sample_means(run: Run, state: TrainState, *, seed: int) -> Grid:
@@ -125,9 +125,8 @@ def _sample_means(run: Run, state: TrainState, *, seed: int) -> Grid:
         raise ValueError(f"{run.config.recipe} has no means of samples")
     num = _POINTS if run.spec.shape == (2,) else _IMAGES
     data = run.fixed_examples() if len(run.spec.shape) == 3 else None
-    below = ", below a row of the data" if data is not None else ""
-    title = f"Means of samples, before their pixels are drawn{below}"
-    return images.below_data(samples.draw_means(run, mean, state, num, seed=seed), data, title=title)
+    title, below = "Means of samples, before their pixels are drawn", ", below a row of the data"
+    return images.below_data(samples.draw_means(run, mean, state, num, seed=seed), data, title=title, below=below)
 
 
 def _picture(run: Run, state: TrainState, picture: Callable[..., Grid], seed: int) -> Grid:

@@ -54,7 +54,7 @@ _ROWS = (
     ("fp16 bf16 amp precision mixed-precision half", "dtype", ""),
     ("ema ema-rate ema-beta use-ema", "ema-decay", ""),
     ("grad-clip clip clip-grad max-norm max-grad-norm gradient-clip", "clip-norm", ""),
-    ("wd l2 decay", "weight-decay", ""),
+    ("wd decay", "weight-decay", ""),
     ("warmup warm-up lr-warmup num-warmup-steps", "warmup-steps", ""),
     ("scheduler lr-schedule lr-scheduler", "schedule", ""),
     ("grad-accum accumulate gradient-accumulation-steps accum-iter", "accumulate-steps", ""),

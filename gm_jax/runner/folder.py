@@ -4,6 +4,7 @@ config.json       the recipe, the configuration and the Spec of the data
 versions.json     versions, git commit, devices and fingerprint of the data, one entry per start
 metrics.jsonl     one line of metrics per logging interval
 results.json      every number that was measured, with its unit, kind, data, split and number of examples
+evaluated.json    which state was evaluated, with which settings, so that a finished run shows its results at once
 checkpoints/      Orbax checkpoints, one folder per step
 samples/          grids of samples over time
 *.png, *.gif      the pictures of the last evaluation

@@ -15,6 +15,7 @@ from gm_jax import recipes
 from gm_jax.cluster import processes
 from gm_jax.cluster.config import ClusterConfig
 from gm_jax.config import ExperimentConfig, saved
+from gm_jax.data import toy
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
 from gm_jax.recipes.configs import RECIPES, OwnModelConfig
@@ -64,6 +65,8 @@ def train(
     if isinstance(experiment, str):
         raise UserError(_no_name(experiment))
     config = getattr(experiment, "CONFIG", experiment)
+    if isinstance(data, str) and data.startswith(toy.PREFIX):
+        config = getattr(experiment, "POINTS", config)
     own = None if hasattr(config, "recipe") else config
     config = OwnModelConfig() if own is not None else config
     transformations, fields = _as_optimizer(optimizer)
@@ -88,7 +91,7 @@ def _no_name(name: str) -> str:
     near = difflib.get_close_matches(name.rpartition(".")[2].lower(), known, n=1, cutoff=0.0)
     config = known[near[0]]
     return (
-        f"{name!r} is a name: give the configuration, gm_jax.recipes.configs.{config}(train=TrainConfig(), "
+        f"{name!r} is only a name: give the configuration, gm_jax.recipes.configs.{config}(train=TrainConfig(), "
         "optimizer=OptimizerConfig());\nor, in the clone, the module, import experiments.NAME; or a family with your "
         "networks, e.g. models.vae.VAE."
     )

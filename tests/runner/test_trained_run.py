@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_refused_in_one_line(whole):
     assert "leave the temperature out" in message_of(lambda: run.sample(2, temperature=0.5))
     for name, value in (("label", 3), ("temperature", 0.5)):
         assert message_of(lambda: run.log_prob(TEST, **{name: value})).startswith(  # noqa: B023
-            f"{name!r} is an option of sample and not of log_prob"
+            f"{name!r} is an option of sample: log_prob computes p(x)"
         )
     assert "'hidden' is not an option of this run, which can change importance_samples" in message_of(
         lambda: run.log_prob(TEST, hidden=(3,))

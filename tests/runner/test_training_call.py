@@ -148,7 +148,7 @@ def test_mistakes_are_user_errors_before_anything_is_written(tmp_path):
         (lambda: gm_jax.train(3, X, folder), "int is not a model"),
         (
             lambda: gm_jax.train("vae", X, folder),
-            "'vae' is a name: give the configuration, gm_jax.recipes.configs.VAEC",
+            "'vae' is only a name: give the configuration, gm_jax.recipes.configs.VAEC",
         ),
         (lambda: gm_jax.train("experiments.ddpm_conditional", X, folder), "configs.ConditionalDDPMConfig("),
         (lambda: gm_jax.train(make_family(), X / 2, folder), "images are uint8 levels"),
