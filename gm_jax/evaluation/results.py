@@ -24,6 +24,7 @@ _NOTES = {
 # data set has one; all others identify the number.
 _NOT_IDENTIFYING = {"standard_error", "standard_deviation", "space", "splits", "not_converged"}
 _WIDTH = 100  # columns of a table
+_SHORT, _NARROW = 20, 40  # settings that always stand beside a value; columns that are too few for longer ones
 _FACTS = ("data", "measure", "split", "examples")  # columns that stand above the table if they are equal in all rows
 _FOUND = "log_z"  # begins the names of what was found about log Z, which is a result too
 
@@ -205,12 +206,21 @@ def _sentence(above: Mapping[str, str], shared: Sequence[str]) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[list[str]]:
-    """Aligns the columns of rows; yields the lines of each, of which there are several if the last column is long."""
+    """Aligns the columns of rows; yields the lines of each, of which there are several if the last column is long.
+
+    If there is little room beside the other columns, the last one stands below them.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     start = sum(widths[:-1]) + 2 * (len(widths) - 1)
-    for row in rows:
+    if is_below := widths[-1] > _SHORT and _WIDTH - start < _NARROW:
+        start = 4
+    for number, row in enumerate(rows):
         cells = "  ".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False))
-        first, *more = textwrap.wrap(row[-1], max(20, _WIDTH - start), break_on_hyphens=False) or [""]
+        first, *more = textwrap.wrap(row[-1], max(_SHORT, _WIDTH - start), break_on_hyphens=False) or [""]
+        if is_below:
+            below = (first, *more) if number and first else ()  # without a heading
+            yield [cells.rstrip(), *(" " * start + line for line in below)]
+            continue
         yield [f"{cells}  {first}".rstrip() if cells else first, *(" " * start + line for line in more)]
 
 

@@ -319,7 +319,7 @@ def test_replace_changes_an_evaluation_number_and_nothing_else():
 def test_networks_that_do_not_fit_are_refused_at_init():
     x = {"x": images()}
     too_few = dataclasses.replace(mlp_vae(), likelihood=decoder_likelihoods.discretized_logistic(levels=17))
-    with pytest.raises(UserError, match=r"the decoder must return \[1, 4, 4, 2\] .* returns \[1, 4, 4, 1\]"):
+    with pytest.raises(UserError, match=r"the decoder must return \[1, 8, 8, 2\] .* returns \[1, 8, 8, 1\]"):
         jax.eval_shape(too_few.model.init, jax.random.key(0), x)
     other_latents = dataclasses.replace(mlp_vae(), encoder=MLPEncoder((4,), 2))
     with pytest.raises(UserError, match=r"the encoder must return \[1, 3\] and .* returns \[1, 2\] and \[1, 2\]"):

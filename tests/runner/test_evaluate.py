@@ -271,7 +271,7 @@ def test_a_temperature_that_no_sample_can_have_is_refused(finished, command, fla
 def test_numbers_are_written_even_if_nothing_can_be_drawn(finished, command, monkeypatch):
     (finished / "results.json").unlink()
 
-    def fail(run, state, *, seed):
+    def fail(run, state, *, seed, before):
         raise ValueError("no font")
 
     monkeypatch.setattr(draw, "draw_pictures", fail)

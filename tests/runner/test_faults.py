@@ -97,7 +97,7 @@ class Interrupted:
 def test_a_signal_in_the_final_evaluation_is_not_lost_and_loses_nothing(
     moment, number, finished, command, tiny, whole, monkeypatch, state_hash
 ):
-    owner = {"eval_batches": pipeline, "draw_curves": draw.images}.get(moment, draw)
+    owner = {"eval_batches": pipeline, "draw_curves": draw.curves}.get(moment, draw)
     original = getattr(owner, moment)
 
     def interrupted(*args, **kwargs):

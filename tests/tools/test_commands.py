@@ -115,11 +115,14 @@ def test_the_reference_scores_of_the_digits_form_a_table(capsys, monkeypatch):
     command = (reference_scores.Config, reference_scores.measure, capsys)
     code, out, _ = run(*command, "--num", "300")
     assert code == 0
-    rows = {line.split("[")[0]: line for line in out.splitlines() if "[digits-cnn]" in line}
+    lines = out.splitlines()
+    rows = {
+        line.split("[")[0]: " ".join(lines[at : at + 3]) for at, line in enumerate(lines) if "[digits-cnn]" in line
+    }
     assert set(rows) == {"frechet", "kernel_distance", "precision", "recall", "inception_score", "classes_covered"}
     assert all("num_generated=300" in row for row in rows.values())
     assert "num_real=300" in rows["frechet"]
-    (kernels,) = (line.split() for line in out.splitlines() if line.startswith("nll"))
+    (kernels,) = (" ".join(lines[at:]).split() for at, line in enumerate(lines) if line.startswith("nll"))
     assert kernels[1] == "~"
     assert -33 < float(kernels[2]) < -24
     assert "centres=1000" in kernels
