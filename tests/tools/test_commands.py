@@ -116,9 +116,7 @@ def test_the_reference_scores_of_the_digits_form_a_table(capsys, monkeypatch):
     code, out, _ = run(*command, "--num", "300")
     assert code == 0
     lines = out.splitlines()
-    rows = {
-        line.split("[")[0]: " ".join(lines[at : at + 3]) for at, line in enumerate(lines) if "[digits-cnn]" in line
-    }
+    rows = {line.split("[")[0]: " ".join(lines[at : at + 3]) for at, line in enumerate(lines) if "[digits-cnn]" in line}
     assert set(rows) == {"frechet", "kernel_distance", "precision", "recall", "inception_score", "classes_covered"}
     assert all("num_generated=300" in row for row in rows.values())
     assert "num_real=300" in rows["frechet"]
