@@ -108,7 +108,7 @@ def cell(row: Mapping[str, Any], column: Mapping[str, Any]) -> str:
 
 
 def shown(number: Mapping[str, Any], column: Mapping[str, Any], unit: str = "") -> str:
-    """Returns a number with its sign, its range, its unit, and the settings that the column names."""
+    """Returns a number with its sign, range or error, its unit, and the settings that the column names."""
     digits = number.get("digits", column.get("digits"))
     text = _digits(number["value"], digits)
     if column.get("sign", True) and number.get("kind") in _SIGNS:
@@ -117,6 +117,8 @@ def shown(number: Mapping[str, Any], column: Mapping[str, Any], unit: str = "") 
         text += f" ({_digits(number['low'], digits)} to {_digits(number['high'], digits)})"
     if number.get("standard_deviation") is not None:
         text += f" ± {_digits(number['standard_deviation'], digits)}"
+    elif number.get("standard_error") is not None:
+        text += f" ± {_digits(number['standard_error'], digits)}"
     known = number.get("settings", {})
     text += f" {unit}" if unit else ""
     return text + "".join(f", {name} = {known[name]:,}" for name in column.get("settings", ()) if name in known)

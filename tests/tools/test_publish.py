@@ -70,7 +70,8 @@ def test_a_record_holds_the_numbers_of_the_run_and_where_it_ran(places, capsys):
     assert record["versions"] == start["packages"]
     assert record["device"].endswith("cpu:0")
     assert (record["busy"], record["minutes"], record["command"]) == (True, 0.5, COMMAND)
-    assert results.markdown(content).splitlines()[-1] == f"| a tiny VAE | <= {nats.value:.2f} |"
+    error = number["standard_error"]
+    assert results.markdown(content).splitlines()[-1] == f"| a tiny VAE | <= {nats.value:.2f} ± {error:.2f} |"
 
 
 def test_a_row_of_the_same_name_is_replaced_in_its_place(places, capsys):
