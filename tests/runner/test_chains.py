@@ -55,7 +55,7 @@ KILLED = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_chains_killed_ten_times_end_as_those_of_an_undisturbed_run(process, tmp_path, state_hash):
     folder, whole = tmp_path / "run", tmp_path / "whole"
     for step in range(3, 43, EVERY):  # in each interval between two checkpoints
