@@ -68,7 +68,7 @@ def test_every_experiment_reduces_its_gradients_at_once_and_donates_its_state(na
     # Two of the techniques need the images of all chips: docs/planning.md has what they send.
     techniques = {"minibatch_discrimination": False, "feature_matching": False}
     chains = {"chains": ChainsConfig(persistent=3_200)}  # a multiple of both batches
-    changes = {"improved_gan": techniques, "ebm": chains, "rbm": {"chains": 128}}.get(name, {})
+    changes = {"improved_gan": techniques, "ebm": chains, "jem": chains, "rbm": {"chains": 128}}.get(name, {})
     made, run = planned(importlib.import_module(f"experiments.{name}"), batch_per_chip=32, **changes)
     assert made.fits
     # One for each player: each player sees the updates of those before it.
