@@ -2,7 +2,7 @@
 
     python -m benchmarks.accelerator --budget 480 --out runs/accelerator --data data
 
-It takes whatever device jax finds and needs no network. Correctness needs jax, flax, optax, chex and numpy alone, the
+It takes any device that jax finds and needs no network. Correctness needs jax, flax, optax, chex and numpy alone, the
 rest also tyro, orbax-checkpoint and, for trainings, tensorboardX, tqdm and matplotlib. PyTorch, diffusers and normflows
 are used if they are installed. Results are written to --out as they come, and one table is printed last. Data of the
 trainings: `benchmarks.accelerator.pack`.

@@ -1,4 +1,4 @@
-"""The speed table: train steps and samplers of existing configurations, ours and theirs, on whatever device there is.
+"""The speed table: train steps and samplers of existing configurations, ours and theirs, on any device.
 
 All cases warm up side by side, each in a process of its own, and are then timed in turns with the device to
 themselves. The share of the peak compares a step's matrix products with a product of two matrices of 8,192 rows in
