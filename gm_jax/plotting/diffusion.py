@@ -10,6 +10,7 @@ import numpy as np
 
 from gm_jax.models.diffusion import Diffusion
 from gm_jax.models.path_sampling import PathSampler
+from gm_jax.models.score import ScoreModel
 from gm_jax.ops import diffusion_process
 from gm_jax.plotting.layout import Grid
 from gm_jax.samplers.ddim import ddim
@@ -86,7 +87,7 @@ def samples_by_steps(model: Diffusion, params: Params, model_state: ModelState, 
     )
 
 
-def classes(model: Diffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
+def classes(model: Diffusion | ScoreModel, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
     """Draws a row of ten samples for each class."""
     label = jnp.repeat(jnp.arange(model.num_classes), 10)
     samples = model.sample(params, model_state, key, len(label), label=label)

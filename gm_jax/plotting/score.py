@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gm_jax.models.path_sampling import PathSampler
 from gm_jax.models.score import ScoreModel
 from gm_jax.ops.predictions import diffuse
+from gm_jax.plotting.diffusion import classes
 from gm_jax.plotting.layout import Grid
 from gm_jax.samplers import dpm_solver, ode, time_grids
 from gm_jax.types import Array, Key, ModelState, Params
@@ -64,15 +65,4 @@ def samples_by_steps(model: ScoreModel, params: Params, model_state: ModelState,
         jnp.stack([row(count) for count in NUM_STEPS]),
         title="Samples by the number of steps of DPM-Solver++(2M), from the same noise in each column",
         rows=tuple(f"{count} steps" for count in NUM_STEPS),
-    )
-
-
-def classes(model: ScoreModel, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
-    """Draws a row of ten samples for each class."""
-    label = jnp.repeat(jnp.arange(model.num_classes), 10)
-    samples = model.sample(params, model_state, key, len(label), label=label)
-    return Grid(
-        samples.reshape(-1, 10, *model.shape),
-        title="Samples of each class",
-        rows=tuple(f"class {index}" for index in range(model.num_classes or 0)),
     )
