@@ -16,7 +16,6 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -229,9 +228,7 @@ class _Scratch:
             environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {devices}".strip()
         command = [sys.executable, "-m", f"experiments.{name}", verb, "--workdir", str(workdir), *flags, *more]
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            return children.start(
-                command, stdout=out, stderr=err, env=environment, preexec_fn=lambda: _prepare_child(largest)
-            )
+            return children.start(command, stdout=out, stderr=err, env=environment, largest=largest)
 
     def end(self, process: subprocess.Popen[bytes], begun: float) -> _Ended:
         """Waits for the end of a process, at most until the limit."""
@@ -246,14 +243,6 @@ class _Scratch:
         """Runs a command to its end."""
         begun = time.monotonic()
         return self.end(self.start(name, verb, workdir, *more, largest=largest), begun)
-
-
-def _prepare_child(largest: int | None) -> None:
-    """Undoes nohup and the shell's settings for background jobs, and limits the size of files."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    if largest is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 
 
 def _kill(scratch: _Scratch, name: str, times: int) -> Counts:

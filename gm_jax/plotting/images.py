@@ -24,8 +24,8 @@ _DATA, _SAMPLES = "0.65", "tab:blue"  # colours of points and waveforms
 
 
 def to_uint8(examples: np.ndarray, levels: int) -> np.ndarray:
-    """Scales examples from 0 .. levels - 1 to uint8 0..255, rounded and clipped."""
-    scaled = np.asarray(examples, np.float64) * (255.0 / (levels - 1))
+    """Scales examples from 0 .. levels - 1 to uint8 0..255, rounded and clipped; what is not a number becomes 0."""
+    scaled = np.nan_to_num(np.asarray(examples, np.float64) * (255.0 / (levels - 1)), nan=0.0)
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 

@@ -112,7 +112,9 @@ def compile_mlp(topology, *, steps=1, inner_steps=1, batch_size=512, strategy=pa
     x = jax.ShapeDtypeStruct((batch_size, 256), jnp.float32)
     shapes = jax.eval_shape(lambda x: state.create(model, txs, jax.random.key(0), {"x": x}, ema=True), x)
     cost = roofline.compile_step(
-        lambda axis_name: make_train_step(model, txs, seed=0, ema_decay=0.9, axis_name=axis_name),
+        lambda strategy: make_train_step(
+            model, txs, seed=0, ema_decay=0.9, axis_name=strategy.axis_name, spread=strategy.spread
+        ),
         strategy(roofline.topology_devices(parse_slice(topology))),
         shapes,
         {"x": jax.ShapeDtypeStruct((steps, *x.shape), x.dtype)},

@@ -18,9 +18,9 @@ def test_levels_span_black_to_white(levels):
     assert shown.tolist() == [0, 255]
 
 
-def test_means_between_or_outside_the_levels_are_rounded_and_clipped():
-    shown = images.to_uint8(np.array([-3.0, 0.501, 1.7]), 2)
-    assert shown.tolist() == [0, 128, 255]
+def test_means_between_or_outside_the_levels_are_rounded_and_clipped_and_what_is_no_number_is_black():
+    shown = images.to_uint8(np.array([-3.0, 0.501, 1.7, np.nan, np.inf, -np.inf]), 2)
+    assert shown.tolist() == [0, 128, 255, 0, 255, 0]
 
 
 @pytest.mark.parametrize(("num", "shape"), [(1, (1, 1)), (3, (3, 1)), (64, (8, 8)), (100, (10, 10)), (250, (25, 10))])

@@ -56,3 +56,21 @@ def test_a_command_that_does_not_leave_is_killed(tmp_path, monkeypatch):
         children.wait(process, timeout=0.05)
     children.stop(process)
     assert process.returncode == -signal.SIGKILL
+
+
+def test_a_command_obeys_signals_that_the_tool_ignores_and_the_limit_on_files(tmp_path):
+    code = """
+import pathlib, signal, sys
+assert all(signal.getsignal(n) != signal.SIG_IGN for n in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+pathlib.Path(sys.argv[1]).write_bytes(b"0" * 2000)
+"""
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGHUP, signal.SIGINT)]
+    try:
+        with (tmp_path / "out").open("wb") as out:
+            command = [sys.executable, "-c", code, str(tmp_path / "saved")]
+            codes = [children.wait(children.start(command, stdout=out, stderr=out, largest=n)) for n in (None, 1000)]
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    assert codes == [0, 1]
+    assert "File too large" in (tmp_path / "out").read_text()
