@@ -193,7 +193,7 @@ def check_machine() -> None:
 
 def machine() -> str:
     """Describes processor, cores and threads."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = models[0] if models else platform.processor() or platform.machine()
     cores = os.cpu_count() or 1
@@ -293,4 +293,4 @@ def _timed(run: Run, count: int) -> Sample:
 
 
 def _busy_seconds() -> float:
-    return busy_seconds(Path("/proc/stat").read_text(), os.sysconf("SC_CLK_TCK"))
+    return busy_seconds(Path("/proc/stat").read_text(encoding="utf-8"), os.sysconf("SC_CLK_TCK"))

@@ -196,7 +196,7 @@ def _run_to_its_end(workdir: Path, log: Path) -> None:
     begin = time.monotonic()
     with log.open("wb") as out:
         if children.wait(_start(workdir, out)):
-            raise UserError(f"the undisturbed run failed:\n{log.read_text()[-1000:]}")
+            raise UserError(f"the undisturbed run failed:\n{log.read_text(encoding='utf-8')[-1000:]}")
     print(f"the undisturbed run took {time.monotonic() - begin:.0f} s")
 
 

@@ -9,7 +9,6 @@ trainings: `benchmarks.accelerator.pack`.
 """
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
 import os

@@ -62,7 +62,6 @@ def decode(encoded: Path | bytes, channels: int, size: int | None = None) -> np.
     Raises:
         UnfitError: it is not a PNG or JPEG image, is damaged, or is too large.
     """
-    import PIL.Image
     import PIL.ImageOps
 
     with _opened(encoded) as image:
