@@ -11,7 +11,7 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -211,3 +211,11 @@ def _integer(text: str) -> int:
     if abs(number) >= 2**64:
         raise ValueError("an integer that is too large")
     return number
+
+
+def cache_home(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Returns the folder of gm_jax's caches, $XDG_CACHE_HOME/gm_jax; None if there is no home directory."""
+    base = environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the XDG specification: unset, empty or relative means the default
+        base = os.path.expanduser("~/.cache")
+    return Path(base) / "gm_jax" if os.path.isabs(base) else None

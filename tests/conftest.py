@@ -21,6 +21,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")  # commands that a test starts leave the user's cache alone
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ cannot be read or written, the data are decoded again without a message.
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gm_jax.files import read_json
+from gm_jax.files import cache_home, read_json
 from gm_jax.hashing import array_digest
 
 Splits = dict[str, dict[str, np.ndarray]]  # "train" -> {"x": [N, ...], "label": [N]}
@@ -30,7 +29,7 @@ def read(entry: str) -> tuple[Splits, dict[str, Any]] | None:
     Returns:
         (splits, facts) as written, or None if there is no such entry or it is damaged.
     """
-    root = _root()
+    root = cache_home()
     if root is None:
         return None
     try:
@@ -55,7 +54,7 @@ def write(entry: str, splits: Splits, facts: Mapping[str, Any]) -> None:
         splits: the arrays.
         facts: other facts to keep, JSON values.
     """
-    root = _root()
+    root = cache_home()
     if root is None:
         return
     building = None
@@ -86,11 +85,3 @@ def _regular(file: Path) -> Path:
 
 def _file_name(split: str, name: str) -> str:
     return f"{split}.{name}.npy"
-
-
-def _root() -> Path | None:
-    """Returns the folder of the cache, or None if there is no home directory."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # the XDG specification: unset, empty or relative means the default
-        base = os.path.expanduser("~/.cache")
-    return Path(base) / "gm_jax" if os.path.isabs(base) else None

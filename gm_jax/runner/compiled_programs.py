@@ -1,0 +1,130 @@
+"""Where jax keeps compiled programs between commands, set before jax starts: resuming compiles nothing a second time.
+
+The folder is ~/.cache/gm_jax/programs/, or below $XDG_CACHE_HOME. An entry is machine code that a later command runs:
+the folder is the user's own (0700), and is never a part of a run's folder or of a data folder. Programs of another
+processor, or compiled for another number of cores, lie in another folder, because jax's key knows neither.
+
+JAX_COMPILATION_CACHE_DIR names another folder, and turns the cache off if it is empty.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import stat
+import sys
+import zlib
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from gm_jax import files
+
+_LOG = logging.getLogger(__name__)
+
+_FOLDER = "JAX_COMPILATION_CACHE_DIR"
+_SETTINGS = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}  # by default only programs that take a second
+_MOST_BYTES = 2**31  # of all entries; the oldest go first
+_LEAST_FREE = 2**28  # bytes on the disk: a full one is left to the checkpoints
+_CHECKED = ".checked"  # a file whose time is that of the last look at the entries
+
+
+def set_default(environ: MutableMapping[str, str]) -> None:
+    """Makes jax keep compiled programs in the user's cache, unless the environment says where.
+
+    A folder that cannot be used is a warning.
+    """
+    if "jax" in sys.modules:
+        return  # it has read its settings
+    if environ.get(_FOLDER) == "":
+        del environ[_FOLDER]  # for jax this would be the current folder
+        return
+    if _FOLDER in environ or environ.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() in ("false", "0"):
+        return
+    root = files.cache_home(environ)
+    if root is None:
+        return
+    folder = root / "programs" / _machine()
+    try:
+        _make_private(folder)
+        reason = _why_not(folder)
+        if reason is None:
+            _remove_damaged(folder)
+            _remove_oldest(folder, _MOST_BYTES)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason is not None:
+        _LOG.warning(f"compiled programs are not kept for the next command: {reason}: {folder}")
+        return
+    environ[_FOLDER] = str(folder)
+    for name, value in _SETTINGS.items():
+        environ.setdefault(name, value)
+
+
+def _machine() -> str:
+    """Names this processor with its instructions, and the number of cores that a program may be divided among."""
+    described = [platform.machine(), platform.processor(), str(_num_cores())]
+    with contextlib.suppress(OSError):  # not on Linux
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        names = ("model name", "flags", "Features")
+        described += sorted({line for line in text.splitlines() if line.startswith(names)})
+    return hashlib.sha256("\n".join(described).encode()).hexdigest()[:16]
+
+
+def _num_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _make_private(folder: Path) -> None:
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    for one in (folder.parent, folder):
+        one.mkdir(mode=0o700, exist_ok=True)
+
+
+def _why_not(folder: Path) -> str | None:
+    """Returns why the entries of a folder may not be run, or none can be added; None if all is well."""
+    for one in (folder.parent, folder):
+        found = one.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            return "the folder belongs to somebody else, or is a link"
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return "others may write into the folder"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "the folder is not writable"
+    if shutil.disk_usage(folder).free < _LEAST_FREE:
+        return "the disk is almost full"
+    return None
+
+
+def _remove_damaged(folder: Path) -> None:
+    """Removes entries that a killed command or a full disk has left half written; looks at those that are new.
+
+    jax writes an entry in place, never writes it again, and would warn of it at every start.
+    """
+    checked = folder / _CHECKED
+    last = checked.stat().st_mtime if checked.exists() else 0.0
+    for entry in folder.iterdir():
+        if entry.name.startswith(".") or entry.stat().st_mtime < last:
+            continue
+        content = entry.read_bytes()
+        try:
+            if content[:1] == b"x":  # the first byte of zlib's format; another compressor has its own checks
+                zlib.decompress(content)
+            elif not content:
+                entry.unlink(missing_ok=True)
+        except zlib.error:
+            entry.unlink(missing_ok=True)
+    checked.touch()
+
+
+def _remove_oldest(folder: Path, most_bytes: int) -> None:
+    """Removes the oldest entries until all take at most `most_bytes`."""
+    entries = sorted((entry.stat().st_mtime, entry.stat().st_size, entry) for entry in folder.iterdir())
+    total = sum(size for _, size, _ in entries)
+    for _, size, entry in entries:
+        if total <= most_bytes:
+            return
+        entry.unlink(missing_ok=True)
+        total -= size
