@@ -12,7 +12,6 @@ import dataclasses
 import importlib
 import json
 import os
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from gm_jax.errors import UserError
 from gm_jax.evaluation import results as run_results
 from gm_jax.files import read_json, write_text
 from gm_jax.recipes.run_length import resolved
-from gm_jax.runner import cli
+from gm_jax.runner import cli, hardware
 from gm_jax.runner.folder import Folder
 from gm_jax.runner.run import load_saved
 from tools.results import RECORDS, read
@@ -164,16 +163,8 @@ def where_it_ran(versions: Path, device: str | None) -> dict[str, Any]:
         packages, commit, devices = start["packages"], start["git"], start["devices"]
     except (OSError, ValueError, LookupError, TypeError):
         raise UserError(f"{versions} is missing or damaged: publish a run that has it.") from None
-    machine = f"{processor()}, {os.cpu_count()} cores"
+    machine = f"{hardware.processor()}, {os.cpu_count()} cores"
     return {"device": device or f"{machine}, {', '.join(devices)}", "versions": packages, "commit": commit}
-
-
-def processor() -> str:
-    """Returns the model of this machine's processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

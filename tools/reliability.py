@@ -30,9 +30,9 @@ from gm_jax import runner
 from gm_jax.config import CountOrZero, Rate, Seed
 from gm_jax.errors import UserError
 from gm_jax.files import read_json, write_text
+from gm_jax.runner import hardware
 from gm_jax.training import manifest, orbax_files
 from tools import children, pulled_plug
-from tools.publish import processor
 from tools.results import RECORDS, REPO, read
 
 _COMMON = (
@@ -170,7 +170,11 @@ def _publish(found: Mapping[str, Counts], folder: Path) -> None:
     table = read("reliability", folder)
     versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "orbax-checkpoint")}
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO, capture_output=True, text=True, check=True).stdout
-    where = {"device": f"{processor()}, {os.cpu_count()} cores", "versions": versions, "commit": commit.strip()}
+    where = {
+        "device": f"{hardware.processor()}, {os.cpu_count()} cores",
+        "versions": versions,
+        "commit": commit.strip(),
+    }
     command = "python -m tools.reliability --publish"
     rows = {row["id"]: row for row in table["rows"]}
     for name, counts in found.items():

@@ -28,6 +28,7 @@ animate.py   the GIFs of a run
 help_texts.py  the help of flags, from the docstrings of configurations
 flag_suggestions.py    what to type instead of a flag that does not exist
 cpu_flags.py    how XLA compiles for a CPU
+hardware.py     what the last bits of a run depend on
 compiled_programs.py   where jax keeps compiled programs between commands
 
 In Python:

@@ -7,11 +7,8 @@ processor, or compiled for another number of cores, lie in another folder, becau
 JAX_COMPILATION_CACHE_DIR names another folder, and turns the cache off if it is empty.
 """
 
-import contextlib
-import hashlib
 import logging
 import os
-import platform
 import shutil
 import stat
 import sys
@@ -20,6 +17,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from gm_jax import files
+from gm_jax.runner import hardware
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,18 +61,8 @@ def set_default(environ: MutableMapping[str, str]) -> None:
 
 
 def _machine() -> str:
-    """Names this processor with its instructions, and the number of cores that a program may be divided among."""
-    described = [platform.machine(), platform.processor(), str(_num_cores())]
-    with contextlib.suppress(OSError):  # not on Linux
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        names = ("model name", "flags", "Features")
-        described += sorted({line for line in text.splitlines() if line.startswith(names)})
-    return hashlib.sha256("\n".join(described).encode()).hexdigest()[:16]
-
-
-def _num_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Names the processor's instructions and the number of cores that a program may be divided among."""
+    return f"{hardware.instructions()}-{hardware.num_cores()}"
 
 
 def _make_private(folder: Path) -> None:

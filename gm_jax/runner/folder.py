@@ -31,6 +31,7 @@ import jax
 
 from gm_jax.errors import UserError
 from gm_jax.files import is_temporary, make_folder, read_json, write_text
+from gm_jax.runner import hardware
 
 # What the environment can set (JAX_ENABLE_X64, ...) and changes numbers.
 _JAX_SETTINGS = (
@@ -215,6 +216,7 @@ def record_versions(path: Path, facts: dict[str, Any]) -> None:
         "packages": {name: _version(name) for name in _PACKAGES},
         "git": _git_commit(),
         "machine": platform.platform(),
+        "hardware": hardware.facts(),
         "xla_flags": os.environ.get("XLA_FLAGS"),
         **facts,
     }
@@ -224,7 +226,7 @@ def record_versions(path: Path, facts: dict[str, Any]) -> None:
 
 
 def changes_of_settings(before: Any, now: dict[str, Any]) -> list[str]:
-    """Returns which settings of jax and XLA that change numbers differ between two entries of versions.json.
+    """Returns which settings and which hardware that change numbers differ between two entries of versions.json.
 
     Args:
         before: an entry, perhaps of a version that did not record them.
@@ -244,7 +246,12 @@ def changes_of_settings(before: Any, now: dict[str, Any]) -> list[str]:
 def _flat_settings(entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict) or not isinstance(entry.get("jax_settings"), dict):
         return {}
-    return {**entry["jax_settings"], "xla_flags": entry.get("xla_flags")}
+    flat = {**entry["jax_settings"], "xla_flags": entry.get("xla_flags")}
+    if isinstance(entry.get("hardware"), dict):
+        flat |= entry["hardware"]
+    if isinstance(entry.get("packages"), dict):
+        flat["jaxlib"] = entry["packages"].get("jaxlib")
+    return flat
 
 
 def made_by(path: Path) -> str:

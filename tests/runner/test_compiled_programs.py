@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gm_jax.runner import compiled_programs
+from gm_jax.runner import compiled_programs, hardware
 
 REPO = Path(__file__).parents[2]
 TRAIN = (
@@ -79,8 +79,8 @@ def test_nothing_is_set_after_jax_has_started(tmp_path):
 def test_another_processor_or_number_of_cores_has_another_folder(environ, monkeypatch):
     found = []
     for cores, machine in ((1, "x86_64"), (2, "x86_64"), (2, "aarch64"), (2, "aarch64")):
-        monkeypatch.setattr(compiled_programs, "_num_cores", lambda cores=cores: cores)
-        monkeypatch.setattr(compiled_programs.platform, "machine", lambda machine=machine: machine)
+        monkeypatch.setattr(hardware, "num_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(hardware.platform, "machine", lambda machine=machine: machine)
         environ.pop("JAX_COMPILATION_CACHE_DIR", None)
         compiled_programs.set_default(environ)
         found.append(folder_of(environ))

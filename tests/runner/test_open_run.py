@@ -163,6 +163,30 @@ def test_a_change_of_jax_settings_between_two_starts_is_reported(tmp_path, caplo
     assert "jax_default_prng_impl was 'rbg' at the last start and is 'threefry2x32'" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("hardware", "cores", 1000),
+        ("hardware", "processor", "Z80"),
+        ("hardware", "instructions", "0" * 16),
+        ("hardware", "device_kind", "NVIDIA H100"),
+        ("packages", "jaxlib", "0.0.1"),
+    ],
+)
+def test_a_run_that_goes_on_on_other_hardware_is_told_in_one_line(part, name, value, tmp_path, caplog):
+    path = tmp_path / "versions.json"
+    record_versions(path, {})
+    (entry,) = json.loads(path.read_text())
+    now = entry[part][name]
+    entry[part][name] = value
+    path.write_text(json.dumps([entry]))
+    record_versions(path, {})
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        f"{name} was {value!r} at the last start and is {now!r}: the result can differ"
+    )
+
+
 @pytest.mark.parametrize("before", [5, {}, {"jax_settings": None}, {"jax_settings": {"jax_new": 1}}])
 def test_an_entry_without_settings_is_no_change(before):
     now = {"jax_settings": {"jax_enable_x64": False}, "xla_flags": None}
