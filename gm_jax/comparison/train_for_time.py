@@ -122,8 +122,8 @@ def train(run: Run, *, seconds: float, validations: int = 8) -> Trained:
     size = config.steps_per_call
 
     def batches(step: int) -> Batch:
-        split = run.loaded["train"]
-        host = pipeline.train_batches(split, config.batch_size, config.seed, step, size, run.strategy.shard)
+        split, shard, flip = run.loaded["train"], run.strategy.shard, run.config.data.flip
+        host = pipeline.train_batches(split, config.batch_size, config.seed, step, size, shard, flip=flip)
         return run.strategy.place_batches(host)
 
     started = time.perf_counter()

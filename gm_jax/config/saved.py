@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from gm_jax.config.fields import FINITE, Added, Bound, Measuring, Neutral, Sampling
-from gm_jax.config.sections import AdamConfig, OptimizerConfig, SGDConfig
+from gm_jax.config.sections import WITHOUT_END, AdamConfig, OptimizerConfig, SGDConfig
 from gm_jax.errors import UserError
 from gm_jax.files import read_json, write_text
 
@@ -220,11 +220,11 @@ def facts(config: Any) -> dict[str, Any]:
 
 
 def first_steps_do_not_depend_on_their_number(config: Any) -> bool:
-    """Whether a longer run has the same first steps: whether every learning rate is constant."""
+    """Whether a longer run has the same first steps: whether no learning rate depends on the last one."""
     optimizers = [
         value for value in vars(config).values() if isinstance(value, (OptimizerConfig, AdamConfig, SGDConfig))
     ]
-    return bool(optimizers) and all(optimizer.schedule == "constant" for optimizer in optimizers)
+    return bool(optimizers) and all(optimizer.schedule in WITHOUT_END for optimizer in optimizers)
 
 
 def _out_of_bounds(config: Any) -> Iterator[str]:

@@ -3,7 +3,10 @@
 import dataclasses
 from typing import Annotated, ClassVar, Literal, Protocol
 
-from gm_jax.config.fields import Added, Count, CountOrZero, Decay, Neutral, Rate, RateOrZero, Seed
+from gm_jax.config.fields import Added, Count, CountOrZero, Decay, Factor, Neutral, Rate, RateOrZero, Seed
+
+# Learning-rate schedules whose first updates do not depend on the length of the run.
+WITHOUT_END = ("constant", "exponential", "steps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +23,8 @@ class DataConfig:
     size: Annotated[Count | None, Added(None)] = None
     """Rows and columns of the images: the largest centred square of each image is resized to them. By default images
     stay as they are, and must have one size."""
+    flip: Annotated[bool, Added(False)] = False
+    """Mirror each training image left to right with probability 1/2; never in an evaluation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,26 +56,45 @@ class TrainConfig:
     """Early stopping: stop after this many validations without improvement; 0 for never."""
     ema_decay: Decay = 0.0
     """Decay of the moving average of the parameters (EMA) that is evaluated and sampled from; 0 for none."""
+    ema_halflife: Annotated[RateOrZero, Added(0.0)] = 0.0
+    """Half-life of the moving average in training images, in place of --train.ema-decay; 0 for none."""
+    ema_warmup: Annotated[Literal["ratio", "ramp", "none"], Added("ratio")] = "ratio"
+    """How the moving average forgets the initial parameters. ratio: its decay is at most (1 + n) / (10 + n) after n
+    updates. ramp: its half-life is at most a twentieth of the updates so far, as in EDM. none: it does not, as in
+    DDPM."""
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam and its learning-rate schedule."""
+    """Adam, or another optimiser, and its learning-rate schedule."""
 
+    algorithm: Annotated[Literal["adam", "adamax", "radam", "adagrad", "rmsprop"], Added("adam")] = "adam"
+    """The optimiser."""
     learning_rate: Rate = 1e-3
     """Peak learning rate."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """constant, or half a cosine that reaches 0 at the last step; both start after the warm-up."""
+    schedule: Literal["constant", "cosine", "linear", "exponential", "steps"] = "constant"
+    """constant; half a cosine or a straight line that reaches 0 at the last step; exponential decay, by
+    --optimizer.decay-rate; or steps, at --optimizer.boundaries. All start after the warm-up."""
+    decay_rate: Annotated[Factor, Added(1.0)] = 1.0
+    """exponential: the factor of the learning rate at each update."""
+    boundaries: Annotated[tuple[Count, ...], Added(())] = ()
+    """steps: the updates at which the learning rate changes, counted from 0."""
+    factors: Annotated[tuple[Rate, ...], Added(())] = ()
+    """steps: the learning rate after each boundary, as a share of --optimizer.learning-rate."""
     warmup_steps: CountOrZero | None = 0
     """Updates over which the learning rate rises linearly from 0. None stands for 100, or for a tenth of the updates of
     a cosine that has no more than 100."""
+    b1: Annotated[Decay, Added(0.9)] = 0.9
+    """Decay of the first moment; no effect on adagrad and rmsprop."""
+    b2: Annotated[Decay, Added(0.999)] = 0.999
+    """Decay of the second moment, of Adamax's maximum, and of RMSProp's mean square; no effect on adagrad."""
     eps: Rate = 1e-8
-    """Added to the root of Adam's second moment. If it is much larger than the gradients, Adam becomes SGD with
-    momentum."""
+    """Added to the root of the second moment, and under the root by adagrad and rmsprop. If it is much larger than the
+    gradients, Adam becomes SGD with momentum."""
     weight_decay: RateOrZero = 0.0
     """Decoupled weight decay (AdamW)."""
     l2: Annotated[RateOrZero, Added(0.0)] = 0.0
-    """Coupled weight decay: this times the parameters is added to the gradient before Adam's moments."""
+    """Coupled weight decay: this times the parameters is added to the gradient before the optimiser's moments."""
     clip_norm: Rate | None = None
     """Gradient clipping: a gradient whose global norm is larger than this is scaled down to it."""
     accumulate_steps: Count = 1
@@ -83,8 +107,8 @@ class AdamConfig:
 
     learning_rate: Rate = 1e-3
     """Peak learning rate."""
-    schedule: Literal["constant", "cosine"] = "cosine"
-    """constant, or half a cosine that reaches 0 at the last step; both start after the warm-up."""
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """constant, or half a cosine or a straight line that reaches 0 at the last step; all start after the warm-up."""
     warmup_steps: CountOrZero | None = 0
     """Updates over which the learning rate rises linearly from 0. None stands for 100, or for a tenth of the updates of
     a cosine that has no more than 100."""

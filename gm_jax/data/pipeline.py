@@ -7,14 +7,15 @@ concatenation of one permutation of 0..N-1 per epoch,
 
 and training batch k holds its positions kB .. (k+1)B - 1. Batches therefore cross the ends of epochs, every epoch
 covers each example exactly once for any B, and nothing is dropped. Each host takes a contiguous shard of the same
-global batch, so the global batches do not depend on the number of hosts.
+global batch, so the global batches do not depend on the number of hosts. Whether a training image is mirrored depends
+on its position in the order alone: it is a bit of another Philox word keyed by (seed, e).
 
 Images stay uint8 here: a model scales them to [0, 1] or [-1, 1] itself, by `ops.levels`.
 """
 
 import functools
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -48,6 +49,24 @@ def permutation(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     return order
 
 
+@functools.lru_cache(maxsize=4)
+def mirrored(num_examples: int, seed: int, epoch: int) -> np.ndarray:
+    """Computes which positions of one epoch hold a mirrored image, each with probability 1/2.
+
+    Args:
+        num_examples: N.
+        seed: 0 <= seed < 2**64.
+        epoch: e >= 0.
+    Returns:
+        [N] bool, by position in the epoch; read-only, because it is cached.
+    """
+    # The key of pi_e, and a part of its stream that no permutation reaches.
+    stream = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64), counter=[0, 0, 0, 1])
+    bits = (stream.random_raw(num_examples) >> np.uint64(63)).astype(bool)
+    bits.flags.writeable = False
+    return bits
+
+
 def train_batch(split: Split, batch_size: int, seed: int, step: int, shard: tuple[int, int] = (0, 1)) -> NumpyBatch:
     """Builds training batch `step`, or one host's part of it.
 
@@ -68,7 +87,14 @@ def train_batch(split: Split, batch_size: int, seed: int, step: int, shard: tupl
 
 
 def train_batches(
-    split: Split, batch_size: int, seed: int, first_step: int, count: int, shard: tuple[int, int] = (0, 1)
+    split: Split,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    count: int,
+    shard: tuple[int, int] = (0, 1),
+    *,
+    flip: bool = False,
 ) -> NumpyBatch:
     """Builds and stacks training batches `first_step` .. `first_step + count - 1`, for several steps per device call.
 
@@ -79,18 +105,25 @@ def train_batches(
         first_step: k >= 0.
         count: number of batches, at least 1.
         shard: (index, count) as in `train_batch`, applied to every batch.
+        flip: whether images "x" [N, H, W, C] are mirrored left to right, each with probability 1/2.
     Returns:
         name -> [count, B, ...], or [count, B / shard count, ...] for a shard; new arrays.
     Raises:
         UserError: B is not in 1..N, or the seed is out of range.
         ValueError: as in `train_batch`, or the count is less than 1.
     """
-    indices = _indices(_num_examples(split), batch_size, seed, first_step, count)
+    num_examples = _num_examples(split)
+    indices = _indices(num_examples, batch_size, seed, first_step, count)
     index, parts = map(operator.index, shard)
     if not 0 <= index < parts:
         raise ValueError(f"The shard must be (index, count) with 0 <= index < count; got {shard}.")
-    indices = indices[:, batch_size * index // parts : batch_size * (index + 1) // parts]
-    return {name: np.take(array, indices, axis=0) for name, array in split.items()}
+    rows = slice(batch_size * index // parts, batch_size * (index + 1) // parts)
+    indices = indices[:, rows]
+    batches = {name: np.take(array, indices, axis=0) for name, array in split.items()}
+    if flip:
+        x, flips = batches["x"], _cut(mirrored, num_examples, batch_size, seed, first_step, count)[:, rows]
+        x[flips] = x[flips][:, :, ::-1]
+    return batches
 
 
 def eval_batches(split: Split, batch_size: int) -> Iterator[tuple[NumpyBatch, np.ndarray]]:
@@ -134,11 +167,23 @@ def _indices(num_examples: int, batch_size: int, seed: int, first_step: int, cou
         )
     if first_step < 0 or count < 1:
         raise ValueError(f"Expected first_step >= 0 and count >= 1; got {first_step} and {count}.")
+    return _cut(permutation, num_examples, batch_size, seed, first_step, count)
+
+
+def _cut(
+    of_epoch: Callable[[int, int, int], np.ndarray],
+    num_examples: int,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    count: int,
+) -> np.ndarray:
+    """Returns [count, B]: the same positions of the concatenation of what `of_epoch` computes, [N] an epoch."""
     position, stop = first_step * batch_size, (first_step + count) * batch_size
     pieces = []
     while position < stop:
         epoch, offset = divmod(position, num_examples)
-        piece = permutation(num_examples, seed, epoch)[offset : offset + stop - position]
+        piece = of_epoch(num_examples, seed, epoch)[offset : offset + stop - position]
         pieces.append(piece)
         position += len(piece)
     return np.concatenate(pieces).reshape(count, batch_size)

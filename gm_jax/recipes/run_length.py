@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any, TypeVar, cast
 
 from gm_jax.config import AdamConfig, OptimizerConfig
+from gm_jax.config.sections import WITHOUT_END
 from gm_jax.recipes.configs.diffusion import AutoencoderConfig
 
 ConfigT = TypeVar("ConfigT")
@@ -19,8 +20,8 @@ def warmup_steps(optimizer: OptimizerConfig | AdamConfig, *, num_updates: int) -
     """Returns the updates of the warm-up; a default one leaves most of a cosine."""
     if optimizer.warmup_steps is not None:
         return optimizer.warmup_steps
-    # A constant rate has the same first steps in a longer run, so its warm-up must not depend on the run's length.
-    if optimizer.schedule == "constant" or num_updates > _WARMUP_STEPS:
+    # Some rates have the same first steps in a longer run, so their warm-up must not depend on the run's length.
+    if optimizer.schedule in WITHOUT_END or num_updates > _WARMUP_STEPS:
         return _WARMUP_STEPS
     return num_updates // 10
 

@@ -17,6 +17,7 @@ from gm_jax.data.array_cache import Splits
 from gm_jax.errors import UserError
 from gm_jax.recipes import configs, legacy_configs
 from gm_jax.recipes.experiment import Experiment
+from gm_jax.recipes.optimizers import make_average
 from gm_jax.runner.folder import Folder, made_by
 from gm_jax.training import model_state, parallel, state, step
 from gm_jax.training.checkpoint import Checkpointer
@@ -125,7 +126,8 @@ class Run(NamedTuple):
         train = self.config.train
         # A key of its own, so that the initialisation shares no bits with the noise of the steps.
         key = jax.random.fold_in(jax.random.key(train.seed), np.uint32(0xFFFFFFFF))
-        return state.create(self.experiment.model, self.experiment.optimizers, key, batch, ema=train.ema_decay > 0)
+        averages = make_average(self.config) is not None
+        return state.create(self.experiment.model, self.experiment.optimizers, key, batch, ema=averages)
 
     def train_step(self, strategy: parallel.Strategy) -> step.TrainStep:
         """Returns the step that the configuration describes, of one device; nothing is compiled yet.
@@ -138,7 +140,7 @@ class Run(NamedTuple):
             self.experiment.model,
             self.experiment.optimizers,
             seed=train.seed,
-            ema_decay=train.ema_decay or None,
+            ema_decay=make_average(self.config),
             axis_name=strategy.axis_name,
             spread=strategy.spread,
         )
@@ -327,6 +329,8 @@ def _put_together(
     config: ExperimentConfig, workdir: Path, spec: sources.Spec, splits: Splits | None, given: Given
 ) -> Run:
     strategy = parallel.pmap() if config.train.parallel == "pmap" else parallel.jit()
+    if config.data.flip and len(spec.shape) != 3:
+        raise UserError(f"--data.flip mirrors images, and {spec.name} is not made of images: leave it out.")
     experiment = (given.build or recipes.build)(config, spec)
     if splits is not None and experiment.uses_labels:
         sources.check_labels(spec, splits)

@@ -238,7 +238,13 @@ class _Training:
         self.member.enter("reading data", step)
         config, size = self.run.config.train, self.steps_per_call
         host: Any = pipeline.train_batches(
-            self.run.loaded["train"], config.batch_size, config.seed, step, size, self.run.strategy.shard
+            self.run.loaded["train"],
+            config.batch_size,
+            config.seed,
+            step,
+            size,
+            self.run.strategy.shard,
+            flip=self.run.config.data.flip,
         )
         if jax.process_count() > 1:
             host[loop.VOTES] = np.full((size, jax.local_device_count()), signals.requested(), np.float32)

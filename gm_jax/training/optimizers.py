@@ -1,4 +1,8 @@
-"""Learning-rate schedules, gradient clipping, Adam, SGD and gradient accumulation, composed from optax."""
+"""Learning-rate schedules, gradient clipping, optimisers and gradient accumulation, composed from optax."""
+
+import itertools
+import math
+from collections.abc import Sequence
 
 import jax
 import optax
@@ -30,9 +34,61 @@ def cosine_schedule(learning_rate: float, *, num_steps: int, warmup_steps: int =
     )
 
 
-def linear_schedule(learning_rate: float, *, num_steps: int) -> Schedule:
-    """Returns a straight line from `learning_rate` at the first update down to 0 at `num_steps` updates."""
-    return optax.linear_schedule(learning_rate, 0.0, num_steps)
+def linear_schedule(learning_rate: float, *, num_steps: int, warmup_steps: int = 0) -> Schedule:
+    """Returns a linear warm-up from 0, then a straight line down to 0 at `num_steps` updates."""
+    if not 0 <= warmup_steps < num_steps:
+        raise ValueError(f"warmup_steps must be less than num_steps = {num_steps} and not negative, got {warmup_steps}")
+    return _after_warmup(
+        optax.linear_schedule(learning_rate, 0.0, num_steps - warmup_steps), learning_rate, warmup_steps
+    )
+
+
+def exponential_schedule(learning_rate: float, *, decay_rate: float, warmup_steps: int = 0) -> Schedule:
+    """Returns a linear warm-up from 0, then a rate that is multiplied by `decay_rate` at each update.
+
+    Raises:
+        ValueError: decay_rate is not in (0, 1].
+    """
+    if not 0.0 < decay_rate <= 1.0:
+        raise ValueError(f"decay_rate must be more than 0 and at most 1, got {decay_rate}")
+    # By the decay of many updates, because in float32 the 10^6th power of 0.999995 would be wrong by 3 %.
+    steps = 1 if decay_rate == 1.0 else max(1, round(-1.0 / math.log(decay_rate)))
+    decay = optax.exponential_decay(learning_rate, steps, decay_rate**steps)
+    return _after_warmup(decay, learning_rate, warmup_steps)
+
+
+def step_schedule(
+    learning_rate: float, *, boundaries: Sequence[int], factors: Sequence[float], warmup_steps: int = 0
+) -> Schedule:
+    """Returns a linear warm-up from 0, then a constant that changes at some updates.
+
+    Args:
+        learning_rate: the first constant.
+        boundaries: the updates from which on the rate is another one, counted from 0 as the warm-up is.
+        factors: what the rate is then, as a share of `learning_rate`.
+        warmup_steps: updates of the warm-up, at most the first boundary.
+
+    Raises:
+        ValueError: there are not as many factors as boundaries, or these do not increase from the warm-up's end.
+    """
+    if len(boundaries) != len(factors):
+        raise ValueError(f"expected a factor for each of {len(boundaries)} boundaries, got {len(factors)}")
+    ends = [warmup_steps, *boundaries]
+    if any(later <= earlier for earlier, later in itertools.pairwise(ends)):
+        raise ValueError(f"boundaries must increase from the end of the warm-up, {warmup_steps}, got {boundaries}")
+    constants = [optax.constant_schedule(learning_rate * factor) for factor in (1.0, *factors)]
+    after = [boundary - warmup_steps for boundary in boundaries]
+    return _after_warmup(optax.join_schedules(constants, after), learning_rate, warmup_steps)
+
+
+def _after_warmup(schedule: Schedule, learning_rate: float, warmup_steps: int) -> Schedule:
+    """Returns a schedule that starts, at `learning_rate`, after a linear warm-up from 0."""
+    if warmup_steps < 0:
+        raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}")
+    if warmup_steps == 0:
+        return schedule
+    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    return optax.join_schedules([warmup, schedule], [warmup_steps])
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
@@ -113,6 +169,37 @@ def refuse_hidden_accumulation(transformation: optax.GradientTransformation, opt
                 )
 
 
+def optimizer(
+    scaling: optax.GradientTransformation,
+    schedule: Schedule,
+    *,
+    weight_decay: float = 0.0,
+    l2: float = 0.0,
+    clip_norm: float | None = None,
+    accumulate_steps: int = 1,
+) -> optax.GradientTransformation:
+    """Returns an optimiser with optional gradient clipping, weight decay of both kinds and gradient accumulation.
+
+    Args:
+        scaling: of the gradient, e.g. `optax.scale_by_adam()`.
+        schedule: learning rate as a function of the number of updates.
+        weight_decay: decoupled decay (AdamW), times the learning rate.
+        l2: coupled decay: l2 times the parameters joins the clipped gradient, before the moments.
+        clip_norm: largest global norm of the gradient (`clip_by_global_norm`); None for no clipping.
+        accumulate_steps: steps whose mean gradient makes one update.
+
+    Raises:
+        ValueError: clip_norm is not positive, or accumulate_steps is less than one.
+
+    Source: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, arXiv:1711.05101.
+    """
+    clip = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
+    coupled = [] if l2 == 0.0 else [optax.add_decayed_weights(l2)]
+    decay = [] if weight_decay == 0.0 else [optax.add_decayed_weights(weight_decay)]
+    transformation = optax.chain(*clip, *coupled, scaling, *decay, optax.scale_by_learning_rate(schedule))
+    return accumulate(transformation, accumulate_steps)
+
+
 def adam(
     schedule: Schedule,
     *,
@@ -124,31 +211,28 @@ def adam(
     clip_norm: float | None = None,
     accumulate_steps: int = 1,
 ) -> optax.GradientTransformation:
-    """Returns Adam with optional gradient clipping, weight decay of both kinds and gradient accumulation.
+    """Returns Adam.
 
     Args:
         schedule: learning rate as a function of the number of updates.
         b1: decay of the first moment.
         b2: decay of the second moment.
         eps: added to the root of the second moment.
-        weight_decay: decoupled decay (AdamW), times the learning rate.
-        l2: coupled decay: l2 times the parameters joins the clipped gradient, before the moments.
-        clip_norm: largest global norm of the gradient (`clip_by_global_norm`); None for no clipping.
-        accumulate_steps: steps whose mean gradient makes one update.
+        weight_decay: as in `optimizer`.
+        l2: as in `optimizer`.
+        clip_norm: as in `optimizer`.
+        accumulate_steps: as in `optimizer`.
 
-    Raises:
-        ValueError: clip_norm is not positive, or accumulate_steps is less than one.
-
-    Source: Kingma & Ba, "Adam", ICLR 2015, arXiv:1412.6980; Loshchilov & Hutter, "Decoupled Weight Decay
-    Regularization", ICLR 2019, arXiv:1711.05101.
+    Source: Kingma & Ba, "Adam", ICLR 2015, arXiv:1412.6980.
     """
-    clip = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
-    coupled = [] if l2 == 0.0 else [optax.add_decayed_weights(l2)]
-    decay = [] if weight_decay == 0.0 else [optax.add_decayed_weights(weight_decay)]
-    transformation = optax.chain(
-        *clip, *coupled, optax.scale_by_adam(b1=b1, b2=b2, eps=eps), *decay, optax.scale_by_learning_rate(schedule)
+    return optimizer(
+        optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        schedule,
+        weight_decay=weight_decay,
+        l2=l2,
+        clip_norm=clip_norm,
+        accumulate_steps=accumulate_steps,
     )
-    return accumulate(transformation, accumulate_steps)
 
 
 def sgd(schedule: Schedule, *, momentum: float = 0.0) -> optax.GradientTransformation:

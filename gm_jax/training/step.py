@@ -63,7 +63,7 @@ def make_train_step(
     optimizers: Mapping[str, optax.GradientTransformation],
     *,
     seed: int,
-    ema_decay: float | None = None,
+    ema_decay: float | ema.WeightFn | None = None,
     axis_name: str | None = None,
     spread: Callable[[PyTree], PyTree] | None = None,
 ) -> TrainStep:
@@ -77,7 +77,8 @@ def make_train_step(
         model: the family; `state.create` made the state from the same one.
         optimizers: one per player; one that accumulates gradients comes from `optimizers.accumulate`, for the average.
         seed: the run's seed.
-        ema_decay: decay of the parameters' average (`ema.update`), None for no average.
+        ema_decay: weight of the parameters' average, see `ema`; a number stands for `ema.by_ratio` of it, None for no
+            average.
         axis_name: the mapped axis over which to average, if any.
         spread: divides rows of model state among devices, `Strategy.spread`; None to leave them.
 
@@ -85,12 +86,11 @@ def make_train_step(
         A pure function; every leaf of the batch is [B, ...], this device's part. Its trace raises a ValueError if
         `model.sync` misses a collection of the model state, or if an average cannot see accumulated gradients.
     """
-    if ema_decay is not None and not 0.0 <= ema_decay < 1.0:
-        raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
+    weight_fn = ema.by_ratio(ema_decay) if isinstance(ema_decay, (int, float)) else ema_decay
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         model_state_lib.check(state.model_state, model.sync)
-        if ema_decay is not None and state.ema_params is None:
+        if weight_fn is not None and state.ema_params is None:
             raise ValueError("the state holds no average of the parameters: create it with ema=True")
         _, params, ema_params, opt_state, model_state = state
         all_metrics: Metrics = {}
@@ -110,8 +110,8 @@ def make_train_step(
             )
             new_params, new_opt_state, model_state = player_state
             params, opt_state = {**params, player: new_params}, {**opt_state, player: new_opt_state}
-            if ema_decay is not None and ema_params is not None:
-                average = _average(objective, optimizer, ema_params[player], player_state, state.step, ema_decay)
+            if weight_fn is not None and ema_params is not None:
+                average = _average(objective, optimizer, ema_params[player], player_state, state.step, weight_fn)
                 ema_params = {**ema_params, player: average}
             prefix = f"{player}/" if len(model.objectives) > 1 else ""
             all_metrics |= {prefix + name: value for name, value in metrics.items()}
@@ -212,12 +212,12 @@ def _average(
     average: PyTree,
     player_state: PlayerState,
     step: Array,
-    decay: float,
+    weight_fn: ema.WeightFn,
 ) -> PyTree:
     """Returns the average of a player's parameters after a step: moved if the parameters were updated."""
     optimizers_lib.refuse_hidden_accumulation(optimizer, player_state.opt_state, player_state.params)
-    num_updates = _updates_before(objective, optimizer, step)
-    moved = ema.update(average, player_state.params, num_updates=num_updates, decay=decay)
+    weight = weight_fn(_updates_before(objective, optimizer, step))
+    moved = ema.update(average, player_state.params, weight=weight)
     return _where(_has_updated(objective, optimizer, step), moved, average)
 
 

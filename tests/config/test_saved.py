@@ -1,6 +1,7 @@
 """Configurations: checked against their ranges, saved and read back unchanged, compared in what matters."""
 
 import dataclasses
+import functools
 import importlib
 import json
 import pathlib
@@ -118,6 +119,9 @@ def float_fields(config, prefix=()):
 
 
 def changed(config, path, value):
+    """Returns a configuration with another value of a field; of a tuple, with that value alone in it."""
+    if isinstance(functools.reduce(getattr, path, config), tuple):
+        value = (value,)
     for name in reversed(path):
         value = {name: value}
     return config_lib.updated(config, value)
@@ -170,9 +174,9 @@ def test_a_share_of_one_or_more_is_refused(name, path, rate):
         ({"shift": None}, "shift cannot be null"),
         ({"train": 5}, "train cannot be 5"),
         ({"new": 5}, "new is unknown"),
-        ({"optimizer": {"eps": 1e-8}}, "optimizer.learning_rate is missing"),
+        ({"optimizer": {"eps": 1e-8}}, "optimizer.algorithm is missing, optimizer.learning_rate is missing"),
         (
-            {"data": {"name": "digits", "dir": None, "size": None, "old": 1}, "new": 5},
+            {"data": {"name": "digits", "dir": None, "size": None, "flip": False, "old": 1}, "new": 5},
             "data.old is unknown, new is unknown",
         ),
     ],
@@ -309,6 +313,9 @@ class TwoPlayers:
 def test_the_first_steps_depend_on_their_number_if_any_schedule_does():
     assert config_lib.first_steps_do_not_depend_on_their_number(Config())
     assert not config_lib.first_steps_do_not_depend_on_their_number(Config(optimizer=COSINE))
+    for schedule, free in {"linear": False, "exponential": True, "steps": True}.items():
+        config = Config(optimizer=OptimizerConfig(schedule=schedule))
+        assert config_lib.first_steps_do_not_depend_on_their_number(config) == free
     assert config_lib.first_steps_do_not_depend_on_their_number(TwoPlayers())
     assert not config_lib.first_steps_do_not_depend_on_their_number(TwoPlayers(discriminator=COSINE))
 

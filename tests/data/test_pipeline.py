@@ -152,3 +152,51 @@ def test_the_order_is_that_of_the_published_runs():
     digest = hashlib.sha256(np.concatenate(stacked).astype("<i8").tobytes()).hexdigest()
     assert digest == "c77035e0b20030c40a95f87f4c7c4eb3ef7f9abb6e0f5185ed71c0c062851107"
     assert indices_of(10, 10, 0, 0).tolist() == [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
+
+
+# Mirrored images.
+
+
+def flips(num_examples, batch_size, seed, first_step, count, shard=(0, 1)):
+    """Which images of some batches are mirrored: [count, B], of images that are not symmetric."""
+    x = np.arange(num_examples * 6, dtype=np.int64).reshape(num_examples, 1, 3, 2)
+    arguments = ({"x": x}, batch_size, seed, first_step, count, shard)
+    plain, mirrored = (pipeline.train_batches(*arguments, flip=flip)["x"] for flip in (False, True))
+    is_same = (mirrored == plain).all((2, 3, 4))
+    np.testing.assert_array_equal(np.where(is_same[..., None, None, None], plain, plain[:, :, :, ::-1]), mirrored)
+    return ~is_same
+
+
+def test_half_of_the_images_are_mirrored_and_nothing_else_changes():
+    found = flips(1_000, 100, 3, 0, 100)
+    assert abs(found.mean() - 0.5) < 4 * 0.5 / np.sqrt(10_000)
+    by_epoch = found.reshape(10, 1_000)
+    assert len({row.tobytes() for row in by_epoch}) == 10
+    assert abs(np.corrcoef(by_epoch)[np.triu_indices(10, 1)]).max() < 4 / np.sqrt(1_000)
+
+
+def test_mirroring_is_a_pure_function_of_seed_and_step():
+    whole = flips(37, 8, 5, 0, 20)
+    pipeline.mirrored.cache_clear()
+    np.testing.assert_array_equal(np.concatenate([flips(37, 8, 5, step, 1) for step in range(20)]), whole)
+    np.testing.assert_array_equal(flips(37, 16, 5, 0, 10).reshape(-1), whole.reshape(-1))
+    assert (flips(37, 8, 6, 0, 20) != whole).any()
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_shards_of_any_count_are_mirrored_as_the_global_batch(count):
+    parts = [flips(37, 8, 5, 3, 4, shard=(index, count)) for index in range(count)]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), flips(37, 8, 5, 3, 4))
+
+
+def test_mirroring_leaves_the_data_and_the_labels_alone(split):
+    before = split["x"].copy()
+    batches = pipeline.train_batches(split, 32, 0, 0, 5, flip=True)
+    np.testing.assert_array_equal(split["x"], before)
+    np.testing.assert_array_equal(batches["label"], pipeline.train_batches(split, 32, 0, 0, 5)["label"])
+
+
+def test_the_mirrored_positions_are_these():
+    # A change here changes the runs of every preset with flips: it belongs in the release notes.
+    digest = hashlib.sha256(np.concatenate([pipeline.mirrored(50_000, 0, epoch) for epoch in range(3)]).tobytes())
+    assert digest.hexdigest() == "3d48c06ba085110b052ecda73931fc3fab1d172d9d223e9aff34ad1b5ebf888f"

@@ -48,7 +48,7 @@ def test_help_of_every_verb_imports_nothing_heavy(experiment):
 def test_every_flag_is_described(arguments, experiment, args, command):
     text = " ".join(re.sub(r"[│|]", " ", command(*arguments, "--help", experiment=experiment).out).split())
     for flag in flags(args):
-        described = text.split(f"{flag} ", 1)[1].split("(default")[0]
+        described = re.split(f"{flag}[ ,]", text, maxsplit=1)[1].split("(default")[0]
         words = [word for word in described.split() if re.fullmatch("[a-z]+[.,:;]?", word)]
         assert words, (flag, described)
 

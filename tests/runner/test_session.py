@@ -10,7 +10,7 @@ import pytest
 
 from gm_jax.cluster import processes
 from gm_jax.cluster.config import ClusterConfig
-from gm_jax.config import TrainConfig
+from gm_jax.config import DataConfig, TrainConfig
 from gm_jax.data import pipeline, sources
 from gm_jax.recipes.experiment import Experiment
 from gm_jax.runner import measure, sample_quality, samples, session
@@ -50,7 +50,7 @@ def two_stages(folder, **settings):
         log_prob=log_prob,
     )
     defaults = {"steps": 40, "batch_size": BATCH, "seed": SEED, "checkpoint_every": 1, "log_every": 1}
-    config = types.SimpleNamespace(train=TrainConfig(**{**defaults, "ema_decay": 0.0, **settings}))
+    config = types.SimpleNamespace(data=DataConfig(), train=TrainConfig(**{**defaults, "ema_decay": 0.0, **settings}))
     splits = {split: {"x": np.stack([np.full(12, x), np.arange(12) ** 2], 1).astype("f4")} for split, x in X.items()}
     experiment = Experiment(model, {player: optax.sgd(1.0) for player in ("first", "second")})
     spec = sources.Spec("nothing", (2,), None, None, "fingerprint")

@@ -209,3 +209,38 @@ def test_the_number_of_accumulated_steps_is_declared():
     assert optimizers.accumulate_steps(adam) == 3
     assert optimizers.accumulate_steps(optax.sgd(0.1)) == 1
     assert optimizers.accumulate(sgd := optax.sgd(0.1), 1) is sgd
+
+
+def test_a_linear_schedule_falls_to_zero_after_its_warm_up():
+    schedule = optimizers.linear_schedule(0.8, num_steps=12, warmup_steps=4)
+    expected = [0.0, 0.2, 0.4, 0.6, 0.8, 0.7, 0.4, 0.1, 0.0, 0.0]
+    np.testing.assert_allclose(values(schedule, [0, 1, 2, 3, 4, 5, 8, 11, 12, 99]), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("rate", [0.999995, 0.99, 0.4, 1.0])
+def test_an_exponential_schedule_multiplies_the_rate_at_each_update(rate):
+    # In float32, 0.999995 to the power of a million is 3 % off unless the power is taken of something else.
+    schedule = optimizers.exponential_schedule(0.5, decay_rate=rate)
+    steps = np.array([0, 1, 7, 100, 1_000_000 if rate > 0.9999 else 200])
+    np.testing.assert_allclose(values(schedule, steps), 0.5 * np.float64(rate) ** steps, rtol=2e-5, atol=1e-38)
+
+
+def test_an_exponential_schedule_starts_after_its_warm_up():
+    schedule = optimizers.exponential_schedule(0.5, decay_rate=0.9, warmup_steps=5)
+    expected = [0.0, 0.1, 0.4, 0.5, 0.45, 0.405]
+    np.testing.assert_allclose(values(schedule, [0, 1, 4, 5, 6, 7]), expected, rtol=1e-5)
+
+
+def test_a_step_schedule_changes_at_its_boundaries():
+    schedule = optimizers.step_schedule(0.8, boundaries=(6, 9), factors=(0.5, 0.125), warmup_steps=2)
+    expected = [0.0, 0.4, 0.8, 0.8, 0.4, 0.4, 0.1, 0.1]
+    np.testing.assert_allclose(values(schedule, [0, 1, 2, 5, 6, 8, 9, 10_000]), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("boundaries", "factors", "message"),
+    [((3,), (), "a factor for each of 1"), ((3, 3), (1.0, 0.5), "must increase"), ((2,), (0.5,), "must increase")],
+)
+def test_a_step_schedule_of_other_steps_is_refused(boundaries, factors, message):
+    with pytest.raises(ValueError, match=message):
+        optimizers.step_schedule(0.1, boundaries=boundaries, factors=factors, warmup_steps=2)

@@ -7,6 +7,7 @@ from tyro.conf import arg
 
 from gm_jax.config import (
     AdamConfig,
+    Added,
     Count,
     CountOrZero,
     DataConfig,
@@ -36,6 +37,8 @@ class UNetConfig:
     """Levels with self-attention, counted from 0; the middle always has it."""
     head_dim: Count | None = None
     """Channels of each attention head; by default there is one head, as in the paper."""
+    groups: Annotated[Count, Added(8)] = 8
+    """Groups of channels of each normalisation; the paper has 32."""
     dropout: Share = 0.0
     """Dropout rate in training."""
     dtype: Precision = "float32"
