@@ -52,10 +52,10 @@ def _gan(values: _Values, data: Mapping[str, Any]) -> _Values:
 
 def _ddpm(values: _Values, data: Mapping[str, Any]) -> _Values:
     names, part = (_UNET, configs.UNetConfig()) if len(data["shape"]) == 3 else (_MLP, configs.MLPConfig())
-    network = {name: values[name] for name in names}
+    network, usual = ({name: fields[name] for name in names} for fields in (values, to_dict(part)))
     values = {name: value for name, value in values.items() if name not in {*_UNET, *_MLP}}
     # None is today's default for the usual network of such data.
-    return _with_sampler(values) | {"network": None if network == to_dict(part) else network}
+    return _with_sampler(values) | {"network": None if network == usual else network}
 
 
 def _latent_diffusion(values: _Values, data: Mapping[str, Any]) -> _Values:

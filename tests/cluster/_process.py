@@ -43,10 +43,10 @@ def inject(fault: str) -> None:
         return
     train_batches = pipeline.train_batches
 
-    def faulty(split, batch_size, seed, first_step, *rest):
+    def faulty(split, batch_size, seed, first_step, *rest, **settings):
         if first_step == int(number):
             act(what)
-        return train_batches(split, batch_size, seed, first_step, *rest)
+        return train_batches(split, batch_size, seed, first_step, *rest, **settings)
 
     pipeline.train_batches = faulty
 

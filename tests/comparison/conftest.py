@@ -26,9 +26,9 @@ def clock(monkeypatch):
     """The clock of `train_for_time`: a call of the train step takes `Clock.TICK` on it, and all else takes no time."""
     clock = Clock()
 
-    def train_batches(*args):  # each call of the step asks for its batches once
+    def train_batches(*args, **settings):  # each call of the step asks for its batches once
         clock.set_forward()
-        return pipeline.train_batches(*args)
+        return pipeline.train_batches(*args, **settings)
 
     monkeypatch.setattr(train_for_time, "time", types.SimpleNamespace(perf_counter=lambda: clock.now))
     monkeypatch.setattr(train_for_time, "pipeline", types.SimpleNamespace(train_batches=train_batches))

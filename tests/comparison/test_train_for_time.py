@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from gm_jax.comparison import train_for_time
-from gm_jax.config import TrainConfig
+from gm_jax.config import DataConfig, TrainConfig
 from gm_jax.data import sources
 from gm_jax.recipes.experiment import Experiment
 from gm_jax.runner.run import Run
@@ -38,7 +38,14 @@ def run(*, log_prob=True, prepare=None, loss=lambda w: jnp.square(w - 1.0), stra
     spec = sources.Spec("nothing", (2,), None, None, "")
     splits = {split: {"x": np.full((20, 2), best, np.float32)} for split, best in BEST.items()}
     experiment = Experiment(model, {"one": optax.sgd(RATE)}, prepare_evaluation=prepare)
-    return Run(types.SimpleNamespace(train=train), spec, splits, experiment, strategy or parallel.jit(), None)
+    return Run(
+        types.SimpleNamespace(data=DataConfig(), train=train),
+        spec,
+        splits,
+        experiment,
+        strategy or parallel.jit(),
+        None,
+    )
 
 
 def test_training_ends_on_time_and_keeps_the_best_state_on_validation(clock):

@@ -190,8 +190,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 ):
     batches = pipeline.train_batches
 
-    def poisoned(split, batch_size, seed, first_step, count, *shard):
-        batch = batches(split, batch_size, seed, first_step, count, *shard)
+    def poisoned(split, batch_size, seed, first_step, count, *shard, **settings):
+        batch = batches(split, batch_size, seed, first_step, count, *shard, **settings)
         if first_step <= 24 < first_step + count:
             batch["x"][24 - first_step] = value  # the 25th step
         return batch
