@@ -1,6 +1,7 @@
 """Configuration to experiment: what a command line or a saved configuration describes, as a model that can be trained.
 
 configs/            the configurations, as data
+presets/            published configurations
 experiment.py       what a recipe returns
 vae.py  autoregressive.py  flow.py  gan.py  diffusion.py  score.py  rbm.py  energy.py  jem.py
 minimax_energy.py   (configuration, data spec) -> Experiment
@@ -12,13 +13,14 @@ image_shapes.py     what networks for images ask of the data
 optimizers.py       optimiser configurations to optax transformations
 legacy_configs.py     configurations of runs that older versions have saved
 
-This package and `configs` import no jax, so that `--help` answers at once.
+This package, `configs` and `presets` import no jax, so that `--help` answers at once.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
 from gm_jax.config import ExperimentConfig
+from gm_jax.recipes import presets
 from gm_jax.recipes.run_length import resolved
 
 if TYPE_CHECKING:
@@ -36,5 +38,6 @@ def build(config: ExperimentConfig, spec: "Spec") -> "Experiment":
     Raises:
         UserError: the configuration does not fit the data, or its fields contradict each other.
     """
+    presets.check(config, spec.name, spec.shape)
     module, _, function = config.recipe.partition(":")
     return getattr(importlib.import_module(module), function)(resolved(config), spec)

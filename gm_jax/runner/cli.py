@@ -24,6 +24,7 @@ from gm_jax import signals
 from gm_jax.cluster import detached_output
 from gm_jax.config import ExperimentConfig, saved
 from gm_jax.errors import UserError, report
+from gm_jax.recipes import presets
 from gm_jax.runner import compiled_programs, cpu_flags, evaluate, flag_suggestions, help_texts, plan, sample, train
 
 VERBS = ("train", "evaluate", "sample", "plan")
@@ -130,10 +131,11 @@ def parse(config: ExperimentConfig, argv: Sequence[str], *, module: ModuleType) 
     Args:
         config: the experiment's defaults.
         argv: the arguments, e.g. ["evaluate", "--split", "test"].
-        module: the experiment's module. If it has POINTS, those are the defaults for points in the plane.
+        module: the experiment's module. If it has POINTS, those are the defaults for points in the plane. The last part
+            of its name is the experiment whose presets there are.
 
     Raises:
-        UserError: there is no such verb, or a value is out of its range.
+        UserError: there is no such verb or preset, or a value is out of its range.
         SystemExit: a flag is unknown or lacks its value; tyro prints what is wrong.
     """
     arguments = list(argv)
@@ -141,17 +143,19 @@ def parse(config: ExperimentConfig, argv: Sequence[str], *, module: ModuleType) 
     if arguments and arguments[0] not in VERBS and not arguments[0].startswith("-"):
         raise UserError(f"there is no verb {arguments[0]!r}: use one of {', '.join(VERBS)}.")
     verb = arguments.pop(0) if arguments and arguments[0] in VERBS else "train"
+    if arguments[:1] == ["--preset"] and verb == "train" and len(arguments) > 2 and arguments[2] in VERBS:
+        verb = arguments.pop(2)
     workdir, own_data = Path("runs") / name.rpartition(".")[2], config.data.name
-    config = _for_the_data(config, module, arguments)
+    config = _preset(workdir.name, arguments) or _for_the_data(config, module, arguments)
     if verb == "train":
-        flags = train.flags(_with_chosen_sections(config, arguments), workdir, description)
+        flags = train.flags(_with_chosen_sections(config, arguments), workdir, description, presets.of(workdir.name))
     elif verb == "evaluate":
         flags = evaluate.flags(type(config), workdir)
     elif verb == "sample":
         flags = sample.flags(type(config), workdir)
     else:
         plot = workdir.with_name(f"plan-{workdir.name}.png")
-        flags = plan.flags(_with_chosen_sections(config, arguments), plot)
+        flags = plan.flags(_with_chosen_sections(config, arguments), plot, presets.of(workdir.name))
     args = _parse(flags, f"python -m {name} {verb}", arguments)
     if verb == "train" and args.workdir is None:
         chosen = train.default_workdir(workdir, own_data, args.config.data.name)
@@ -215,16 +219,31 @@ def _expanded(args: Any) -> Any:
 def _for_the_data(config: ExperimentConfig, module: ModuleType, argv: Sequence[str]) -> ExperimentConfig:
     """Returns the defaults that the experiment has for the kind of data that the arguments name."""
     points = getattr(module, "POINTS", None)
-    names = [
-        following if word == "--data.name" else word.removeprefix("--data.name=")
-        for word, following in zip(argv, [*argv, ""][1:], strict=True)
-        if word.partition("=")[0] == "--data.name"
-    ]
+    names = _values("--data.name", argv)
     if points is None or not names:
         return config
     from gm_jax.data import toy  # numpy, which --help does without
 
     return points if names[-1].startswith(toy.PREFIX) else config
+
+
+def _preset(experiment: str, argv: Sequence[str]) -> ExperimentConfig | None:
+    """Returns the configuration of the preset that the arguments name; None if they name none.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    names = _values("--preset", argv)
+    return presets.get(names[-1], experiment).config if names else None
+
+
+def _values(flag: str, argv: Sequence[str]) -> list[str]:
+    """Returns the values that the arguments give to a flag, in their order."""
+    return [
+        following if word == flag else word.removeprefix(f"{flag}=")
+        for word, following in zip(argv, [*argv, ""][1:], strict=True)
+        if word.partition("=")[0] == flag
+    ]
 
 
 def _with_chosen_sections(config: ExperimentConfig, argv: Sequence[str]) -> ExperimentConfig:

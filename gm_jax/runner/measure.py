@@ -109,9 +109,9 @@ def measure_run(
             data=spec.name,
             split=split,
             num_dims=int(np.prod(spec.shape)),
-            settings={**run.experiment.settings, **spec.facts, **facts, "step": step, "seed": seed},
+            settings={**run.experiment.settings, **run.facts, **facts, "step": step, "seed": seed},
         )
-    of_noise = {**spec.facts, "step": step, "seed": seed}
+    of_noise = {**run.facts, "step": step, "seed": seed}
     for evaluation in run.experiment.evaluations:
         if isinstance(evaluation, ClassEvaluation):
             before = functools.partial(before_batch, "class probabilities")
@@ -204,7 +204,7 @@ def sample_records(
     Raises:
         UserError: the extractor's weights are missing, or the data do not fit it.
     """
-    extractor, settings = features.load(features_name, weights), {**run.spec.facts, **settings}
+    extractor, settings = features.load(features_name, weights), {**run.facts, **settings}
     sampler = sample_quality.Sampler(run, state, seed=settings["seed"])
     return sample_quality.measure(
         run, extractor, sampler, num_generated=num_generated, real_split=real_split, settings=settings

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
@@ -12,6 +14,7 @@ from gm_jax import signals
 from gm_jax.config import Count, ExperimentConfig, saved
 from gm_jax.errors import UserError
 from gm_jax.files import write_text
+from gm_jax.recipes.presets import Preset
 from gm_jax.runner import train
 
 if TYPE_CHECKING:
@@ -38,12 +41,13 @@ class PlanArgs:
     """Print rows of a Markdown table instead, one per topology."""
 
 
-def flags(config: ExperimentConfig, plot: Path) -> Any:
+def flags(config: ExperimentConfig, plot: Path, presets: Mapping[str, Preset] = MappingProxyType({})) -> Any:
     """Returns a dataclass instance with the default of every flag: `plan` and `config`."""
     fields = [
         ("plan", Annotated[PlanArgs, arg(name="")], dataclasses.field(default=PlanArgs(plot=plot))),
         ("config", Annotated[type(config), arg(name="")], dataclasses.field(default=config)),
         *train.choice_flags(type(config)),
+        *train.preset_flag(presets),
     ]
     about = "Compile the train step for TPUs that need not exist: report its cost, and whether it fits."
     return dataclasses.make_dataclass("Args", fields, namespace={"__doc__": about}, frozen=True)()

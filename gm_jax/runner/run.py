@@ -15,7 +15,7 @@ from gm_jax.config.saved import Saved
 from gm_jax.data import pipeline, sources
 from gm_jax.data.array_cache import Splits
 from gm_jax.errors import UserError
-from gm_jax.recipes import configs, legacy_configs
+from gm_jax.recipes import configs, legacy_configs, presets
 from gm_jax.recipes.experiment import Experiment
 from gm_jax.recipes.optimizers import make_average
 from gm_jax.runner.folder import Folder, made_by
@@ -70,6 +70,11 @@ class Run(NamedTuple):
         if self.splits is None:
             raise ValueError("the run was opened without its data: use reopen(..., with_data=True)")
         return self.splits
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What every result of the run must state: of its data, and of its preset if it has one."""
+        return {**self.spec.facts, **presets.facts(self.config)}
 
     @property
     def fingerprint(self) -> dict[str, str]:

@@ -2,24 +2,31 @@
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
 from gm_jax.cluster.config import ClusterConfig
 from gm_jax.config import ExperimentConfig
+from gm_jax.recipes.presets import Preset
 
 
-def flags(config: ExperimentConfig, workdir: Path, description: str) -> Any:
+def flags(
+    config: ExperimentConfig, workdir: Path, description: str, presets: Mapping[str, Preset] = MappingProxyType({})
+) -> Any:
     """Returns a dataclass instance with the default of every flag: `config`, `workdir`, `cluster`.
 
     Args:
         config: the experiment's defaults.
         workdir: the default folder for the experiment's own data; the flag's default is None, for `default_workdir`.
         description: of the experiment, for --help.
+        presets: of the experiment.
     """
     fields = [
+        *preset_flag(presets),
         ("config", Annotated[type(config), arg(name="")], dataclasses.field(default=config)),
         *choice_flags(type(config)),
         (
@@ -74,6 +81,19 @@ def choice_flags(config_type: type) -> list[tuple[str, Any, Any]]:
         hint = Annotated[chosen | None, arg(name=flag, help=text, help_behavior_hint="(default: by the data)")]
         found.append((f"chosen_{name}", hint, dataclasses.field(default=None)))
     return found
+
+
+def preset_flag(presets: Mapping[str, Preset]) -> list[tuple[str, Any, Any]]:
+    """Returns a dataclass field for the flag `--preset`, which names the presets; none if there are none."""
+    if not presets:
+        return []
+    titles = [
+        f"{name}: {preset.title}" + (f", {preset.published}" if preset.published else "")
+        for name, preset in presets.items()
+    ]
+    text = f"A published configuration, which other flags change. {'. '.join(titles)}. See docs/presets.md."
+    hint = Annotated[Literal[tuple(presets)] | None, arg(name="preset", help=text)]  # type: ignore[valid-type]
+    return [("chosen_preset", hint, dataclasses.field(default=None))]
 
 
 def train_run(module: str, config: ExperimentConfig, workdir: Path, cluster: ClusterConfig | None = None) -> None:

@@ -6,6 +6,7 @@ flow.py            NICE, RealNVP, Glow and spline flows
 gan.py             GAN, improved GAN and WGAN-GP
 diffusion.py       DDPM, with and without labels, and latent diffusion
 score.py           score-based models in continuous time
+preset.py          the field that names a preset
 own_model.py       a model that was made in Python
 rbm.py             restricted Boltzmann machines
 energy.py          deep energy-based models, JEM, minimax training

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated, ClassVar, Literal
 
 from gm_jax.config import Added, Binarization, Count, DataConfig, OptimizerConfig, Share, TrainConfig, Widths
+from gm_jax.recipes.configs.preset import PresetName
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class MADEConfig(DenseConfig):
     """A perceptron whose masks forbid looking ahead; the paper's best has 2 x 8000 units and 32 random orderings."""
 
     recipe: ClassVar[str] = "gm_jax.recipes.autoregressive:build_made"
+    preset: PresetName = None
     hidden: tuple[Count, ...] = (500,)
     """Widths of the hidden layers; without any it is an FVSBN."""
     direct: bool = True
@@ -76,6 +78,7 @@ class PixelCNNConfig(RasterConfig):
     """A small PixelCNN; the papers use 64 to 384 features and 8 to 15 layers."""
 
     recipe: ClassVar[str] = "gm_jax.recipes.autoregressive:build_pixelcnn"
+    preset: PresetName = None
     gated: bool = True
     """Two stacks of gated layers, which see all pixels before the current one; else residual blocks, which have a blind
     spot."""
@@ -94,6 +97,7 @@ class PixelRNNConfig(RasterConfig):
     """A small PixelRNN; the paper's for binary MNIST has 7 layers of 16 units."""
 
     recipe: ClassVar[str] = "gm_jax.recipes.autoregressive:build_pixelrnn"
+    preset: PresetName = None
     lstm: Literal["diagonal", "row"] = "diagonal"
     """diagonal: both directions, sees all pixels before the current one; row: sees a triangle above it."""
     hidden: Count = 16

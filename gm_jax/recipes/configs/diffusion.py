@@ -22,6 +22,7 @@ from gm_jax.config import (
     TrainConfig,
     Widths,
 )
+from gm_jax.recipes.configs.preset import PresetName
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,7 @@ class DDPMConfig(AnyDiffusionConfig):
     """Denoising diffusion in data space."""
 
     recipe: ClassVar[str] = "gm_jax.recipes.diffusion:build_ddpm"
+    preset: PresetName = None
     network: UNetConfig | MLPConfig | None = None
     """By default a UNetConfig for images and an MLPConfig for other data."""
 

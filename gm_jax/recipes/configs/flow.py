@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from gm_jax.config import Count, DataConfig, OptimizerConfig, Precision, Rate, RateOrZero, TrainConfig, Widths
+from gm_jax.recipes.configs.preset import PresetName
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class NICEConfig(AnyFlowConfig):
     """Additive couplings; the paper has four, with perceptrons of five layers of 1000 units for MNIST."""
 
     recipe: ClassVar[str] = "gm_jax.recipes.flow:build_nice"
+    preset: PresetName = None
     hidden: Widths = (256, 256, 256)
     """Widths of each coupling's perceptron."""
     couplings: Count = 4
@@ -39,6 +41,7 @@ class RealNVPConfig(AnyFlowConfig):
     """Affine couplings. Images: several scales of residual networks. Other data: pairs of couplings of perceptrons."""
 
     recipe: ClassVar[str] = "gm_jax.recipes.flow:build_realnvp"
+    preset: PresetName = None
     alpha: RateOrZero = 0.05
     """Margin of the logit that takes dequantised levels to the real line: its argument stays between alpha and
     1 - alpha. 0 for no logit. Points have no logit."""
@@ -63,6 +66,7 @@ class GlowConfig(AnyFlowConfig):
     """A small Glow; the paper has K = 32 and 512 features."""
 
     recipe: ClassVar[str] = "gm_jax.recipes.flow:build_glow"
+    preset: PresetName = None
     alpha: RateOrZero = 0.05
     """Margin of the logit that takes dequantised levels to the real line: its argument stays between alpha and
     1 - alpha. 0 for no logit, as in the paper; the logit speeds up learning the black of digits."""

@@ -17,6 +17,7 @@ from gm_jax.config import (
     TrainConfig,
     Widths,
 )
+from gm_jax.recipes.configs.preset import PresetName
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class GANConfig(AnyGANConfig):
     """A game of two players."""
 
     recipe: ClassVar[str] = "gm_jax.recipes.gan:build_gan"
+    preset: PresetName = None
     game: Literal["non_saturating", "saturating", "hinge", "least_squares"] = "non_saturating"
     """The losses of the two players."""
     r1: RateOrZero = 0.0
@@ -82,6 +84,7 @@ class WGANGPConfig(AnyGANConfig):
     """A critic with a gradient penalty and without normalisation, because the penalty is on single scores."""
 
     recipe: ClassVar[str] = "gm_jax.recipes.gan:build_wgan_gp"
+    preset: PresetName = None
     penalty: Rate | None = None
     """Weight of the gradient penalty; by default 10, as in the paper, and 0.1 for points."""
     critic_steps: Count = 5

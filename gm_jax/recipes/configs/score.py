@@ -19,6 +19,7 @@ from gm_jax.config import (
     TrainConfig,
 )
 from gm_jax.recipes.configs.diffusion import MLPConfig, UNetConfig
+from gm_jax.recipes.configs.preset import PresetName
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ class ScoreConfig:
     """A score-based model in continuous time."""
 
     recipe: ClassVar[str] = "gm_jax.recipes.score:build_score"
+    preset: PresetName = None
     data: DataConfig = DataConfig()
     train: TrainConfig
     optimizer: OptimizerConfig

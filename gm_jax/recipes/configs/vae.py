@@ -16,6 +16,7 @@ from gm_jax.config import (
     TrainConfig,
     Widths,
 )
+from gm_jax.recipes.configs.preset import PresetName
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,7 @@ class IWAEConfig(AnyVAEConfig):
     """A VAE trained on the importance-weighted bound of K samples."""
 
     recipe: ClassVar[str] = "gm_jax.recipes.vae:build_iwae"
+    preset: PresetName = None
     num_samples: Count = 10
     """K of the bound that training maximises."""
     num_resampled: Count | None = None
