@@ -15,7 +15,7 @@ from benchmarks import command as benchmark_command
 from benchmarks.accelerator import __main__ as accelerator
 from gm_jax.errors import UserError
 from gm_jax.runner import cli
-from tools import results
+from tools import presets, results
 from tools.site import check, docstrings, names, pages
 
 REPO = Path(__file__).parents[1]
@@ -314,6 +314,10 @@ TABLES = sorted(path.stem for path in results.RECORDS.glob("*.json"))
 def test_the_tables_of_the_pages_are_those_of_the_records():
     different = [name_of(path) for path, text in results.rendered_pages() if text != path.read_text(encoding="utf-8")]
     assert different == [], "run python -m tools.results"
+
+
+def test_the_sections_of_presets_are_those_of_the_presets():
+    assert presets.rendered_page() == presets.PAGE.read_text(encoding="utf-8"), "run python -m tools.presets"
 
 
 def test_every_table_of_records_is_shown_once():
