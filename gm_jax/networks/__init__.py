@@ -18,6 +18,7 @@ spline_flow.py                neural spline flow: couplings by rational-quadrati
 affine_flow.py                affine flow: a normal density of any covariance
 gan_mlp.py                    fully connected generator and discriminator; the contract of every such pair
 dcgan.py                      convolutional generator and discriminator
+gan_resnet.py                 residual generator and discriminator of WGAN-GP and SNGAN
 dropout.py                    dropout that a key turns on
 minibatch_discrimination.py   how close an example is to the rest of its batch
 normalization.py              group, batch, virtual batch and spectral normalisation, and their state

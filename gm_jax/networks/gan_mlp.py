@@ -1,6 +1,6 @@
 """Fully connected generator and discriminator, for points and for images as vectors.
 
-All generators and discriminators, here and in `dcgan.py`, keep one contract:
+All generators and discriminators, here, in `dcgan.py` and in `gan_resnet.py`, keep one contract:
 
     generator:      (z [B, Z], *, train) -> x~ [B, *event_shape]
     discriminator:  (x [B, ...], *, train) -> (logits [B], features [B, F])

@@ -15,7 +15,7 @@ from gm_jax.errors import UserError
 from gm_jax.evaluation import kde
 from gm_jax.evaluation.mode_coverage import mode_coverage
 from gm_jax.models import adversarial_objectives, gan
-from gm_jax.networks import dcgan, gan_mlp
+from gm_jax.networks import dcgan, gan_mlp, gan_resnet
 from gm_jax.networks.minibatch_discrimination import MinibatchDiscrimination
 from gm_jax.networks.normalization import WithReferenceBatch
 from gm_jax.recipes import image_shapes
@@ -23,6 +23,7 @@ from gm_jax.recipes.configs.gan import AnyGANConfig, GANConfig, ImprovedGANConfi
 from gm_jax.recipes.experiment import Experiment, SampleEvaluation
 from gm_jax.recipes.optimizers import make_adam
 from gm_jax.training.parallel import AXIS
+from gm_jax.types import Array
 
 _BANDWIDTHS = (0.01, 10.0, 60)  # the first, the last, and how many
 
@@ -35,11 +36,16 @@ def build_gan(config: GANConfig, spec: Spec) -> Experiment:
     make_generator, make_discriminator = player_networks(config, spec)
     discriminator = make_discriminator(spectral_norm=config.spectral_norm, **without_norm)
     losses = getattr(adversarial_objectives, config.game)()
-    return adversarial_experiment(config, spec, make_generator(), discriminator, losses, penalties=penalties)
+    every = _generator_every(config.discriminator_steps, "discriminator", config)
+    return adversarial_experiment(
+        config, spec, make_generator(), discriminator, losses, penalties=penalties, generator_every=every
+    )
 
 
 def build_improved_gan(config: ImprovedGANConfig, spec: Spec) -> Experiment:
     """Builds the techniques that are switched on, each into its place: network, game or loss."""
+    if config.network == "resnet":
+        raise UserError("--network resnet has no place for these techniques: use --network conv or mlp.")
     if config.label_smoothing >= 1.0:
         raise UserError(f"--label-smoothing {config.label_smoothing} leaves no target for data: use less than 1.")
     if config.virtual_batch_norm and config.train.batch_size < 2:
@@ -65,12 +71,8 @@ def build_improved_gan(config: ImprovedGANConfig, spec: Spec) -> Experiment:
 
 def build_wgan_gp(config: WGANGPConfig, spec: Spec) -> Experiment:
     """Builds a critic whose slope is held to 1 between data and generated examples."""
-    if config.train.steps < config.critic_steps:
-        raise UserError(
-            f"--critic-steps {config.critic_steps} leave the generator no update in {config.train.steps} steps: use "
-            "fewer, or train for more steps."
-        )
-    make_generator, make_critic = player_networks(config, spec)
+    every = _generator_every(config.critic_steps, "critic", config)
+    make_generator, make_critic = player_networks(config, spec, pool=jnp.mean)
     penalty = config.penalty or (0.1 if len(spec.shape) == 1 else 10.0)
     return adversarial_experiment(
         config,
@@ -79,12 +81,25 @@ def build_wgan_gp(config: WGANGPConfig, spec: Spec) -> Experiment:
         make_critic(norm=None, output_bias=False),
         adversarial_objectives.wasserstein(),
         penalties={"gradient_penalty": adversarial_objectives.gradient_penalty(weight=penalty)},
-        generator_every=config.critic_steps,
+        generator_every=every,
     )
 
 
-def player_networks(config: AnyGANConfig, spec: Spec) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
-    """Returns factories of generator and discriminator, which take further settings by name."""
+def player_networks(
+    config: AnyGANConfig, spec: Spec, *, pool: Callable[..., Array] = jnp.sum
+) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
+    """Returns factories of generator and discriminator, which take further settings by name.
+
+    Args:
+        config: the configuration.
+        spec: of the data.
+        pool: what a residual discriminator does with the places of its last map.
+    """
+    if config.discriminator_features is not None and config.network != "resnet":
+        raise UserError(
+            f"--discriminator-features {config.discriminator_features} has no effect on this network: leave it out, or "
+            "use --network resnet."
+        )
     if (config.network or ("conv" if image_shapes.is_image(spec) else "mlp")) == "mlp":
         end = None if spec.levels is None else jnp.tanh
         return (
@@ -92,6 +107,13 @@ def player_networks(config: AnyGANConfig, spec: Spec) -> tuple[Callable[..., nn.
             partial(gan_mlp.MLPDiscriminator, config.hidden, dtype=config.dtype),
         )
     shape = image_shapes.image_shape(spec)
+    if config.network == "resnet":
+        doublings = max(1, image_shapes.count_halvings(shape, smallest=4))
+        width = config.discriminator_features or config.features
+        return (
+            partial(gan_resnet.ResNetGenerator, shape, config.features, doublings, dtype=config.dtype),
+            partial(gan_resnet.ResNetDiscriminator, width, pool, dtype=config.dtype),
+        )
     stages = max(2, image_shapes.count_halvings(shape, smallest=4))
     widths = tuple(config.features * 2**stage for stage in range(stages))
     return (
@@ -147,6 +169,20 @@ def adversarial_experiment(
         evaluations=(mode_evaluation(),) if spec.name == "toy:eight_gaussians" else (),
         settings={"space": f"{side}^{math.prod(spec.shape)}"},
     )
+
+
+def _generator_every(steps: int, player: str, config: AnyGANConfig) -> int:
+    """Returns how many steps of the other player make one of the generator.
+
+    Raises:
+        UserError: the run ends before the first.
+    """
+    if config.train.steps < steps:
+        raise UserError(
+            f"--{player}-steps {steps} leave the generator no update in {config.train.steps} steps: use fewer, or "
+            "train for more steps."
+        )
+    return steps
 
 
 def mode_evaluation() -> SampleEvaluation:

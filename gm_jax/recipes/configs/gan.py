@@ -7,6 +7,7 @@ from tyro.conf import arg
 
 from gm_jax.config import (
     AdamConfig,
+    Added,
     Count,
     DataConfig,
     Measuring,
@@ -28,10 +29,14 @@ class AnyGANConfig:
     train: TrainConfig
     generator: AdamConfig
     discriminator: AdamConfig
-    network: Literal["conv", "mlp"] | None = None
-    """conv for images, mlp for points or for images as vectors; by default conv if the data are images."""
+    network: Literal["conv", "mlp", "resnet"] | None = None
+    """conv or resnet (residual blocks) for images, mlp for points or for images as vectors; by default conv if the data
+    are images."""
     features: Count = 32
-    """conv: channels of the stage next to the image; each further stage has twice as many."""
+    """conv: channels of the stage next to the image; each further stage has twice as many. resnet: channels of all
+    blocks."""
+    discriminator_features: Annotated[Count | None, Added(None)] = None
+    """resnet: channels of the discriminator's blocks; by default --features."""
     hidden: Widths = (128, 128, 128)
     """mlp: widths of the hidden layers of both players."""
     latent_dim: Count = 32
@@ -55,6 +60,8 @@ class GANConfig(AnyGANConfig):
     """Weight of the penalty on the discriminator's gradient at the data; 0 for none."""
     spectral_norm: bool = False
     """Divide the discriminator's kernels by their largest singular values; it replaces batch norm."""
+    discriminator_steps: Annotated[Count, Added(1)] = 1
+    """Discriminator steps per generator step; --train.steps counts discriminator steps."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
