@@ -48,7 +48,7 @@ PRESETS = (
         parameters=5_330_564,
         count="4,276,739 of the generator, as in the source; 1,053,825 of the discriminator, whose last layer has a "
         "bias here and none in the source.",
-        departures=(_BATCH, "The source adds uniform noise of one level to the data."),
+        departures=(_BATCH,),
     ),
     Preset(
         config=_WGAN_GP,
