@@ -1,6 +1,7 @@
 """Self-attention over the places of an image (Vaswani et al., NeurIPS 2017, arXiv:1706.03762)."""
 
 import flax.linen as nn
+import numpy as np
 from jax.typing import DTypeLike
 
 from gm_jax.networks.normalization import GroupNorm
@@ -16,11 +17,13 @@ class SelfAttention(nn.Module):
     Attributes:
         head_dim: channels D of each head; it divides C. None for a single head.
         groups: number of groups of the normalisation.
+        rescale: divides the sum by sqrt(2).
         dtype: precision of the computation.
     """
 
     head_dim: int | None
     groups: int
+    rescale: bool = False
     dtype: DTypeLike | None = None
 
     @nn.compact
@@ -42,4 +45,5 @@ class SelfAttention(nn.Module):
 
         y = attention(project("query"), project("key", use_bias=False), project("value"))
         y = nn.Dense(channels, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(y.reshape(h.shape))
-        return x + y.reshape(x.shape)
+        total = x + y.reshape(x.shape)
+        return total * float(np.sqrt(0.5)) if self.rescale else total

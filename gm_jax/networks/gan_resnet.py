@@ -23,7 +23,7 @@ from jax.typing import DTypeLike
 
 from gm_jax.networks import convnet
 from gm_jax.networks.normalization import BatchNorm, NormFactory, SpectralNorm
-from gm_jax.networks.unet import upsample_nearest
+from gm_jax.networks.unet import halve, upsample_nearest
 from gm_jax.types import Array
 
 _HALVINGS = 2  # of the discriminator
@@ -149,11 +149,6 @@ class ResidualBlock(nn.Module):
         if self.first:  # a mean and a 1x1 convolution commute: this order is cheaper, because an image has few channels
             return h + conv(after(x), 1, _GLOROT)
         return h + after(conv(before(x), 1, _GLOROT))
-
-
-def halve(h: Array) -> Array:
-    """Halves both sides by the mean of each 2 x 2 places: [B, H, W, C] -> [B, H/2, W/2, C]."""
-    return nn.avg_pool(h, (2, 2), strides=(2, 2))
 
 
 def _unchanged(h: Array) -> Array:

@@ -9,15 +9,25 @@
 where e is the sum of the embeddings of the time and the label. Self-attention follows each block of chosen levels. The
 last convolution of each block, the last product of each attention and the last layer of the network start at zero.
 
+DDPM++ halves and doubles by residual blocks as those of BigGAN,
+
+    block:   conv1x1(r(x)) + conv(dropout(silu(norm(conv(r(silu(norm(x)))) + dense(silu(e))))))           (5)
+
+where r is the mean of 2 x 2 places or repeats each place four times; the up path has attention after the last block of
+a level only. It divides every sum of a residual by sqrt(2).
+
 Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239, appendix B. This
     network differs in the numbers of heads (one there) and groups, and pads all four sides with zeros before halving.
-    Ronneberger, Fischer & Brox, "U-Net", MICCAI 2015, arXiv:1505.04597.
+    Ronneberger, Fischer & Brox, "U-Net", MICCAI 2015, arXiv:1505.04597. Song et al., "Score-Based Generative Modeling
+    through Stochastic Differential Equations", ICLR 2021, arXiv:2011.13456, appendix H: DDPM++.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from gm_jax.errors import UserError
@@ -38,6 +48,9 @@ class UNet(nn.Module):
         head_dim: channels of each head of attention; None for a single head.
         num_classes: number of classes, including "no class" if there is one; None for a network without labels.
         dropout: dropout rate in training.
+        stem: channels of the first convolution, a quarter of the embedding's; None for those of the first level.
+        resample_by_blocks: halves and doubles by blocks (5) in place of convolutions.
+        rescale: divides every sum of a residual by sqrt(2).
         dtype: precision of the computation; the output is float32 at least.
     """
 
@@ -48,6 +61,9 @@ class UNet(nn.Module):
     head_dim: int | None = None
     num_classes: int | None = None
     dropout: float = 0.0
+    stem: int | None = None
+    resample_by_blocks: bool = False
+    rescale: bool = False
     dtype: DTypeLike | None = None
 
     @nn.compact
@@ -59,14 +75,25 @@ class UNet(nn.Module):
         """
         self._check(x_t.shape[1:])
         conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
-        block = partial(ResidualBlock, groups=self.groups, dropout=self.dropout, dtype=self.dtype)
-        attend = partial(SelfAttention, self.head_dim, self.groups, dtype=self.dtype)
-        width = 4 * self.features[0]
-        embedding = TimeEmbedding(self.features[0], width, self.num_classes, dtype=self.dtype, name="time")(t, label)
+        block = partial(ResidualBlock, groups=self.groups, dropout=self.dropout, rescale=self.rescale, dtype=self.dtype)
+        attend = partial(SelfAttention, self.head_dim, self.groups, rescale=self.rescale, dtype=self.dtype)
+        stem = self.stem or self.features[0]
+        embedding = TimeEmbedding(stem, 4 * stem, self.num_classes, dtype=self.dtype, name="time")(t, label)
         embedding = nn.silu(embedding)
         last = len(self.features) - 1
 
-        h = conv(self.features[0], name="first")(x_t)
+        def half(h: Array, level: int) -> Array:
+            if self.resample_by_blocks:
+                return block(h.shape[-1], resample=halve, name=f"halve_{level}")(h, embedding, train=train)
+            return conv(h.shape[-1], strides=(2, 2), padding=((1, 1), (1, 1)), name=f"halve_{level}")(h)
+
+        def double(h: Array, level: int) -> Array:
+            if self.resample_by_blocks:
+                settings = {"resample": upsample_nearest, "name": f"double_{level}"}
+                return block(h.shape[-1], **settings)(h, embedding, train=train)
+            return conv(h.shape[-1], name=f"double_{level}")(upsample_nearest(h))
+
+        h = conv(stem, name="first")(x_t)
         skips = [h]
         for level, channels in enumerate(self.features):
             for i in range(self.blocks):
@@ -74,7 +101,7 @@ class UNet(nn.Module):
                 h = attend(name=f"down_attention_{level}_{i}")(h) if level in self.attention else h
                 skips.append(h)
             if level < last:
-                h = conv(channels, strides=(2, 2), padding=((1, 1), (1, 1)), name=f"halve_{level}")(h)
+                h = half(h, level)
                 skips.append(h)
 
         h = block(self.features[-1], name="middle_0")(h, embedding, train=train)
@@ -85,9 +112,9 @@ class UNet(nn.Module):
             for i in range(self.blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = block(channels, name=f"up_{level}_{i}")(h, embedding, train=train)
-                h = attend(name=f"up_attention_{level}_{i}")(h) if level in self.attention else h
-            if level > 0:
-                h = conv(channels, name=f"double_{level}")(upsample_nearest(h))
+                attends = level in self.attention and (i == self.blocks or not self.resample_by_blocks)
+                h = attend(name=f"up_attention_{level}_{i}")(h) if attends else h
+            h = double(h, level) if level > 0 else h
 
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm")(h))
         h = conv(x_t.shape[-1], kernel_init=nn.initializers.zeros, name="last")(h)
@@ -106,9 +133,10 @@ class UNet(nn.Module):
                 f"images of {height} x {width} do not fit a U-Net of {len(self.features)} levels: "
                 f"both sides must be divisible by {multiple}, so use fewer levels."
             )
-        if any(channels % self.groups for channels in self.features):
+        widths = (*self.features, *([] if self.stem is None else [self.stem]))
+        if any(channels % self.groups for channels in widths):
             raise UserError(
-                f"channels {self.features} of a U-Net cannot be split into {self.groups} groups for its "
+                f"channels {widths} of a U-Net cannot be split into {self.groups} groups for its "
                 f"normalisations: use multiples of {self.groups}."
             )
         attended = {self.features[-1], *(self.features[level] for level in self.attention)}
@@ -120,31 +148,47 @@ class UNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """A residual block (4), [B, H, W, I] -> [B, H, W, features]; if I differs, x passes through a 1x1 convolution.
+    """A residual block (4) or (5), [B, H, W, I] -> [B, H', W', features].
+
+    If I is not the number of features, x passes through a 1x1 convolution in (4) too.
 
     Attributes:
         features: channels of the output.
         groups: number of groups of the normalisations.
         dropout: dropout rate in training.
+        resample: r of (5), `halve` or `upsample_nearest`; None for (4).
+        rescale: divides the sum by sqrt(2).
         dtype: precision of the computation.
     """
 
     features: int
     groups: int
     dropout: float = 0.0
+    resample: Callable[[Array], Array] | None = None
+    rescale: bool = False
     dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array, *, train: bool = False) -> Array:
-        """Maps x [B, H, W, I] and silu(e) [B, E] to [B, H, W, features]."""
+        """Maps x [B, H, W, I] and silu(e) [B, E] to [B, H', W', features]."""
         norm = partial(GroupNorm, self.groups, dtype=self.dtype)
         conv = partial(nn.Conv, self.features, dtype=self.dtype)
-        h = conv((3, 3), name="conv_0")(nn.silu(norm(name="norm_0")(x)))
+        h = nn.silu(norm(name="norm_0")(x))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        h = conv((3, 3), name="conv_0")(h)
         h = h + nn.Dense(self.features, dtype=self.dtype, name="time")(embedding)[:, None, None]
         h = nn.silu(norm(name="norm_1")(h))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = conv((3, 3), kernel_init=nn.initializers.zeros, name="conv_1")(h)
-        return h + (x if x.shape[-1] == self.features else conv((1, 1), name="shortcut")(x))
+        is_same = x.shape[-1] == self.features and self.resample is None
+        h = h + (x if is_same else conv((1, 1), name="shortcut")(x))
+        return h * float(np.sqrt(0.5)) if self.rescale else h
+
+
+def halve(h: Array) -> Array:
+    """Halves both sides by the mean of each 2 x 2 places: [B, H, W, C] -> [B, H/2, W/2, C]."""
+    return nn.avg_pool(h, (2, 2), strides=(2, 2))
 
 
 def upsample_nearest(h: Array) -> Array:

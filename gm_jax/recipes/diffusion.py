@@ -204,7 +204,8 @@ def make_network(network: UNetConfig | MLPConfig | None, spec: Spec, num_classes
             f"--network.attention {' '.join(map(str, network.attention))} names a level that does not exist: the "
             f"{len(network.features)} levels of --network.features are numbered from 0."
         )
-    settings |= {"groups": network.groups, "head_dim": network.head_dim}
+    settings |= {"groups": network.groups, "head_dim": network.head_dim, "stem": network.stem}
+    settings |= {"resample_by_blocks": network.resample == "block", "rescale": network.rescale}
     return unet.UNet(network.features, network.blocks, network.attention, **settings)
 
 

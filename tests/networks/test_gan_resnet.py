@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gm_jax.errors import UserError
-from gm_jax.networks.gan_resnet import ResidualBlock, ResNetDiscriminator, ResNetGenerator, halve
+from gm_jax.networks.gan_resnet import ResidualBlock, ResNetDiscriminator, ResNetGenerator
 from gm_jax.networks.normalization import BatchNorm
-from gm_jax.networks.unet import upsample_nearest
+from gm_jax.networks.unet import halve, upsample_nearest
 
 B, Z = 3, 5
 

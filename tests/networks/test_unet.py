@@ -173,3 +173,71 @@ def test_data_and_settings_that_do_not_fit_raise_a_user_error(shape, settings, m
     module = unet.UNet(**{**SMALL, **settings})
     with pytest.raises(UserError, match=message):
         jax.eval_shape(module.init, jax.random.key(0), jnp.ones((1, *shape)), jnp.ones(1))
+
+
+def edm_block(i, o, resampled=False):
+    """Parameters of a residual block with an embedding of 512: norms, convolutions, time, shortcut."""
+    shortcut = i * o + o if i != o or resampled else 0
+    return 2 * i + 9 * i * o + o + 512 * o + o + 2 * o + 9 * o * o + o + shortcut
+
+
+def test_a_unet_with_blocks_of_biggan_has_as_many_parameters_as_that_of_edm():
+    """NVlabs/edm, SongUNet of --arch=ddpmpp: 55,733,891, with biases of the keys and without those of augmentation."""
+    attention = 2 * 256 + 4 * 256 * 256 + 3 * 256
+    stem = 128 * 512 + 512 + 512 * 512 + 512 + 27 * 128 + 128
+    down = edm_block(128, 256) + 11 * edm_block(256, 256) + 2 * edm_block(256, 256, True) + 4 * attention
+    middle = 2 * edm_block(256, 256) + attention
+    up = 14 * edm_block(512, 256) + edm_block(384, 256) + 2 * edm_block(256, 256, True) + attention
+    last = 2 * 256 + 27 * 256 + 3
+    settings = {"stem": 128, "resample_by_blocks": True, "rescale": True, "groups": 32}
+    module = unet.UNet((256, 256, 256), 4, (1,), **settings)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.zeros(1))
+    total = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert total == stem + down + middle + up + last == 55_733_891 - 6 * 256 - 9 * 128
+
+
+@pytest.mark.parametrize("resample", [unet.halve, unet.upsample_nearest])
+def test_a_block_of_biggan_is_its_equation(resample, x64):
+    """Equation (5) in float64, with a convolution that is written out tap by tap."""
+    x, embedding = RNG.normal(size=(2, 4, 6, 4)), RNG.normal(size=(2, 5))
+    block = unet.ResidualBlock(4, groups=2, resample=resample, rescale=True)
+    shapes = jax.eval_shape(block.init, jax.random.key(0), x, embedding)
+    params = jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape), shapes)["params"]
+
+    def conv(name, h):
+        kernel = params[name]["kernel"]
+        side, (height, width) = kernel.shape[0] // 2, h.shape[1:3]
+        padded = np.pad(h, [(0, 0), (side, side), (side, side), (0, 0)])
+        taps = np.ndindex(kernel.shape[:2])
+        return params[name]["bias"] + sum(padded[:, i : i + height, j : j + width] @ kernel[i, j] for i, j in taps)
+
+    def active(name, h):  # silu(norm(h))
+        parts = h.reshape(2, h.shape[1], h.shape[2], 2, 2)
+        mean, var = (moment(parts, axis=(1, 2, 4), keepdims=True) for moment in (np.mean, np.var))
+        h = ((parts - mean) / np.sqrt(var + 1e-5)).reshape(h.shape) * params[name]["scale"] + params[name]["bias"]
+        return h / (1.0 + np.exp(-h))
+
+    def resampled(h):
+        if resample is unet.upsample_nearest:
+            return h.repeat(2, axis=1).repeat(2, axis=2)
+        return (h[:, ::2, ::2] + h[:, 1::2, ::2] + h[:, ::2, 1::2] + h[:, 1::2, 1::2]) / 4
+
+    time = embedding @ params["time"]["kernel"] + params["time"]["bias"]
+    h = conv("conv_0", resampled(active("norm_0", x))) + time[:, None, None]
+    expected = (conv("shortcut", resampled(x)) + conv("conv_1", active("norm_1", h))) / np.sqrt(2.0)
+    found = block.apply({"params": params}, jnp.asarray(x), jnp.asarray(embedding))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_with_blocks_of_biggan_only_the_last_block_of_a_level_attends_on_the_way_up():
+    module = unet.UNet((4, 8), 2, (0,), groups=2, resample_by_blocks=True)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs()[:2])["params"]
+    attending = {name for name in shapes if "attention" in name}
+    assert attending == {"down_attention_0_0", "down_attention_0_1", "middle_attention", "up_attention_0_2"}
+
+
+def test_a_rescaled_block_divides_its_sum_by_the_root_of_two():
+    block, x = unet.ResidualBlock(4, groups=2, rescale=True), jnp.ones((2, 4, 4, 4))
+    params = block.init(jax.random.key(0), x, jnp.ones((2, 5)))
+    # The last convolution starts at zero: only x is left.
+    np.testing.assert_allclose(block.apply(params, x, jnp.ones((2, 5))), np.full(x.shape, 0.5**0.5), rtol=1e-6)

@@ -40,6 +40,14 @@ class UNetConfig:
     """Channels of each attention head; by default there is one head, as in the paper."""
     groups: Annotated[Count, Added(8)] = 8
     """Groups of channels of each normalisation; the paper has 32."""
+    stem: Annotated[Count | None, Added(None)] = None
+    """Channels of the first convolution, and a quarter of the width of the time's embedding; by default those of the
+    first level."""
+    resample: Annotated[Literal["convolution", "block"], Added("convolution")] = "convolution"
+    """How levels are halved and doubled: by a convolution, as in DDPM, or by a residual block, as in BigGAN and DDPM++;
+    attention on the way up then follows the last block of a level only."""
+    rescale: Annotated[bool, Added(False)] = False
+    """Divide each sum of a residual by the root of 2, as in DDPM++."""
     dropout: Share = 0.0
     """Dropout rate in training."""
     dtype: Precision = "float32"

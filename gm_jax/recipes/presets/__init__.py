@@ -6,6 +6,7 @@ autoregressive.py  MADE, PixelRNN, PixelCNN and gated PixelCNN
 flow.py            NICE, RealNVP and Glow
 gan.py             SNGAN and WGAN-GP with residual networks
 diffusion.py       DDPM
+score.py           EDM
 
 `docs/presets.md` is made of them by `python -m tools.presets`.
 """
@@ -16,10 +17,10 @@ from typing import Any
 
 from gm_jax.config import ExperimentConfig
 from gm_jax.errors import UserError
-from gm_jax.recipes.presets import autoregressive, diffusion, flow, gan, vae
+from gm_jax.recipes.presets import autoregressive, diffusion, flow, gan, score, vae
 from gm_jax.recipes.presets.preset import Preset, changed_fields, check_shape
 
-_ALL = (*autoregressive.PRESETS, *diffusion.PRESETS, *flow.PRESETS, *gan.PRESETS, *vae.PRESETS)
+_ALL = (*autoregressive.PRESETS, *diffusion.PRESETS, *flow.PRESETS, *gan.PRESETS, *score.PRESETS, *vae.PRESETS)
 
 # By full name, "EXPERIMENT/NAME", such as "ddpm/cifar10".
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
