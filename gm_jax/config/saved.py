@@ -132,7 +132,8 @@ def load(path: Path) -> Saved:
             values["recipe"] = values["command"] = values.pop("experiment")
         saved = Saved(**values)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path.parent} holds no run: it has no {path.name}.\nTrain a run there first.") from None
+        why = f"it has no {path.name}" if path.parent.exists() else "it does not exist"
+        raise UserError(f"{path.parent} holds no run: {why}.\nTrain a run there first.") from None
     except (ValueError, TypeError, AttributeError):
         saved = None
     if saved is None or tuple(map(type, saved)) != (str, dict, dict, str, str):

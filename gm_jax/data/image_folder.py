@@ -79,8 +79,8 @@ def read_folder(folder: Path, size: int | None = None) -> Images:
 def _list(folder: Path) -> _Listing:
     if not folder.is_dir():
         raise UserError(
-            f"{folder} is not a folder: give the folder of your images as --data.name folder:PATH, or "
-            "its new parent as --data-dir to `evaluate`."
+            f"{folder} is not a folder: give the folder of your images by --data.name folder:PATH. If the images of a "
+            "trained run have moved, give `evaluate` the folder that contains theirs now by --data-dir."
         )
     names = {child.name: child for child in _visible(folder) if child.is_dir()}
     shipped = "train" in names and all(name in _SPLIT_NAMES for name in names)

@@ -160,7 +160,10 @@ def _not_found(name: str, set_name: str, data_dir: Path, embedded: Iterable[str]
     if exists:
         return error
     first = str(error).splitlines()[0]
-    return UserError(f"{first}\nThe folder {str(data_dir)!r} does not exist: give that of prepared data by {_FLAG}.")
+    return UserError(
+        f"{first}\nIf it is a set of TensorFlow Datasets: the folder {str(data_dir)!r} does not exist. Give the folder "
+        f"of prepared data by {_FLAG}."
+    )
 
 
 def _folder_of_sets(folder: Path, set_name: str) -> Path | None:

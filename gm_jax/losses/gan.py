@@ -16,7 +16,7 @@ f a critic's score or, with an index, a feature; theta a player's parameters.
     feature matching:    |E f(x) - E f(x~)|^2                                                              (10)
     historical average:  |theta_t - mean_t|^2,    mean_t = mean_(t-1) + (theta_t - mean_(t-1)) / t         (11)
 
-All losses take logits. Probabilities lose their tail in a sigmoid: with log(D + 1e-8) the gradient of (4) at logit
+All losses take logits. A sigmoid rounds small probabilities to 0: with log(D + 1e-8) the gradient of (4) at logit
 -20 is -0.17 instead of -1. A discriminator's loss pairs the examples of two batches of equal size.
 
 No function stops a gradient between the players: the train step differentiates each `Objective` with respect to the

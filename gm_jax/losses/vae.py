@@ -15,7 +15,7 @@ p(x | z) the decoder, p(z) = N(0, I) the prior. Normals are diagonal and given b
 The decoder's term -log p(x | z) is one of `losses.likelihoods`; the three usual ones are importable from here too.
 
 Every term is a sum over its event axes, pixels or latents, in nats. A mean over pixels next to a sum over latents is a
-hidden beta-VAE with beta = D. A weight belongs at the call site, where (8) reads
+hidden beta-VAE with beta = D, the number of pixels. A weight belongs at the call site, where (8) reads
 
     loss = combine.weighted_sum({"nll": nll, "kl": kl}, kl=beta)
 

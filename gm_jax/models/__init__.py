@@ -1,4 +1,4 @@
-"""One family a file: networks, losses and samplers put together to a `Model`, the whole algorithm top to bottom.
+"""One family per file: networks, losses and samplers combined into a `Model`, the whole algorithm top to bottom.
 
 vae.py             variational autoencoders: ELBO, beta-VAE, importance-weighted
 decoder_likelihoods.py  p(x|z) of a decoder: Bernoulli, normal, discretised logistic
@@ -8,12 +8,12 @@ flow.py            normalizing flows: exact likelihoods by a change of variables
 diffusion.py       denoising diffusion: noise, data or v prediction, the bound, guidance
 diffusion_space.py     pixels or points, and the decoder at the end of a diffusion
 score.py           score-based models in continuous time: score SDEs, EDM, flow matching; ODE likelihood, bound
-path_objectives.py     what their networks predict, and at which times they are trained
+path_objectives.py     what the networks of score.py predict, and at which times they are trained
 path_sampling.py       clipped predictions and examples one by one, for samplers of continuous paths
 label_dropout.py       labels that are withheld in training and guide samples
 latent_diffusion.py    a diffusion model of a VAE's latents
 gan.py             generator and discriminator, feature matching, historical averaging, density by kernels
-adversarial_objectives.py  their losses: non-saturating, hinge, least squares, Wasserstein; penalties
+adversarial_objectives.py  the losses of GANs: non-saturating, hinge, least squares, Wasserstein; penalties
 rbm.py             restricted Boltzmann machines: contrastive divergence, persistent chains, likelihoods
 rbm_partition.py       log Z of a restricted Boltzmann machine: exact, or by annealed importance sampling
 energy.py          deep energy-based models: Langevin chains that persist, likelihoods
@@ -23,5 +23,5 @@ noise_contrastive.py   an energy and its log Z, from a classifier of data and no
 energy_chains.py       the Langevin chains of an energy
 energy_partition.py    log Z of a deep energy-based model: quadrature, or annealed Hamiltonian Monte Carlo
 energy_space.py        points, or images with noise that makes them a density
-bidirectional.py   both ends of log p(x) for draws of a VAE or of a flow of levels, whose latent is known
+bidirectional.py   both bounds of log p(x) for samples of a VAE or of a flow of levels, whose latent is known
 """

@@ -4,7 +4,7 @@
     p(h) = exp(-E(h)) / Z,    E(h) = -logsumexp_y f(h)[y] + |h|^2 / (2 s^2)                          (2)
     p(h | y) proportional to exp(f(h)[y] - |h|^2 / (2 s^2))                                          (3)
 
-One network with C outputs gives all three: a constant added to all of them moves (2), and leaves (1). Training
+One network with C outputs gives all three: a constant added to all outputs changes (2) and not (1). Training
 minimises -log p(h, y) = -log p(h) - log p(y | h): the first term by the contrastive gradient of `models.energy`, from
 Langevin chains of (2), and the second by the cross-entropy. |h|^2 / (2 s^2), which the paper does not have, keeps Z
 finite, and cancels in (1).
@@ -29,7 +29,7 @@ class JointEnergyModel:
     """A classifier, and the energy-based model of its inputs.
 
     Attributes:
-        energy: (2): its network has C outputs, and its `to_energy` is `losses.energy.energy_from_logits`.
+        energy: the model (2). Its network has C outputs, and its `to_energy` is `losses.energy.energy_from_logits`.
         num_classes: C.
         class_weight: weight of the cross-entropy; 1 for the log of the joint probability.
     """

@@ -1,4 +1,4 @@
-"""Labels of a model that is also a model without them: they are withheld in training, and guide samples.
+"""Label dropout: training hides some labels, so that one network is the conditional and the unconditional model.
 
 A network with C labels has one more, number C, which stands for "no label":
 
@@ -45,7 +45,7 @@ def guided_output(
     num_classes: int | None,
     weight: float | Array,
 ) -> Array:
-    """Computes a network's output without labels, with labels [B], or guided by (1), both models in one pass.
+    """Computes a network's output without labels, with labels [B], or guided by (1), with one call for both models.
 
     Args:
         apply_fn: (x_t, t [B], label [B] or None) -> output [B, ...].

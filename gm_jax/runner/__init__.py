@@ -25,7 +25,7 @@ samples.py   samples of a run
 sample_quality.py    samples compared with data by their features
 draw.py      the pictures of a run
 animate.py   the GIFs of a run
-help_texts.py  the help of flags, from the docstrings of configurations
+help_lines.py  the help of flags in one line each, from the docstrings of configurations
 flag_suggestions.py    what to type instead of a flag that does not exist
 cpu_flags.py    how XLA compiles for a CPU
 hardware.py     what the last bits of a run depend on

@@ -25,7 +25,7 @@ from gm_jax.cluster import detached_output
 from gm_jax.config import ExperimentConfig, saved
 from gm_jax.errors import UserError, report
 from gm_jax.recipes import presets
-from gm_jax.runner import compiled_programs, cpu_flags, evaluate, flag_suggestions, help_texts, plan, sample, train
+from gm_jax.runner import compiled_programs, cpu_flags, evaluate, flag_suggestions, help_lines, plan, sample, train
 
 VERBS = ("train", "evaluate", "sample", "plan")
 
@@ -68,13 +68,22 @@ def program(config_type: type[ConfigT], run: Callable[[ConfigT], Any], argv: Seq
 def _parse_and_run(config_type: type[ConfigT], run: Callable[[ConfigT], Any], argv: Sequence[str] | None) -> None:
     name, description = _identity(sys.modules[config_type.__module__])
     arguments = sys.argv[1:] if argv is None else list(argv)
-    help_texts.join(config_type)
+    help_lines.join(config_type)
     settings = {"prog": f"python -m {name}", "description": description}
     config = _expanded(_parsed(config_type, arguments, settings))
-    saved.check(config)
+    _check(config)
     result = run(config)
     if result is not None:
         print(result)
+
+
+def _check(config: Any, *, prefix: str = "") -> None:
+    """Checks the ranges of fields; a message names the flag as it is typed."""
+    try:
+        saved.check(config)
+    except UserError as error:
+        field, _, reason = str(error).partition(" ")
+        raise UserError(f"--{prefix}{field.replace('_', '-')} {reason}") from None
 
 
 def _own_arguments() -> list[str]:
@@ -178,11 +187,13 @@ def _dispatch(config: ExperimentConfig, module: ModuleType, argv: list[str]) -> 
 
 def _parse(flags: Any, prog: str, argv: list[str]) -> Any:
     """Parses arguments into a dataclass instance like `flags`, which holds the defaults."""
-    help_texts.join(flags)
+    help_lines.join(flags)
     settings = {"default": flags, "prog": prog, "config": (tyro.conf.AvoidSubcommands,)}
     args = _expanded(_parsed(type(flags), argv, settings))
-    for part in [getattr(args, name) for name in ("config", "plan", "cluster") if hasattr(args, name)] or [args]:
-        saved.check(part)
+    for name in [name for name in ("config", "plan", "cluster") if hasattr(args, name)]:
+        _check(getattr(args, name), prefix="cluster." if name == "cluster" else "")
+    if not hasattr(args, "config"):
+        _check(args)
     return args
 
 

@@ -367,7 +367,7 @@ def test_a_data_directory_that_is_itself_a_set_is_said(tmp_path, name, config):
 
 def test_a_set_that_has_moved_is_missed_with_the_name_of_the_flag(tmp_path):
     message = message_of("sq12", tmp_path / "moved")
-    assert f"The folder '{tmp_path / 'moved'}' does not exist" in message
+    assert f"the folder '{tmp_path / 'moved'}' does not exist" in message
     assert "--data.dir (evaluate: --data-dir)" in message
     assert "which does not exist" in message_of("mnist", tmp_path / "moved")
 

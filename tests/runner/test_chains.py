@@ -23,10 +23,10 @@ MISTAKES = [
     (ebm, ["--chains.persistent", "4"], "--chains.persistent 4 is not a multiple of --train.batch-size 8: use 8, or 0"),
     (ebm, ["--chains.persistent", "20"], "--chains.persistent 20 is not a multiple of --train.batch-size 8: use 16"),
     (ebm, ["--temperatures", "1"], "--temperatures 1 is too few for annealed importance sampling: use at least 2"),
-    (ebm, ["--chains.step-size", "0"], "step_size must be more than 0, got 0"),
+    (ebm, ["--chains.step-size", "0"], "step-size must be more than 0, got 0"),
     (ebm, ["--chains.steps", "0"], "steps must be at least 1, got 0"),
     (ebm, ["--chains.restart", "1.5"], "restart must"),
-    (ebm, ["--leapfrog-step", "0"], "leapfrog_step must be more than 0, got 0"),
+    (ebm, ["--leapfrog-step", "0"], "leapfrog-step must be more than 0, got 0"),
 ]
 
 

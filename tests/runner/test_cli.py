@@ -34,21 +34,21 @@ ERRORS = [
     (["--hidden", "a"], "hidden"),
     # numbers
     (["--train.steps", "0"], "train.steps must be at least 1, got 0"),
-    (["--train.batch-size", "-8"], "train.batch_size must be at least 1"),
-    (["--train.log-every", "0"], "train.log_every must be at least 1"),
+    (["--train.batch-size", "-8"], "train.batch-size must be at least 1"),
+    (["--train.log-every", "0"], "train.log-every must be at least 1"),
     (["--train.seed", "-1"], "train.seed must be at least 0"),
-    (["--optimizer.learning-rate", "-0.1"], "optimizer.learning_rate must be more than 0"),
-    (["--optimizer.accumulate-steps", "0"], "optimizer.accumulate_steps must be at least 1"),
+    (["--optimizer.learning-rate", "-0.1"], "optimizer.learning-rate must be more than 0"),
+    (["--optimizer.accumulate-steps", "0"], "optimizer.accumulate-steps must be at least 1"),
     (["--optimizer.schedule", "cosine", "--optimizer.warmup-steps", "60"], "the warm-up takes 60 of 60 updates"),
     (["--train.batch-size", "101"], "multiple of 2"),
     (["--train.batch-size", "101", "--train.parallel", "pmap"], "multiple of 2"),
     (["--train.batch-size", "1438"], "more than the 1437 examples"),
     (["--hidden"], "hidden must be at least one number, got ()"),
     (["--hidden", "16", "-8"], "hidden must be at least 1, got -8"),
-    (["--latent-dim", "0"], "latent_dim must be at least 1, got 0"),
-    (["--importance-samples", "0"], "importance_samples must be at least 1"),
+    (["--latent-dim", "0"], "latent-dim must be at least 1, got 0"),
+    (["--importance-samples", "0"], "importance-samples must be at least 1"),
     (["--beta", "nan"], "beta must be at least 0, got nan"),
-    (["evaluate", "--importance-samples", "0"], "importance_samples must be at least 1, got 0"),
+    (["evaluate", "--importance-samples", "0"], "importance-samples must be at least 1, got 0"),
     # data
     (["--data.name", "mnits"], "Did you mean 'mnist'"),
     (["--data.name", "toy:two_moon"], "two_moons"),
@@ -182,7 +182,7 @@ def test_numbers_of_evaluate_and_sample_are_checked_against_their_ranges(command
     for arguments, message in (
         (["sample", "--num", "0"], "num must be at least 1, got 0"),
         (["sample", "--seed", "-1"], "seed must be at least 0"),
-        (["evaluate", "--batch-size", "0"], "batch_size must be at least 1"),
+        (["evaluate", "--batch-size", "0"], "batch-size must be at least 1"),
         (["evaluate", "--seed", str(2**32)], "seed must be at least 0 and less than"),
     ):
         assert_mistake(command(*arguments, "--workdir", tmp_path), message)

@@ -1,4 +1,4 @@
-"""The help texts of flags: the docstrings below a configuration's fields, without the line breaks of the source.
+"""Joins the lines of each flag's help. The texts are docstrings of fields, in `config.sections` and `recipes.configs`.
 
 tyro keeps a line break that is followed by an indent, as every field's docstring has it. `join` gives tyro the same
 text in one line, in the metadata of the field, which it takes first.
