@@ -94,6 +94,13 @@ score_matching: learning grad log p, from data or from noisy data; the bound in 
 flow_matching: learning the velocity from noise to data
     conditional_flow_matching_loss         |u - u_hat|^2                                 Lipman et al. 2023
 
+meanflow: learning the mean velocity between two times, for one step from noise to data
+    mean_flow_loss               |U_hat - (u - (t - r) dU_hat / dt)|^2                   Geng et al. 2025
+    adaptive_weight              1 / (loss + c)^p, a constant to the gradient            Geng et al. 2025
+
+consistency: learning where a flow ends, for one step from noise to data
+    consistency_loss             pseudo-Huber distance of two predictions of the end     Song et al. 2023
+
 energy: energy-based models, p(x) = exp(-E(x)) / Z; low energy is likely
     contrastive_loss             E of data minus E of samples; its gradient is the NLL's Hinton 2002
     energy_penalty               mean squared energies of data and samples               Du & Mordatch 2019
@@ -112,6 +119,7 @@ combine: several terms, one loss
 from gm_jax.losses import (
     autoregressive,
     combine,
+    consistency,
     continuous_flow,
     diffusion,
     energy,
@@ -120,10 +128,12 @@ from gm_jax.losses import (
     gan,
     gan_optimum,
     likelihoods,
+    meanflow,
     score_matching,
     vae,
 )
 from gm_jax.losses.combine import weighted_sum
+from gm_jax.losses.consistency import consistency_loss
 from gm_jax.losses.continuous_flow import continuous_flow_log_prob
 from gm_jax.losses.diffusion import (
     bound_weight,
@@ -180,6 +190,7 @@ from gm_jax.losses.likelihoods import (
     discretized_logistic_nll,
     normal_nll,
 )
+from gm_jax.losses.meanflow import adaptive_weight, mean_flow_loss
 from gm_jax.losses.score_matching import (
     continuous_bound,
     continuous_prior_kl,
@@ -202,6 +213,7 @@ from gm_jax.losses.vae import (
 )
 
 __all__ = [
+    "adaptive_weight",
     "autoregressive",
     "bernoulli_nll",
     "bound_weight",
@@ -209,6 +221,8 @@ __all__ = [
     "change_of_variables_nll",
     "combine",
     "conditional_flow_matching_loss",
+    "consistency",
+    "consistency_loss",
     "continuous_bound",
     "continuous_flow",
     "continuous_flow_log_prob",
@@ -245,6 +259,8 @@ __all__ = [
     "least_squares_generator_loss",
     "likelihoods",
     "log_importance_weights",
+    "mean_flow_loss",
+    "meanflow",
     "minimax_energy_value",
     "minimax_value",
     "multi_scale_log_prob",
