@@ -10,6 +10,10 @@ diffusion_space.py     pixels or points, and the decoder at the end of a diffusi
 score.py           score-based models in continuous time: score SDEs, EDM, flow matching; ODE likelihood, bound
 path_objectives.py     what the networks of score.py predict, and at which times they are trained
 path_sampling.py       clipped predictions and examples one by one, for samplers of continuous paths
+meanflow.py        mean velocities for samples in one step: MeanFlow
+consistency.py     a student that ends where its teacher's flow ends, in one step
+reflow.py          a second, straighter flow that learns from the first one
+second_stage.py        a second network that starts as a copy of the first one
 label_dropout.py       labels that are withheld in training and guide samples
 latent_diffusion.py    a diffusion model of a VAE's latents
 gan.py             generator and discriminator, feature matching, historical averaging, density by kernels

@@ -27,6 +27,7 @@ from gm_jax.ops.gaussian_path import GaussianPath
 from gm_jax.ops.predictions import Prediction
 from gm_jax.types import Array
 
+LevelFn = Callable[[GaussianPath, Array], Array]  # (path, times [B]) -> what a network sees of them [B]
 TimesFn = Callable[[GaussianPath, Array], Array]  # (path, uniform numbers in [0, 1) [B]) -> times [B]
 
 
@@ -102,3 +103,14 @@ def log_normal_times(path: GaussianPath, uniform: Array, *, mean: float, std: fl
 def log_snr_at(path: GaussianPath, t: Array) -> Array:
     """Returns log a^2 / s^2 [...] at times t [...]."""
     return predictions.log_snr(path.signal(t), path.noise(t))
+
+
+def log_noise_level(path: GaussianPath, t: Array) -> Array:
+    """Returns 25 log(s / a) [B], from which networks embed their times; it is the same for a level on every path."""
+    return 25.0 * jnp.clip(-0.5 * log_snr_at(path, t), -10.0, 10.0)
+
+
+def uniform_level(path: GaussianPath, t: Array) -> Array:
+    """Returns 10 times the share of the path that lies before t [B]: its derivative in t is small everywhere."""
+    first, last = path.range
+    return 10.0 * (t - first) / (last - first)

@@ -11,7 +11,7 @@ network f sees an input of about unit variance and the logarithm of the noise le
 
 and its output gives x_0, eps, the score -eps / s and the velocity u at every time. Training minimises its squared error
 divided by the number of dimensions. Two likelihoods come from the same network. The probability-flow ODE dx / dt = u
-gives the density of the model that `ode` samplers draw from (`losses.continuous_flow`),
+gives the density of its exact solution, which is not the density of a sampler's few steps (`losses.continuous_flow`),
 
     log p(x) = log N(x_T; 0, s_T^2 I) + int div u dt                                                     (3)
 
@@ -34,7 +34,7 @@ from gm_jax.errors import refuse_options
 from gm_jax.losses import continuous_flow, diffusion, score_matching
 from gm_jax.models import label_dropout
 from gm_jax.models.flow import Dequantization
-from gm_jax.models.path_objectives import Parameterization, TimesFn, log_snr_at, log_snr_times
+from gm_jax.models.path_objectives import LevelFn, Parameterization, TimesFn, log_noise_level, log_snr_at, log_snr_times
 from gm_jax.models.path_sampling import PathSampler, draw_on_path
 from gm_jax.ops import predictions
 from gm_jax.ops.distributions import normal_log_prob
@@ -72,6 +72,7 @@ class ScoreModel:
         times_fn: how training draws the times.
         sampler: of `sample`.
         sigma_data: c of (2).
+        level_fn: what the network sees of the time.
         likelihood: how (3) is computed.
         num_bound_times: K, times in the bound of each example.
         num_classes: C; None for a model without labels.
@@ -88,6 +89,7 @@ class ScoreModel:
     sampler: PathSampler
     sigma_data: float
     likelihood: ODELikelihood
+    level_fn: LevelFn = log_noise_level
     num_bound_times: int = 100
     num_classes: int | None = None
     drop_label: float = 0.1
@@ -110,13 +112,19 @@ class ScoreModel:
         """Computes the squared error of the output, averaged over the batch, at times spread evenly over the batch."""
         space_key, time_key, noise_key, label_key, dropout_key = jax.random.split(key, 5)
         x_0 = self.space.prepare(space_key, batch["x"])[0]
-        t = self.times_fn(self.path, _spread(time_key, x_0.shape[0]))
+        t = self.times_fn(self.path, spread(time_key, x_0.shape[0]))
         eps = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
-        x_t = predictions.diffuse(x_0, eps, self.path.signal(t), self.path.noise(t))
         label = label_dropout.training_label(label_key, batch, num_classes=self.num_classes, drop_label=self.drop_label)
-        output = self._apply(params, x_t, t, label, train=True, rngs={"dropout": dropout_key})
+        return self.loss_of_pairs(params, dropout_key, x_0, eps, t, label), (model_state, {})
+
+    def loss_of_pairs(
+        self, params: Params, key: Key, x_0: Array, eps: Array, t: Array, label: Array | None = None
+    ) -> Array:
+        """Computes the loss of pairs of data and noise [B, ...], in the space that is diffused, at times [B]."""
+        x_t = predictions.diffuse(x_0, eps, self.path.signal(t), self.path.noise(t))
+        output = self.output(params, x_t, t, label, train=True, rngs={"dropout": key})
         squared_error = jnp.mean(self.parameterization.loss(self.path, x_0, eps, output, t))
-        return squared_error / int(np.prod(self.shape)), (model_state, {})
+        return squared_error / int(np.prod(self.shape))
 
     def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         """Computes (3) for x [B, ...] as the data set ships it, with one draw of dequantisation noise."""
@@ -163,7 +171,7 @@ class ScoreModel:
             return diffusion.noise_prediction_loss(eps, prediction.eps)
 
         count = self.num_bound_times
-        times = log_snr_times(self.path, _spread(time_key, count))
+        times = log_snr_times(self.path, spread(time_key, count))
         first = predict(jax.random.fold_in(noise_key, count), ends[0])[1].x_0
         log_snr = log_snr_at(self.path, ends)
         bound = score_matching.continuous_bound(
@@ -200,7 +208,7 @@ class ScoreModel:
 
         def predict(x_t: Array, t: Array) -> Prediction:
             output = label_dropout.guided_output(
-                functools.partial(self._apply, params),
+                functools.partial(self.output, params),
                 x_t,
                 t,
                 label,
@@ -211,17 +219,17 @@ class ScoreModel:
 
         return predict
 
-    def _apply(self, params: Params, x_t: Array, t: Array, label: Array | None, **settings: Any) -> Array:
-        """Computes (2)."""
+    def output(self, params: Params, x_t: Array, t: Array, label: Array | None, **settings: Any) -> Array:
+        """Computes (2) for x_t [B, ...] at times t [B]; other arguments are the network's."""
         a_t, s_t = self.path.signal(t), self.path.noise(t)
         x = x_t / per_example(jnp.sqrt(jnp.square(a_t * self.sigma_data) + jnp.square(s_t)), x_t)
-        level = 25.0 * jnp.clip(-0.5 * log_snr_at(self.path, t), -10.0, 10.0)
+        level = self.level_fn(self.path, t)
         return cast(Array, self.network.apply({"params": params["score"]}, x, level, label, **settings))
 
     def _space_settings(self, x: Array) -> tuple[tuple[str, Any], ...]:
         return (*self.space.settings, *space_setting(self.space.side, x.shape[1:]))
 
 
-def _spread(key: Key, n: int) -> Array:
+def spread(key: Key, n: int) -> Array:
     """Draws n numbers [n] in [0, 1), each uniform, and together one in each n-th: a mean over them varies less."""
     return (jnp.arange(n) + jax.random.uniform(key)) / n

@@ -18,6 +18,8 @@ from gm_jax.types import Array
 class TimeEmbedding(nn.Module):
     """Embeds times t [B] and, in a network with labels, labels [B] as vectors [B, features].
 
+    K times of an example, t [B, K], are embedded together.
+
     Attributes:
         frequencies: D of (1), even.
         features: width of the perceptron with one hidden layer that follows (1).
@@ -32,8 +34,9 @@ class TimeEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, t: Array, label: Array | None = None) -> Array:
-        """Maps t [B] and labels [B] to [B, features]."""
-        h = nn.silu(nn.Dense(self.features, dtype=self.dtype)(sinusoids(t, self.frequencies)))
+        """Maps t [B], or [B, K], and labels [B] to [B, features]."""
+        waves = sinusoids(t.reshape(-1), self.frequencies).reshape(t.shape[0], -1)
+        h = nn.silu(nn.Dense(self.features, dtype=self.dtype)(waves))
         h = nn.Dense(self.features, dtype=self.dtype)(h)
         return add_bias(h, LabelBias(self.num_classes, self.features, dtype=self.dtype)(label))
 

@@ -11,5 +11,6 @@ autoregressive.py  completions of the first half of an image
 diffusion.py  chains of a diffusion model: data into noise and noise into data
 energy.py     chains of a deep energy-based model, samples of each class of a JEM
 score.py      data into noise, and samples of a score-based model by the number of steps
+one_step.py   samples of a model of one step, next to its flow
 rbm.py        filters and chains of a restricted Boltzmann machine
 """

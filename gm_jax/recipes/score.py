@@ -2,21 +2,29 @@
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
+
+import optax
 
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
 from gm_jax.models import flow, path_objectives
+from gm_jax.models.meanflow import MeanFlow
+from gm_jax.models.reflow import Reflow
 from gm_jax.models.score import ODELikelihood, ScoreModel
 from gm_jax.ops import gaussian_path
 from gm_jax.ops.divergence import MOST_EXACT_DIMENSIONS
 from gm_jax.plotting import score as plotting
+from gm_jax.plotting.layout import Grid
 from gm_jax.recipes.configs.score import ScoreConfig
 from gm_jax.recipes.diffusion import make_network
 from gm_jax.recipes.experiment import DensityPicture, Experiment, LogProbEvaluation
 from gm_jax.recipes.gan import mode_evaluation
 from gm_jax.recipes.optimizers import make_optimizer
 from gm_jax.recipes.path_samplers import path_sampler
+from gm_jax.types import Array, Key, ModelState, Params
 
 _EDGE = 1e-3  # how far paths whose ends have no signal or no noise stay from these
 _WITH_BETAS = {"vp": gaussian_path.variance_preserving, "sub_vp": gaussian_path.sub_variance_preserving}
@@ -29,10 +37,40 @@ def build_score(config: ScoreConfig, spec: Spec) -> Experiment:
     Raises:
         UserError: the fields contradict each other or do not fit the data.
     """
-    num_classes = _num_classes(config, spec)
+    family = score_model(config, spec)
+    steps = config.train.steps
+    optimizers = {"score": make_optimizer(config.optimizer, num_steps=steps)}
+    settings: dict[str, Any] = {"path": config.path}
+    if not config.reflow:
+        return density_experiment(config, spec, family, family, optimizers, settings)
+    if config.labels:
+        raise UserError("--reflow needs a model without labels: leave out --labels.")
+    second_steps = min(max(1, round(config.reflow * steps)), steps - 1)
+    optimizers = {
+        "score": make_optimizer(config.optimizer, num_steps=steps - second_steps),
+        "reflow": make_optimizer(config.optimizer, num_steps=second_steps),
+    }
+    reflow = Reflow(flow=family, teacher=family, first_steps=steps - second_steps)
+    experiment = density_experiment(config, spec, family, reflow, optimizers, {**settings, "reflow": config.reflow})
+    # The second flow does not denoise independent noise, so the bound says nothing about it.
+    exact = family.likelihood.num_probes == 0
+    roughly = dataclasses.replace(family, likelihood=ODELikelihood(1e-2, 0 if exact else 1))
+    return experiment._replace(
+        validation=lambda p, s, key, x: roughly.log_prob(reflow.second(p), s, key, x),
+        evaluations=experiment.evaluations[1:],
+    )
+
+
+def score_model(config: ScoreConfig, spec: Spec) -> ScoreModel:
+    """Returns the family that a configuration describes.
+
+    Raises:
+        UserError: the fields contradict each other or do not fit the data.
+    """
+    num_classes = num_classes_of(config, spec)
     sigma_data = config.sigma_data or (2.0 if spec.levels is None else 0.5)
     space = flow.no_dequantization() if spec.levels is None else flow.symmetric_dequantization(levels=spec.levels)
-    family = ScoreModel(
+    return ScoreModel(
         network=make_network(config.network, spec, num_classes),
         space=space,
         path=make_path(config),
@@ -47,21 +85,44 @@ def build_score(config: ScoreConfig, spec: Spec) -> Experiment:
         drop_label=config.drop_label,
         guidance=config.guidance,
     )
+
+
+def density_experiment(
+    config: ScoreConfig,
+    spec: Spec,
+    model: ScoreModel,
+    family: ScoreModel | Reflow | MeanFlow,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    settings: Mapping[str, Any],
+) -> Experiment:
+    """Puts an experiment together whose likelihoods and pictures are those of a score-based model.
+
+    Args:
+        config: the configuration.
+        spec: of the data.
+        model: the score-based model.
+        family: the model itself, or what trains it; with `second`, `model` takes the parameters that it returns.
+        optimizers: one per player.
+        settings: of every result.
+    """
+    of_model = _second_of(family)
     # A picture of thousands of points needs no digits.
-    roughly = dataclasses.replace(family, likelihood=ODELikelihood(tolerance=1e-3))
-    density = {"density": DensityPicture(lambda p, s, x: roughly.log_density(p, s, x))} if spec.shape == (2,) else {}
+    roughly = dataclasses.replace(model, likelihood=ODELikelihood(tolerance=1e-3))
+    density = DensityPicture(lambda p, s, x: roughly.log_density(of_model(p), s, x))
+    validation = dataclasses.replace(model, num_bound_times=config.validation_times)
+    pictures = {name: partial(_with_params, picture, of_model) for name, picture in plotting.grids(model).items()}
     return Experiment(
         family.model,
         family=family,
-        optimizers={"score": make_optimizer(config.optimizer, num_steps=config.train.steps)},
-        validation=dataclasses.replace(family, num_bound_times=config.validation_times).bound,
+        optimizers=optimizers,
+        validation=lambda p, s, key, x: validation.bound(of_model(p), s, key, x),
         evaluations=(
-            LogProbEvaluation("nll_bound", family.bound),
+            LogProbEvaluation("nll_bound", lambda p, s, key, x: model.bound(of_model(p), s, key, x)),
             *((mode_evaluation(),) if spec.name == "toy:eight_gaussians" else ()),
         ),
-        pictures={**plotting.grids(family), **density},
-        settings={"path": config.path},
-        uses_labels=num_classes is not None,
+        pictures={**pictures, **({"density": density} if spec.shape == (2,) else {})},
+        settings=settings,
+        uses_labels=model.num_classes is not None,
     )
 
 
@@ -95,6 +156,22 @@ def make_path(config: ScoreConfig) -> gaussian_path.GaussianPath:
     return path._replace(range=(_EDGE, path.range[1] - _EDGE))
 
 
+def _second_of(family: ScoreModel | Reflow | MeanFlow) -> Callable[[Params], Params]:
+    """Returns the function that takes a run's parameters to those of its score-based model."""
+    return family.second if isinstance(family, Reflow) else lambda params: params
+
+
+def _with_params(
+    picture: Callable[..., Grid],
+    of_model: Callable[[Params], Params],
+    params: Params,
+    model_state: ModelState,
+    key: Key,
+    x: Array,
+) -> Grid:
+    return picture(of_model(params), model_state, key, x)
+
+
 def _parameterization(config: ScoreConfig, sigma_data: float) -> path_objectives.Parameterization:
     if config.prediction == "preconditioned":
         return path_objectives.preconditioned_prediction(sigma_data=sigma_data)
@@ -125,7 +202,12 @@ def _likelihood(config: ScoreConfig, spec: Spec) -> ODELikelihood:
     return ODELikelihood(config.likelihood.tolerance, probes)
 
 
-def _num_classes(config: ScoreConfig, spec: Spec) -> int | None:
+def num_classes_of(config: ScoreConfig, spec: Spec) -> int | None:
+    """Returns the number of classes of a model with labels, None for a model without.
+
+    Raises:
+        UserError: the data have none, or a field of labels has no effect.
+    """
     if not config.labels:
         if config.guidance:
             raise UserError(f"--guidance {config.guidance} needs a model with labels: add --labels.")

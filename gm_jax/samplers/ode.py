@@ -31,11 +31,11 @@ import jax.numpy as jnp
 
 from gm_jax.ops import adaptive_ode
 from gm_jax.ops.gaussian_path import GaussianPath
-from gm_jax.ops.predictions import Prediction
+from gm_jax.ops.predictions import Prediction, per_example
 from gm_jax.types import Array, Key
 
 PredictFn = Callable[[Array, Array], Prediction]  # (x_t [B, ...], t [B] floating) -> prediction of data and noise
-FlowFn = Callable[[Array, Array], Array]  # (x [B, ...], scalar t) -> u [B, ...]
+FlowFn = Callable[[Array, Array], Array]  # (x [B, ...], t, a scalar or [B]) -> u [B, ...]
 
 
 def flow_fn(predict_fn: PredictFn, path: GaussianPath) -> FlowFn:
@@ -48,7 +48,7 @@ def flow_fn(predict_fn: PredictFn, path: GaussianPath) -> FlowFn:
 
 
 def predict_at(predict_fn: PredictFn, x: Array, t: Array) -> Prediction:
-    """Calls a model at one time, a scalar, for all examples."""
+    """Calls a model at one time for all examples, a scalar, or at times [B]."""
     return predict_fn(x, jnp.full(x.shape[:1], t, x.dtype))
 
 
@@ -80,7 +80,7 @@ def euler(predict_fn: PredictFn, path: GaussianPath, x: Array, times: Array) -> 
 def heun(predict_fn: PredictFn, path: GaussianPath, x: Array, times: Array) -> Array:
     """Takes the steps (3); arguments as for `euler`, with 2 (N - 1) evaluations."""
     u = flow_fn(predict_fn, path)
-    return jax.lax.scan(lambda x, ends: (_heun_step(u, x, *ends), None), x, steps_of(times, x))[0]
+    return jax.lax.scan(lambda x, ends: (heun_step(u, x, *ends), None), x, steps_of(times, x))[0]
 
 
 def heun_with_churn(
@@ -131,7 +131,7 @@ def heun_with_churn(
         added = noise_scale * jnp.sqrt(jnp.maximum(sigma_at(lifted) ** 2 - sigma**2, 0.0))
         z = jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype)
         x = path.signal(lifted) * (x / path.signal(t) + added * z)
-        return _heun_step(u, x, lifted, s), None
+        return heun_step(u, x, lifted, s), None
 
     ends = steps_of(times, x)
     return jax.lax.scan(step, x, (jnp.arange(len(times) - 1), ends))[0]
@@ -167,7 +167,9 @@ def steps_of(times: Array, x: Array) -> tuple[Array, Array]:
     return times[:-1], times[1:]
 
 
-def _heun_step(u: FlowFn, x: Array, t: Array, s: Array) -> Array:
+def heun_step(u: FlowFn, x: Array, t: Array, s: Array) -> Array:
+    """Takes one step (3) from x [B, ...] at t to s, scalars or [B]."""
+    length = per_example(s - t, x)
     slope = u(x, t)
-    slope_there = u((x + (s - t) * slope).astype(x.dtype), s)
-    return (x + 0.5 * (s - t) * (slope + slope_there)).astype(x.dtype)
+    slope_there = u((x + length * slope).astype(x.dtype), s)
+    return (x + 0.5 * length * (slope + slope_there)).astype(x.dtype)

@@ -19,6 +19,7 @@ from gm_jax.models import (
     adversarial_objectives,
     autoregressive,
     autoregressive_networks,
+    consistency,
     decoder_likelihoods,
     diffusion,
     diffusion_space,
@@ -27,6 +28,7 @@ from gm_jax.models import (
     flow,
     gan,
     jem,
+    meanflow,
     minimax_energy,
     noise_contrastive,
     path_objectives,
@@ -48,6 +50,7 @@ from gm_jax.networks.normalization import WithReferenceBatch
 from gm_jax.networks.rbm import RBM
 from gm_jax.networks.realnvp import ImageRealNVP, RealNVP
 from gm_jax.networks.spline_flow import SplineFlow
+from gm_jax.networks.two_times import TwoTimes
 from gm_jax.networks.unet import UNet
 from gm_jax.ops import binarization, diffusion_process, gaussian_path
 from gm_jax.samplers import dpm_solver, time_grids
@@ -220,6 +223,37 @@ def _score_of_points():
     ).model
 
 
+def _meanflow_of_points():
+    inner = score.ScoreModel(
+        network=TwoTimes(DiffusionMLP(32, 1)),
+        space=flow.no_dequantization(),
+        path=gaussian_path.linear()._replace(range=(0.01, 0.99)),
+        shape=(2,),
+        parameterization=path_objectives.velocity_prediction(),
+        times_fn=path_objectives.uniform_times,
+        sampler=path_sampling.PathSampler(lambda key, predict_fn, path, x_T: x_T),
+        sigma_data=1.0,
+        likelihood=score.ODELikelihood(tolerance=1e-3),
+        level_fn=path_objectives.uniform_level,
+    )
+    return meanflow.MeanFlow(flow=inner).model
+
+
+def _consistency_of_points():
+    teacher = score.ScoreModel(
+        network=DiffusionMLP(32, 1),
+        space=flow.no_dequantization(),
+        path=gaussian_path.edm(),
+        shape=(2,),
+        parameterization=path_objectives.preconditioned_prediction(sigma_data=1.0),
+        times_fn=path_objectives.log_snr_times,
+        sampler=path_sampling.PathSampler(lambda key, predict_fn, path, x_T: x_T),
+        sigma_data=1.0,
+        likelihood=score.ODELikelihood(tolerance=1e-3),
+    )
+    return consistency.ConsistencyModel(teacher=teacher, teacher_steps=75).model
+
+
 def _gan_of_points():
     kernels = gan.Kernels(kde.likelihood, functools.partial(kde.choose_bandwidth, grid=jnp.ones(3)), num_centres=8)
     return gan.GAN(
@@ -352,6 +386,9 @@ MODELS = {
     "ddpm": Row(_ddpm, (4, 4, 1), 17, "lower_bound", "17 levels"),
     "ddpm[points]": Row(_ddpm_of_points, (2,), None, "lower_bound", "continuous"),
     "score[points]": Row(_score_of_points, (2,), None, "exact", "continuous"),
+    "meanflow[points]": Row(_meanflow_of_points, (2,), None, "exact", "continuous", loss="squared_error"),
+    # A sample in one step has no likelihood.
+    "consistency[points]": Row(_consistency_of_points, (2,), None, "", "", loss="consistency/loss"),
     # Either player's loss may rise, but feature matching lowers the generator's.
     "gan[points]": Row(_gan_of_points, (2,), None, "estimate", "continuous", loss="generator/loss"),
     # The difference of energies may rise; the energy of the data falls.

@@ -77,6 +77,11 @@ CHOICES = [
     ("edm", {"labels": True, "guidance": 2.0, "sampler": {"churn": 10.0, "clip": True}}, DIGITS),
     ("edm", {"prediction": "data", "likelihood": {"probes": 3}}, POINTS),
     ("ncsn", {"sampler": {"steps": 10}}, POINTS),
+    ("flow_matching", {"reflow": 0.3}, POINTS),
+    ("meanflow", {"sampling_steps": 2, "power": 0.0}, DIGITS),
+    ("meanflow", {"labels": True, "network": UNetConfig(features=(8,), attention=())}, COLOURS),
+    ("consistency", {"labels": True, "guidance": 1.0, "sigma_max": 20.0}, DIGITS),
+    ("consistency", {"sampling_steps": 2, "times": 2}, POINTS),
     ("rbm", {"hidden": 30, "persistent": False, "sweeps": 3}, BINARY),
     ("rbm", {"hidden": 10, "raise_temperatures": 0}, DIGITS),
 ]
@@ -95,6 +100,11 @@ MISTAKES = [
     ("edm", {"likelihood": {"probes": 0}}, BINARY, "an exact divergence in 784 dimensions"),
     ("ncsn", {"sampler": {"langevin_step_size": 4.0}}, DIGITS, "--sampler.langevin-step-size 4.0 diverges"),
     ("edm", {"sampler": {"clip": True}}, POINTS, "points have none"),
+    ("flow_matching", {"reflow": 0.3, "labels": True}, DIGITS, "--reflow needs a model without labels"),
+    ("meanflow", {"labels": True}, POINTS, "has no labels to condition on"),
+    ("consistency", {"times": 1}, DIGITS, "--times 1 leaves no neighbours"),
+    ("consistency", {"distillation": 0.0}, DIGITS, "--distillation 0.0 of --train.steps 3000 leaves a stage without"),
+    ("consistency", {"guidance": 1.0}, DIGITS, "--guidance 1.0 needs a model with labels: add --labels"),
     ("fvsbn", {"orderings": 3}, DIGITS, "--orderings 3 has no effect with a fixed order: use --order random."),
     ("made", {}, POINTS, "not made of pixels"),
     (

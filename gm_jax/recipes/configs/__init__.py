@@ -7,6 +7,7 @@ gan.py             GAN, improved GAN and WGAN-GP
 diffusion.py       DDPM, with and without labels, and latent diffusion
 score.py           score-based models in continuous time
 preset.py          the field that names a preset
+one_step.py        MeanFlow and consistency models
 own_model.py       a model that was made in Python
 rbm.py             restricted Boltzmann machines
 energy.py          deep energy-based models, JEM, minimax training
@@ -35,6 +36,7 @@ from gm_jax.recipes.configs.diffusion import (
 from gm_jax.recipes.configs.energy import ChainsConfig, EBMConfig, JEMConfig, MinimaxEBMConfig
 from gm_jax.recipes.configs.flow import GlowConfig, NICEConfig, RealNVPConfig, SplineFlowConfig
 from gm_jax.recipes.configs.gan import GANConfig, ImprovedGANConfig, WGANGPConfig
+from gm_jax.recipes.configs.one_step import ConsistencyConfig, MeanFlowConfig
 from gm_jax.recipes.configs.own_model import OwnModelConfig
 from gm_jax.recipes.configs.rbm import RBMConfig
 from gm_jax.recipes.configs.score import ODELikelihoodConfig, PathSamplerConfig, ScoreConfig
@@ -49,7 +51,7 @@ RECIPES: dict[str, type[ExperimentConfig]] = {
         *(GANConfig, ImprovedGANConfig, WGANGPConfig),
         *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig, OwnModelConfig),
         *(RBMConfig, EBMConfig, JEMConfig, MinimaxEBMConfig),
-        *(ScoreConfig,),
+        *(ScoreConfig, MeanFlowConfig, ConsistencyConfig),
     )
 }
 
@@ -58,6 +60,7 @@ __all__ = [
     "AutoencoderConfig",
     "ChainsConfig",
     "ConditionalDDPMConfig",
+    "ConsistencyConfig",
     "DDPMConfig",
     "EBMConfig",
     "FVSBNConfig",
@@ -69,6 +72,7 @@ __all__ = [
     "LatentDiffusionConfig",
     "MADEConfig",
     "MLPConfig",
+    "MeanFlowConfig",
     "MinimaxEBMConfig",
     "NADEConfig",
     "NICEConfig",

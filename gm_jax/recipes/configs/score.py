@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import arg
 
 from gm_jax.config import (
+    Added,
     Count,
     CountOrZero,
     DataConfig,
@@ -143,6 +144,9 @@ class ScoreConfig:
     ] = 0.0
     drop_label: Share = 0.1
     """Share of training examples whose label is hidden from the network."""
+    reflow: Annotated[Share, Added(before=0.0)] = 0.0
+    """Share of the steps, the last ones, that train a copy of the flow on pairs of noise and the first flow's samples,
+    so that few sampling steps are enough; 0 for no second stage."""
     sampler: PathSamplerConfig = PathSamplerConfig()
     likelihood: ODELikelihoodConfig = ODELikelihoodConfig()
     validation_times: Count = 20

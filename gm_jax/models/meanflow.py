@@ -1,0 +1,103 @@
+"""MeanFlow (Geng et al., NeurIPS 2025, arXiv:2505.13447): one step from noise to data, without a teacher.
+
+One network of two times gives the mean velocity U(x_t, r, t) of `losses.meanflow` and, at r = t, the velocity u of
+flow matching on the same path. Training draws two times for each example; the later one is t, and for a share of the
+examples r is t. Samples take K steps
+
+    x_r = x_t - (t - r) U(x_t, r, t)                                                                     (1)
+
+from noise to data, one by default. The likelihood is that of the flow of u, solved exactly (`models.score`); it is not
+the density of the few steps.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gm_jax.errors import refuse_options
+from gm_jax.losses import meanflow
+from gm_jax.models import label_dropout
+from gm_jax.models.score import ScoreModel, spread
+from gm_jax.ops import predictions
+from gm_jax.ops.predictions import per_example
+from gm_jax.samplers import time_grids
+from gm_jax.types import Array, Batch, Key, Metrics, Model, ModelState, Objective, Params
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class MeanFlow:
+    """A MeanFlow of any network of two times.
+
+    Attributes:
+        flow: the model at r = t. Its output is the velocity, its network has an argument `earlier`
+            (`networks.two_times`), and its `level_fn` has moderate derivatives: `path_objectives.uniform_level`.
+        same_time: the share of training examples with r = t.
+        power: p of `losses.adaptive_weight`.
+        num_steps: K of (1).
+    """
+
+    flow: ScoreModel
+    same_time: float = 0.75
+    power: float = 0.75
+    num_steps: int = 1
+
+    @property
+    def model(self) -> Model:
+        """The record that the train step, evaluation and samplers see."""
+        return Model(self.flow.init, (Objective("score", self.loss),), self.sample, self.flow.log_prob)
+
+    def loss(
+        self, params: Params, model_state: ModelState, key: Key, batch: Batch
+    ) -> tuple[Array, tuple[ModelState, Metrics]]:
+        """Computes the weighted loss, averaged over the batch, and reports the squared error of each dimension."""
+        flow, path = self.flow, self.flow.path
+        space_key, time_key, other_key, same_key, noise_key, label_key, dropout_key = jax.random.split(key, 7)
+        x_0 = flow.space.prepare(space_key, batch["x"])[0]
+        count = x_0.shape[0]
+        times = (
+            flow.times_fn(path, spread(time_key, count)),
+            flow.times_fn(path, jax.random.uniform(other_key, (count,))),
+        )
+        is_same = jax.random.bernoulli(same_key, self.same_time, (count,))
+        # The first of the two alone is spread evenly over the batch, so it is t where there is one time.
+        t = jnp.where(is_same, times[0], jnp.maximum(*times))
+        r = jnp.where(is_same, t, jnp.minimum(*times))
+        eps = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
+        x_t = predictions.diffuse(x_0, eps, path.signal(t), path.noise(t))
+        label = label_dropout.training_label(label_key, batch, num_classes=flow.num_classes, drop_label=flow.drop_label)
+
+        def mean_velocity(x: Array, r: Array, t: Array) -> Array:
+            earlier = flow.level_fn(path, r)
+            return flow.output(params, x, t, label, earlier=earlier, train=True, rngs={"dropout": dropout_key})
+
+        squared_error = meanflow.mean_flow_loss(mean_velocity, x_t, path.velocity(x_0, eps, t), r, t)
+        weight = meanflow.adaptive_weight(squared_error, power=self.power)
+        per_dimension = jnp.mean(squared_error) / int(np.prod(flow.shape))
+        return jnp.mean(weight * squared_error), (model_state, {"squared_error": per_dimension})
+
+    def sample(
+        self,
+        params: Params,
+        model_state: ModelState,
+        key: Key,
+        n: int,
+        *,
+        label: Array | None = None,
+        temperature: float | Array | None = None,
+    ) -> Array:
+        """Draws n samples [n, ...] as the data set ships them by K steps (1), of the classes [n] if there are any."""
+        refuse_options(temperature=temperature)
+        flow, path = self.flow, self.flow.path
+        if flow.num_classes is None:
+            refuse_options(label=label)
+        label = label_dropout.no_label(n, flow.num_classes) if label is None else label
+        times = time_grids.uniform(path, self.num_steps + 1)
+        # The same x_T as that of `flow.sample`.
+        x = path.noise(times[0]) * jax.random.normal(jax.random.split(key)[0], (n, *flow.shape))
+        for i in range(self.num_steps):
+            t, r = jnp.full(n, times[i]), jnp.full(n, times[i + 1])
+            u_mean = flow.output(params, x, t, label, earlier=flow.level_fn(path, r))
+            x = x - per_example(t - r, x) * u_mean
+        return flow.space.to_data(x)
