@@ -1,8 +1,11 @@
 """The table of the families that `tools.compare` measures: one row per family."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
+from gm_jax.comparison import evaluations
 from gm_jax.comparison.measure import Family, Taxonomy
 from gm_jax.config import AdamConfig, ExperimentConfig, OptimizerConfig, SGDConfig, TrainConfig
 from gm_jax.data.sources import Spec
@@ -43,6 +46,7 @@ def table() -> tuple[Family, ...]:
         (_autoregressive_models(), Taxonomy("explicit", "exact", "pixel by pixel", "maximises log p", "none")),
         (_flows(), Taxonomy("explicit", "exact", "one pass", "maximises log p", "as many as the data")),
         (_diffusion_models(), Taxonomy("explicit", "lower bound", "step by step", "removes noise", "noisy data")),
+        (_score_models(), Taxonomy("explicit", "exact", "step by step", "removes noise", "noisy data")),
         (_energy_models(), Taxonomy("explicit", "exact up to Z", "Markov chains", "contrasts with chains", "none")),
     )
     return tuple(row._replace(taxonomy=row.taxonomy or usual) for rows, usual in groups for row in rows)
@@ -73,12 +77,42 @@ def _autoregressive_models() -> tuple[Family, ...]:
     conv = _ON_IMAGES
     short = {**conv, "dilations": (1, 2, 4, 8)}
     return (
-        Family("FVSBN", configs.FVSBNConfig(**_DENSE), {"images": _ON_VECTORS, "small_world": _ON_VECTORS}),
-        Family("NADE", configs.NADEConfig(**_DENSE), {"images": {"hidden": 128}, "small_world": {"hidden": 64}}),
-        Family("MADE", configs.MADEConfig(**_DENSE), {"images": {"hidden": (256,)}, "small_world": {"hidden": (128,)}}),
-        Family("PixelCNN", configs.PixelCNNConfig(**_RASTER), {"images": conv, "small_world": conv}),
-        Family("PixelRNN", configs.PixelRNNConfig(**_RASTER), {"images": conv, "small_world": {**conv, "layers": 1}}),
-        Family("WaveNet", configs.WaveNetConfig(**_RASTER), {"images": conv, "small_world": short}),
+        Family(
+            "FVSBN",
+            configs.FVSBNConfig(**_DENSE),
+            {"images": _ON_VECTORS, "small_world": _ON_VECTORS},
+            evaluations=evaluations.each_dimension,
+        ),
+        Family(
+            "NADE",
+            configs.NADEConfig(**_DENSE),
+            {"images": {"hidden": 128}, "small_world": {"hidden": 64}},
+            evaluations=evaluations.each_dimension,
+        ),
+        Family(
+            "MADE",
+            configs.MADEConfig(**_DENSE),
+            {"images": {"hidden": (256,)}, "small_world": {"hidden": (128,)}},
+            evaluations=evaluations.each_dimension,
+        ),
+        Family(
+            "PixelCNN",
+            configs.PixelCNNConfig(**_RASTER),
+            {"images": conv, "small_world": conv},
+            evaluations=evaluations.each_dimension,
+        ),
+        Family(
+            "PixelRNN",
+            configs.PixelRNNConfig(**_RASTER),
+            {"images": conv, "small_world": {**conv, "layers": 1}},
+            evaluations=evaluations.each_dimension,
+        ),
+        Family(
+            "WaveNet",
+            configs.WaveNetConfig(**_RASTER),
+            {"images": conv, "small_world": short},
+            evaluations=evaluations.each_dimension,
+        ),
     )
 
 
@@ -117,13 +151,69 @@ def _diffusion_models() -> tuple[Family, ...]:
     latent = {"images": images, "points": points, "small_world": images}
     of_codes = Taxonomy("explicit", "lower bound", "step by step", "removes noise", "noisy codes of a VAE")
     return (
-        Family("DDPM", configs.DDPMConfig(**_DDPM), ddpm, average=enumeration.averaged_bound),
+        Family(
+            "DDPM",
+            configs.DDPMConfig(**_DDPM),
+            ddpm,
+            average=enumeration.averaged_bound,
+            evaluations=evaluations.each_step,
+        ),
         Family(
             "latent diffusion",
             configs.LatentDiffusionConfig(**_LATENT),
             latent,
             average=enumeration.averaged_bound,
             taxonomy=of_codes,
+            evaluations=evaluations.each_step_and_a_decoder,
+        ),
+    )
+
+
+def _score_models() -> tuple[Family, ...]:
+    # All states of the small world would need as many ODEs.
+    unet, perceptron = configs.UNetConfig(features=(16, 32)), configs.MLPConfig(blocks=3)
+    rough = {"tolerance": 1e-3, "probes": 2, "bound_times": 50}
+    images = {"network": unet, "likelihood": rough, **_ON_IMAGES}
+    both = {"images": images, "points": {"network": perceptron, "likelihood": {"tolerance": 1e-3}, **_ON_POINTS}}
+    # The second stage must begin within a few seconds.
+    students = {
+        "images": {"network": unet, "train": {"batch_size": 64, "steps": 200}},
+        "points": {"network": perceptron, "train": {"batch_size": 256, "steps": 4_000}},
+    }
+    one_step = Taxonomy("explicit", "exact", "one step", "removes noise", "noisy data")
+    implicit = Taxonomy("implicit", "none", "one step", "learns from a diffusion model", "noisy data")
+
+    def row(name: str, **settings: Any) -> Family:
+        config = configs.ScoreConfig(**_DDPM, **settings)
+        return Family(name, config, both, evaluations=evaluations.each_step)
+
+    return (
+        row(
+            "score SDE",
+            path="vp",
+            times="log_snr",
+            sampler=configs.PathSamplerConfig(method="dpmpp", steps=15, grid="log_snr"),
+        ),
+        row(
+            "flow matching",
+            path="linear",
+            prediction="velocity",
+            sampler=configs.PathSamplerConfig(method="euler", steps=20, grid="uniform"),
+        ),
+        row("EDM", path="edm", prediction="preconditioned", times="log_normal"),
+        Family(
+            "MeanFlow",
+            configs.MeanFlowConfig(**_DDPM),
+            both,
+            taxonomy=one_step,
+            evaluations=evaluations.sampling_steps,
+        ),
+        Family(
+            "consistency model",
+            configs.ConsistencyConfig(**_DDPM),
+            students,
+            taxonomy=implicit,
+            evaluations=evaluations.sampling_steps,
         ),
     )
 
@@ -137,8 +227,16 @@ def _energy_models() -> tuple[Family, ...]:
     of_rbm = Taxonomy("explicit", "exact up to Z", "Markov chains", "contrasts with chains", "binary, summed out")
     rbm = {"images": images, "small_world": {"hidden": 64}}
     return (
-        Family("RBM", configs.RBMConfig(**_RBM), rbm, taxonomy=of_rbm),
-        Family("EBM", configs.EBMConfig(**_EBM), ebms),
+        Family("RBM", configs.RBMConfig(**_RBM), rbm, taxonomy=of_rbm, evaluations=evaluations.sweeps),
+        Family("EBM", configs.EBMConfig(**_EBM), ebms, evaluations=evaluations.chain_steps),
+        Family(
+            "JEM",
+            configs.JEMConfig(**_EBM),
+            # Other data of the page have no labels.
+            {"images": ebm},
+            taxonomy=Taxonomy("explicit", "exact up to Z", "Markov chains", "classifies and contrasts", "none"),
+            evaluations=evaluations.chain_steps,
+        ),
         Family(
             "minimax EBM",
             configs.MinimaxEBMConfig(**_MINIMAX),

@@ -22,10 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gm_jax import signals
-from gm_jax.comparison import intervals, train_for_time
+from gm_jax.comparison import evaluations, intervals, train_for_time
 from gm_jax.config import AdamConfig, ExperimentConfig, OptimizerConfig, SGDConfig, saved
 from gm_jax.data import binary_digits, sources, toy
 from gm_jax.data.array_cache import Splits
+from gm_jax.data.sources import Spec
 from gm_jax.evaluation import enumeration, features, kde, sample_metrics
 from gm_jax.evaluation.results import Record
 from gm_jax.plotting import densities, images
@@ -74,6 +75,7 @@ class Family(NamedTuple):
             importance weights and dequantised densities; `enumeration.averaged_bound` if log_prob is an unbiased
             estimate of a bound.
         taxonomy: how the field classifies the family; None for a row that is not on the page's first table.
+        evaluations: (configuration, spec) -> evaluations of the network for one sample, one after the other.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Family(NamedTuple):
     log_prob_of_states: Callable[[Any, Any, Any], np.ndarray] | None = None
     average: Callable[..., enumeration.StateLogProb] = enumeration.averaged_probability
     taxonomy: Taxonomy | None = None
+    evaluations: Callable[[Any, Spec], int] = evaluations.one
 
 
 class Outcome(NamedTuple):
@@ -98,6 +101,7 @@ class Outcome(NamedTuple):
         steps: number of training steps.
         seconds: seconds of training.
         samples_per_second: speed of sampling after compilation.
+        evaluations: of the network for one sample.
     """
 
     family: str
@@ -110,6 +114,7 @@ class Outcome(NamedTuple):
     steps: int = 0
     seconds: float = 0.0
     samples_per_second: float = 0.0
+    evaluations: int = 0
 
 
 def kind_of(data: str) -> str:
@@ -207,6 +212,7 @@ def _train_and_measure(
         steps=trained.steps,
         seconds=trained.seconds,
         samples_per_second=per_second,
+        evaluations=family.evaluations(run.config, spec),
     )
 
 

@@ -27,21 +27,23 @@ _INTERVALS = (
     "An interval holds a mean -log p of the model, if both ends are known; its words state of which examples, and what "
     "makes each end."
 )
+_NFE = " NFE is the number of evaluations of the network for one sample, one after the other."
 _NOTES = {
     "images": "Negative log-likelihood of the test split; smaller is better. = is exact; ≤ is an upper bound: the true "
     "value is at most this; ≥ is a lower bound: the true value is at least this; ≈ is an estimate. Compare only values "
     "of the same measure: the continuous estimate of a GAN, from kernels on its samples, is not comparable with the "
     "others. Distances and scores compare samples with as many training images, by the features of the extractor that "
     "heads the column; they are not FIDs. Smaller distances and larger scores are better. The row of the data compares "
-    "held-out images, which are fewer, with training images. " + _INTERVALS,
+    "held-out images, which are fewer, with training images. " + _INTERVALS + _NFE,
     "points": "Negative log-likelihood of the test split under a density, next to the entropy of the true density, "
-    "which a model can beat only by chance. " + _INTERVALS,
+    "which a model can beat only by chance. " + _INTERVALS + _NFE,
     "small_world": "16 binary pixels have 65,536 states, and the probability of each under the data is known. The "
     "-ELBO and reported NLL are test-split means. The true NLL is the expectation under the data: exact (=) by "
     "enumeration of all states or by quadrature over the latent plane; otherwise a mean over the model's noise, which "
     "is an estimate (≈) or, for an average of bounds, a bound (≤). TV is the total variation of 10,000 samples; "
     "brackets show its expectation for exact draws. A sampler with a much larger value does not draw from its model. "
-    + _INTERVALS,
+    + _INTERVALS
+    + _NFE,
 }
 
 
@@ -289,6 +291,10 @@ def _speed(outcome: Outcome) -> Cell:
     return Cell(_rounded(speed), value=speed) if speed else Cell("-")
 
 
+def _evaluations(outcome: Outcome) -> Cell:
+    return Cell(f"{outcome.evaluations:,}", value=outcome.evaluations) if outcome.evaluations else Cell("-")
+
+
 def _size(outcome: Outcome) -> Cell:
     return Cell(f"{outcome.num_params:,}", value=outcome.num_params) if outcome.num_params else Cell("-")
 
@@ -299,6 +305,7 @@ def _training(outcome: Outcome) -> Cell:
 
 
 _SPEED = (
+    Column("NFE", "", _evaluations, "smaller"),
     Column("Samples / s", "", _speed, "larger"),
     Column("Parameters", "", _size),
     Column("Training", "", _training),

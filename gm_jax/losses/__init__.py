@@ -70,6 +70,7 @@ flow: exact likelihoods by the change of variables, log p_Z(f(x)) + log |det df/
 
 continuous_flow: the density of data that an ODE carries to noise
     continuous_flow_log_prob     log p_1 at the end + integral of the divergence         Chen et al. 2018
+    standard_error_of_probes     error of its estimate of the divergence                 Grathwohl et al. 2019
 
 diffusion: noise prediction, and the variational bound term by term
     noise_prediction_loss        |eps - eps_hat|^2, the simple loss                      Ho et al. 2020
@@ -134,7 +135,7 @@ from gm_jax.losses import (
 )
 from gm_jax.losses.combine import weighted_sum
 from gm_jax.losses.consistency import consistency_loss
-from gm_jax.losses.continuous_flow import continuous_flow_log_prob
+from gm_jax.losses.continuous_flow import continuous_flow_log_prob, standard_error_of_probes
 from gm_jax.losses.diffusion import (
     bound_weight,
     decoder_normal_nll,
@@ -284,6 +285,7 @@ __all__ = [
     "saturating_generator_loss",
     "score_matching",
     "sliced_score_matching_loss",
+    "standard_error_of_probes",
     "standard_logistic_log_prob",
     "standard_normal_log_prob",
     "update_historical_mean",

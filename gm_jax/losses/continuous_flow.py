@@ -13,7 +13,9 @@ Source: Chen et al., "Neural Ordinary Differential Equations", NeurIPS 2018, arX
 al., "FFJORD", ICLR 2019, arXiv:1810.01367; Song et al., ICLR 2021, arXiv:2011.13456, eq. 39.
 """
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -39,8 +41,9 @@ def continuous_flow_log_prob(
         velocity_fn: (x [B, ...], scalar t) -> u [B, ...], each example on its own.
         prior_log_prob_fn: log p_1, z [B, ...] -> [B] nats.
         x: [B, ...] data.
-        probes: [K, B, ...] with mean 0 and covariance I, for example random signs; the estimates are averaged over K.
-            None for the exact divergence, of data of at most 64 dimensions.
+        probes: [K, B, ...] with mean 0 and covariance I, for example random signs; the estimates are averaged over K,
+            and `standard_error_of_probes` is the error of that mean. None for the exact divergence, of data of at most
+            64 dimensions.
         times: (t_0, t_1).
         rtol: relative tolerance of the solver.
         atol: absolute tolerance of the solver.
@@ -54,6 +57,60 @@ def continuous_flow_log_prob(
         >>> losses.continuous_flow_log_prob(lambda x, t: -x, log_normal, jnp.array([[0.5]]), None, times=(0.0, 1.0))
         Array([-1.9358], dtype=float32)
     """
+    settings: dict[str, Any] = {"times": times, "rtol": rtol, "atol": atol}
+    if probes is None:
+        return _by_each_probe(velocity_fn, prior_log_prob_fn, x, None, **settings)[0]
+    return jnp.mean(_by_each_probe(velocity_fn, prior_log_prob_fn, x, probes, **settings), axis=0)
+
+
+def standard_error_of_probes(
+    velocity_fn: Callable[[Array, Array], Array],
+    x: Array,
+    probes: Array,
+    *,
+    times: tuple[float, float],
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> Array:
+    """Computes the standard error of log p of each example that comes from its K probes.
+
+    Args:
+        velocity_fn: as in `continuous_flow_log_prob`.
+        x: [B, ...] data.
+        probes: [K, B, ...], K at least 2.
+        times: (t_0, t_1).
+        rtol: relative tolerance of the solver.
+        atol: absolute tolerance of the solver.
+    Returns:
+        [B] nats.
+    Raises:
+        ValueError: there is one probe only, or a tolerance is not above 0.
+    Source: Grathwohl et al., ICLR 2019, arXiv:1810.01367, section 3.1.
+    Example:
+        >>> probes = jnp.array([[[1.0, 1.0]], [[1.0, -1.0]]])
+        >>> losses.standard_error_of_probes(lambda x, t: x[:, ::-1], jnp.ones((1, 2)), probes, times=(0.0, 1.0))
+        Array([2.], dtype=float32)
+    """
+    if probes.shape[0] < 2:
+        raise ValueError("one probe has no standard error: use 2 or more.")
+    # The end of the flow is the same for all probes.
+    each = _by_each_probe(
+        velocity_fn, lambda z: jnp.zeros(z.shape[0], z.dtype), x, probes, times=times, rtol=rtol, atol=atol
+    )
+    return jnp.std(each, axis=0, ddof=1) / math.sqrt(probes.shape[0])
+
+
+def _by_each_probe(
+    velocity_fn: Callable[[Array, Array], Array],
+    prior_log_prob_fn: Callable[[Array], Array],
+    x: Array,
+    probes: Array | None,
+    *,
+    times: tuple[float, float],
+    rtol: float,
+    atol: float,
+) -> Array:
+    """Computes (2) with each of K probes [K, B]; K = 1 for the exact divergence."""
     checks.assert_batch_of_events(x)
     if probes is not None:
         chex.assert_shape(probes, (None, *x.shape))
@@ -72,5 +129,5 @@ def continuous_flow_log_prob(
         return (prior_log_prob_fn(z) + change)[0]
 
     if probes is None:
-        return jax.vmap(lambda x: solve(x, None))(x)
-    return jnp.mean(jax.vmap(lambda probe: jax.vmap(solve)(x, probe))(probes), axis=0)
+        return jax.vmap(lambda x: solve(x, None))(x)[None]
+    return jax.vmap(lambda probe: jax.vmap(solve)(x, probe))(probes)

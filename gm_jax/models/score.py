@@ -134,7 +134,9 @@ class ScoreModel:
         probes = jax.random.rademacher(probe_key, (count, *x_0.shape), x_0.dtype) if count else None
         log_prob = self.log_density(params, model_state, x_0, probes) + log_det
         kind = "estimate" if count and self.space.kind == "exact" else self.space.kind
-        solver = (("t_min", self.path.range[0]), ("rtol", tolerance), *((("probes", count),) if count else ()))
+        first, last = self.path.range
+        ends = (("t_min", first), ("t_max", last), ("prior_kl", self._prior_kl()))
+        solver = (*ends, ("rtol", tolerance), ("atol", tolerance), *((("probes", count),) if count else ()))
         return Likelihood(log_prob, kind, self.space.measure, (*solver, *self._space_settings(x)))
 
     def log_density(self, params: Params, model_state: ModelState, x_0: Array, probes: Array | None = None) -> Array:
@@ -225,6 +227,13 @@ class ScoreModel:
         x = x_t / per_example(jnp.sqrt(jnp.square(a_t * self.sigma_data) + jnp.square(s_t)), x_t)
         level = self.level_fn(self.path, t)
         return cast(Array, self.network.apply({"params": params["score"]}, x, level, label, **settings))
+
+    def _prior_kl(self) -> float:
+        """Bounds KL(p_T || N(0, s_T^2 I)) from above, for data of standard deviation c, in two digits."""
+        with jax.ensure_compile_time_eval():
+            x_0, last = jnp.full((1, *self.shape), self.sigma_data), jnp.asarray(self.path.range[1], jnp.float32)
+            kl = score_matching.continuous_prior_kl(x_0, self.path.signal(last), self.path.noise(last))
+            return float(f"{float(kl[0]):.1e}")
 
     def _space_settings(self, x: Array) -> tuple[tuple[str, Any], ...]:
         return (*self.space.settings, *space_setting(self.space.side, x.shape[1:]))

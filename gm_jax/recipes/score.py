@@ -193,13 +193,14 @@ def _likelihood(config: ScoreConfig, spec: Spec) -> ODELikelihood:
     size = math.prod(spec.shape)
     probes = config.likelihood.probes
     if probes is None:
-        probes = 0 if spec.levels is None and size <= MOST_EXACT_DIMENSIONS else 1
+        probes = 0 if size <= MOST_EXACT_DIMENSIONS else 2
     if probes == 0 and size > MOST_EXACT_DIMENSIONS:
         raise UserError(
             f"--likelihood.probes 0 asks for an exact divergence in {size} dimensions, which is too slow above "
             f"{MOST_EXACT_DIMENSIONS}: use --likelihood.probes 1 or more."
         )
-    return ODELikelihood(config.likelihood.tolerance, probes)
+    tolerance = config.likelihood.tolerance or (1e-5 if spec.levels is None else 1e-3)
+    return ODELikelihood(tolerance, probes)
 
 
 def num_classes_of(config: ScoreConfig, spec: Spec) -> int | None:

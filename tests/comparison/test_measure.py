@@ -46,6 +46,7 @@ def test_a_family_is_compared_with_the_whole_small_world(clock, tmp_path):
     assert outcome.pictures["samples"].stat().st_size > 100
     assert outcome.num_params == 16 * 16 + 16  # a masked matrix and a bias
     assert outcome.samples_per_second > 0
+    assert outcome.evaluations == 1  # by default
     assert (outcome.seconds, outcome.steps) == (1.0, 64 * FVSBN.config.train.steps_per_call)
     assert len(outcome.curve) == 8
 

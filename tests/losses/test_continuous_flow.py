@@ -63,6 +63,17 @@ def test_the_mean_over_all_sign_probes_is_the_exact_divergence(x64):
     assert float(jnp.abs(one - by_ode(path, x)).max()) > 1e-3
 
 
+def test_the_standard_error_is_that_of_the_mean_over_the_probes(x64):
+    # u = M x is linear: v' M v is constant along the flow, so that the errors are known.
+    matrix, x = jnp.asarray(RNG.normal(size=(3, 3))), jnp.asarray(RNG.normal(size=(4, 3)))
+    probes = jnp.asarray(np.sign(RNG.normal(size=(5, 4, 3))))
+    found = continuous_flow.standard_error_of_probes(lambda x, t: x @ matrix.T, x, probes, times=(0.0, 2.0))
+    each = 2.0 * np.einsum("kbi,ij,kbj->kb", probes, matrix, probes)
+    np.testing.assert_allclose(found, np.std(each, axis=0, ddof=1) / np.sqrt(5), rtol=1e-6)
+    with pytest.raises(ValueError, match="one probe has no standard error"):
+        continuous_flow.standard_error_of_probes(lambda x, t: x, x, probes[:1], times=(0.0, 1.0))
+
+
 def test_an_exact_divergence_of_images_and_probes_of_another_shape_are_refused():
     call = (lambda x, t: x, lambda z: z[:, 0, 0])
     with pytest.raises(ValueError, match="784 dimensions"):

@@ -57,7 +57,11 @@ def test_the_likelihood_of_normal_data_is_theirs_on_every_path(path):
     expected = stats.norm.logpdf(x, scale=np.sqrt(a**2 * C**2 + s**2)).sum(axis=1)
     np.testing.assert_allclose(found.log_prob, expected, atol=2e-3)
     assert (found.kind, found.measure) == ("exact", "continuous")
-    assert dict(found.settings)["t_min"] == model.path.range[0]
+    settings = dict(found.settings)
+    assert (settings["t_min"], settings["t_max"]) == model.path.range
+    assert settings["rtol"] == settings["atol"] == 1e-5
+    a, s = (float(factor(jnp.asarray(model.path.range[1]))) for factor in (model.path.signal, model.path.noise))
+    np.testing.assert_allclose(settings["prior_kl"], (a * C / s) ** 2, rtol=0.05)  # 1/2 in each of two dimensions
 
 
 @pytest.mark.parametrize("path", ["vp", "edm", "linear"])
@@ -102,7 +106,7 @@ def test_probes_are_exact_where_the_jacobian_is_a_multiple_of_the_identity():
 
 
 def test_levels_are_dequantised_and_their_likelihood_is_in_their_measure():
-    # A published mistake: without dequantisation bits/dim are negative.
+    # A published mistake: without dequantisation bits/dim may be negative.
     model = family("edm", shape=(2, 2, 1), levels=17)
     x = jnp.asarray(np.random.default_rng(0).integers(0, 17, (5, 2, 2, 1)), jnp.uint8)
     params, state = model.init(jax.random.key(1), {"x": x})
@@ -113,6 +117,13 @@ def test_levels_are_dequantised_and_their_likelihood_is_in_their_measure():
     density = stats.norm.logpdf(x_0, scale=C).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(found.log_prob, density + 4 * np.log(2 / 17), atol=5e-3)
     assert (found.kind, found.measure) == ("lower_bound", "17 levels")
+    # Published mistakes: another offset than the volume of a level, and a bound without it.
+    of_points = dataclasses.replace(model, space=flow.no_dequantization())
+    bound, of_density = (
+        model.bound(params, state, jax.random.key(2), x),
+        of_points.bound(params, state, jax.random.key(2), x_0),
+    )
+    np.testing.assert_allclose(bound.log_prob, of_density.log_prob + 4 * np.log(2 / 17), rtol=1e-5)
 
 
 @pytest.mark.parametrize("path", ["ve", "linear"])

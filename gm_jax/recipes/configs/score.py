@@ -84,13 +84,20 @@ class PathSamplerConfig:
 class ODELikelihoodConfig:
     """How the likelihood of the probability-flow ODE is computed."""
 
-    tolerance: Annotated[Rate, Measuring, arg(help="Relative and absolute tolerance of the solver.")] = 1e-5
+    tolerance: Annotated[
+        Rate | None,
+        Measuring,
+        arg(
+            help="Relative and absolute tolerance of the solver. By default 1e-5 for points and 1e-3 for data with "
+            "levels, whose dequantisation is a larger error."
+        ),
+    ] = None
     probes: Annotated[
         CountOrZero | None,
         Measuring,
         arg(
             help="Random directions in the estimate of the divergence; 0 for the exact divergence, of at most 64 "
-            "dimensions. By default 0 for points and 1 for images."
+            "dimensions. By default 0 up to 64 dimensions and 2 above."
         ),
     ] = None
     bound_times: Annotated[
