@@ -1,7 +1,7 @@
 """EDM (Karras et al., NeurIPS 2022, arXiv:2206.00364): preconditioning, log-normal noise levels, Heun's solver.
 
 python -m experiments.edm                                                # digits
-python -m experiments.edm --labels True --guidance 1                     # with labels
+python -m experiments.edm --labels --guidance 1                          # with labels
 python -m experiments.edm --data.name toy:two_moons                      # points
 python -m experiments.edm sample --sampler.steps 18 --sampler.churn 10
 """

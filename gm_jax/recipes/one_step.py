@@ -39,7 +39,7 @@ def build_meanflow(config: MeanFlowConfig, spec: Spec) -> Experiment:
     family = MeanFlow(flow=flow, same_time=config.same_time, power=config.power, num_steps=config.sampling_steps)
     optimizers = {"score": make_optimizer(config.optimizer, num_steps=config.train.steps)}
     experiment = density_experiment(inner, spec, flow, family, optimizers, {"path": "linear"})
-    return experiment._replace(pictures={**plotting.grids(family, flow), **experiment.pictures})
+    return experiment._replace(pictures={**experiment.pictures, **plotting.grids(family, flow)})
 
 
 def build_consistency(config: ConsistencyConfig, spec: Spec) -> Experiment:

@@ -193,7 +193,7 @@ def _likelihood(config: ScoreConfig, spec: Spec) -> ODELikelihood:
     size = math.prod(spec.shape)
     probes = config.likelihood.probes
     if probes is None:
-        probes = 0 if size <= MOST_EXACT_DIMENSIONS else 2
+        probes = 0 if spec.levels is None and size <= MOST_EXACT_DIMENSIONS else 2
     if probes == 0 and size > MOST_EXACT_DIMENSIONS:
         raise UserError(
             f"--likelihood.probes 0 asks for an exact divergence in {size} dimensions, which is too slow above "

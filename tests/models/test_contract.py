@@ -236,7 +236,7 @@ def _meanflow_of_points():
         likelihood=score.ODELikelihood(tolerance=1e-3),
         level_fn=path_objectives.uniform_level,
     )
-    return meanflow.MeanFlow(flow=inner).model
+    return meanflow.MeanFlow(flow=inner, same_time=0.95).model
 
 
 def _consistency_of_points():
@@ -245,13 +245,13 @@ def _consistency_of_points():
         space=flow.no_dequantization(),
         path=gaussian_path.edm(),
         shape=(2,),
-        parameterization=path_objectives.preconditioned_prediction(sigma_data=1.0),
+        parameterization=path_objectives.preconditioned_prediction(sigma_data=0.3),
         times_fn=path_objectives.log_snr_times,
         sampler=path_sampling.PathSampler(lambda key, predict_fn, path, x_T: x_T),
-        sigma_data=1.0,
+        sigma_data=0.3,
         likelihood=score.ODELikelihood(tolerance=1e-3),
     )
-    return consistency.ConsistencyModel(teacher=teacher, teacher_steps=75).model
+    return consistency.ConsistencyModel(teacher=teacher, teacher_steps=140).model
 
 
 def _gan_of_points():
@@ -388,7 +388,7 @@ MODELS = {
     "score[points]": Row(_score_of_points, (2,), None, "exact", "continuous"),
     "meanflow[points]": Row(_meanflow_of_points, (2,), None, "exact", "continuous", loss="squared_error"),
     # A sample in one step has no likelihood.
-    "consistency[points]": Row(_consistency_of_points, (2,), None, "", "", loss="consistency/loss"),
+    "consistency[points]": Row(_consistency_of_points, (2,), None, "", "", loss="score/loss"),
     # Either player's loss may rise, but feature matching lowers the generator's.
     "gan[points]": Row(_gan_of_points, (2,), None, "estimate", "continuous", loss="generator/loss"),
     # The difference of energies may rise; the energy of the data falls.

@@ -97,7 +97,8 @@ class ODELikelihoodConfig:
         Measuring,
         arg(
             help="Random directions in the estimate of the divergence; 0 for the exact divergence, of at most 64 "
-            "dimensions. By default 0 up to 64 dimensions and 2 above."
+            "dimensions. By default 0 for points of at most 64 dimensions and 2 for other data, because an exact "
+            "divergence takes as many derivatives of the network as there are dimensions."
         ),
     ] = None
     bound_times: Annotated[
