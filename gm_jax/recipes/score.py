@@ -115,9 +115,11 @@ def density_experiment(
         family.model,
         family=family,
         optimizers=optimizers,
-        validation=lambda p, s, key, x: validation.bound(of_model(p), s, key, x),
+        validation=lambda params, model_state, key, x: validation.bound(of_model(params), model_state, key, x),
         evaluations=(
-            LogProbEvaluation("nll_bound", lambda p, s, key, x: model.bound(of_model(p), s, key, x)),
+            LogProbEvaluation(
+                "nll_bound", lambda params, model_state, key, x: model.bound(of_model(params), model_state, key, x)
+            ),
             *((mode_evaluation(),) if spec.name == "toy:eight_gaussians" else ()),
         ),
         pictures={**pictures, **({"density": density} if spec.shape == (2,) else {})},
