@@ -7,6 +7,7 @@ autoregressive_networks.py  networks of the conditionals, and the likelihoods of
 flow.py            normalizing flows: exact likelihoods by a change of variables, priors, dequantisation
 diffusion.py       denoising diffusion: noise, data or v prediction, the bound, guidance
 diffusion_space.py     pixels or points, and the decoder at the end of a diffusion
+learned_variance.py    the variance of a diffusion model as a second output of its network
 score.py           score-based models in continuous time: score SDEs, EDM, flow matching; ODE likelihood, bound
 path_objectives.py     what the networks of score.py predict, and at which times they are trained
 path_sampling.py       clipped predictions and examples one by one, for samplers of continuous paths

@@ -135,7 +135,7 @@ class Diffusion:
         a_t, sigma_t = self.schedule.signal(t), self.schedule.noise(t)
         x_t = predictions.diffuse(x_0, eps, a_t, sigma_t)
         label = label_dropout.training_label(label_key, batch, num_classes=self.num_classes, drop_label=self.drop_label)
-        output = self._apply(params, x_t, t, label, train=True, rngs={"dropout": dropout_key})
+        output = self.output(params, x_t, t, label, train=True, rngs={"dropout": dropout_key})
         squared_error = jnp.mean(self.parameterization.loss(x_0, eps, output, a_t, sigma_t))
         return squared_error / int(np.prod(self.shape)), (model_state, {})
 
@@ -149,27 +149,37 @@ class Diffusion:
 
     def variational_bound(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
         """Computes the bound (3) on log p(x) of x [B, ...] as the data set ships it: [B] nats."""
-        time_key, noise_key = jax.random.split(key)
-        x_0, schedule, predict_fn = self.space.prepare(x), self.schedule, self.predict_fn(params, model_state, None)
+        predict_fn = self.predict_fn(params, model_state, None)
 
-        def predict_x0(t: Array) -> Array:
+        def reverse(x_t: Array, t: Array) -> tuple[Array, Array]:
+            log_var = jnp.log(self.variance_fn(self.schedule.at(t - 1), self.schedule.at(t)))
+            return self.clipped(predict_fn(x_t, jnp.full(x_t.shape[:1], t, jnp.int32)).x_0), log_var
+
+        return self.bound_of(reverse, key, x)
+
+    def bound_of(self, reverse_fn: Callable[[Array, Array], tuple[Array, Array]], key: Key, x: Array) -> Array:
+        """Computes the bound (3) of a reverse process (x_t [B, ...], scalar t) -> (x0_hat, log var_ts of (2))."""
+        time_key, noise_key = jax.random.split(key)
+        x_0, schedule = self.space.prepare(x), self.schedule
+
+        def reverse(t: Array) -> tuple[Array, Array]:
             eps = jax.random.normal(jax.random.fold_in(noise_key, t), x_0.shape, x_0.dtype)
-            x_t = predictions.diffuse(x_0, eps, schedule.signal(t), schedule.noise(t))
-            x0_hat = predict_fn(x_t, jnp.full(x_0.shape[:1], t, jnp.int32)).x_0
-            return x0_hat if self.space.clip is None else jnp.clip(x0_hat, *self.space.clip)
+            return reverse_fn(predictions.diffuse(x_0, eps, schedule.signal(t), schedule.noise(t)), t)
 
         def denoising_kl(t: Array) -> Array:
-            log_alpha_bars = schedule.at(t - 1), schedule.at(t)
-            log_var = jnp.log(self.variance_fn(*log_alpha_bars))
-            return losses.denoising_kl(x_0, predict_x0(t), *log_alpha_bars, log_var=log_var)
+            x0_hat, log_var = reverse(t)
+            return losses.denoising_kl(x_0, x0_hat, schedule.at(t - 1), schedule.at(t), log_var=log_var)
 
-        decoder_log_var = jax.nn.log1mexp(-schedule.at(1))
         return losses.variational_bound(
             losses.prior_kl(x_0, schedule.at(schedule.num_steps)),
             jax.lax.map(denoising_kl, self._bound_times(time_key)),
-            self.space.decoder_nll(x, predict_x0(jnp.int32(1)), decoder_log_var),
+            self.space.decoder_nll(x, reverse(jnp.int32(1))[0], jax.nn.log1mexp(-schedule.at(1))),
             num_steps=schedule.num_steps,
         )
+
+    def clipped(self, x_0: Array) -> Array:
+        """Clips a prediction of x_0 to the range of the data, if it has one."""
+        return x_0 if self.space.clip is None else jnp.clip(x_0, *self.space.clip)
 
     def sample(
         self,
@@ -200,14 +210,15 @@ class Diffusion:
             refuse_options(label=label)
 
         def predict(x_t: Array, t: Array) -> Prediction:
-            apply_fn, weight = functools.partial(self._apply, params), self.guidance
+            apply_fn, weight = functools.partial(self.output, params), self.guidance
             output = label_dropout.guided_output(apply_fn, x_t, t, label, num_classes=self.num_classes, weight=weight)
             grid = self.schedule if jnp.issubdtype(t.dtype, jnp.integer) else self.schedule.path()
             return self.parameterization.predict(x_t, output, grid.signal(t), grid.noise(t))
 
         return predict
 
-    def _apply(self, params: Params, x_t: Array, t: Array, label: Array | None, **settings: Any) -> Array:
+    def output(self, params: Params, x_t: Array, t: Array, label: Array | None = None, **settings: Any) -> Array:
+        """Calls the network on x_t [B, ...] and times t [B]; other arguments are the network's."""
         return cast(Array, self.network.apply({"params": params["diffusion"]}, x_t, t, label, **settings))
 
     def _bound_times(self, key: Key) -> Array:

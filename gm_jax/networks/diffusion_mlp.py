@@ -26,6 +26,7 @@ class DiffusionMLP(nn.Module):
         num_classes: number of classes, including "no class" if there is one; None for a network without labels.
         dropout: dropout rate in training.
         dtype: precision of the computation; the output is float32 at least.
+        outputs: how many outputs each number of x_t has, one block of the last axis after the other.
     """
 
     features: int
@@ -33,10 +34,11 @@ class DiffusionMLP(nn.Module):
     num_classes: int | None = None
     dropout: float = 0.0
     dtype: DTypeLike | None = None
+    outputs: int = 1
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, label: Array | None = None, *, train: bool = False) -> Array:
-        """Maps x_t [B, ...], t [B] and labels [B] to [B, ...]."""
+        """Maps x_t [B, ...], t [B] and labels [B] to [B, ...], whose last axis is `outputs` times as long."""
 
         def dense(width: int, **settings: Any) -> nn.Dense:
             return nn.Dense(width, dtype=self.dtype, **settings)
@@ -49,5 +51,5 @@ class DiffusionMLP(nn.Module):
             update = nn.silu(update + dense(self.features, name=f"time_{i}")(embedding))
             update = nn.Dropout(self.dropout, deterministic=not train)(update)
             h = h + dense(self.features, kernel_init=zeros, name=f"outer_{i}")(update)
-        y = dense(math.prod(event_shape), kernel_init=zeros, name="last")(nn.silu(h))
-        return y.reshape(x_t.shape).astype(jnp.promote_types(y.dtype, jnp.float32))
+        y = dense(self.outputs * math.prod(event_shape), kernel_init=zeros, name="last")(nn.silu(h))
+        return y.reshape(*x_t.shape[:-1], -1).astype(jnp.promote_types(y.dtype, jnp.float32))

@@ -52,6 +52,7 @@ class UNet(nn.Module):
         resample_by_blocks: halves and doubles by blocks (5) in place of convolutions.
         rescale: divides every sum of a residual by sqrt(2).
         dtype: precision of the computation; the output is float32 at least.
+        outputs: how many outputs each number of x_t has, one block of channels after the other.
     """
 
     features: tuple[int, ...]
@@ -65,10 +66,11 @@ class UNet(nn.Module):
     resample_by_blocks: bool = False
     rescale: bool = False
     dtype: DTypeLike | None = None
+    outputs: int = 1
 
     @nn.compact
     def __call__(self, x_t: Array, t: Array, label: Array | None = None, *, train: bool = False) -> Array:
-        """Maps x_t [B, H, W, C], t [B] and labels [B] to [B, H, W, C].
+        """Maps x_t [B, H, W, C], t [B] and labels [B] to [B, H, W, C times outputs].
 
         Raises:
             UserError: x_t is not a batch of images, or the network's settings do not divide its sides or channels.
@@ -117,7 +119,7 @@ class UNet(nn.Module):
             h = double(h, level) if level > 0 else h
 
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm")(h))
-        h = conv(x_t.shape[-1], kernel_init=nn.initializers.zeros, name="last")(h)
+        h = conv(self.outputs * x_t.shape[-1], kernel_init=nn.initializers.zeros, name="last")(h)
         return h.astype(jnp.promote_types(h.dtype, jnp.float32))
 
     def _check(self, event_shape: tuple[int, ...]) -> None:

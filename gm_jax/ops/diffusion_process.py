@@ -248,6 +248,24 @@ def posterior_variance(log_alpha_bar_s: Array, log_alpha_bar_t: Array) -> Array:
     return beta * (jnp.expm1(log_alpha_bar_s) / jnp.expm1(log_alpha_bar_t))
 
 
+def interpolated_log_variance(share: Array, log_alpha_bar_s: Array, log_alpha_bar_t: Array) -> Array:
+    """Computes v log beta_ts + (1 - v) log beta~_ts, the log-variance that improved DDPM learns through v.
+
+    Args:
+        share: v [B, ...]: 1 for `transition_variance`, 0 for `posterior_variance`.
+        log_alpha_bar_s: [B], or a scalar for all; below 0, because beta~ is 0 at s = 0.
+        log_alpha_bar_t: the same shape, at the later time.
+    Returns:
+        [B, ...] log var_ts.
+    Raises:
+        AssertionError: shapes do not fit or an argument is not floating.
+    Source: Nichol & Dhariwal, "Improved Denoising Diffusion Probabilistic Models", ICML 2021, arXiv:2102.09672, eq. 15.
+    """
+    log_beta = jnp.log(transition_variance(log_alpha_bar_s, log_alpha_bar_t))
+    log_posterior = jnp.log(posterior_variance(log_alpha_bar_s, log_alpha_bar_t))
+    return per_example(log_posterior, share) + share * per_example(log_beta - log_posterior, share)
+
+
 def _log_ratio(log_alpha_bar_s: Array, log_alpha_bar_t: Array) -> Array:
     chex.assert_equal_shape([log_alpha_bar_s, log_alpha_bar_t])
     chex.assert_type([log_alpha_bar_s, log_alpha_bar_t], float)

@@ -7,7 +7,7 @@ import flax.linen as nn
 
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
-from gm_jax.models import diffusion, diffusion_space, latent_diffusion, vae
+from gm_jax.models import diffusion, diffusion_space, latent_diffusion, learned_variance, vae
 from gm_jax.models.path_sampling import PathSampler
 from gm_jax.networks import diffusion_mlp, unet
 from gm_jax.ops import diffusion_process
@@ -28,7 +28,7 @@ from gm_jax.recipes.optimizers import make_adam, make_optimizer
 from gm_jax.recipes.run_length import first_stage_steps
 from gm_jax.recipes.vae import encoder_and_decoder
 from gm_jax.samplers import ddim, ddpm, time_grids
-from gm_jax.samplers.diffusion import Sampler
+from gm_jax.samplers.diffusion import Sampler, trailing_times
 
 _BETA_MAX = 20.0  # T beta_T of the linear schedule, as in the paper
 _VARIANCES = {
@@ -38,8 +38,38 @@ _VARIANCES = {
 
 
 def build_ddpm(config: DDPMConfig, spec: Spec) -> Experiment:
-    """Builds a diffusion model without labels."""
-    return _data_space_experiment(config, config.network, spec, num_classes=None)
+    """Builds a diffusion model without labels.
+
+    Raises:
+        UserError: the fields contradict each other or do not fit the data.
+    """
+    experiment = _data_space_experiment(config, config.network, spec, num_classes=None)
+    if not config.learned_variance:
+        if config.loss_aware_times:
+            raise UserError("--loss-aware-times has no effect without --learned-variance: add it, or leave it out.")
+        return experiment
+    inner: diffusion.Diffusion = experiment.family
+    inner = dataclasses.replace(
+        inner,
+        network=inner.network.clone(outputs=2),
+        parameterization=learned_variance.of_first_output(inner.parameterization),
+    )
+    is_ancestral = config.sampler.method == "ancestral"
+    family = learned_variance.LearnedVariance(
+        diffusion=inner,
+        bound_weight=config.bound_weight,
+        loss_aware=config.loss_aware_times,
+        sampling_times=trailing_times(config.diffusion_steps, config.sampler.steps) if is_ancestral else None,
+    )
+    validation = dataclasses.replace(family, diffusion=_with_bound_terms(inner, config.validation_terms))
+    # Its pictures show the means of the reverse process, with one of the fixed variances.
+    return experiment._replace(
+        model=family.model,
+        family=family,
+        validation=validation.log_prob,
+        pictures=plotting.grids(inner),
+        settings={"variance": "learned"},
+    )
 
 
 def build_conditional_ddpm(config: ConditionalDDPMConfig, spec: Spec) -> Experiment:

@@ -5,11 +5,12 @@
 Notation and loop as in `samplers.diffusion`; z is standard normal noise.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gm_jax.ops import diffusion_process
 from gm_jax.ops.diffusion_process import Schedule
@@ -53,3 +54,38 @@ def ancestral(schedule: Schedule, num_steps: int, *, variance_fn: Callable[[Arra
     """Makes the sampler of DDPM, at `num_steps` of the T times, evenly spaced; `variance_fn` as in `ancestral_step`."""
     step_fn = partial(ancestral_step, variance_fn=variance_fn)
     return Sampler(step_fn, trailing_times(schedule.num_steps, num_steps))
+
+
+def sample_with_variance(
+    reverse_fn: Callable[[Array, Array], tuple[Array, Array]],
+    schedule: Schedule,
+    key: Key,
+    x_T: Array,
+    times: Sequence[int] | np.ndarray,
+) -> Array:
+    """Samples x_0 from x_T by steps (1) whose variance is the model's own.
+
+    Args:
+        reverse_fn: (x_t [B, ...], t [B] int32) -> x0_hat [B, ...] and v [B, ...] of
+            `diffusion_process.interpolated_log_variance`.
+        schedule: of T steps.
+        key: the step from t draws with `fold_in(key, t)`.
+        x_T: [B, ...] standard normal noise.
+        times: t_1 > t_2 > ... > t_N, each in 1 ... T. After t_N comes 0.
+    Returns:
+        [B, ...] x_0.
+    Source: Nichol & Dhariwal, "Improved Denoising Diffusion Probabilistic Models", ICML 2021, arXiv:2102.09672.
+    """
+    now = jnp.asarray(times, jnp.int32)
+    after = jnp.append(now[1:], 0)
+
+    def step(x_t: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
+        t, s = at
+        x_0, share = reverse_fn(x_t, jnp.full(x_t.shape[:1], t, jnp.int32))
+        log_alpha_bar_s, log_alpha_bar_t = schedule.at(s), schedule.at(t)
+        mean = diffusion_process.posterior_mean(x_0, x_t, log_alpha_bar_s, log_alpha_bar_t)
+        log_var = diffusion_process.interpolated_log_variance(share, log_alpha_bar_s, log_alpha_bar_t)
+        z = jax.random.normal(jax.random.fold_in(key, t), x_t.shape, x_t.dtype)
+        return (mean + jnp.where(s > 0, jnp.exp(0.5 * log_var) * z, 0.0)).astype(x_t.dtype), None
+
+    return jax.lax.scan(step, x_T, (now, after))[0]

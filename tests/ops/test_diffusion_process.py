@@ -249,3 +249,13 @@ def test_the_path_of_a_schedule_passes_through_its_grid_and_never_adds_signal(ma
     slope = jnp.asarray(schedule.log_alpha_bar)[step + 1] - jnp.asarray(schedule.log_alpha_bar)[step]
     np.testing.assert_allclose(path.drift(between), 0.5 * slope, rtol=1e-9)
     np.testing.assert_allclose(path.squared_diffusion(between), -slope, rtol=1e-9)
+
+
+def test_an_interpolated_variance_is_a_geometric_mean_of_the_two(x64):
+    schedule = diffusion_process.cosine_schedule(20)
+    t = jnp.array([2, 9, 20])
+    ends = schedule.at(t - 1), schedule.at(t)
+    beta, posterior = diffusion_process.transition_variance(*ends), diffusion_process.posterior_variance(*ends)
+    share = jnp.asarray(np.random.default_rng(0).uniform(size=(3, 2)))
+    found = jnp.exp(diffusion_process.interpolated_log_variance(share, *ends))
+    np.testing.assert_allclose(found, beta[:, None] ** share * posterior[:, None] ** (1 - share), rtol=1e-6)

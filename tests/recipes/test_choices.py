@@ -58,6 +58,8 @@ CHOICES = [
     ("ddpm", {"sampler": {"method": "dpmpp", "steps": 15}}, DIGITS),
     ("ddpm_conditional", {"sampler": {"method": "adaptive"}}, DIGITS),
     ("latent_diffusion", {"sampler": {"method": "heun", "steps": 18}}, BINARY),
+    ("ddpm", {"learned_variance": True, "loss_aware_times": True}, DIGITS),
+    ("ddpm", {"learned_variance": True, "sampler": {"method": "ddim"}}, POINTS),
     ("latent_diffusion", {}, BINARY),
     ("latent_diffusion", {"diffusion_steps": 50, "sampler": {"steps": 10}}, COLOURS),
     ("latent_diffusion", {}, POINTS),
@@ -88,6 +90,7 @@ CHOICES = [
 
 MISTAKES = [
     ("ddpm", {"sampler": {"method": "dpmpp", "eta": 0.5}}, DIGITS, "--sampler.eta 0.5 has no effect on dpmpp"),
+    ("ddpm", {"loss_aware_times": True}, DIGITS, "--loss-aware-times has no effect without --learned-variance"),
     ("ddpm", {"sampler": {"method": "heun", "steps": 1}}, DIGITS, "--sampler.steps 1 is too few for heun"),
     ("edm", {"sampler": {"corrector_steps": 2}}, DIGITS, "--sampler.corrector-steps 2 has no effect on heun"),
     ("edm", {"sampler": {"method": "dpmpp", "churn": 5.0}}, DIGITS, "--sampler.churn 5.0 has no effect on dpmpp"),

@@ -141,6 +141,13 @@ class DDPMConfig(AnyDiffusionConfig):
     preset: PresetName = None
     network: UNetConfig | MLPConfig | None = None
     """By default a UNetConfig for images and an MLPConfig for other data."""
+    learned_variance: Annotated[bool, Added(before=False)] = False
+    """Learn the variance of the reverse process, between those of --variance transition and posterior, which then have
+    no effect (Nichol & Dhariwal 2021); --sampler.method ancestral uses it."""
+    bound_weight: Annotated[RateOrZero, Added(before=1e-3)] = 1e-3
+    """Of a learned variance: weight of the bound in the loss."""
+    loss_aware_times: Annotated[bool, Added(before=False)] = False
+    """Of a learned variance: draw times in training by the size of their terms of the bound."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
