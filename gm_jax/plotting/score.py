@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from gm_jax.models.path_sampling import PathSampler
 from gm_jax.models.score import ScoreModel
-from gm_jax.ops.predictions import diffuse
+from gm_jax.ops.predictions import diffuse, per_example
 from gm_jax.plotting.diffusion import classes
 from gm_jax.plotting.layout import Grid
 from gm_jax.samplers import dpm_solver, ode, time_grids
@@ -66,3 +66,29 @@ def samples_by_steps(model: ScoreModel, params: Params, model_state: ModelState,
         title="Samples by the number of steps of DPM-Solver++(2M), from the same noise in each column",
         rows=tuple(f"{count} steps" for count in NUM_STEPS),
     )
+
+
+def flow_lines(model: ScoreModel, params: Params, model_state: ModelState, key: Key, n: int) -> Array:
+    """Computes [T, n, ...]: samples along the probability flow, at T = 60 times, noise first.
+
+    Each time is scaled to the spread of the data, c / sqrt(a^2 c^2 + s^2).
+    """
+    path, times = model.path, time_grids.karras(model.path, 60)
+    flow = ode.flow_fn(model.predict_fn(params, model_state, None), path)
+    x_T = path.noise(times[0]) * jax.random.normal(key, (n, *model.shape))
+
+    def move(x: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        x = ode.heun_step(flow, x, *ends)
+        return x, x
+
+    later = jax.lax.scan(move, x_T, (times[:-1], times[1:]))[1]
+    spread = jnp.sqrt(jnp.square(path.signal(times) * model.sigma_data) + jnp.square(path.noise(times)))
+    return jnp.concatenate([x_T[None], later]) * per_example(model.sigma_data / spread, jnp.zeros((60, 1, 1)))
+
+
+def score_field(model: ScoreModel, params: Params, model_state: ModelState, x: Array, *, sigma: float) -> Array:
+    """Computes the score [N, ...] of data with noise of a standard deviation `sigma` at x [N, ...]."""
+    t = model.path.time_at_log_snr(jnp.full(x.shape[:1], -2.0 * jnp.log(sigma)))
+    a_t = per_example(model.path.signal(t), x)
+    eps = model.predict_fn(params, model_state, None)(a_t * x, t).eps
+    return -eps / sigma

@@ -78,6 +78,20 @@ class DensityPicture(NamedTuple):
     push: Callable[..., Array] | None = None
 
 
+class FlowPicture(NamedTuple):
+    """The flow of points in the plane from noise to data, drawn as lines next to a field of arrows.
+
+    Attributes:
+        lines: (params, model_state, key, n) -> [T, n, 2] points at T times, the data last, on the scale of the data.
+        field: (params, model_state, x [N, 2]) -> [N, 2] arrows.
+        field_name: what the arrows are.
+    """
+
+    lines: Callable[[Params, ModelState, Key, int], Array]
+    field: Callable[[Params, ModelState, Array], Array]
+    field_name: str
+
+
 class Experiment(NamedTuple):
     """A model, how it is trained, and what is measured and drawn of it.
 
@@ -106,7 +120,7 @@ class Experiment(NamedTuple):
     evaluations: tuple[LogProbEvaluation | SampleEvaluation | ClassEvaluation, ...] = ()
     prepare_evaluation: PrepareFn | None = None
     prepare_validation: PrepareFn | None = None
-    pictures: Mapping[str, GridFn | DensityPicture] = MappingProxyType({})
+    pictures: Mapping[str, GridFn | DensityPicture | FlowPicture] = MappingProxyType({})
     sample_mean: Callable[[Params, ModelState, Key, int], Array] | None = None
     settings: Mapping[str, Any] = MappingProxyType({})
     observation: Observation | None = None

@@ -20,7 +20,7 @@ from gm_jax.plotting import score as plotting
 from gm_jax.plotting.layout import Grid
 from gm_jax.recipes.configs.score import ScoreConfig
 from gm_jax.recipes.diffusion import make_network
-from gm_jax.recipes.experiment import DensityPicture, Experiment, LogProbEvaluation
+from gm_jax.recipes.experiment import DensityPicture, Experiment, FlowPicture, LogProbEvaluation
 from gm_jax.recipes.gan import mode_evaluation
 from gm_jax.recipes.optimizers import make_optimizer
 from gm_jax.recipes.path_samplers import path_sampler
@@ -109,6 +109,13 @@ def density_experiment(
     # A picture of thousands of points needs no digits.
     roughly = dataclasses.replace(model, likelihood=ODELikelihood(tolerance=1e-3))
     density = DensityPicture(lambda p, s, x: roughly.log_density(of_model(p), s, x))
+    sigma = 0.1 * model.sigma_data
+    field = FlowPicture(
+        lambda p, s, key, n: plotting.flow_lines(model, of_model(p), s, key, n),
+        lambda p, s, x: plotting.score_field(model, of_model(p), s, x, sigma=sigma),
+        f"score of the data with noise of {sigma:g}",
+    )
+    in_plane = {"density": density, "flow": field}
     validation = dataclasses.replace(model, num_bound_times=config.validation_times)
     pictures = {name: partial(_with_params, picture, of_model) for name, picture in plotting.grids(model).items()}
     return Experiment(
@@ -122,7 +129,7 @@ def density_experiment(
             ),
             *((mode_evaluation(),) if spec.name == "toy:eight_gaussians" else ()),
         ),
-        pictures={**pictures, **({"density": density} if spec.shape == (2,) else {})},
+        pictures={**pictures, **(in_plane if spec.shape == (2,) else {})},
         settings=settings,
         uses_labels=model.num_classes is not None,
     )

@@ -11,9 +11,9 @@ import numpy as np
 
 from gm_jax import signals
 from gm_jax.evaluation import results
-from gm_jax.plotting import curves, densities, images
+from gm_jax.plotting import curves, densities, images, vector_fields
 from gm_jax.plotting.layout import Grid
-from gm_jax.recipes.experiment import DensityPicture
+from gm_jax.recipes.experiment import DensityPicture, FlowPicture
 from gm_jax.runner import animate, samples
 from gm_jax.runner.run import Run
 from gm_jax.training import metrics, parallel
@@ -21,6 +21,7 @@ from gm_jax.training.state import TrainState
 from gm_jax.types import Array, Likelihood
 
 _IMAGES, _POINTS = 100, 1_000  # samples in the picture
+_LINES = 150  # of a flow
 
 
 class Drawn(NamedTuple):
@@ -54,7 +55,7 @@ def draw_pictures(
         grids["sample_means"] = lambda: _sample_means(run, state, seed=seed)
     grids["samples"] = lambda: _samples(run, state, seed=seed)
     for name, picture in run.experiment.pictures.items():
-        if not isinstance(picture, DensityPicture):
+        if not isinstance(picture, (DensityPicture, FlowPicture)):
             grids[name] = functools.partial(_picture, run, state, picture, seed)
     paths, first = [], ""
     for name, make in grids.items():
@@ -66,11 +67,13 @@ def draw_pictures(
         first = first or grid.title
         paths.append(draw_grid(run, run.folder.root / f"{name}.png", grid, subtitle=subtitle))
     for name, picture in run.experiment.pictures.items():
-        if isinstance(picture, DensityPicture):
-            signals.check()
-            before(name)
-            paths.append(run.folder.root / f"{name}.png")
-            _draw_density(run, state, paths[-1], picture, subtitle)
+        if name in grids:
+            continue
+        signals.check()
+        before(name)
+        paths.append(run.folder.root / f"{name}.png")
+        draw = _draw_density if isinstance(picture, DensityPicture) else _draw_flow
+        draw(run, state, paths[-1], picture, subtitle)
     signals.check()
     before("progress")
     paths += _draw_progress(run, state)
@@ -140,6 +143,13 @@ def _draw_density(run: Run, state: TrainState, path: Path, picture: DensityPictu
     push = None if picture.push is None else bound(picture.push)
     x = run.loaded["validation"]["x"]
     densities.draw_density(path, bound(picture.log_density), x, push=push, title=subtitle)
+
+
+def _draw_flow(run: Run, state: TrainState, path: Path, picture: FlowPicture, subtitle: str) -> None:
+    lines = jax.jit(picture.lines, static_argnums=3)(state.eval_params, state.model_state, jax.random.key(0), _LINES)
+    field = functools.partial(jax.jit(picture.field), state.eval_params, state.model_state)
+    x, name = run.loaded["validation"]["x"], picture.field_name
+    vector_fields.draw_flow(path, np.asarray(lines), field, x, field_name=name, title=subtitle)
 
 
 def _draw_progress(run: Run, state: TrainState) -> list[Path]:

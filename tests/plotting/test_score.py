@@ -56,3 +56,16 @@ def test_a_row_runs_from_the_data_and_the_rows_of_samples_are_the_numbers_of_ste
     assert np.any(np.asarray(found["forward_path"][:, -1]) != np.asarray(X[:10]))
     assert found["samples_by_steps"].shape == (len(plotting.NUM_STEPS), 10, *SHAPE)
     assert found["classes"].shape == (3, 10, *SHAPE)
+
+
+def test_lines_and_arrows_of_normal_data_are_closed_forms():
+    # The last layer starts at 0: the exact model of N(0, 0.5^2), whose flow only scales.
+    model = dataclasses.replace(MODEL, shape=(2,), space=flow.no_dequantization(), num_classes=None)
+    model = dataclasses.replace(model, network=DiffusionMLP(8, 1))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 2)), jnp.float32)
+    params, state = model.init(jax.random.key(0), {"x": x})
+    lines = jax.jit(plotting.flow_lines, static_argnums=(0, 4))(model, params, state, jax.random.key(1), 7)
+    assert lines.shape == (60, 7, 2)
+    np.testing.assert_allclose(lines, jnp.broadcast_to(lines[:1], lines.shape), rtol=0.02)
+    found = plotting.score_field(model, params, state, x, sigma=0.25)
+    np.testing.assert_allclose(found, -x / (0.5**2 + 0.25**2), rtol=1e-3)
