@@ -158,16 +158,15 @@ def train(folder, cache):
 
 
 @pytest.mark.slow
-def test_the_bits_are_the_same_without_a_cache_and_from_an_empty_a_full_and_a_damaged_one(tmp_path, state_hash):
+def test_the_bits_are_the_same_without_a_cache_and_from_one_with_damaged_entries(tmp_path, state_hash):
     cache = tmp_path / "cache"
     assert train(tmp_path / "without", None) == ""
     assert train(tmp_path / "empty", cache) == ""
-    entries = list((cache / "gm_jax/programs").glob("*/*-cache"))
-    assert entries
-    assert train(tmp_path / "full", cache) == ""
-    for entry in entries:
+    entries = sorted((cache / "gm_jax/programs").glob("*/*-cache"))
+    assert len(entries) > 2
+    for entry in entries[::2]:
         entry.write_bytes(entry.read_bytes()[: entry.stat().st_size // 2])
         os.utime(entry, (0, 0))  # the damage is older than the last look, so that jax meets it
     assert "Error reading persistent compilation cache entry" in train(tmp_path / "damaged", cache)
-    for name in ("empty", "full", "damaged"):
+    for name in ("empty", "damaged"):
         assert state_hash(tmp_path / name) == state_hash(tmp_path / "without"), name
