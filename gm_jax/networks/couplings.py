@@ -22,7 +22,7 @@ Chains support reverse-mode differentiation only (`jax.grad`, `jax.jacrev`), bec
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -118,12 +118,15 @@ class Conv(nn.Module):
         features: channels of the output.
         size: width and height of the kernel.
         kernel_init: initialiser of the kernel.
+        length: where the norm of each output's kernel starts, which is learned apart from its direction; None for a
+            kernel that is a parameter itself. (`nn.WeightNorm` loses the direction of a kernel that starts at zero.)
         dtype: precision of the computation.
     """
 
     features: int
     size: int = 3
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    length: float | None = None
     dtype: DTypeLike | None = None
 
     @nn.compact
@@ -131,6 +134,9 @@ class Conv(nn.Module):
         """Maps x [B, H, W, I] to [B, H, W, features]."""
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if self.length is not None:
+            length = self.param("length", nn.initializers.constant(self.length), (self.features,))
+            kernel = kernel * (length / jnp.sqrt(jnp.sum(jnp.square(kernel), axis=(0, 1, 2))))[None, None, None]
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         side = (self.size // 2, self.size // 2)
         return conv(x, kernel, padding=(side, side)) + bias[None, None, None]
@@ -168,22 +174,32 @@ class ResNetConditioner(nn.Module):
         out: channels of the output.
         features: channels of the hidden layers.
         blocks: number of residual blocks of two 3x3 convolutions.
+        weight_norm: learns length and direction of each output's kernel apart; the lengths start at 1, and at 0 in the
+            last convolution (Salimans & Kingma, NeurIPS 2016, arXiv:1602.07868).
         dtype: precision of the computation; the output has the input's dtype.
     """
 
     out: int
     features: int
     blocks: int
+    weight_norm: bool = False
     dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps x [B, H, W, C] to [B, H, W, out]."""
-        h = Conv(self.features, dtype=self.dtype)(x)
+
+        def conv(features: int, *, last: bool = False) -> Conv:
+            settings: dict[str, Any] = {"kernel_init": nn.initializers.zeros} if last else {}
+            if self.weight_norm:
+                settings = {"length": 0.0 if last else 1.0}
+            return Conv(features, **settings, dtype=self.dtype)
+
+        h = conv(self.features)(x)
         for _ in range(self.blocks):
-            update = Conv(self.features, dtype=self.dtype)(nn.relu(h))
-            h = h + Conv(self.features, dtype=self.dtype)(nn.relu(update))
-        return Conv(self.out, kernel_init=nn.initializers.zeros, dtype=self.dtype)(nn.relu(h)).astype(x.dtype)
+            update = conv(self.features)(nn.relu(h))
+            h = h + conv(self.features)(nn.relu(update))
+        return conv(self.out, last=True)(nn.relu(h)).astype(x.dtype)
 
 
 class Coupling(nn.Module):

@@ -12,9 +12,9 @@ The second half of the channels is factored out: the last channel coupling has j
 which continues. The paper factors out half of the variables but does not state which.
 
 Departures from the paper. An actnorm follows each coupling in place of batch normalisation, so the likelihood of one
-image does not depend on the others; the conditioners have no normalisation. All stages have the same number of
-features, while the paper doubles it each time the sides are halved. The log-scales are b tanh(r / b) with a fixed bound
-b, while the paper learns the factor of its tanh.
+image does not depend on the others; the conditioners have no normalisation, or that of weights. All stages have the
+same number of features, while the paper doubles it each time the sides are halved. The log-scales are b tanh(r / b)
+with a fixed bound b, while the paper learns the factor of its tanh.
 
 Source: Dinh, Sohl-Dickstein & Bengio, "Density Estimation Using Real NVP", ICLR 2017, arXiv:1605.08803.
 """
@@ -92,6 +92,7 @@ class ImageRealNVP(nn.Module):
         features: channels of the residual networks, equal in every stage.
         blocks: residual blocks of each network.
         bound: b, the bound of the log-scales.
+        weight_norm: of the convolutions, see `couplings.ResNetConditioner`.
         dtype: precision of the networks' computation.
     """
 
@@ -100,12 +101,14 @@ class ImageRealNVP(nn.Module):
     features: int
     blocks: int
     bound: float = 2.0
+    weight_norm: bool = False
     dtype: DTypeLike | None = None
 
     def setup(self) -> None:
         shapes = squeezed_shapes(self.event_shape, self.scales - 1)
         last = self.event_shape if not shapes else (*shapes[-1][:2], shapes[-1][2] // 2)
-        conditioner = partial(ResNetConditioner, features=self.features, blocks=self.blocks, dtype=self.dtype)
+        settings = {"features": self.features, "blocks": self.blocks, "weight_norm": self.weight_norm}
+        conditioner = partial(ResNetConditioner, **settings, dtype=self.dtype)
 
         def couplings(mask_fn: MaskFn, channels: int, length: int) -> AlternatingCouplings:
             return AlternatingCouplings(mask_fn, channels, length, affine(bound=self.bound), conditioner)

@@ -36,7 +36,7 @@ def build_realnvp(config: RealNVPConfig, spec: Spec) -> Experiment:
     shape = image_shapes.image_shape(spec)
     scales = config.scales or 1 + image_shapes.count_halvings(shape, smallest=4)
     network = realnvp.ImageRealNVP(
-        shape, scales, config.features, config.blocks, bound=config.bound, dtype=config.dtype
+        shape, scales, config.features, config.blocks, config.bound, config.weight_norm, config.dtype
     )
     return _experiment(config, spec, network)
 

@@ -36,6 +36,7 @@ CHOICES = [
     ("nice", {"prior": "normal", "alpha": 0.05}, DIGITS),
     ("realnvp", {"network": "mlp"}, DIGITS),
     ("realnvp", {"scales": 2, "features": 4, "blocks": 1}, COLOURS),
+    ("realnvp", {"scales": 2, "features": 4, "blocks": 1, "weight_norm": True}, COLOURS),
     ("glow", {"scales": 1, "steps": 2, "dtype": "bfloat16"}, COLOURS),
     ("spline_flow", {}, POINTS),
     ("gan", {"game": "hinge", "spectral_norm": True}, COLOURS),

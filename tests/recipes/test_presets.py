@@ -85,12 +85,12 @@ def test_flags_change_a_preset_and_the_results_say_so():
         assert presets.facts(args.config) == {
             "preset": "ddpm/cifar10",
             "published": "FID 3.17 (train split, EMA); at most 3.70 bits/dim",
-            "changed": "train.batch_size=64",
+            "departures": "train.batch_size=64",
         }
     preset = presets.get("ddpm/mnist")
-    assert presets.facts(preset.config) == {"preset": "ddpm/mnist", "changed": "none"}
+    assert presets.facts(preset.config) == {"preset": "ddpm/mnist", "departures": "none"}
     # Where the run is kept, and on how many devices, changes nothing.
-    assert presets.facts(updated(preset.config, {"data": {"dir": "/data"}}))["changed"] == "none"
+    assert presets.facts(updated(preset.config, {"data": {"dir": "/data"}}))["departures"] == "none"
     assert presets.facts(module.CONFIG) == {}
 
 
@@ -130,5 +130,5 @@ def test_every_result_of_a_run_carries_its_preset():
         "splits": "validation: last 1/6 of train",
         "preset": "iwae/mnist",
         "published": "84.78 nats (bound of 5,000 samples, dynamic binarisation)",
-        "changed": "train.steps=100, num_samples=5",
+        "departures": "train.steps=100, num_samples=5",
     }

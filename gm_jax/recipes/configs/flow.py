@@ -1,9 +1,9 @@
 """Configurations of normalising flows."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from gm_jax.config import Count, DataConfig, OptimizerConfig, Precision, Rate, RateOrZero, TrainConfig, Widths
+from gm_jax.config import Added, Count, DataConfig, OptimizerConfig, Precision, Rate, RateOrZero, TrainConfig, Widths
 from gm_jax.recipes.configs.preset import PresetName
 
 
@@ -53,6 +53,8 @@ class RealNVPConfig(AnyFlowConfig):
     """conv: channels of the residual networks."""
     blocks: Count = 2
     """conv: residual blocks of each network."""
+    weight_norm: Annotated[bool, Added(False)] = False
+    """conv: learn the direction and the length of each kernel separately, as in the paper."""
     scales: Count | None = None
     """conv: scales; each except the last halves the sides. By default as many as keep the sides even and at least 4."""
     hidden: Widths = (64, 64)

@@ -18,7 +18,7 @@ from typing import Any
 from gm_jax.config import ExperimentConfig
 from gm_jax.errors import UserError
 from gm_jax.recipes.presets import autoregressive, diffusion, flow, gan, score, vae
-from gm_jax.recipes.presets.preset import Preset, changed_fields, check_shape
+from gm_jax.recipes.presets.preset import Preset, check_shape, departures
 
 _ALL = (*autoregressive.PRESETS, *diffusion.PRESETS, *flow.PRESETS, *gan.PRESETS, *score.PRESETS, *vae.PRESETS)
 
@@ -69,7 +69,7 @@ def facts(config: ExperimentConfig) -> dict[str, Any]:
     if preset is None:
         return {}
     published = {"published": preset.published} if preset.published else {}
-    return {"preset": preset.name, **published, "changed": changed_fields(config, preset)}
+    return {"preset": preset.name, **published, "departures": departures(config, preset)}
 
 
 def _preset_of(config: ExperimentConfig) -> Preset | None:

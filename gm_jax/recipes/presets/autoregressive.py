@@ -64,7 +64,7 @@ PRESETS = (
         published="86.64 nats",
         parameters=77_175_440,
         count="The paper gives no number.",
-        departures=(
+        not_as_published=(
             "Kernels start normal with a variance of 1 / inputs; in the source orthogonal.",
             "The likelihood is of the mixture of the 32 orderings; a validation of the source draws 300 masks.",
             "A largest number of steps, 500 epochs; the source only stops early.",
@@ -78,7 +78,7 @@ PRESETS = (
         published="79.20 nats",
         parameters=64_417,
         count="The paper gives no number.",
-        departures=(
+        not_as_published=(
             _RATE,
             "The mirrored direction reads the image too, which closes a blind spot, see `networks/pixelrnn.py`.",
         ),
@@ -91,7 +91,7 @@ PRESETS = (
         published="81.30 nats",
         parameters=18_497,
         count="The paper gives no number.",
-        departures=(
+        not_as_published=(
             _RATE,
             "The paper does not give the layers and the width of this model: those of its BiLSTM, 7 and 2 x 16.",
         ),
@@ -104,7 +104,7 @@ PRESETS = (
         published="3.03 bits/dim",
         parameters=44_635_392,
         count="The paper gives no number.",
-        departures=(
+        not_as_published=(
             _RATE,
             "The paper does not give the layers of this model: 15 layers of 128 features for each colour are those of "
             "the PixelCNN of van den Oord et al. (ICML 2016).",

@@ -39,7 +39,7 @@ PRESETS = (
         parameters=35_744_771,
         count="35.7 million in the paper. The 6 attention blocks of its code have biases of the keys, 256 numbers "
         "each, which the softmax cancels: 35,746,307 with these.",
-        departures=(
+        not_as_published=(
             "Padding before halving is on all four sides; the source pads right and below.",
             "Frequencies of the time's embedding are 10000^(-2i/D); the source divides by D/2 - 1.",
         ),
@@ -52,6 +52,6 @@ PRESETS = (
         published="",
         parameters=6_469_121,
         count="Nothing was published of this network.",
-        departures=(),
+        not_as_published=(),
     ),
 )

@@ -22,6 +22,7 @@ _REALNVP = RealNVPConfig(
     network="conv",
     features=64,
     blocks=8,
+    weight_norm=True,
     scales=2,
 )
 
@@ -46,7 +47,7 @@ PRESETS = (
         published="1980.50 nats (log density on [0, 1]^784; 4.36 bits/dim)",
         parameters=19_158_352,
         count="The paper gives no number.",
-        departures=(
+        not_as_published=(
             "The paper's beta_2 = 0.01 is 1 - b2, in the notation of the first version of Adam's paper.",
             "The batch size is ours: the paper gives none.",
             "The scaling starts from the first batch, see `networks/nice.py`.",
@@ -58,11 +59,11 @@ PRESETS = (
         title="RealNVP on CIFAR-10",
         source="Dinh, Sohl-Dickstein & Bengio, ICLR 2017, arXiv:1605.08803, section 4.1",
         published="3.49 bits/dim",
-        parameters=6_028_628,
+        parameters=6_039_646,
         count="The paper gives no number. Its code doubles the features at the second scale; here all scales have 64.",
-        departures=(
-            "Actnorm in place of batch normalisation, and no weight normalisation, see `networks/realnvp.py`.",
-            "The coupled L2 of 5e-5 is on all parameters; in the source on the scales of the weight normalisation.",
+        not_as_published=(
+            "Actnorm in place of batch normalisation, see `networks/realnvp.py`.",
+            "The coupled L2 of 5e-5 is on all parameters; in the source on the lengths of the weight normalisation.",
             "The number of steps is ours: the paper gives none.",
         ),
     ),
@@ -76,7 +77,7 @@ PRESETS = (
         published="3.35 bits/dim",
         parameters=44_051_244,
         count="About 44.0 million in the source.",
-        departures=(
+        not_as_published=(
             "Log-scales are bounded by 2 tanh(r / 2); the source's couplings have a sigmoid, see `networks/glow.py`.",
             "No random shifts of the training images by up to a tenth of their sides, which the source has.",
             "Eight devices at 64 images each are one batch of 512; the source divides a batch by its processes too.",

@@ -48,7 +48,7 @@ PRESETS = (
         parameters=5_330_564,
         count="4,276,739 of the generator, as in the source; 1,053,825 of the discriminator, whose last layer has a "
         "bias here and none in the source.",
-        departures=(_BATCH,),
+        not_as_published=(_BATCH,),
     ),
     Preset(
         config=_WGAN_GP,
@@ -60,6 +60,6 @@ PRESETS = (
         parameters=2_258_307,
         count="1,204,483 of the generator, as in the source; 1,053,824 of the critic, whose last layer has a bias in "
         "the source, which cancels.",
-        departures=(_BATCH, "The source adds uniform noise of one level to the data."),
+        not_as_published=(_BATCH, "The source adds uniform noise of one level to the data."),
     ),
 )

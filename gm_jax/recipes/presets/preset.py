@@ -18,7 +18,7 @@ class Preset:
         published: what was published of it, with units; empty if nothing was.
         parameters: trainable parameters of the model here, of all players.
         count: how many the source has, and where a difference comes from.
-        departures: what is not as in the source.
+        not_as_published: what is not as in the source.
     """
 
     config: ExperimentConfig
@@ -28,7 +28,7 @@ class Preset:
     published: str
     parameters: int
     count: str
-    departures: tuple[str, ...]
+    not_as_published: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -36,7 +36,7 @@ class Preset:
         return getattr(self.config, "preset", None) or ""
 
 
-def changed_fields(config: ExperimentConfig, preset: Preset) -> str:
+def departures(config: ExperimentConfig, preset: Preset) -> str:
     """Returns the fields of a configuration that are not the preset's, such as "train.steps=100", or "none"."""
     own, theirs = saved.facts(config), saved.facts(preset.config)
     names = [name for name in own if own[name] != theirs.get(name)]

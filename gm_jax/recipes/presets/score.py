@@ -40,7 +40,7 @@ PRESETS = (
         parameters=55_731_203,
         count="55,733,891 in the source. Its 6 attention blocks have biases of the keys, 256 numbers each, which the "
         "softmax cancels, and its augmentation has 1,152.",
-        departures=(
+        not_as_published=(
             "Training images are only mirrored; the source also rotates, scales and shifts them, and tells the "
             "network.",
             "Kernels start as those of Flax; in the source Xavier uniform. Layers that start near zero start at zero.",

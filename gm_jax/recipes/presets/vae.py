@@ -38,7 +38,7 @@ PRESETS = (
         published="84.78 nats (bound of 5,000 samples, dynamic binarisation)",
         parameters=425_284,
         count="The paper gives no number.",
-        departures=(
+        not_as_published=(
             "50,000 images to train on; the source has 59,600 and holds out 400.",
             "Adam's betas as in the paper, 0.9 and 0.999; the code has 0.99, and second moments that start at 1.",
             "The bias of the decoder starts at 0; in the source at the log-odds of the mean image.",
