@@ -10,7 +10,7 @@ steps per call, fed by `data.pipeline`; it also computes the metrics that a run 
 PyTorch runs `torch_autoregressive`, eager. Both start from the same parameters, and before anything is timed they must
 give the same loss and gradients.
 
-The row "gm_jax" uses the XLA flags of experiments (`gm_jax.runner.cpu_flags`), and the goals apply to it: by default
+The row "gm_jax" uses the XLA flags of experiments (`gm_jax.runner.xla_flags`), and the goals apply to it: by default
 jaxlib 0.10.2 runs a convolution in one thread on a CPU. The next row shows the speed without these flags.
 
 NADE runs in PyTorch in two ways: as usually written, with W[i] in a loop, where each index costs the backward pass a

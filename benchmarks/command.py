@@ -13,7 +13,7 @@ import tyro
 
 from benchmarks import timing
 from gm_jax.errors import UserError
-from gm_jax.runner import cpu_flags
+from gm_jax.runner import xla_flags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Args:
 class FlaggedArgs(Args):
     """The flags of benchmarks that depend on XLA's own flags."""
 
-    experiment_flags: str = cpu_flags.FLAG
+    experiment_flags: str = xla_flags.CONVOLUTIONS
     """Added to XLA_FLAGS, as experiments do. Leave it empty for a jaxlib that does not know them."""
 
 

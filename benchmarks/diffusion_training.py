@@ -11,7 +11,7 @@ float32, on a new batch of uint8 images from host memory. gm_jax runs what an ex
 diffusers by `DDIMScheduler`. Before anything is timed, both networks must give the same outputs and gradients for
 random parameters, none of them zero.
 
-The row "gm_jax" uses the XLA flags of experiments (`gm_jax.runner.cpu_flags`), and the goals apply to it: by default
+The row "gm_jax" uses the XLA flags of experiments (`gm_jax.runner.xla_flags`), and the goals apply to it: by default
 jaxlib 0.10.2 runs a convolution in one thread on a CPU. The next row shows the speed without these flags.
 """
 

@@ -11,7 +11,7 @@ normflows runs `torch_flows`, eager, with the same structure; only its priors di
 dimension, while ours are convolutions of the other part. Before anything is timed, both sides must give the same loss
 and the same gradients of all networks in the couplings.
 
-The row "gm_jax" uses the XLA flags of experiments (`gm_jax.runner.cpu_flags`), and the goals apply to it: by default
+The row "gm_jax" uses the XLA flags of experiments (`gm_jax.runner.xla_flags`), and the goals apply to it: by default
 jaxlib 0.10.2 runs a convolution in one thread on a CPU. The next row shows the speed without these flags.
 """
 

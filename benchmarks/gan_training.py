@@ -12,7 +12,7 @@ the generator's loss, as gm_jax does. The second reuses the examples of the disc
 tutorial does, and saves a pass of the generator. Before anything is timed, both sides must have the same number of
 parameters, losses and gradients.
 
-The row "gm_jax" uses the XLA flags of experiments (`gm_jax.runner.cpu_flags`), and the goal applies to it: by default
+The row "gm_jax" uses the XLA flags of experiments (`gm_jax.runner.xla_flags`), and the goal applies to it: by default
 jaxlib 0.10.2 runs a convolution in one thread on a CPU. The next row shows the speed without these flags.
 """
 

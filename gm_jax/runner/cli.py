@@ -25,7 +25,7 @@ from gm_jax.cluster import detached_output
 from gm_jax.config import ExperimentConfig, saved
 from gm_jax.errors import UserError, report
 from gm_jax.recipes import presets
-from gm_jax.runner import compiled_programs, cpu_flags, evaluate, flag_suggestions, help_lines, plan, sample, train
+from gm_jax.runner import compiled_programs, evaluate, flag_suggestions, help_lines, plan, sample, train, xla_flags
 
 VERBS = ("train", "evaluate", "sample", "plan")
 
@@ -94,7 +94,7 @@ def _own_arguments() -> list[str]:
 def _exit_after(command: Callable[[], None]) -> None:
     detached_output.reopen_closed()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    cpu_flags.set_flags(os.environ)
+    xla_flags.set_flags(os.environ)
     compiled_programs.set_default(os.environ)
     # XLA's warnings of slow compilations and the like; what ends a program is shown all the same.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
