@@ -5,9 +5,11 @@ python -m experiments.flow_matching --data.name toy:two_moons            # point
 python -m experiments.flow_matching sample --sampler.method adaptive
 """
 
+import dataclasses
+
 from gm_jax import runner
-from gm_jax.config import OptimizerConfig, TrainConfig
-from gm_jax.recipes.configs import PathSamplerConfig, ScoreConfig
+from gm_jax.config import DataConfig, OptimizerConfig, TrainConfig
+from gm_jax.recipes.configs import MLPConfig, PathSamplerConfig, ScoreConfig
 
 CONFIG = ScoreConfig(
     train=TrainConfig(steps=2_000, batch_size=64, checkpoint_every=500, ema_decay=0.995),
@@ -16,6 +18,14 @@ CONFIG = ScoreConfig(
     prediction="velocity",
     times="uniform",
     sampler=PathSamplerConfig(method="euler", steps=20, grid="uniform"),
+)
+
+# Points need more and larger batches than 1,437 digits, and their steps are short.
+POINTS = dataclasses.replace(
+    CONFIG,
+    data=DataConfig(name="toy:two_moons"),
+    network=MLPConfig(blocks=2),
+    train=dataclasses.replace(CONFIG.train, steps=6_000, batch_size=256, steps_per_call=20, checkpoint_every=2_000),
 )
 
 if __name__ == "__main__":

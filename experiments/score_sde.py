@@ -6,9 +6,11 @@ python -m experiments.score_sde --data.name toy:two_moons                # point
 python -m experiments.score_sde sample --sampler.method dpmpp --sampler.steps 15
 """
 
+import dataclasses
+
 from gm_jax import runner
-from gm_jax.config import OptimizerConfig, TrainConfig
-from gm_jax.recipes.configs import PathSamplerConfig, ScoreConfig
+from gm_jax.config import DataConfig, OptimizerConfig, TrainConfig
+from gm_jax.recipes.configs import MLPConfig, PathSamplerConfig, ScoreConfig
 
 CONFIG = ScoreConfig(
     train=TrainConfig(steps=2_000, batch_size=64, checkpoint_every=500, ema_decay=0.995),
@@ -17,6 +19,17 @@ CONFIG = ScoreConfig(
     prediction="noise",
     times="log_snr",
     sampler=PathSamplerConfig(method="predictor_corrector", steps=100, grid="log_snr"),
+)
+
+# Points need more and larger batches than 1,437 digits, and their steps are short.
+POINTS = dataclasses.replace(
+    CONFIG,
+    data=DataConfig(name="toy:two_moons"),
+    network=MLPConfig(blocks=2),
+    train=dataclasses.replace(
+        CONFIG.train, steps=6_000, batch_size=256, steps_per_call=20, checkpoint_every=2_000, ema_decay=0.999
+    ),
+    prediction="preconditioned",
 )
 
 if __name__ == "__main__":
