@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from gm_jax.errors import NO_LABELS, UserError, refuse_options
 from gm_jax.models.autoregressive_networks import OrderedNetwork, PixelLikelihood
-from gm_jax.ops import reductions
+from gm_jax.ops import checks, reductions
 from gm_jax.samplers import autoregressive as samplers
 from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params
 
@@ -47,11 +47,15 @@ class Autoregressive:
         return Model(self.init, (Objective("autoregressive", self.loss),), self.sample, self.log_prob)
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
-        """Initialises the network."""
+        """Initialises the network, and checks the shape of its outputs."""
         prepare_key, params_key = jax.random.split(key)
         label = self._label_of(batch)
+        label = None if label is None else label[:1]
+        checks.check_example(self.shape, batch["x"])
         x = self._prepare(prepare_key, batch["x"][:1])
-        return {"autoregressive": self.network.init(params_key, x, None if label is None else label[:1])}, {}
+        params = {"autoregressive": self.network.init(params_key, x, label)}
+        jax.eval_shape(lambda x: self.nll(params, x, label, 0), x)
+        return params, {}
 
     def loss(
         self, params: Params, model_state: ModelState, key: Key, batch: Batch
@@ -144,6 +148,7 @@ class Autoregressive:
     ) -> Array:
         """Computes -(1) [B] of levels x [B, D] in the k-th ordering, summed over `dims`, by default over all."""
         outputs = self.network.outputs(params["autoregressive"], x, label, k, dropout_key)
+        checks.check_outputs("the network", outputs, (*x.shape, self.likelihood.outputs_per_dim))
         outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
         return self.likelihood.nll(x, outputs) if dims is None else self.likelihood.nll(x[:, dims], outputs[:, dims])
 

@@ -26,8 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gm_jax.errors import UserError
 from gm_jax.losses import autoregressive as losses
 from gm_jax.models.decoder_likelihoods import MIN_LOG_SCALE, bounded_below
+from gm_jax.ops import checks
 from gm_jax.ops.levels import measure
 from gm_jax.samplers import autoregressive as samplers
 from gm_jax.types import Array, Key, PyTree
@@ -62,6 +64,7 @@ class PixelLikelihood(NamedTuple):
         nll: (x [B, D], outputs [B, D, P]) -> [B] nats; the dimensions may be any subset.
         draw: (key, outputs [n, P], temperature) -> [n] int32.
         measure: the base measure of p(x): "binary" or "<n> levels".
+        outputs_per_dim: P; "P" if any number fits.
     """
 
     prepare: Callable[[Key, Array], Array]
@@ -69,6 +72,7 @@ class PixelLikelihood(NamedTuple):
     nll: Callable[[Array, Array], Array]
     draw: samplers.DrawFn
     measure: str
+    outputs_per_dim: int | str = "P"
 
 
 def bernoulli(binarize: Callable[[Key, Array], Array], *, levels: int) -> PixelLikelihood:
@@ -84,6 +88,7 @@ def bernoulli(binarize: Callable[[Key, Array], Array], *, levels: int) -> PixelL
         nll=lambda x, outputs: losses.bernoulli_nll(x.astype(outputs.dtype), outputs[..., 0]),
         draw=samplers.draw_bernoulli,
         measure="binary",
+        outputs_per_dim=1,
     )
 
 
@@ -99,6 +104,7 @@ def categorical(*, levels: int) -> PixelLikelihood:
         nll=losses.categorical_nll,
         draw=samplers.draw_categorical,
         measure=measure(levels),
+        outputs_per_dim=levels,
     )
 
 
@@ -113,6 +119,8 @@ def discretized_logistic_mixture(*, levels: int) -> PixelLikelihood:
     """
 
     def mixture(outputs: Array) -> tuple[Array, Array, Array]:
+        if outputs.shape[-1] % 3:
+            raise UserError(f"a mixture of M logistics needs 3 M outputs per dimension, and has {outputs.shape[-1]}.")
         logit_weights, means, free_log_scales = jnp.split(outputs, 3, axis=-1)
         return logit_weights, means, bounded_below(free_log_scales, MIN_LOG_SCALE)
 
@@ -154,7 +162,9 @@ def masked_network(module: nn.Module, structures: PyTree, orders: np.ndarray) ->
         return samplers.Conditionals(init=lambda n: _apply(module, params, n, label, method="begin"), step=step)
 
     def init(key: Key, x: Array, label: Array | None) -> PyTree:
-        return module.init(key, x, structure(0), label)["params"]
+        logits, variables = module.init_with_output(key, x, structure(0), label)
+        checks.check_outputs("the network", logits, x.shape)
+        return variables["params"]
 
     return OrderedNetwork(init, outputs, conditionals, orders)
 
@@ -189,7 +199,10 @@ def _apply(
 
 def _raster_network(module: nn.Module, shape: tuple[int, ...], *, row_length: int | None) -> OrderedNetwork:
     def init(key: Key, x: Array, label: Array | None) -> PyTree:
-        return module.init(key, x.reshape(-1, *shape), label)["params"]
+        x = x.reshape(-1, *shape)
+        outputs, variables = module.init_with_output(key, x, label)
+        checks.check_outputs("the network", outputs, (*x.shape, "P"))
+        return variables["params"]
 
     def outputs(params: PyTree, x: Array, label: Array | None, k: int | Array, dropout_key: Key | None = None) -> Array:
         outputs = _apply(module, params, x.reshape(-1, *shape), label, dropout_key=dropout_key)

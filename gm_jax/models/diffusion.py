@@ -39,7 +39,7 @@ from gm_jax.losses import diffusion as losses
 from gm_jax.models import label_dropout
 from gm_jax.models.diffusion_space import DiffusionSpace
 from gm_jax.models.path_sampling import PathSampler, draw_on_path
-from gm_jax.ops import predictions
+from gm_jax.ops import checks, predictions
 from gm_jax.ops.diffusion_process import Schedule
 from gm_jax.ops.levels import space_setting
 from gm_jax.ops.predictions import Prediction
@@ -119,9 +119,12 @@ class Diffusion:
         return Model(self.init, (Objective("diffusion", self.loss),), self.sample, self.log_prob)
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
-        """Initialises the network from the shape of one example."""
+        """Initialises the network from the shape of one example, and checks the shape of its output."""
         x_0 = self.space.prepare(batch["x"][:1])
-        variables = self.network.init(key, x_0, jnp.ones(1, jnp.int32), label_dropout.no_label(1, self.num_classes))
+        checks.check_example(self.shape, x_0)
+        label = label_dropout.no_label(1, self.num_classes)
+        output, variables = self.network.init_with_output(key, x_0, jnp.ones(1, jnp.int32), label)
+        checks.check_outputs("the network", output, x_0.shape)
         return {"diffusion": variables["params"]}, {}
 
     def loss(

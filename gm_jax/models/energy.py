@@ -26,6 +26,7 @@ from gm_jax.losses import energy as losses
 from gm_jax.models.energy_chains import Chains, divergence_alarm
 from gm_jax.models.energy_partition import Partition
 from gm_jax.models.energy_space import EnergySpace
+from gm_jax.ops import checks
 from gm_jax.ops.levels import space_setting
 from gm_jax.ops.reductions import sum_except_batch
 from gm_jax.types import (
@@ -78,10 +79,13 @@ class EnergyBasedModel:
         return Model(self.init, (Objective("energy", self.loss),), self.sample, log_prob, sync)
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
-        """Initialises the network, and the chains with noise."""
+        """Initialises the network, checks the shape of its outputs, and starts the chains with noise."""
         data_key, params_key, chain_key = jax.random.split(key, 3)
         h = self.space.prepare(data_key, batch["x"][:1])
-        variables = dict(self.network.init(params_key, h, train=True))
+        checks.check_example(self.shape, h)
+        outputs, variables = self.network.init_with_output(params_key, h, train=True)
+        checks.check_outputs("the network of the energy", outputs, (1,) if self.to_energy is None else (1, "C"))
+        variables = dict(variables)
         params = {"energy": variables.pop("params")}
         state: ModelState = {"network": variables}
         if self.chains.num_persistent is not None:

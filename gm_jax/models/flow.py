@@ -20,7 +20,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ import jax.numpy as jnp
 from gm_jax.errors import refuse_options
 from gm_jax.losses import flow as losses
 from gm_jax.networks.couplings import FIXED
-from gm_jax.ops import dequantization
+from gm_jax.ops import checks, dequantization
 from gm_jax.ops.levels import measure, space_setting
 from gm_jax.types import (
     Array,
@@ -163,10 +162,13 @@ class Flow:
         return Model(self.init, (Objective("flow", self.loss),), self.sample, self.log_prob, sync)
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
-        """Initialises the network on the whole batch, because actnorms start from its statistics."""
+        """Initialises the network on a whole batch, whose statistics actnorms start from, and checks its outputs."""
         prepare_key, params_key = jax.random.split(key)
         h, _ = self.dequantization.prepare(prepare_key, batch["x"])
-        variables = dict(self.network.init(params_key, h, method="forward"))
+        checks.check_example(self.network.event_shape, h)  # NICE would repeat dimensions of a smaller h
+        outputs, variables = self.network.init_with_output(params_key, h, method="forward")
+        checks.check_outputs("the flow, forward,", outputs, (len(h), math.prod(h.shape[1:])), (len(h),))
+        variables = dict(variables)
         return {"flow": variables.pop("params")}, variables
 
     def loss(
@@ -223,13 +225,15 @@ class Flow:
         return losses.change_of_variables_nll(self.prior.log_prob(z), log_det), log_det
 
     def _forward(self, params: Params, model_state: ModelState, h: Array) -> tuple[Array, Array]:
-        chex.assert_shape(h, (None, *self.network.event_shape))  # NICE would repeat dimensions of a smaller h
+        checks.check_example(self.network.event_shape, h)
         variables = {"params": params["flow"], **model_state}
         return cast(tuple[Array, Array], self.network.apply(variables, h, method="forward"))
 
     def _inverse(self, params: Params, model_state: ModelState, z: Array) -> tuple[Array, Array]:
         variables = {"params": params["flow"], **model_state}
-        return cast(tuple[Array, Array], self.network.apply(variables, z, method="inverse"))
+        outputs = self.network.apply(variables, z, method="inverse")
+        checks.check_outputs("the flow, inverse,", outputs, (len(z), *self.network.event_shape), (len(z),))
+        return cast(tuple[Array, Array], outputs)
 
     def _sample_prior(self, key: Key, n: int) -> Array:
         return self.prior.sample(key, (n, math.prod(self.network.event_shape)))

@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from gm_jax.errors import refuse_options
 from gm_jax.losses import gan as gan_losses
 from gm_jax.models.adversarial_objectives import AdversarialLosses, PenaltyFn
+from gm_jax.ops import checks
 from gm_jax.ops import levels as levels_lib
 from gm_jax.types import (
     Array,
@@ -142,12 +143,14 @@ class GAN:
         return Model(self.init, objectives, self.sample, None if self.kernels is None else self.log_prob, sync)
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
-        """Initialises both networks on a whole batch, which a virtual batch norm keeps as its reference batch."""
-        z_key, *keys = jax.random.split(key, 3)
+        """Initialises both networks on a whole batch, the reference of a virtual batch norm; checks their outputs."""
+        z_key, generator_key, discriminator_key = jax.random.split(key, 3)
         h = self.scaling.prepare(batch["x"])
-        inputs = {GENERATOR: self._latents(z_key, h.shape[0]), DISCRIMINATOR: h}
-        players = zip(keys, inputs.items(), strict=True)
-        state: dict[str, Any] = {p: dict(self._network(p).init(k, x, train=True)) for k, (p, x) in players}
+        fake, of_generator = self.generator.init_with_output(generator_key, self._latents(z_key, len(h)), train=True)
+        outputs, of_discriminator = self.discriminator.init_with_output(discriminator_key, h, train=True)
+        checks.check_outputs("the generator", fake, h.shape)
+        checks.check_outputs("the discriminator", outputs, h.shape[:1], (len(h), "F"))
+        state: dict[str, Any] = {GENERATOR: dict(of_generator), DISCRIMINATOR: dict(of_discriminator)}
         params = {player: state[player].pop("params") for player in state}
         if self.historical_averaging:
             zeros = jax.tree.map(jnp.zeros_like, params)
@@ -218,16 +221,13 @@ class GAN:
         notes = {"bandwidth": chosen.bandwidth, "bandwidth_at_edge_of_grid": ~chosen.bracketed}
         return {**model_state, "bandwidth": chosen.bandwidth}, notes
 
-    def _network(self, player: str) -> nn.Module:
-        return self.generator if player == GENERATOR else self.discriminator
-
     def _latents(self, key: Key, n: int) -> Array:
         return jax.random.normal(key, (n, self.latent_dim))
 
     def _apply(self, player: str, params: Params, state: ModelState, x: Array) -> tuple[Any, ModelState]:
         """Applies a player's network in training mode and returns its outputs and the new state."""
         variables = {"params": params[player], **state[player]}
-        outputs, carried = self._network(player).apply(variables, x, train=True, mutable=list(state[player]))
+        outputs, carried = getattr(self, player).apply(variables, x, train=True, mutable=list(state[player]))
         return outputs, {**state, player: dict(carried)}
 
     def _generate(self, params: Params, state: ModelState, z: Array) -> Array:

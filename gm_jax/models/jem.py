@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from gm_jax.errors import NO_LABELS, UserError, refuse_options
 from gm_jax.losses import likelihoods
 from gm_jax.models.energy import EnergyBasedModel
+from gm_jax.ops import checks
 from gm_jax.types import Array, Batch, Key, LossOutput, Model, ModelState, Objective, Params
 
 
@@ -42,7 +43,14 @@ class JointEnergyModel:
     def model(self) -> Model:
         """The record that the train step, evaluation and sampling use."""
         of_energy = self.energy.model
-        return of_energy._replace(objectives=(Objective("energy", self.loss),), sample=self.sample)
+        return of_energy._replace(init=self.init, objectives=(Objective("energy", self.loss),), sample=self.sample)
+
+    def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
+        """Initialises the energy, and checks that its network has an output for each class."""
+        params, state = self.energy.init(key, batch)
+        logits = jax.eval_shape(lambda x: self.logits(params, state, self.energy.space.prepare(key, x)), batch["x"][:1])
+        checks.check_outputs("the network of the energy", logits, (1, self.num_classes))
+        return params, state
 
     def loss(self, params: Params, model_state: ModelState, key: Key, batch: Batch) -> LossOutput:
         """Computes the surrogate of -log p(h), plus the cross-entropy of the labels."""

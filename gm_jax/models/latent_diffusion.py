@@ -21,7 +21,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gm_jax.errors import refuse_options
+from gm_jax.errors import UserError, refuse_options
 from gm_jax.losses import vae as losses
 from gm_jax.models.diffusion import Diffusion
 from gm_jax.models.vae import VAE
@@ -58,6 +58,9 @@ class LatentDiffusion:
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
         """Initialises both players; the moments of the latents are empty."""
+        if self.prior.shape != (self.autoencoder.latent_dim,):
+            shapes = f"{list(self.prior.shape)}, and those of the autoencoder [{self.autoencoder.latent_dim}]"
+            raise UserError(f"the latents of the diffusion model have shape {shapes}: give both the same.")
         vae_key, prior_key = jax.random.split(key)
         params = self.autoencoder.model.init(vae_key, batch)[0]
         params |= self.prior.init(prior_key, {"x": jnp.zeros((1, *self.prior.shape))})[0]

@@ -15,7 +15,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import cast
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -23,6 +22,7 @@ from gm_jax.errors import refuse_options
 from gm_jax.losses import energy as losses
 from gm_jax.models import rbm_partition
 from gm_jax.networks.rbm import RBM
+from gm_jax.ops import checks
 from gm_jax.samplers import annealing, gibbs
 from gm_jax.types import (
     Array,
@@ -82,6 +82,7 @@ class RestrictedBoltzmannMachine:
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
         """Initialises the visible biases with the log-odds of the batch, and the chains with draws from them."""
         prepare_key, params_key, chain_key = jax.random.split(key, 3)
+        checks.check_example(self.shape, batch["x"])
         v = self.prepare(prepare_key, batch["x"])
         params = dict(self.network.init(params_key, v[:1])["params"])
         params["visible_bias"] = _log_odds(v, extra=1.0)
@@ -208,7 +209,7 @@ class RestrictedBoltzmannMachine:
     def prepare(self, key: Key, x: Array) -> Array:
         """Converts data [B, ...] to units [B, V] float32 of 0 and 1."""
         v = self.binarize(key, x).reshape(x.shape[0], -1).astype(jnp.float32)
-        chex.assert_shape(v, (None, self.network.num_visible))
+        checks.check_example((self.network.num_visible,), v)
         return v
 
     def to_data(self, v: Array) -> Array:

@@ -36,7 +36,7 @@ from gm_jax.models import label_dropout
 from gm_jax.models.flow import Dequantization
 from gm_jax.models.path_objectives import LevelFn, Parameterization, TimesFn, log_noise_level, log_snr_at, log_snr_times
 from gm_jax.models.path_sampling import PathSampler, draw_on_path
-from gm_jax.ops import predictions
+from gm_jax.ops import checks, predictions
 from gm_jax.ops.distributions import normal_log_prob
 from gm_jax.ops.gaussian_path import GaussianPath
 from gm_jax.ops.levels import space_setting
@@ -101,9 +101,12 @@ class ScoreModel:
         return Model(self.init, (Objective("score", self.loss),), self.sample, self.log_prob)
 
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
-        """Initialises the network from the shape of one example."""
+        """Initialises the network from the shape of one example, and checks the shape of its output."""
         x_0 = self.space.prepare(key, batch["x"][:1])[0]
-        variables = self.network.init(key, x_0, jnp.ones(1), label_dropout.no_label(1, self.num_classes))
+        checks.check_example(self.shape, x_0)
+        label = label_dropout.no_label(1, self.num_classes)
+        output, variables = self.network.init_with_output(key, x_0, jnp.ones(1), label)
+        checks.check_outputs("the network", output, x_0.shape)
         return {"score": variables["params"]}, {}
 
     def loss(

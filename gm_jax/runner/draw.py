@@ -86,13 +86,14 @@ def num_parts(run: Run) -> int:
 
 
 def describe(run: Run, step: int) -> str:
-    """Returns what a picture shows the samples of: the recipe, the data and the step."""
+    """Returns what a picture shows the samples of: the experiment, the data and the step."""
     return f"{_name(run)}, step {step:,}"
 
 
 def _name(run: Run) -> str:
-    """Returns the names of the recipe and of the data."""
-    return f"{run.config.recipe.rpartition(':')[2].removeprefix('build_')} on {run.spec.name}"
+    """Returns the names of the experiment and of the data; the recipe's if no experiment made the run."""
+    made_by = run.command.rpartition(".")[2] or run.config.recipe.rpartition(":")[2].removeprefix("build_")
+    return f"{made_by} on {run.spec.name}"
 
 
 def over_time(run: Run, state: TrainState, num: int) -> np.ndarray:

@@ -54,6 +54,7 @@ class Run(NamedTuple):
         folder: the run's folder.
         identity: which its checkpoints carry, so that those of other runs are refused; empty for a run of an earlier
             version.
+        command: module of the command that made it, e.g. "experiments.vae"; empty if it is not known.
     """
 
     config: ExperimentConfig
@@ -63,6 +64,7 @@ class Run(NamedTuple):
     strategy: parallel.Strategy
     folder: Folder
     identity: str = ""
+    command: str = ""
 
     @property
     def loaded(self) -> Splits:
@@ -226,11 +228,12 @@ def reopen(
     found = in_todays_form(found, config_type, workdir)
     config = saved.updated(_checked(config_type, found, workdir), changes)
     if not with_data:
-        return _put_together(config, workdir, saved_spec(found, workdir), None, given)._replace(identity=found.identity)
+        run = _put_together(config, workdir, saved_spec(found, workdir), None, given)
+        return run._replace(identity=found.identity, command=found.command)
     source = given.source or _load(config, workdir, found, data_dir or config.data.dir)
     run = _put_together(config, workdir, *source, given)
     check_data(run, found)
-    return run._replace(identity=found.identity)
+    return run._replace(identity=found.identity, command=found.command)
 
 
 def _checked(config_type: type[ExperimentConfig], found: Saved, workdir: Path) -> ExperimentConfig:
@@ -250,7 +253,8 @@ def changed(run: Run, changes: Mapping[str, Any], given: Given = NOTHING) -> Run
     """
     config = saved.updated(run.config, changes)
     saved.check(config)
-    return _put_together(config, run.folder.root, run.spec, run.splits, given)._replace(identity=run.identity)
+    other = _put_together(config, run.folder.root, run.spec, run.splits, given)
+    return other._replace(identity=run.identity, command=run.command)
 
 
 def load_saved(workdir: Path) -> Saved:

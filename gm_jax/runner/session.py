@@ -100,7 +100,7 @@ def _prepare(module: str, config: ExperimentConfig, folder: Folder, stack: conte
     claim = functools.partial(_claim, module, run, stack) if multihost.is_primary() else _do_nothing
     identity = multihost.broadcast(multihost.all_or_none(claim))
     processes.share(folder.processes)
-    return run._replace(identity=identity)
+    return run._replace(identity=identity, command=module)
 
 
 def _assemble_checked(config: ExperimentConfig, folder: Folder, given: Given) -> Run:

@@ -7,6 +7,7 @@ import difflib
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import optax
@@ -64,7 +65,9 @@ def train(
     """
     if isinstance(experiment, str):
         raise UserError(_no_name(experiment))
-    config = getattr(experiment, "CONFIG", experiment)
+    config, command = getattr(experiment, "CONFIG", experiment), ""
+    if isinstance(experiment, ModuleType):
+        command = experiment.__name__
     if isinstance(data, str) and data.startswith(toy.PREFIX):
         config = getattr(experiment, "POINTS", config)
     own = None if hasattr(config, "recipe") else config
@@ -81,7 +84,9 @@ def train(
     folder = _checked_folder(workdir)
     given = Given(source, functools.partial(_build, own, transformations))
     with processes.joined(ClusterConfig()) as member:
-        session.train_and_evaluate("", cast(ExperimentConfig, config), folder, member, given=given, evaluate=evaluate)
+        session.train_and_evaluate(
+            command, cast(ExperimentConfig, config), folder, member, given=given, evaluate=evaluate
+        )
     return open_run(folder, model=own, config_type=type(cast(ExperimentConfig, config)), data=source)
 
 

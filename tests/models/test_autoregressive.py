@@ -266,3 +266,30 @@ def test_completions_have_the_conditional_probabilities(name, classes):
     p = special.softmax(np.asarray(log_prob(model, params, jnp.concatenate([x[:4, :2], ends], axis=1)), np.float64))
     observed = np.bincount(np.asarray(completed, np.int64)[:, 2:] @ [2, 1], minlength=4)
     assert stats.chisquare(observed, count * p).pvalue > 1e-3
+
+
+class Doubled(FVSBN):
+    """Two outputs for each dimension."""
+
+    def __call__(self, x, structure, label=None):
+        return jnp.concatenate([super().__call__(x, structure, label)] * 2, axis=1)
+
+
+def test_a_network_or_data_of_another_shape_are_refused_at_init():
+    model, orders = model_of("fvsbn", num_dims=4)
+    doubled = autoregressive_networks.masked_network(Doubled(4), orders, orders)
+    with pytest.raises(UserError, match=r"the network must return \[1, 4\] for one example, and returns \[1, 8\]"):
+        dataclasses.replace(model, network=doubled).model.init(jax.random.key(0), {"x": jnp.zeros((2, 4), jnp.uint8)})
+    with pytest.raises(UserError, match=r"examples of shape \[4\], and the data have \[5\]"):
+        model.model.init(jax.random.key(0), {"x": jnp.zeros((2, 5), jnp.uint8)})
+
+
+def test_outputs_that_do_not_fit_the_likelihood_are_refused():
+    model, _ = model_of("fvsbn", num_dims=4)
+    x, params = jnp.zeros((2, 4), jnp.uint8), random_params(model, 4, None)
+    for likelihood, message in (
+        (autoregressive_networks.categorical(levels=5), r"must return \[2, 4, 5\] for 2 examples, .* \[2, 4, 1\]"),
+        (autoregressive_networks.discretized_logistic_mixture(levels=5), "needs 3 M outputs per dimension, and has 1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            dataclasses.replace(model, likelihood=likelihood).log_prob(params, {}, jax.random.key(0), x)

@@ -25,8 +25,8 @@ class Fixed(NamedTuple):
 
     fn: Callable
 
-    def init(self, key, x_t, t, label):
-        return {"params": {}}
+    def init_with_output(self, key, x_t, t, label):
+        return self.fn(x_t, t, label), {"params": {}}
 
     def apply(self, variables, x_t, t, label, train=False, rngs=None):
         return self.fn(x_t, t, label)
@@ -332,3 +332,11 @@ def test_a_discrete_model_is_sampled_on_the_path_through_its_schedule(sampler):
     assert found.shape == (count, 2)
     assert abs(float(jnp.mean(found)) - 0.7) < 4 * 0.4 / np.sqrt(2 * count) + 0.01
     assert abs(float(jnp.std(found)) - 0.4) < 4 * 0.4 / np.sqrt(4 * count) + 0.01
+
+
+def test_a_network_or_data_of_another_shape_are_refused_at_init():
+    for fn, returned in ((lambda x, t, label: x[:, :1], r"\[1, 1\]"), (lambda x, t, label: (x, x), r"\[1, 2\] and")):
+        with pytest.raises(UserError, match=rf"the network must return \[1, 2\] for one .* returns {returned}"):
+            jax.eval_shape(of_points(Fixed(fn)).model.init, KEY, {"x": jnp.zeros((4, 2))})
+    with pytest.raises(UserError, match=r"examples of shape \[3\], and the data have \[2\]"):
+        jax.eval_shape(of_points(best_noise(0.0, 1.0), shape=(3,)).model.init, KEY, {"x": jnp.zeros((4, 2))})

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gm_jax.errors import UserError
 from gm_jax.evaluation.partition import log_partition
 from gm_jax.models import energy_space
 from gm_jax.models.energy import EnergyBasedModel
@@ -172,3 +173,19 @@ def test_images_have_the_measure_of_their_levels(spectral_norm):
     expected = -model.energy(params, state, h) - notes["log_z"] + 4 * np.log(2 / 3)
     np.testing.assert_allclose(found.log_prob, expected, rtol=1e-5)
     assert model.sample(params, state, jax.random.key(2), 3).dtype == jnp.uint8
+
+
+class Column(nn.Module):
+    """An energy whose last axis was not removed."""
+
+    @nn.compact
+    def __call__(self, h, *, train):
+        return nn.Dense(1)(h)
+
+
+def test_a_network_or_data_of_another_shape_are_refused_at_init():
+    batch = {"x": jnp.zeros((B, 2))}
+    with pytest.raises(UserError, match=r"the energy must return \[1\] for one example, and returns \[1, 1\]"):
+        jax.eval_shape(family(Column()).model.init, jax.random.key(0), batch)
+    with pytest.raises(UserError, match=r"examples of shape \[3\], and the data have \[2\]"):
+        jax.eval_shape(family(shape=(3,)).model.init, jax.random.key(0), batch)

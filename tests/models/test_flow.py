@@ -46,8 +46,8 @@ class Identity(NamedTuple):
 
     event_shape: tuple[int, ...] = (4, 4, 1)
 
-    def init(self, key, x, method):
-        return {"params": {}}
+    def init_with_output(self, key, x, method):
+        return self.apply({}, x, method), {"params": {}}
 
     def apply(self, variables, x, method):
         return x.reshape(x.shape[0], -1), jnp.zeros(x.shape[0], x.dtype)
@@ -226,7 +226,7 @@ def test_the_loss_is_the_mean_of_the_change_of_variables():
 def test_a_shape_error_names_the_method_of_the_family():
     model = of_images()
     params, model_state = random_variables(model, images(), scale=0.2)
-    with pytest.raises(AssertionError, match="shape") as error:
+    with pytest.raises(UserError, match=r"shape \[4, 4, 1\], and the data have \[3, 3, 1\]") as error:
         model.model.objectives[0].loss(params, model_state, jax.random.key(0), {"x": images(shape=(3, 3, 1))})
     names = [frame.f_code.co_qualname for frame, _ in traceback.walk_tb(error.value.__traceback__)]
     assert "Flow.loss" in names
@@ -248,3 +248,20 @@ def test_two_scales_train_and_move_every_parameter(network):
     assert np.mean(history[-20:]) < np.mean(history[:20]) - 1.0
     for (path, old), new in zip(jax.tree.leaves_with_path(fresh.params), jax.tree.leaves(after.params), strict=True):
         assert np.any(old != new), path
+
+
+class Broken(Identity):
+    """The identity, but for what one pass returns."""
+
+    def apply(self, variables, x, method):
+        return {"forward": (x, jnp.zeros(len(x))), "inverse": (x, jnp.zeros(len(x)))}[method]
+
+
+def test_a_flow_that_does_not_flatten_or_unflatten_is_refused():
+    model = flow_of(Broken())
+    with pytest.raises(UserError, match=r"forward, must return \[5, 16\] and \[5\] .* returns \[5, 4, 4, 1\] and"):
+        jax.eval_shape(model.model.init, jax.random.key(0), {"x": jnp.zeros((5, 4, 4, 1))})
+    with pytest.raises(UserError, match=r"inverse, must return \[3, 4, 4, 1\] and \[3\] .* returns \[3, 16\] and"):
+        model.model.sample({"flow": {}}, {}, jax.random.key(0), 3)
+    with pytest.raises(UserError, match=r"shape \[4, 4, 1\], and the data have \[4, 4\]"):
+        jax.eval_shape(model.model.init, jax.random.key(0), {"x": jnp.zeros((5, 4, 4))})

@@ -369,3 +369,21 @@ def test_both_players_get_the_same_update_under_every_strategy(feature_matching)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), ends[name][1], ends["jit"][1])
     moved = jax.tree.map(lambda old, new: np.abs(old - new).max(), jax.device_get(fresh.params), ends["jit"][0].params)
     assert all(distance > 1e-4 for distance in jax.tree.leaves(moved)), moved
+
+
+class Bare(nn.Module):
+    """A discriminator without features."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return nn.Dense(1)(x)
+
+
+def test_networks_of_another_shape_are_refused_at_init():
+    batch = {"x": points()}
+    for model, message in (
+        (make(generator=MLPGenerator((8,), (3,))), r"the generator must return \[16, 2\] for 16 .* returns \[16, 3\]"),
+        (make(discriminator=Bare()), r"the discriminator must return \[16\] and \[16, F\] .* returns \[16, 1\]"),
+    ):
+        with pytest.raises(UserError, match=message):
+            jax.eval_shape(model.model.init, jax.random.key(0), batch)

@@ -125,3 +125,12 @@ def test_data_without_labels_are_refused():
     params, state, batch = initialised(model)
     with pytest.raises(UserError, match="the data have none"):
         model.loss(params, state, jax.random.key(5), {"x": batch["x"]})
+
+
+def test_a_network_of_another_number_of_classes_is_refused_at_init():
+    batch = {"x": jnp.zeros((B, 2)), "label": jnp.zeros(B, jnp.int32)}
+    two_of_three = family(EnergyMLP((8,), num_classes=2))
+    with pytest.raises(UserError, match=r"the energy must return \[1, 3\] for one example, and returns \[1, 2\]"):
+        jax.eval_shape(two_of_three.model.init, jax.random.key(0), batch)
+    with pytest.raises(UserError, match=r"the energy must return \[1, C\] for one example, and returns \[1\]"):
+        jax.eval_shape(family(EnergyMLP((8,))).model.init, jax.random.key(0), batch)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -208,3 +210,10 @@ def test_levels_are_drawn_as_levels():
 def test_labels_are_refused():
     with pytest.raises(UserError, match="no labels"):
         composed().model.sample({}, moments(0.0, 1.0), KEY, 2, label=jnp.zeros(2, jnp.int32))
+
+
+def test_latents_of_two_sizes_are_refused():
+    model = composed()
+    other = dataclasses.replace(model, prior=dataclasses.replace(model.prior, shape=(3,)))
+    with pytest.raises(UserError, match=r"have shape \[3\], and those of the autoencoder \[2\]"):
+        other.model.init(KEY, {"x": points(4)})

@@ -10,6 +10,7 @@ import pytest
 from scipy import special
 from sklearn.neural_network import BernoulliRBM
 
+from gm_jax.errors import UserError
 from gm_jax.evaluation.partition import log_partition
 from gm_jax.models import rbm_partition
 from gm_jax.models.rbm import RestrictedBoltzmannMachine
@@ -266,3 +267,11 @@ def test_a_machine_without_a_way_to_log_z_has_no_likelihood():
     assert dataclasses.replace(
         machine(LARGE, LARGE), partition=AnnealedPartition(summarize=log_partition)
     ).model.log_prob
+
+
+def test_data_of_another_size_are_refused():
+    batch = {"x": np.zeros((4, 9), np.uint8)}
+    with pytest.raises(UserError, match=r"examples of shape \[8\], and the data have \[9\]"):
+        machine().model.init(jax.random.key(0), batch)
+    with pytest.raises(UserError, match=r"examples of shape \[8\], and the data have \[9\]"):
+        dataclasses.replace(machine(), shape=(9,)).model.init(jax.random.key(0), batch)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,3 +166,19 @@ def test_a_path_without_signal_or_noise_at_its_ends_gives_finite_losses_and_samp
     assert np.isfinite(model.loss(params, state, jax.random.key(0), {"x": points()})[0])
     assert np.isfinite(model.sample(params, state, jax.random.key(0), 3)).all()
     assert np.isfinite(model.log_prob(params, state, jax.random.key(0), points()).log_prob).all()
+
+
+class Wide(nn.Module):
+    """Two outputs for each dimension."""
+
+    @nn.compact
+    def __call__(self, x, noise_level, label, *, train=False):
+        return nn.Dense(2 * x.shape[-1])(x)
+
+
+def test_a_network_or_data_of_another_shape_are_refused_at_init():
+    wide = dataclasses.replace(family(), network=Wide())
+    with pytest.raises(UserError, match=r"the network must return \[1, 2\] for one example, and returns \[1, 4\]"):
+        jax.eval_shape(wide.model.init, jax.random.key(0), {"x": points()})
+    with pytest.raises(UserError, match=r"examples of shape \[3\], and the data have \[2\]"):
+        jax.eval_shape(family(shape=(3,)).model.init, jax.random.key(0), {"x": points()})

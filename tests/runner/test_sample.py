@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments import ncsn
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError, refuse_options
-from gm_jax.runner import sample
+from gm_jax.runner import draw, sample
+from gm_jax.runner.run import assemble
 
 DIGITS, UNLABELLED = (Spec("digits", (8, 8, 1), 17, classes, "") for classes in (10, None))
 
@@ -43,3 +45,11 @@ def test_a_model_without_labels_or_a_temperature_refuses_them():
 def test_a_label_that_does_not_exist_is_refused(spec, label, message):
     with pytest.raises(UserError, match=message):
         options(spec, label=label)
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [("experiments.ncsn", "ncsn"), ("my_model", "my_model"), ("", "score")], ids=str
+)
+def test_a_picture_names_the_experiment_and_not_its_recipe(command, name):
+    run = assemble(ncsn.CONFIG, Path("run"))._replace(command=command)
+    assert draw.describe(run, 2_000) == f"{name} on digits, step 2,000"

@@ -12,10 +12,11 @@ import pytest
 
 import gm_jax
 from experiments import vae as vae_experiment
-from gm_jax.config import OptimizerConfig, TrainConfig
+from gm_jax.config import OptimizerConfig, TrainConfig, saved
 from gm_jax.errors import UserError
-from gm_jax.models import decoder_likelihoods, vae
+from gm_jax.models import autoregressive, autoregressive_networks, decoder_likelihoods, vae
 from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
+from gm_jax.networks.pixelcnn import GatedPixelCNN
 from gm_jax.ops import binarization
 from gm_jax.recipes import configs
 from gm_jax.training.metrics import NonFiniteError
@@ -34,6 +35,19 @@ def make_family(latent_dim=2):
         latent_dim=latent_dim,
         objective=vae.elbo_objective(),
         num_importance_samples=4,
+    )
+
+
+def two_channels():
+    return dataclasses.replace(make_family(), decoder=MLPDecoder((8,), (6, 6, 2)))
+
+
+def pixels_of_two_outputs():
+    network = GatedPixelCNN((6, 6, 1), levels=2, outputs_per_dim=2, features=4, layers=1, first_size=3)
+    return autoregressive.Autoregressive(
+        network=autoregressive_networks.image_network(network),
+        likelihood=autoregressive_networks.bernoulli(lambda key, x: binarization.static(x), levels=2),
+        shape=(6, 6, 1),
     )
 
 
@@ -130,6 +144,7 @@ def test_a_configuration_trains_on_arrays_or_on_a_name(tmp_path):
     small = {"hidden": (8,), "latent_dim": 2, "importance_samples": 3, "validation_samples": 2}
     module = gm_jax.train(vae_experiment, None, tmp_path / "module", train=SHORT, evaluate=False, **small)
     assert module.spec.name == "digits"
+    assert saved.load(module.folder / "config.json").command == "experiments.vae"
 
 
 @pytest.mark.slow
@@ -156,6 +171,14 @@ def test_mistakes_are_user_errors_before_anything_is_written(tmp_path):
         (lambda: gm_jax.train(make_family(), X, folder, train={"steps": 0}), "train.steps must be at least 1"),
         (lambda: gm_jax.train(make_family(), X, folder, train={"batch_size": 100}), "more than the 48 examples"),
         (lambda: gm_jax.train(make_family(), "digit", folder), "Did you mean 'digits'"),
+        (
+            lambda: gm_jax.train(two_channels(), X, folder, train=SHORT),
+            "the decoder must return [1, 6, 6, 1] for one example, and returns [1, 6, 6, 2].",
+        ),
+        (
+            lambda: gm_jax.train(pixels_of_two_outputs(), X, folder, train=SHORT),
+            "the network must return [1, 36, 1] for one example, and returns [1, 36, 2].",
+        ),
     ):
         assert fault in message_of(call)
     assert not folder.exists()
