@@ -12,16 +12,19 @@
 # # A loss by hand
 #
 # A loss of `gm_jax` is a function of arrays. Here a variational autoencoder is put together from two plain Flax
-# networks, one loss and one optimiser of optax: no class, no framework, no training loop but yours.
+# networks, one loss and one optimiser of optax. No base class, no framework: the training loop is yours.
 
 # %%
-# On Colab, or in another fresh environment: put the address of this repository in place of ADDRESS.
+# On Colab, or in another fresh environment, this cell installs gm_jax from the address of its repository.
 import importlib.util
 import subprocess
 import sys
 
 if importlib.util.find_spec("gm_jax") is None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "git+https://ADDRESS/gm_jax.git"], check=True)
+    ADDRESS = ""  # such as https://HOST/NAME/gm_jax.git
+    if not ADDRESS:
+        sys.exit("gm_jax is not installed: give ADDRESS in this cell the address of its repository, and run it again.")
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", f"git+{ADDRESS}"], check=True)
 
 # %%
 import flax.linen as nn

@@ -16,13 +16,16 @@
 # upper bound of -log p proves nothing about the other model's true value.
 
 # %%
-# On Colab, or in another fresh environment: put the address of this repository in place of ADDRESS.
+# On Colab, or in another fresh environment, this cell installs gm_jax from the address of its repository.
 import importlib.util
 import subprocess
 import sys
 
 if importlib.util.find_spec("gm_jax") is None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "git+https://ADDRESS/gm_jax.git"], check=True)
+    ADDRESS = ""  # such as https://HOST/NAME/gm_jax.git
+    if not ADDRESS:
+        sys.exit("gm_jax is not installed: give ADDRESS in this cell the address of its repository, and run it again.")
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", f"git+{ADDRESS}"], check=True)
 
 # %%
 import tempfile
@@ -94,8 +97,8 @@ else:
 # %% [markdown]
 # ## What cannot be compared
 #
-# The same VAE on grey digits has another measure: a probability of 17 levels. Its number says nothing about the
-# two above, also in bits per dimension. `log_prob` refuses data of another form.
+# The same VAE on grey digits has another measure: a probability of 17 levels. Its number cannot be compared with
+# the two above, neither in nats nor in bits per dimension. `log_prob` refuses data of another form.
 
 # %%
 try:

@@ -16,7 +16,7 @@ from benchmarks.accelerator import __main__ as accelerator
 from gm_jax.errors import UserError
 from gm_jax.runner import cli
 from tools import presets, results
-from tools.site import check, docstrings, names, pages
+from tools.site import check, docstrings, names, notebooks, pages
 
 REPO = Path(__file__).parents[1]
 PAGES = [
@@ -252,11 +252,12 @@ def test_the_public_names_read_off_the_source_are_those_of_the_modules(room):
 
 def test_links_of_the_home_page_are_those_of_the_site():
     text = '[a](docs/concepts.md#runs) [b](CONTRIBUTING.md) <img src="docs/images/x.png"> [c](https://a.b/docs/c.md)'
-    text += " [d](examples/own_vae.py)"
+    text += " [d](examples/own_vae.py) [e](examples/01_a_loss_by_hand.ipynb)"
     assert pages.with_links_of_the_site(text) == (
         '[a](concepts.md#runs) [b](contributing.md) <img src="images/x.png"> [c](https://a.b/docs/c.md)'
-        " [d](examples.md#own-vae)"
+        " [d](examples.md#own-vae) [e](examples/01_a_loss_by_hand.md)"
     )
+    assert pages.on_page_markdown("[d](../examples/own_vae.py)") == "[d](examples.md#own-vae)"
     assert pages.on_page_markdown("[c](../CONTRIBUTING.md)") == "[c](contributing.md)"
 
 
@@ -266,6 +267,28 @@ def test_the_site_shows_the_code_of_an_example():
     for path in (REPO / "docs").glob("*.md"):
         for name in re.findall(r"<!-- code: (\S+) -->", path.read_text(encoding="utf-8")):
             assert (REPO / name).is_file(), (path, name)
+
+
+def test_the_site_shows_a_notebook_with_its_outputs(tmp_path):
+    text = {"cell_type": "markdown", "source": ["# A\n", "See [b](../docs/b.md#c)."]}
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": ["1\n", "2\n"]},
+        {"output_type": "execute_result", "data": {"text/plain": ["<image>"], "image/png": "aGk=\n"}},
+        {"output_type": "execute_result", "data": {"text/plain": ["(3,)"]}},
+    ]
+    code = {"cell_type": "code", "source": ["x = 1\n", "x"], "outputs": outputs}
+    (tmp_path / "01_a.ipynb").write_text(json.dumps({"cells": [text, code]}))
+    first, where, *rest = notebooks.notebook_markdown(tmp_path / "01_a.ipynb").split("\n\n")
+    assert (first, "`examples/01_a.ipynb`" in where) == ("# A\nSee [b](../b.md#c).", True)
+    assert rest == [
+        "```python\nx = 1\nx\n```",
+        "```text\n1\n2\n```",
+        '<img src="data:image/png;base64,aGk=" alt="the picture that the cell above shows">',
+        "```text\n(3,)\n```\n",
+    ]
+    assert sorted(pages.notebook_pages()) == [
+        f"examples/{path.stem}.md" for path in sorted((REPO / "examples").glob("*.ipynb"))
+    ]
 
 
 def test_docstrings_have_the_sections_that_the_reference_knows():

@@ -85,9 +85,12 @@ def test_the_first_cell_of_code_installs_what_is_missing_and_nothing_here(path, 
     exec(first, {})
     assert calls == []
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    exec(first, {})
+    with pytest.raises(SystemExit, match="give ADDRESS in this cell the address of its repository") as stopped:
+        exec(first, {})
+    assert (len(str(stopped.value).splitlines()), calls) == (1, [])
+    exec(first.replace('ADDRESS = ""', 'ADDRESS = "https://a.b/gm_jax.git"'), {})
     ((_, *command),) = calls
-    assert command[:4] == ["-m", "pip", "install", "-q"]
+    assert command == ["-m", "pip", "install", "-q", "git+https://a.b/gm_jax.git"]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from PIL import Image
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.stem for path in (REPO / "examples").glob("*.py") if not path.stem[0].isdigit())
-MOST_LINES = 80
+MOST_LINES = 70  # as docs/examples.md says
 
 
 @pytest.fixture
