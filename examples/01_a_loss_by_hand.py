@@ -15,7 +15,7 @@
 # networks, one loss and one optimiser of optax. No base class, no framework: the training loop is yours.
 
 # %%
-# On Colab, or in another fresh environment, this cell installs gm_jax from the address of its repository.
+# On Colab, or in another fresh environment: installs gm_jax from the address of its repository.
 import importlib.util
 import subprocess
 import sys
@@ -23,7 +23,7 @@ import sys
 if importlib.util.find_spec("gm_jax") is None:
     ADDRESS = ""  # such as https://HOST/NAME/gm_jax.git
     if not ADDRESS:
-        sys.exit("gm_jax is not installed: give ADDRESS in this cell the address of its repository, and run it again.")
+        sys.exit("gm_jax is not installed: write its address above, as ADDRESS, and run this cell again.")
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", f"git+{ADDRESS}"], check=True)
 
 # %%

@@ -310,6 +310,17 @@ def test_equations_and_tables_of_a_module_keep_their_columns():
     )
 
 
+def test_the_index_of_a_room_is_tables_whose_functions_have_links():
+    docstring = "Losses.\n\nvae: q of x_<i\n    elbo     -nll - |kl|    A 2014\n    a, b     two\n\n    x  = 1"
+    assert docstrings.module_markdown(docstring, "gm_jax.losses", {"gm_jax.losses.vae.elbo"}) == (
+        "Losses.\n\n| **vae** | q of x\\_&lt;i |  |\n| --- | --- | --- |\n"
+        "| [`elbo`](#gm_jax.losses.vae.elbo) | -nll - \\|kl\\| | A 2014 |\n| `a`, `b` | two |  |\n\n"
+        "```text\nx  = 1\n```"
+    )
+    losses = pages.api_pages()["api/losses.md"]
+    assert "[`elbo`](#gm_jax.losses.vae.elbo) | evidence lower bound: -nll - kl | Kingma & Welling 2014 |" in losses
+
+
 def test_the_check_of_the_site_finds_each_fault(tmp_path):
     (tmp_path / "api").mkdir()
     page = '<h2 id="gm_jax.a.f"></h2><a href="../index.html#here">x</a>'

@@ -103,7 +103,7 @@ consistency: learning where a flow ends, for one step from noise to data
     consistency_loss             pseudo-Huber distance of two predictions of the end     Song et al. 2023
 
 energy: energy-based models, p(x) = exp(-E(x)) / Z; low energy is likely
-    contrastive_loss             E of data minus E of samples; its gradient is the NLL's Hinton 2002
+    contrastive_loss             E of data minus E of samples: the NLL's gradient        Hinton 2002
     energy_penalty               mean squared energies of data and samples               Du & Mordatch 2019
     rbm_free_energy              an RBM's energy with the other side summed out          Smolensky 1986
     energy_from_logits           a classifier's energy: -logsumexp of its logits         Grathwohl et al. 2020

@@ -85,7 +85,7 @@ def test_the_first_cell_of_code_installs_what_is_missing_and_nothing_here(path, 
     exec(first, {})
     assert calls == []
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match="give ADDRESS in this cell the address of its repository") as stopped:
+    with pytest.raises(SystemExit, match="write its address above, as ADDRESS, and run this cell again") as stopped:
         exec(first, {})
     assert (len(str(stopped.value).splitlines()), calls) == (1, [])
     exec(first.replace('ADDRESS = ""', 'ADDRESS = "https://a.b/gm_jax.git"'), {})

@@ -7,6 +7,7 @@ the source into the section above it.
 import itertools
 import re
 import textwrap
+from collections.abc import Collection
 from typing import Any
 
 try:
@@ -33,14 +34,50 @@ def without_tags(text: str) -> str:
     return "`".join(part if i % 2 else re.sub(r"<(?=[A-Za-z/])", "&lt;", part) for i, part in enumerate(parts))
 
 
-def module_markdown(docstring: str) -> str:
-    """Returns a module's docstring as Markdown: prose as prose; equations, tables and code as text of fixed width."""
-    blocks = docstring.split("\n\n")
+def module_markdown(docstring: str, room: str = "", entries: Collection[str] = ()) -> str:
+    """Returns a module's docstring as Markdown: prose as prose; equations, tables and code as text of fixed width.
+
+    Args:
+        docstring: of the module.
+        room: the room whose index it is, e.g. "gm_jax.losses"; empty for another module.
+        entries: dotted names that the page of the room has, to which its index links.
+    """
     written = []
-    for fixed, group in itertools.groupby(blocks, lambda block: bool(re.search(r"^ |\S {2,}\S", block, flags=re.M))):
-        text = "\n\n".join(group)
-        written.append(f"```text\n{textwrap.dedent(text)}\n```" if fixed else without_tags(text))
+    for kind, group in itertools.groupby(docstring.split("\n\n"), lambda block: _kind(block, room)):
+        if kind == "index":
+            written += [_table(block, room, entries) for block in group]
+        else:
+            text = "\n\n".join(group)
+            written.append(f"```text\n{textwrap.dedent(text)}\n```" if kind == "fixed" else without_tags(text))
     return "\n\n".join(written)
+
+
+def _kind(block: str, room: str) -> str:
+    head, *rows = block.splitlines() or [""]
+    if room and rows and re.match(r"\w", head) and all(re.match(r" {4}\S.*?\S {2,}\S", row) for row in rows):
+        return "index"
+    return "fixed" if re.search(r"^ |\S {2,}\S", block, flags=re.M) else "prose"
+
+
+def _table(block: str, room: str, entries: Collection[str]) -> str:
+    """Returns one module of an index as a table: its functions with their links, what they do, their papers."""
+    head, *rows = block.splitlines()
+    module = re.split(r"\W", head)[0]
+    rest = head.removeprefix(module).lstrip(": ")
+
+    def link(name: str) -> str:
+        target = f"{room}.{module}.{name}"
+        return f"[`{name}`](#{target})" if target in entries else f"`{name}`"
+
+    cells = [re.split(r" {2,}", row.strip()) for row in rows]
+    width = max(map(len, cells))
+    shown = [[f"**{module}**", _escaped(rest)], ["---"] * width]
+    shown += [[", ".join(map(link, names.split(", "))), *map(_escaped, others)] for names, *others in cells]
+    return "\n".join(f"| {' | '.join([*row, *[''] * (width - len(row))])} |" for row in shown)
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([|*_])", r"\\\1", text.replace("<", "&lt;"))
 
 
 if griffe is not None:

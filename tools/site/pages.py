@@ -100,7 +100,8 @@ def _first_line(docstring: str) -> str:
 
 
 def _room_page(room: str, modules: list[Module]) -> str:
-    parts = [f"# {room}", module_markdown(modules[0].docstring)]
+    entries = {f"{module.name}.{name}" for module in modules for name in module.names}
+    parts = [f"# {room}", module_markdown(modules[0].docstring, f"gm_jax.{room}", entries)]
     for module in modules:
         if module is not modules[0]:
             parts += [f"## {module.name.partition('.')[2]} {{ #{module.name} }}", module_markdown(module.docstring)]
