@@ -40,7 +40,9 @@ def draw_density(
     extent = (*limits[0], *limits[1])
     density = density_on_grid(log_density, limits)
     histogram = np.histogram2d(x[:, 0], x[:, 1], bins=_BINS, range=limits, density=True)[0].T
-    figure = Figure(figsize=(8.5 if push is None else 12, 4.2), layout="constrained")
+    # As high as the panels, whose scales are equal on both axes, and their labels need.
+    height = float(np.clip(1.0 + 3.2 * (high - low)[1] / (high - low)[0], 2.5, 6.0))
+    figure = Figure(figsize=(8.5 if push is None else 12, height), layout="constrained")
     figure.suptitle(title, fontsize="medium")
     panels = figure.subplots(1, 2 if push is None else 3, sharex=True, sharey=True)
     for axes, values, heading in zip(panels, (histogram, density), ("data", "learned density"), strict=False):

@@ -40,3 +40,13 @@ def test_a_map_from_the_latent_plane_adds_a_third_panel(tmp_path):
         with Image.open(path) as picture:
             widths.append(picture.width)
     assert widths[1] > 1.3 * widths[0]
+
+
+def test_a_picture_is_as_high_as_its_data_are(tmp_path):
+    heights = []
+    for top in (-1.0, 2.0):
+        x = np.random.default_rng(0).uniform((-1.0, -2.0), (3.0, top), size=(500, 2))
+        densities.draw_density(tmp_path / "density.png", log_density, x)
+        with Image.open(tmp_path / "density.png") as picture:
+            heights.append(picture.height)
+    assert 1.4 * heights[0] < heights[1] < 2.0 * heights[0]
