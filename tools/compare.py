@@ -60,8 +60,10 @@ def _compare(config: Config, table: dict) -> Path:
 
     from gm_jax.comparison import measure, report
     from gm_jax.evaluation import features
+    from gm_jax.runner.folder import Folder, record_versions
 
     taxonomies = {name: row.taxonomy for name, row in table.items() if row.taxonomy is not None}
+    record_versions(Folder(config.workdir).versions, {"devices": [str(device) for device in jax.devices()]})
     extractor, outcomes, started = features.load("digits-cnn"), [], time.perf_counter()
     for data in config.data:
         fits = data in ("binarized_digits", "digits")

@@ -198,6 +198,7 @@ def _train_and_measure(
         records += enumeration.measure(p, samples, log_prob, data=spec.name, settings=facts)
         log_q = log_prob.log_q if log_prob is not None and log_prob.kind == "exact" else None
     records += intervals.measure(run, state, log_q, settings=facts, seed=seed)
+    records += _speed(run, trained, per_second, facts)
     pictures["samples"] = folder / f"{prefix}-samples.png"
     drawn = images.as_grid(sample(_POINTS if kind == "points" else _IMAGES))
     images.draw_grid(pictures["samples"], drawn, spec.levels, behind=behind)
@@ -214,6 +215,22 @@ def _train_and_measure(
         samples_per_second=per_second,
         evaluations=family.evaluations(run.config, spec),
     )
+
+
+def _speed(
+    run: Run, trained: train_for_time.Trained, samples_per_second: float, facts: Mapping[str, Any]
+) -> list[Record]:
+    """Returns how long the training was, in seconds and steps, and how fast the model draws."""
+    spec, examples = run.spec, len(run.loaded["train"]["x"])
+    rows = [
+        ("training", trained.seconds, "s", "train", examples),
+        ("steps", float(trained.steps), "steps", "train", examples),
+        ("samples_per_second", samples_per_second, "samples/s", "samples", 0),
+    ]
+    return [
+        Record(name, value, unit, "score", spec.name, spec.measure, split, count, dict(facts))
+        for name, value, unit, split, count in rows
+    ]
 
 
 def _check(name: str) -> None:

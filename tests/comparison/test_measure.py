@@ -48,6 +48,8 @@ def test_a_family_is_compared_with_the_whole_small_world(clock, tmp_path):
     assert outcome.samples_per_second > 0
     assert outcome.evaluations == 1  # by default
     assert (outcome.seconds, outcome.steps) == (1.0, 64 * FVSBN.config.train.steps_per_call)
+    assert (found["training"].value, found["steps"].value) == (outcome.seconds, outcome.steps)
+    assert found["samples_per_second"].value == outcome.samples_per_second
     assert len(outcome.curve) == 8
 
 

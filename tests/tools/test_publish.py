@@ -13,7 +13,7 @@ from gm_jax.config.saved import Saved, to_dict
 from gm_jax.errors import UserError
 from gm_jax.evaluation import results as run_results
 from gm_jax.recipes.run_length import resolved
-from tools import publish, publish_plans, results
+from tools import publish, publish_comparison, publish_plans, results
 
 REPO = Path(__file__).parents[2]
 # The flags of the run in tests/runner/data/legacy_vae.
@@ -168,3 +168,49 @@ def test_a_row_that_is_replaced_keeps_the_facts_of_its_data(places, capsys):
     numbers = json.loads((places / "vae.json").read_text())["rows"][1]["numbers"]
     assert [number["name"] for number in numbers] == ["nll", "nll", "entropy"]
     assert numbers[-1] == entropy
+
+
+def _score(family, name, value, data="binarized_digits", unit="nats", kind="lower_bound", measure="binary", **settings):
+    return run_results.Record(name, value, unit, kind, data, measure, "test", 180, {"family": family, **settings})
+
+
+def test_the_families_of_a_comparison_become_records(tmp_path, capsys):
+    folder = tmp_path / "compare"
+    folder.mkdir()
+    records = [
+        _score("the data", "recall[digits-cnn]", 0.92, unit="share", kind="score"),
+        _score("latent diffusion", "nll", 20.5, K=100, standard_error=0.25),
+        _score("latent diffusion", "nll", 0.46, unit="bits/dim"),
+        _score("latent diffusion", "nll", 5.0, data="digits4x4"),
+        _score("latent diffusion", "steps", 3520.0, unit="steps", kind="score"),
+        _score("GAN", "nll", -11.5, kind="estimate", measure="continuous", space="[0,1]^64"),
+    ]
+    run_results.write(folder / "results.json", records)
+    start = {"packages": {"jax": "0.10.2"}, "git": "abc", "devices": ["TFRT_CPU_0"]}
+    (folder / "versions.json").write_text(json.dumps([start]))
+    kept = {"id": "VAE", "model": "VAE", "data": "binarized_digits", "labels": {"measure": "binary"}, "numbers": []}
+    old = {**kept, "id": "GAN", "model": "GAN"}
+    columns = results.read("comparison")["columns"]
+    (tmp_path / "comparison.json").write_text(json.dumps({"columns": columns, "rows": [kept, old]}))
+    argv = [str(folder), "--minutes", "11.5", "--folder", str(tmp_path), "--device", "two cores"]
+    runner.program(publish_comparison.Config, publish_comparison.publish, argv)
+    assert "3 families" in capsys.readouterr().out
+    content = results.read("comparison", tmp_path)
+    assert content["minutes"] == 11.5
+    rows = {row["id"]: row for row in content["rows"]}
+    assert list(rows) == ["VAE", "GAN", "the-data", "latent-diffusion"]
+    assert rows["VAE"] == kept
+    shown = {
+        column["title"]: results.cell({"command": None, **rows["latent-diffusion"]}, column)
+        for column in content["columns"]
+    }
+    assert shown["family"] == "latent diffusion"
+    assert shown["test NLL, nats"] == "<= 20.50 ± 0.25, K = 100"
+    assert (shown["measure"], shown["steps"]) == ("binary", "3,520")
+    assert rows["GAN"]["labels"] == {"measure": "density on [0,1]^64"}
+    assert rows["the-data"]["model"] == "the data (180 held-out images)"
+    assert (rows["GAN"]["device"], rows["GAN"]["commit"], rows["GAN"]["busy"]) == ("two cores", "abc", False)
+    argv += ["--data", "toy:pinwheel"]
+    with pytest.raises(SystemExit):
+        runner.program(publish_comparison.Config, publish_comparison.publish, argv)
+    assert "has no results on toy:pinwheel" in capsys.readouterr().err
