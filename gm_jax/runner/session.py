@@ -89,6 +89,12 @@ def train_and_evaluate(
             saved_there = "and saved; the same command resumes from there"
             _print_once(f"stopped at step {step} {saved_there if step else 'before anything was saved'}")
             return
+        settings = run.config.train
+        if step < settings.steps:
+            _print_once(
+                f"stopped early at step {step:,}: validation did not improve in {settings.patience} checkpoints "
+                "(--train.patience)"
+            )
         if evaluate and not multihost.broadcast(multihost.is_primary() and conclusion.show_again(run, last=step)):
             _conclude(run, member, step)
 

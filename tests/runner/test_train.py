@@ -255,7 +255,11 @@ def test_a_run_that_stops_early_keeps_its_best_checkpoint(command, tiny, tmp_pat
         ended = command("--workdir", folders[1], *impatient)
         assert (ended.code, "stopped at step 34" in ended.out) == (0, True)
     for folder in folders:
-        assert command("--workdir", folder, *impatient).code == 0
+        ended = command("--workdir", folder, *impatient)
+        assert ended.code == 0
+        assert re.search(
+            r"^stopped early at step \d+: .* in 2 checkpoints \(--train.patience\)$", ended.out, re.MULTILINE
+        )
     assert state_hash(folders[0]) == state_hash(folders[1])
     for name in ("metrics.jsonl", "results.json"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
