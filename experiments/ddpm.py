@@ -5,6 +5,7 @@ python -m experiments.ddpm --data.name mnist --network unet --network.features 3
 python -m experiments.ddpm --data.name toy:two_moons                     # points: a perceptron
 python -m experiments.ddpm evaluate --sampler.method ddim --sampler.steps 20
 python -m experiments.ddpm sample --sampler.method dpmpp --sampler.steps 15
+python -m experiments.ddpm --preset cifar10                              # as published, for an accelerator
 """
 
 from gm_jax import runner

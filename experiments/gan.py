@@ -3,6 +3,7 @@
 python -m experiments.gan                                               # digits
 python -m experiments.gan --data.name mnist
 python -m experiments.gan --data.name toy:eight_gaussians               # points: fully connected
+python -m experiments.gan --preset sngan-cifar10                        # as published, for an accelerator
 """
 
 from gm_jax import runner

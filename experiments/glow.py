@@ -3,6 +3,7 @@ r"""Glow (Kingma & Dhariwal, NeurIPS 2018, arXiv:1807.03039): actnorm, invertibl
     python -m experiments.glow                                               # digits, about a minute
     python -m experiments.glow --data.name mnist --features 32 --steps 4 --train.steps 1500 \
         --train.checkpoint-every 250 --train.patience 0
+    python -m experiments.glow --preset cifar10                              # as published, for an accelerator
 """
 
 from gm_jax import runner

@@ -3,6 +3,7 @@ r"""The importance-weighted autoencoder (Burda, Grosse & Salakhutdinov, ICLR 201
     python -m experiments.iwae                                                             # digits, K = 10
     python -m experiments.iwae --data.name binarized_mnist --num-samples 50 --num-resampled 2 --train.steps 36000 \
         --train.checkpoint-every 2000 --train.patience 0 --optimizer.weight-decay 0.05 --importance-samples 5000
+    python -m experiments.iwae --preset mnist                                # as published, for an accelerator
 """
 
 from gm_jax import runner

@@ -4,6 +4,7 @@ r"""MADE, the masked autoencoder for distribution estimation (Germain et al., IC
     python -m experiments.made --data.name binarized_mnist --train.steps 30000 --train.checkpoint-every 1500 \
         --optimizer.weight-decay 0.02
     python -m experiments.made --hidden 500 500 --order random --orderings 32
+    python -m experiments.made --preset mnist                                # as published, for an accelerator
 """
 
 from gm_jax import runner

@@ -4,6 +4,7 @@ r"""NICE (Dinh, Krueger & Bengio, ICLR 2015 workshop, arXiv:1410.8516): additive
     python -m experiments.nice --data.name mnist --hidden 1000 1000 1000 1000 1000 --train.steps 8000 \
         --train.checkpoint-every 500
     python -m experiments.nice --data.name toy:pinwheel --prior normal
+    python -m experiments.nice --preset mnist                                # as published, for an accelerator
 """
 
 from gm_jax import runner

@@ -4,6 +4,7 @@ r"""PixelCNN and gated PixelCNN (van den Oord et al., ICML 2016, arXiv:1601.0675
     python -m experiments.pixelcnn --data.name binarized_mnist --train.steps 1800 --train.checkpoint-every 300 \
         --train.batch-size 32 --optimizer.learning-rate 2e-3
     python -m experiments.pixelcnn --no-gated --output categorical           # plain, on the levels themselves
+    python -m experiments.pixelcnn --preset cifar10                          # as published, for an accelerator
 """
 
 from gm_jax import runner

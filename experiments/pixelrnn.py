@@ -3,6 +3,7 @@
 python -m experiments.pixelrnn                                           # digits, about a minute
 python -m experiments.pixelrnn --lstm row
 python -m experiments.pixelrnn --data.name binarized_mnist --hidden 16 --layers 7
+python -m experiments.pixelrnn --preset mnist                            # as published, for an accelerator
 """
 
 from gm_jax import runner

@@ -2,6 +2,7 @@
 
     python -m experiments.wgan_gp                                           # digits
     python -m experiments.wgan_gp --data.name toy:eight_gaussians           # points: fully connected
+    python -m experiments.wgan_gp --preset cifar10                          # as published, for an accelerator
 
 The critic's scores have no unit and no offset; they are logged unchanged.
 """
