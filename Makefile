@@ -12,10 +12,10 @@ TPU    := $(VENV)/tpu
 
 # Most of a test's time is XLA compiling, on one core, so that there are two workers. Of the fast tests each takes whole
 # files, whose tests share what they compile; of the slow proofs, some of which take minutes, one that is done takes
-# over what the other has not begun. The fast tests compile some ten thousand small programs, most of them once, so that
-# a cache of programs would save little. They take code that LLVM has not optimised, from the older emitters of XLA, which
-# make no MLIR context for each program: together they compile in a third of the time. The slow proofs run what users
-# run. GM_JAX_TEST_PLATFORM=cuda runs the tests on that platform.
+# over what the other has not begun. The tests compile some ten thousand small programs, most of them once, so that a
+# cache of programs would save little. They take code that LLVM has not optimised, from the older emitters of XLA, which
+# make no MLIR context for each program: together they compile in a third of the time. Proofs that train long take what
+# users run. GM_JAX_TEST_PLATFORM=cuda runs the tests on that platform.
 FAST   := -n 2 --dist loadfile -m "not slow"
 SLOW   := -n 2 --dist worksteal -m slow
 COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
@@ -39,7 +39,7 @@ test: $(READY)  ## the tests, all but the slow proofs
 	$(QUICK) $(BIN)/python -m pytest $(FAST)
 
 test-slow: $(READY) $(TPU)  ## the slow proofs: pods of processes, kills, plans for TPUs (CI runs both)
-	PYTHONPATH=$(TPU) $(BIN)/python -m pytest $(SLOW)
+	$(QUICK) PYTHONPATH=$(TPU) $(BIN)/python -m pytest $(SLOW)
 
 # pyright runs on the machine's node, or fetches one if there is none.
 lint: $(READY)  ## ruff (rules and format) and pyright (types), changing nothing
