@@ -67,13 +67,15 @@ def draw_pictures(
         first = first or grid.title
         paths.append(draw_grid(run, run.folder.root / f"{name}.png", grid, subtitle=subtitle))
     for name, picture in run.experiment.pictures.items():
-        if name in grids:
+        if not isinstance(picture, (DensityPicture, FlowPicture)):
             continue
         signals.check()
         before(name)
         paths.append(run.folder.root / f"{name}.png")
-        draw = _draw_density if isinstance(picture, DensityPicture) else _draw_flow
-        draw(run, state, paths[-1], picture, subtitle)
+        if isinstance(picture, DensityPicture):
+            _draw_density(run, state, paths[-1], picture, subtitle)
+        else:
+            _draw_flow(run, state, paths[-1], picture, subtitle)
     signals.check()
     before("progress")
     paths += _draw_progress(run, state)
