@@ -1,43 +1,20 @@
-"""The pages of README.md and docs/: examples run, commands parse, links lead somewhere, tables equal their records."""
+"""The pages of README.md and docs/: examples run, commands parse, and links lead somewhere."""
 
 import importlib
 import json
 import re
 import shlex
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tyro
 
-from benchmarks import command as benchmark_command
-from benchmarks.accelerator import __main__ as accelerator
 from gm_jax.errors import UserError
 from gm_jax.runner import cli
-from tools import presets, results
+from tests.page_commands import PAGES, REPO, WITH_CODE, blocks, commands_of, name_of, parse
 from tools.site import check, docstrings, names, notebooks, pages
 
-REPO = Path(__file__).parents[1]
-PAGES = [
-    REPO / "README.md",
-    REPO / "CONTRIBUTING.md",
-    REPO / "benchmarks/README.md",
-    *sorted(REPO.glob("docs/**/*.md")),
-]
-WITH_CODE = [page for page in PAGES if page.parent != REPO and "```python" in page.read_text(encoding="utf-8")]
-# What a loop of the shell, or a word for the reader to fill in, stands for.
-SAMPLE_VALUES = {"$name": "vae", "$seed": "0", "$id": "0", "experiments.NAME": "experiments.vae", "NAME": "digits-cnn"}
-
 HELP = {("experiments.vae", "--help")}
-
-
-def name_of(page):
-    return page.relative_to(REPO).as_posix()
-
-
-def blocks(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -103,42 +80,6 @@ def test_the_example_of_a_gan_has_two_players_that_move(tmp_path, monkeypatch, r
 
 
 # Commands.
-
-
-def commands_of(text):
-    """The commands `python -m MODULE ...` in a text, a list of words each: of sh blocks, and between backticks."""
-    scripts = re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    scripts += [" ".join(span.split()) for span in re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", prose)]
-    for script in scripts:
-        for line in script.replace("\\\n", " ").splitlines():
-            if "python -m" in line:
-                yield from commands_in(line)
-
-
-def commands_in(line):
-    """The commands `python -m MODULE ...` in a line of a script."""
-    for value, sample in SAMPLE_VALUES.items():
-        line = line.replace(value, sample)
-    words = shlex.split(line.replace(";", " ; ").replace("`", " ; "), comments=True)
-    ends = [i for i, word in enumerate(words) if word in (";", "&", "&&", "done", "|")] + [len(words)]
-    for start in (i for i, word in enumerate(words) if re.fullmatch(r"(.*/)?python3?", word)):
-        command = words[start : min(end for end in ends if end >= start)]
-        if command[1:2] == ["-m"] and re.fullmatch(r"(experiments|tools|benchmarks)\.\w[\w.]*", command[2]):
-            yield command[2:]
-
-
-def parse(command):
-    """Parses a command as the program would: SystemExit or UserError if it does not."""
-    module = importlib.import_module(command[0])
-    if command[0].startswith("experiments."):
-        cli.parse(module.CONFIG, command[1:], module=module)
-    elif command[0].startswith("benchmarks.accelerator"):
-        getattr(module, "parse", accelerator.parse)(command[1:])
-    elif command[0].startswith("benchmarks."):
-        tyro.cli(getattr(module, "Args", benchmark_command.Args), args=command[1:])
-    elif hasattr(module, "Config") and command[1:]:  # without flags, a page names the command
-        tyro.cli(module.Config, args=command[1:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -338,106 +279,3 @@ def test_the_check_of_the_site_finds_each_fault(tmp_path):
         "api/a.html links to ../b.html, which does not exist",
         "api/a.html links to ../index.html#here, which does not exist",
     ]
-
-
-# Results.
-
-TABLES = sorted(path.stem for path in results.RECORDS.glob("*.json"))
-
-
-def test_the_tables_of_the_pages_are_those_of_the_records():
-    different = [name_of(path) for path, text in results.rendered_pages() if text != path.read_text(encoding="utf-8")]
-    assert different == [], "run python -m tools.results"
-
-
-def test_the_sections_of_presets_are_those_of_the_presets():
-    assert presets.rendered_page() == presets.PAGE.read_text(encoding="utf-8"), "run python -m tools.presets"
-
-
-def test_every_table_of_records_is_shown_once():
-    shown = [table for page in PAGES for table in re.findall(r"<!-- results:(\w+) -->", page.read_text("utf-8"))]
-    assert sorted(shown) == TABLES
-
-
-def test_a_table_of_numbers_is_not_written_by_hand():
-    for page in PAGES:
-        generated = r"<!-- results:.*?<!-- /results -->|<!-- presets -->.*<!-- /presets -->"
-        text = re.sub(generated, "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-        numbers = [
-            line for line in text.splitlines() if line.startswith("|") and re.search(r"\| *[~<>=]* *-?\d+\.\d", line)
-        ]
-        assert not numbers, (page, numbers)
-
-
-@pytest.mark.parametrize("table", TABLES)
-def test_every_record_says_what_it_is(table):
-    content = results.read(table)
-    assert len({row["id"] for row in content["rows"]}) == len(content["rows"])
-    if table == "families":
-        return
-    for row in content["rows"]:
-        assert {"numbers", "command", "device", "versions", "commit"} <= set(row), row["id"]
-        assert all(np.isfinite(number["value"]) and number["unit"] for number in row["numbers"]), row["id"]
-        for number in row["numbers"]:
-            if "kind" in number:
-                known = {"name", "value", "unit", "kind", "measure", "data", "split", "examples", "settings"}
-                assert known | {"standard_error"} <= set(number), row["id"]
-                assert number["kind"] in ("exact", "lower_bound", "upper_bound", "estimate", "score"), row["id"]
-
-
-@pytest.mark.parametrize("table", [table for table in TABLES if table != "families"])
-def test_every_command_of_a_record_parses(table):
-    for line in {row["command"] for row in results.read(table)["rows"]} - {None}:
-        found = list(commands_in(line))
-        assert found, line
-        for command in found:
-            parse(command)
-
-
-def test_experiments_keep_no_second_copy_of_a_number():
-    for path in (REPO / "experiments").glob("[a-z]*.py"):
-        docstring = path.read_text(encoding="utf-8").split('"""')[1]
-        assert not re.search(r"[Mm]easured|NLL [<=~]* ?-?\d|bits/dim", docstring), path.name
-
-
-def test_a_changed_record_changes_the_page(tmp_path, monkeypatch):
-    (tmp_path / "docs" / "results").mkdir(parents=True)
-    for name in ("vae", "families", "autoregressive", "flow", "dcgan_mnist", "diffusion", "score", "energy"):
-        text = (results.RECORDS / f"{name}.json").read_text(encoding="utf-8")
-        (tmp_path / "docs" / "results" / f"{name}.json").write_text(text, encoding="utf-8")
-    (tmp_path / "README.md").write_text((REPO / "README.md").read_text("utf-8"), encoding="utf-8")
-    (tmp_path / "docs" / "vae.md").write_text("<!-- results:vae -->\n<!-- /results -->\n", encoding="utf-8")
-    monkeypatch.setattr(results, "REPO", tmp_path)
-    monkeypatch.setattr(results, "RECORDS", tmp_path / "docs" / "results")
-    monkeypatch.setattr(results.read, "__defaults__", (tmp_path / "docs" / "results",))
-    assert results.update(results.Config()) == "rewrote docs/vae.md"
-    assert results.update(results.Config()) == "all pages are up to date"
-    content = results.read("vae")
-    content["rows"][1]["numbers"][0]["value"] = 70.123456
-    (tmp_path / "docs" / "results" / "vae.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(results.UserError, match=r"README.md, docs/vae.md differ .* `python -m tools.results`"):
-        results.update(results.Config(check=True))
-    assert results.update(results.Config()) == "rewrote README.md, docs/vae.md"
-    for page in ("README.md", "docs/vae.md"):
-        assert "70.12" in (tmp_path / page).read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("number", "column", "text"),
-    [
-        ({"value": 88.6249, "unit": "nats", "kind": "lower_bound"}, {"digits": 2}, "<= 88.62"),
-        ({"value": -3.25, "unit": "nats", "kind": "estimate"}, {"digits": 1}, "~ -3.2"),
-        ({"value": 0.9, "unit": "share", "kind": "score"}, {"digits": 2}, "0.90"),
-        ({"value": 33.5, "unit": "1", "low": 31.1, "high": 34.9}, {}, "33.5 (31.1 to 34.9)"),
-        ({"value": 1720.4, "unit": "ms"}, {}, "1,720"),
-        ({"value": 0.00152, "unit": "s"}, {}, "0.00152"),
-        ({"value": 9.321, "unit": "", "standard_deviation": 0.294}, {"digits": 2}, "9.32 ± 0.29"),
-        (
-            {"value": 5.0, "unit": "nats", "kind": "exact", "settings": {"K": 5000}},
-            {"settings": ["K"]},
-            "= 5.0, K = 5,000",
-        ),
-    ],
-)
-def test_a_number_is_shown_with_its_sign_and_its_digits(number, column, text):
-    assert results.shown(number, column) == text
