@@ -68,7 +68,7 @@ def measure(config: Config) -> str:
     extractor, records = load("digits-cnn", None), []
     for seed in range(config.seeds):
         signals.check()
-        settings = {**run.spec.facts, "step": step, "seed": seed}
+        settings = {**run.facts, "step": step, "seed": seed}
         drawn = measure_samples(run, extractor, Sampler(run, state, seed=seed), settings=settings)
         records.append(next(record for record in drawn if record.name.startswith("frechet")))
     values = [record.value for record in records if record.value is not None]

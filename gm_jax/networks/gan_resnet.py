@@ -9,7 +9,7 @@ conv is 3x3, double repeats each place four times, halve averages 2 x 2 places. 
 blocks (1), and tanh(conv(relu(norm))). The discriminator is the blocks (4), (2), (3), (3), a relu, the sum or the mean
 over the places, which are its features, and a dense layer. All blocks of a network have equally many channels.
 
-Source: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, arXiv:1704.00028, appendix F: 128
+Source: Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, arXiv:1704.00028: 128
     channels, the mean over the places. Miyato et al., "Spectral Normalization for Generative Adversarial Networks",
     ICLR 2018, arXiv:1802.05957, table 4: 256 and 128 channels, the sum.
 """

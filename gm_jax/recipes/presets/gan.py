@@ -54,7 +54,7 @@ PRESETS = (
         config=_WGAN_GP,
         shape=(32, 32, 3),
         title="WGAN-GP with residual networks on CIFAR-10",
-        source="Gulrajani et al., NeurIPS 2017, arXiv:1704.00028, appendix F; code igul222/improved_wgan_training, "
+        source="Gulrajani et al., NeurIPS 2017, arXiv:1704.00028; code igul222/improved_wgan_training, "
         "gan_cifar_resnet.py without labels",
         published="Inception Score 7.86",
         parameters=2_258_307,

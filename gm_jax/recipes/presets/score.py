@@ -35,7 +35,7 @@ PRESETS = (
         config=_EDM,
         shape=(32, 32, 3),
         title="EDM without labels on CIFAR-10",
-        source="Karras et al., NeurIPS 2022, arXiv:2206.00364, table 7; code NVlabs/edm, train.py --arch=ddpmpp",
+        source="Karras et al., NeurIPS 2022, arXiv:2206.00364; code NVlabs/edm, train.py --arch=ddpmpp",
         published="FID 1.97 (35 network evaluations)",
         parameters=55_731_203,
         count="55,733,891 in the source. Its 6 attention blocks have biases of the keys, 256 numbers each, which the "
