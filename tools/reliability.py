@@ -29,10 +29,9 @@ from pathlib import Path
 from gm_jax import runner
 from gm_jax.config import CountOrZero, Rate, Seed
 from gm_jax.errors import UserError
-from gm_jax.files import read_json, write_text
+from gm_jax.files import write_text
 from gm_jax.runner import hardware
-from gm_jax.training import manifest, orbax_files
-from tools import children, pulled_plug
+from tools import children, finished_runs, pulled_plug
 from tools.results import RECORDS, REPO, read
 
 _COMMON = (
@@ -215,7 +214,7 @@ class _Scratch:
                 ended = self.run(name, "train", folder)
                 if ended.code != 0:
                     raise UserError(f"the undisturbed run of {name} failed:\n{ended.err[-1000:]}")
-            if not same_end(self.root / f"{name}-cold", folder):
+            if not finished_runs.same_end(self.root / f"{name}-cold", folder):
                 raise UserError(f"two undisturbed runs of {name} differ: nothing can be compared with them.")
             self._whole[name] = folder, ended.seconds
             print(f"{name}: an undisturbed run takes {ended.seconds:.0f} s")
@@ -262,11 +261,12 @@ def _kill(scratch: _Scratch, name: str, times: int) -> Counts:
             process.kill()
             process.wait()
             counts.tried, unproven = counts.tried + 1, unproven + 1
-            print(f"{name}: kill {counts.tried} after {time.monotonic() - begun:.1f} s, checkpoints {steps(folder)}")
+            seconds_passed, kept = time.monotonic() - begun, finished_runs.steps(folder)
+            print(f"{name}: kill {counts.tried} after {seconds_passed:.1f} s, checkpoints {kept}")
             continue
         ended = scratch.end(process, begun)
         counts.hung += ended.code is None
-        if ended.code == 0 and same_end(whole, folder):
+        if ended.code == 0 and finished_runs.same_end(whole, folder):
             counts.equal += unproven
         else:
             print(f"{name}: code {ended.code} {ended.err[-500:]}")
@@ -322,9 +322,9 @@ def _obeyed(ended: _Ended, number: signal.Signals, verb: str, folder: Path, sent
 def _is_saved(ended: _Ended, folder: Path) -> bool:
     """Returns whether a training that was stopped has saved the step that it names, and all that is kept is whole."""
     stopped = re.search(r"stopped at step (\d+) and saved", ended.out)
-    if stopped is not None and int(stopped[1]) not in steps(folder):
+    if stopped is not None and int(stopped[1]) not in finished_runs.steps(folder):
         return False
-    return bool(digests(folder)) or not steps(folder)
+    return bool(finished_runs.digests(folder)) or not finished_runs.steps(folder)
 
 
 def _fill(scratch: _Scratch, kind: str, times: int) -> Counts:
@@ -347,7 +347,7 @@ def _fill(scratch: _Scratch, kind: str, times: int) -> Counts:
                 continue
             counts.tried += 1
             counts.hung += ended.code is None
-            kept = steps(folder)
+            kept = finished_runs.steps(folder)
             if mounted:
                 subprocess.run(["mount", "-o", "remount,size=1g", folder.parent], check=True)
             again = scratch.run("vae", "train", folder)
@@ -355,10 +355,12 @@ def _fill(scratch: _Scratch, kind: str, times: int) -> Counts:
             print(f"{kind}: {room} bytes: code {ended.code}, {len(warnings)} warnings, {errors}; kept {kept}")
             resumed = re.search(r"resuming from step (\d+)", again.out)
             is_kept = (
-                not kept or max(kept) == max(steps(whole)) or (resumed is not None and int(resumed[1]) == max(kept))
+                not kept
+                or max(kept) == max(finished_runs.steps(whole))
+                or (resumed is not None and int(resumed[1]) == max(kept))
             )
             is_short = ended.code == 0 or (ended.code == 2 and 1 <= len(errors) <= 2)
-            if again.code == 0 and is_kept and is_short and same_end(whole, folder):
+            if again.code == 0 and is_kept and is_short and finished_runs.same_end(whole, folder):
                 counts.equal += 1
             else:
                 print(f"{kind}: NOT AS IT SHOULD BE: {ended} then {again}")
@@ -374,39 +376,6 @@ def _small_disk(folder: Path, size: int) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", folder], check=True)
-
-
-def same_end(whole: Path, end: Path) -> bool:
-    """Compares two finished runs bit for bit: their numbers, and every array of their checkpoints."""
-    for name in ("metrics.jsonl", "results.json"):
-        if (whole / name).read_bytes() != (end / name).read_bytes():
-            print(f"{name} of {end} is not that of the undisturbed run")
-            return False
-    there, here = digests(whole), digests(end)
-    if there != here:
-        print(f"the checkpoints of {end} are not those of the undisturbed run")
-    return there == here
-
-
-def digests(run: Path) -> dict[int, dict[str, str]]:
-    """Returns step -> path -> SHA-256 of each array of the checkpoints, which are read from the disk.
-
-    Raises:
-        DamageError: what is on the disk is not what was saved.
-    """
-    found = {}
-    for step in steps(run):
-        folder = run / "checkpoints" / str(step)
-        saved = manifest.unseal(read_json(folder / "manifest" / "metadata"))
-        shapes = {path: leaf["shape"] for path, leaf in saved["leaves"].items()}
-        manifest.check_leaves(saved, orbax_files.read_arrays(folder / "state", shapes))
-        found[step] = {path: leaf["sha256"] for path, leaf in saved["leaves"].items()}
-    return found
-
-
-def steps(run: Path) -> list[int]:
-    """Returns the steps of the checkpoints that a run's folder holds, ascending."""
-    return sorted(int(path.name) for path in (run / "checkpoints").glob("*") if path.name.isdecimal())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ They are constants for runs of the usual length, and shares of a run that is too
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from gm_jax.config import AdamConfig, OptimizerConfig
@@ -47,7 +48,14 @@ def resolved(config: ConfigT) -> ConfigT:
         changes["autoencoder"] = dataclasses.replace(first, steps=first_steps, optimizer=adam)
         num_steps -= first_steps
     if isinstance(optimizer := parts.get("optimizer"), OptimizerConfig):
-        num_updates = num_steps // optimizer.accumulate_steps
+        num_updates = min(num_steps, _shortest_stage(parts)) // optimizer.accumulate_steps
         warmup = warmup_steps(optimizer, num_updates=num_updates)
         changes["optimizer"] = dataclasses.replace(optimizer, warmup_steps=warmup)
     return dataclasses.replace(cast(Any, config), **changes)
+
+
+def _shortest_stage(parts: Mapping[str, Any]) -> int:
+    """Returns the steps of the shorter of two stages that share an optimiser; all steps of a run of one stage."""
+    steps = parts["train"].steps
+    shares = [share for name in ("distillation", "reflow") if (share := parts.get(name))]
+    return min([steps, *(max(1, min(round(share * steps), steps - round(share * steps))) for share in shares)])

@@ -8,7 +8,7 @@ import pytest
 
 from gm_jax import runner
 from gm_jax.errors import UserError
-from tools import reliability, results
+from tools import finished_runs, reliability, results
 from tools.reliability import Config, Counts, _Ended
 
 
@@ -68,14 +68,14 @@ def test_a_run_that_is_killed_stopped_and_starved_comes_back_and_another_one_is_
     assert "kills-vae: 1 tried, 1 bit for bit equal, 0 swallowed, 0 hung" in out
     assert "signals-training: 1 tried, 0 swallowed, 0 hung" in out
     whole, other = tmp_path / "vae-warm", tmp_path / "other"
-    found = reliability.digests(whole)
+    found = finished_runs.digests(whole)
     assert max(found) == 200
     assert all(any(path.startswith(part) for path in found[200]) for part in (".params", ".ema_params", ".opt_state"))
     shutil.copytree(whole, other)
-    assert reliability.same_end(whole, other)
+    assert finished_runs.same_end(whole, other)
     shutil.rmtree(other / "checkpoints" / "200")
     shutil.copytree(whole / "checkpoints" / "180", other / "checkpoints" / "200")
-    assert not reliability.same_end(whole, other)
+    assert not finished_runs.same_end(whole, other)
 
 
 class _Kept:
