@@ -53,10 +53,12 @@ class Parameterization(NamedTuple):
     Attributes:
         predict: (x_t, output, a_t, sigma_t) -> Prediction.
         loss: (x_0, eps, output, a_t, sigma_t) -> [B], summed over the event.
+        num_outputs: how many outputs the network has for each value of x_t, one behind the other in the last axis.
     """
 
     predict: Callable[[Array, Array, Array, Array], Prediction]
     loss: Callable[[Array, Array, Array, Array, Array], Array]
+    num_outputs: int = 1
 
 
 def noise_prediction() -> Parameterization:
@@ -124,7 +126,8 @@ class Diffusion:
         checks.check_example(self.shape, x_0)
         label = label_dropout.no_label(1, self.num_classes)
         output, variables = self.network.init_with_output(key, x_0, jnp.ones(1, jnp.int32), label)
-        checks.check_outputs("the network", output, x_0.shape)
+        outputs = (*x_0.shape[:-1], self.parameterization.num_outputs * x_0.shape[-1])
+        checks.check_outputs("the network", output, outputs)
         return {"diffusion": variables["params"]}, {}
 
     def loss(

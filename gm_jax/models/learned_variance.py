@@ -39,6 +39,7 @@ def of_first_output(parameterization: Parameterization) -> Parameterization:
     return Parameterization(
         lambda x_t, output, a_t, sigma_t: parameterization.predict(x_t, _halves(output)[0], a_t, sigma_t),
         lambda x_0, eps, output, a_t, sigma_t: parameterization.loss(x_0, eps, _halves(output)[0], a_t, sigma_t),
+        num_outputs=2,
     )
 
 
