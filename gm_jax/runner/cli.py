@@ -278,5 +278,7 @@ def _identity(module: ModuleType) -> tuple[str, str]:
     if module.__spec__ is not None:
         name = module.__spec__.name
     else:  # a notebook has no file, and a program from standard input has one that is no path
-        name = Path(getattr(module, "__file__", "notebook")).stem.strip("<>")
+        path = Path(getattr(module, "__file__", None) or "notebook").absolute()
+        parts = path.relative_to(Path.cwd()).with_suffix("").parts if path.is_relative_to(Path.cwd()) else ()
+        name = ".".join(parts) if all(map(str.isidentifier, parts)) and parts else path.stem.strip("<>")
     return name, (module.__doc__ or "").strip().partition("\n\n")[0]

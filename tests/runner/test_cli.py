@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -347,3 +348,27 @@ def test_the_list_of_experiments_outlives_its_reader():
     for command, shown in ((f"set -o pipefail; {listing} | head -1", 1), (f"{listing} >&-", 0)):
         done = subprocess.run(["bash", "-c", command], cwd=REPO, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", shown)
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "name"),
+    [
+        (REPO / "experiments" / "vae.py", REPO, "experiments.vae"),
+        (REPO / "experiments" / "vae.py", REPO / "experiments", "vae"),
+        (REPO / "experiments" / "vae.py", REPO / "tests", "vae"),
+        (REPO / "my-runs" / "mine.py", REPO, "mine"),
+        ("<stdin>", REPO, "stdin"),
+        (None, REPO, "notebook"),
+    ],
+    ids=str,
+)
+def test_a_program_that_is_given_as_a_file_shows_the_command_that_starts_it_here(
+    file, folder, name, capsys, monkeypatch
+):
+    monkeypatch.chdir(folder)
+    program = types.ModuleType("__main__", "A model.")
+    if file is not None:
+        program.__file__ = str(file)
+    with pytest.raises(SystemExit):
+        cli.parse(vae.CONFIG, ["--help"], module=program)
+    assert capsys.readouterr().out.startswith(f"usage: python -m {name} train ")
