@@ -68,8 +68,8 @@ def likelihood_records(
     """Returns the negative log-likelihood in nats and, unless it is a density, in bits per dimension.
 
     A density depends on the unit of its space, so its records carry it: settings["space"], e.g. "[0,16]^64". If the
-    settings state not_converged, log Z is not known, and only an upper bound of log p has a value, or a bound that
-    needs no log Z: one of another model, as its settings state with "of".
+    settings state not_converged, log Z is not known from annealed chains, and only an exact log p and an upper bound
+    have a value, or a bound that needs no log Z: one of another model, as its settings state with "of".
 
     Args:
         name: name of the quantity, e.g. "nll".
@@ -82,7 +82,7 @@ def likelihood_records(
     settings = {**dict(summary.settings), **settings}
     if summary.measure == "continuous":
         settings = {"space": "not stated", **settings}
-    is_known = summary.kind == "upper_bound" or "of" in settings or not settings.get("not_converged")
+    is_known = summary.kind in ("exact", "upper_bound") or "of" in settings or not settings.get("not_converged")
     rows = [("nats", -summary.mean, summary.standard_error)]
     if summary.measure != "continuous":
         bits, error = (nats_to_bits_per_dim(nats, num_dims) for nats in (-summary.mean, summary.standard_error))

@@ -139,6 +139,10 @@ class EnergyBasedModel:
         """Estimates log p(x), in the measure of the data, with the log Z of `calibrate`; NaN before it."""
         return self._likelihood("value", "estimate", params, model_state, key, x)
 
+    def log_prob_above(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
+        """Computes the same with the low end of the bracket of log Z: an upper bound in expectation."""
+        return self._likelihood("low", "upper_bound", params, model_state, key, x)
+
     def log_prob_below(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         """Computes the same with the high end of the bracket of log Z: a lower bound, as good as the chains' starts."""
         return self._likelihood("high", "lower_bound", params, model_state, key, x)
@@ -146,7 +150,8 @@ class EnergyBasedModel:
     def log_density(self, params: Params, model_state: ModelState, h: Array, *, end: str = "value") -> Array:
         """Computes the log-density [B] of scaled data, nats, with the log Z of `calibrate`; NaN before it."""
         log_z = model_state["log_z"]
-        return jnp.where(log_z["is_known"], -self.energy(params, model_state, h) - log_z[end], jnp.nan)
+        value = log_z.get(end, jnp.nan)  # `init` has no low end, which would be saved with each checkpoint
+        return jnp.where(log_z["is_known"], -self.energy(params, model_state, h) - value, jnp.nan)
 
     def sample(
         self,
@@ -185,8 +190,9 @@ class EnergyBasedModel:
             h,
             samples=model_state["chains"]["rows"] if self.chains.num_persistent is not None else None,
         )
-        high = found.get("log_z_high", found["log_z"])
-        return {**model_state, "log_z": {"value": found["log_z"], "high": high, "is_known": jnp.bool_(True)}}, found
+        value = found["log_z"]
+        ends = {end: found.get(f"log_z_{end}", value) for end in ("low", "high")}
+        return {**model_state, "log_z": {"value": value, **ends, "is_known": jnp.bool_(True)}}, found
 
     def _likelihood(
         self, end: str, kind: LikelihoodKind, params: Params, model_state: ModelState, key: Key, x: Array
@@ -194,7 +200,8 @@ class EnergyBasedModel:
         h = self.space.prepare(key, x)
         log_prob = self.log_density(params, model_state, h, end=end) + self.space.log_det(self.shape)
         partition = cast(Partition, self.partition)
-        settings = (*partition.settings(self.shape), *space_setting(self.space.side, self.shape))
+        of_log_z = partition.settings(self.shape, is_reversed=end == "high")
+        settings = (*of_log_z, *space_setting(self.space.side, self.shape))
         return Likelihood(log_prob, kind, self.space.measure, settings)
 
     def _network(

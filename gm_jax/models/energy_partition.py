@@ -86,11 +86,18 @@ class Partition:
     num_cells: int = 400
     reach: float = 6.0
 
-    def settings(self, shape: tuple[int, ...]) -> tuple[tuple[str, Any], ...]:
-        """Returns what the reader of a likelihood must know of its log Z."""
+    @property
+    def num_transitions(self) -> int:
+        """Transitions of Hamiltonian Monte Carlo from the data to the starts of the reversed chains."""
+        return self.num_temperatures // 5 + 1
+
+    def settings(self, shape: tuple[int, ...], *, is_reversed: bool = False) -> tuple[tuple[str, Any], ...]:
+        """Returns what the reader of a likelihood must know of its log Z, or of the end from the reversed chains."""
         if shape == (2,):
             return (("by", "quadrature"), ("cells", self.num_cells**2))
-        return (("temperatures", self.num_temperatures), ("runs", self.num_runs))
+        reversed_chains = f"reversed chains from data after {self.num_transitions:,} transitions"
+        by = reversed_chains if is_reversed else "annealed chains"
+        return (("temperatures", self.num_temperatures), ("runs", self.num_runs), ("by", by))
 
     def estimate(
         self, key: Key, energy_fn: langevin.EnergyFn, h: Array, *, samples: Array | None = None
@@ -129,7 +136,7 @@ class Partition:
             return kernel_fn(jax.random.fold_in(end_key, i), h, 1.0)
 
         ends = jnp.resize(h, (self.num_runs, *h.shape[1:]))
-        ends = jax.lax.fori_loop(0, self.num_temperatures // 5 + 1, move, ends)
+        ends = jax.lax.fori_loop(0, self.num_transitions, move, ends)
         reverse, _ = annealing.annealed_importance_sampling(reverse_key, ends, betas[::-1], **path)
         found = self.summarize(jnp.zeros((), h.dtype), forward, reverse)._asdict()
         not_converged = ~found.pop("converged")

@@ -128,7 +128,8 @@ class MinimaxEnergyModel:
         space, shape, bound = self.energy.space, self.energy.shape, model_state["bound"]
         energy = self.energy.energy(params, model_state, space.prepare(key, x))
         log_prob = jnp.where(bound["is_known"], -energy - bound["value"], jnp.nan)
-        settings = (("samples", self.num_samples), *space_setting(space.side or "[-1,1]", shape))
+        how = (("by", "entropy of the generator"), ("samples", self.num_samples))
+        settings = (*how, *space_setting(space.side or "[-1,1]", shape))
         return Likelihood(log_prob, "upper_bound", "continuous", settings)
 
     def calibrate(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Prepared:

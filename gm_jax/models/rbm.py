@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from gm_jax.errors import refuse_options
 from gm_jax.losses import energy as losses
 from gm_jax.models import rbm_partition
+from gm_jax.models.energy_chains import divergence_alarm
 from gm_jax.networks.rbm import RBM
 from gm_jax.ops import checks
 from gm_jax.samplers import annealing, gibbs
@@ -103,6 +104,7 @@ class RestrictedBoltzmannMachine:
         chains = self.sweep(jax.lax.stop_gradient(params), chain_key, start, num_sweeps=self.num_sweeps)
         data_energy, model_energy = self.free_energy(params, v), self.free_energy(params, chains)
         metrics = {"data_energy": jnp.mean(data_energy), "model_energy": jnp.mean(model_energy)}
+        metrics["energy_gap"] = divergence_alarm(data_energy, model_energy)
         if self.num_chains is not None:
             moved = {"rows": chains, "count": model_state["chains"]["count"] + 1}
             model_state = {**model_state, "chains": moved}
@@ -110,9 +112,14 @@ class RestrictedBoltzmannMachine:
 
     def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         """Computes -F(x) - log Z: exactly, or with the estimate of `calibrate`; NaN before it."""
-        if self.is_exact:
-            energy = self.free_energy(params, self.prepare(key, x))
-            return Likelihood(-energy - rbm_partition.exact_log_z(self.network, params["rbm"]), "exact", "binary")
+        if not self.is_exact:
+            return self.log_prob_annealed(params, model_state, key, x)
+        energy, known = self.free_energy(params, self.prepare(key, x)), model_state.get("exact_log_z")
+        log_z = rbm_partition.exact_log_z(self.network, params["rbm"]) if known is None else known
+        return Likelihood(-energy - log_z, "exact", "binary")
+
+    def log_prob_annealed(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
+        """Computes -F(x) minus the estimate of log Z by `calibrate`; NaN before it."""
         return self._with_end("log_z", "estimate", params, model_state, key, x)
 
     def log_prob_above(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
@@ -184,8 +191,12 @@ class RestrictedBoltzmannMachine:
 
     def calibrate(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Prepared:
         """Returns the state with log Z and its bracket, and notes on them; x [N, ...] gives rates and starts."""
-        if self.is_exact or self.partition is None:
-            return model_state, {}
+        exact = {}
+        if self.is_exact:
+            value = rbm_partition.exact_log_z(self.network, params["rbm"])
+            exact, model_state = {"log_z": value}, {**model_state, "exact_log_z": value}
+        if self.partition is None:
+            return model_state, exact
         prepare_key, chain_key, key = jax.random.split(key, 3)
         v = self.prepare(prepare_key, x)
         base = _log_odds(v, extra=0.05 * v.shape[0])
@@ -194,8 +205,9 @@ class RestrictedBoltzmannMachine:
         found = self.partition.estimate(key, self.network, params["rbm"], base, ends)._asdict()
         log_z = {**{name: found[name] for name in ("log_z", "low", "high")}, "is_known": jnp.bool_(True)}
         not_converged = ~found.pop("converged")
-        notes = {name if name == "log_z" else f"log_z_{name}": value for name, value in found.items()}
-        return {**model_state, "log_z": log_z}, {**notes, "not_converged": not_converged}
+        names = {"log_z": "log_z_annealed" if exact else "log_z"}
+        notes = {names.get(name, f"log_z_{name}"): value for name, value in found.items()}
+        return {**model_state, "log_z": log_z}, {**exact, **notes, "not_converged": not_converged}
 
     def free_energy(self, params: Params, v: Array) -> Array:
         """Computes F(v) [B], nats, of v [B, V] of 0 and 1."""

@@ -112,10 +112,11 @@ def measured(config: AnyEnergyConfig, family: EnergyBasedModel, spec: Spec) -> d
         return {"evaluations": modes}
     short = dataclasses.replace(family.partition, num_temperatures=max(2, config.validation_temperatures))
     at_validation = dataclasses.replace(family, partition=short)
-    below = (LogProbEvaluation("nll_at_high_log_z", family.log_prob_below),) if spec.levels is not None else ()
+    ends = (("nll_at_low_log_z", family.log_prob_above), ("nll_at_high_log_z", family.log_prob_below))
+    is_annealed = spec.shape != (2,)
     return {
-        "validation": at_validation.log_prob_below if below else None,
-        "evaluations": (*below, *modes),
+        "validation": at_validation.log_prob_below if is_annealed else None,
+        "evaluations": (*(LogProbEvaluation(*end) for end in ends if is_annealed), *modes),
         "prepare_evaluation": family.calibrate,
         "prepare_validation": at_validation.calibrate,
     }

@@ -10,7 +10,7 @@ from gm_jax.errors import UserError
 from gm_jax.models import autoregressive_networks, decoder_likelihoods
 from gm_jax.ops import binarization as ops
 from gm_jax.recipes.experiment import Observation
-from gm_jax.recipes.image_shapes import num_levels
+from gm_jax.recipes.image_shapes import is_image, num_levels
 
 
 def decoder_likelihood(
@@ -74,13 +74,19 @@ def binary(spec: Spec, binarization: str | None) -> tuple[decoder_likelihoods.De
 
     Args:
         spec: of the data.
-        binarization: "static", "dynamic" or "threshold"; None for static if the data are binary, else dynamic.
+        binarization: "static", "dynamic" or "threshold"; None for static if the data are binary, else dynamic if they
+            are images, whose levels can be read as probabilities.
 
     Raises:
-        UserError: the data have no levels, or static is asked of data that are not binary, or another way of data that
-            are.
+        UserError: the data have no levels, or None is given for other data than these, or static is asked of data that
+            are not binary, or another way of data that are.
     """
     levels = num_levels(spec)
+    if binarization is None and levels != 2 and not is_image(spec):
+        raise UserError(
+            f"{spec.name} is not made of pixels, so that its {levels} levels are no probabilities: choose a "
+            "--data.name of images, or --binarization threshold to cut the levels at half."
+        )
     name = binarization or ("static" if levels == 2 else "dynamic")
     if (name == "static") != (levels == 2):
         other = "static" if levels == 2 else "dynamic"

@@ -50,27 +50,22 @@ def build_rbm(config: RBMConfig, spec: Spec) -> Experiment:
         partition=partition,
         raise_temperatures=config.raise_temperatures,
     )
-    at_validation = dataclasses.replace(
-        family,
-        partition=dataclasses.replace(
-            partition,
-            num_temperatures=config.validation_temperatures,
-            num_sweeps=config.validation_temperatures // 5 + 1,
-        ),
+    short = dataclasses.replace(
+        partition,
+        num_temperatures=config.validation_temperatures,
+        num_sweeps=config.validation_temperatures // 5 + 1,
     )
-    ends = (
-        ()
-        if family.is_exact
-        else (("nll_at_low_log_z", family.log_prob_above), ("nll_at_high_log_z", family.log_prob_below))
-    )
+    at_validation = dataclasses.replace(family, partition=None if family.is_exact else short)
+    ends = (("nll_at_low_log_z", family.log_prob_above), ("nll_at_high_log_z", family.log_prob_below))
+    beside_exact = (("nll_with_annealed_log_z", family.log_prob_annealed),) if family.is_exact else ()
     of_images = (("nll_of_annealed_model", family.annealed_log_prob),) if config.raise_temperatures else ()
     return Experiment(
         family.model,
         optimizers={"rbm": make_sgd(config.optimizer, num_steps=config.train.steps)},
         validation=None if family.is_exact else at_validation.log_prob_below,
-        evaluations=tuple(LogProbEvaluation(name, log_prob) for name, log_prob in (*ends, *of_images)),
-        prepare_evaluation=None if family.is_exact else family.calibrate,
-        prepare_validation=None if family.is_exact else at_validation.calibrate,
+        evaluations=tuple(LogProbEvaluation(name, log_prob) for name, log_prob in (*beside_exact, *ends, *of_images)),
+        prepare_evaluation=family.calibrate,
+        prepare_validation=at_validation.calibrate,
         pictures=plotting.grids(family, spec.shape),
         sample_mean=family.sample_mean,
         settings=facts,

@@ -1,11 +1,15 @@
 """log Z of energies whose integral is known: normal densities, by quadrature and by annealed chains."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
+from gm_jax.data import toy
 from gm_jax.evaluation.partition import log_partition
 from gm_jax.models.energy_partition import Partition, fitted_normal
 
@@ -27,6 +31,31 @@ def test_quadrature_finds_the_integral_at_any_cell():
         for n in (100, 200, 400)
     ]
     np.testing.assert_allclose(found, truth(2), atol=1e-4)
+
+
+def test_quadrature_knows_the_normaliser_and_the_entropy_of_eight_gaussians():
+    centres, std = toy.eight_gaussians_modes()
+    centres, log_z = jnp.asarray(centres, jnp.float32), 3.7
+
+    def energy_fn(h, std=std):
+        squares = jnp.sum(jnp.square(h[:, None] - centres[None]), axis=2) / (2.0 * std**2)
+        return -jax.nn.logsumexp(-squares, axis=1) + np.log(8 * 2 * np.pi * std**2) - log_z
+
+    partition = Partition(summarize=log_partition, reach=16.0)  # as experiments.ebm has it
+    found = partition.estimate(None, energy_fn, jnp.zeros((1, 2)))
+    half = float(dataclasses.replace(partition, num_cells=800).quadrature(energy_fn))
+    assert not bool(found["not_converged"])
+    assert abs(float(found["log_z"]) - log_z) < 1e-3
+    assert abs(float(found["log_z"]) - half) < 1e-3
+    x = jnp.asarray(toy.toy_splits("eight_gaussians")["test"]["x"])
+    nll = np.asarray(energy_fn(x) + found["log_z"], np.float64)
+    error, entropy = nll.std() / np.sqrt(len(nll)), toy.toy_entropy("toy:eight_gaussians")
+    assert abs(entropy - 2.832) < 1e-3
+    # The true energy has the entropy as its expected NLL, neither more nor less; another energy has more.
+    assert abs(nll.mean() - entropy) < 3 * error
+    wider = functools.partial(energy_fn, std=1.3 * std)
+    of_wider = np.asarray(wider(x) + partition.quadrature(wider), np.float64)
+    assert of_wider.mean() > entropy + 3 * error
 
 
 def test_a_grid_that_is_too_coarse_or_too_small_says_so():
@@ -90,7 +119,10 @@ def test_the_start_of_the_path_is_the_normal_density_of_the_samples():
 def test_the_settings_name_the_way():
     partition = Partition(summarize=log_partition, num_temperatures=60, num_runs=300, num_cells=50)
     assert dict(partition.settings((2,))) == {"by": "quadrature", "cells": 2_500}
-    assert dict(partition.settings((8, 8, 1))) == {"temperatures": 60, "runs": 300}
+    annealed = {"temperatures": 60, "runs": 300, "by": "annealed chains"}
+    assert dict(partition.settings((8, 8, 1))) == annealed
+    by = "reversed chains from data after 13 transitions"
+    assert dict(partition.settings((8, 8, 1), is_reversed=True)) == {**annealed, "by": by}
 
 
 @pytest.mark.parametrize("num_runs", [4, 9])

@@ -72,7 +72,7 @@ def test_the_bound_on_log_z_is_below_it_by_the_divergence_and_closes_at_the_mode
         found = model.log_prob(params, prepared, jax.random.key(0), x)
         np.testing.assert_allclose(found.log_prob, log_p + gap, atol=4 * error + 1e-3)
         assert (found.kind, found.measure) == ("upper_bound", "continuous")
-        assert dict(found.settings) == {"samples": 200_000, "space": "R^2"}
+        assert dict(found.settings) == {"by": "entropy of the generator", "samples": 200_000, "space": "R^2"}
     assert error < 1e-5  # at q = p every sample gives log Z
 
 
@@ -141,5 +141,5 @@ def test_the_bound_for_images_is_on_the_density_of_noisy_levels():
     state, _ = jax.jit(model.calibrate)(params, state, jax.random.key(0), x)
     found = model.log_prob(params, state, jax.random.key(1), x)
     assert (found.kind, found.measure) == ("upper_bound", "continuous")
-    assert dict(found.settings) == {"samples": 50, "space": "[-1,1]^4"}
+    assert dict(found.settings) == {"by": "entropy of the generator", "samples": 50, "space": "[-1,1]^4"}
     assert model.sample(params, state, jax.random.key(2), 3).dtype == jnp.uint8

@@ -133,7 +133,7 @@ def test_persistent_chains_go_on_from_where_they_were():
     expected = family.sweep(theta, chain_key, state["chains"]["rows"], num_sweeps=2)
     np.testing.assert_array_equal(after["chains"]["rows"], expected)
     assert int(after["chains"]["count"]) == 1
-    assert set(metrics) == {"data_energy", "model_energy"}
+    assert set(metrics) == {"data_energy", "model_energy", "energy_gap"}
     # Units are drawn and never averaged: probabilities in the negative phase are a published mistake.
     assert set(np.unique(after["chains"]["rows"])) <= {0.0, 1.0}
 
@@ -206,6 +206,38 @@ def test_the_estimate_finds_log_z_and_the_bracket_holds_it():
     ways = ("annealed chains", "annealed chains", "reversed chains from data after 60 sweeps")
     for one, by in zip(values.values(), ways, strict=True):
         assert dict(one.settings) == {"temperatures": 300, "runs": 200, "by": by}
+
+
+def test_the_exact_log_z_is_summed_once_and_stands_beside_the_annealed_one():
+    theta, x = params(jnp.float32), states(V).astype(np.uint8)
+    partition = AnnealedPartition(summarize=log_partition, num_temperatures=200, num_runs=300, num_sweeps=20)
+    family = machine(partition=partition)
+    state, notes = jax.jit(family.calibrate)(theta, {}, jax.random.key(0), jnp.asarray(x))
+    truth = special.logsumexp(log_f())
+    np.testing.assert_allclose(notes["log_z"], truth, rtol=1e-6)
+    assert float(notes["log_z_low"]) < truth < float(notes["log_z_high"])
+    assert abs(float(notes["log_z_annealed"]) - truth) < 4 * float(notes["log_z_standard_error"])
+    of_x = (theta, state, jax.random.key(0), jnp.asarray(x))
+    exact, annealed = family.log_prob(*of_x), family.log_prob_annealed(*of_x)
+    assert (exact.kind, annealed.kind) == ("exact", "estimate")
+    np.testing.assert_allclose(exact.log_prob, log_f() - truth, atol=1e-5)
+    difference = notes["log_z"] - notes["log_z_annealed"]
+    np.testing.assert_allclose(annealed.log_prob - exact.log_prob, jnp.broadcast_to(difference, 2**V), atol=1e-5)
+    # A batch takes the sum that the state holds.
+    moved = family.log_prob(theta, {**state, "exact_log_z": state["exact_log_z"] + 1.0}, *of_x[2:])
+    np.testing.assert_allclose(exact.log_prob - moved.log_prob, np.ones(2**V), atol=1e-5)
+    alone = machine().calibrate(theta, {}, jax.random.key(0), jnp.asarray(x))
+    assert set(alone[1]) == {"log_z"}
+    assert float(alone[0]["exact_log_z"]) == float(notes["log_z"])
+
+
+def test_chains_that_diverge_are_not_a_number():
+    family = machine(num_chains=4)
+    theta, state = family.init(jax.random.key(0), {"x": jnp.asarray(states(V)[:6], jnp.uint8)})
+    batch = {"x": jnp.zeros((6, V), jnp.uint8)}
+    assert np.isfinite(float(family.loss(theta, state, jax.random.key(0), batch)[1][1]["energy_gap"]))
+    far = {"rbm": {**theta["rbm"], "visible_bias": jnp.full(V, 1e4)}}
+    assert np.isnan(float(family.loss(far, state, jax.random.key(0), batch)[1][1]["energy_gap"]))
 
 
 def test_a_path_that_is_too_short_says_so():

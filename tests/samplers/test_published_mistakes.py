@@ -6,12 +6,15 @@ Each test states where the mistake was found, and computes the mistaken form its
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import special
 
 from gm_jax.losses import energy as losses
-from gm_jax.models import rbm_partition
+from gm_jax.models import energy, energy_space, rbm_partition
+from gm_jax.models.energy_chains import Chains
+from gm_jax.networks.energy import EnergyMLP
 from gm_jax.networks.rbm import RBM
-from gm_jax.samplers import gibbs, langevin
+from gm_jax.samplers import annealing, gibbs, langevin
 from gm_jax.training import model_state
 from gm_jax.types import Rows
 
@@ -155,3 +158,61 @@ def test_rows_drawn_with_replacement_overwrite_each_other():
     np.testing.assert_array_equal(state["chains"]["rows"], np.ones(12))
     slots = np.random.default_rng(0).integers(0, 12, (3, 4))
     assert len(np.unique(slots)) < 12
+
+
+def test_a_step_size_adapted_along_the_path_biases_the_weights():
+    # ebmkit adapts the step size of its annealed chains: the kernel then depends on where the chain has been.
+    n, betas, std = 40_000, np.linspace(0.0, 1.0, 30), 0.3
+
+    def log_density_fn(chain, beta):
+        x = chain[:, 0]
+        return -(1.0 - beta) * jnp.square(x) / 18.0 - beta * jnp.square(x - 2.0) / (2.0 * std**2)
+
+    def kernel(is_adapted):
+        def kernel_fn(key, chain, beta):
+            for i in range(5):
+                propose_key, accept_key = jax.random.split(jax.random.fold_in(key, i))
+                noise = chain[:, 1] * jax.random.normal(propose_key, (n,))
+                proposal = chain.at[:, 0].add(noise)
+                log_ratio = log_density_fn(proposal, beta) - log_density_fn(chain, beta)
+                accepted = jnp.log(jax.random.uniform(accept_key, (n,))) < log_ratio
+                chain = jnp.where(accepted[:, None], proposal, chain)
+                if is_adapted:
+                    chain = chain.at[:, 1].multiply(jnp.where(accepted, 3.0, 1.0 / 3.0))
+            return chain
+
+        return kernel_fn
+
+    start = jnp.stack([3.0 * jax.random.normal(jax.random.key(1), (n,)), jnp.full(n, 0.3)], axis=1)
+    errors = []
+    for is_adapted in (False, True):
+        log_w, _ = annealing.annealed_importance_sampling(
+            jax.random.key(0), start, betas, log_density_fn=log_density_fn, kernel_fn=kernel(is_adapted)
+        )
+        ratio = np.exp(np.asarray(log_w, np.float64)) * 3.0 / std
+        errors.append((ratio.mean() - 1.0) / (ratio.std() / np.sqrt(n)))
+    assert abs(errors[0]) < 3.0
+    assert errors[1] < -6.0
+
+
+def test_a_number_of_restarts_that_is_drawn_as_an_integer_does_not_compile():
+    # artifex draws int(binomial) chains to restart: a shape that depends on a draw, which no compiled step can have.
+    def mistaken(key, chains):
+        count = int(jax.random.binomial(key, len(chains), 0.5))
+        return chains.at[:count].set(0.0)
+
+    chains, share = jnp.ones((1_000, 2)), 0.3
+    with pytest.raises(jax.errors.ConcretizationTypeError):
+        jax.jit(mistaken)(jax.random.key(0), chains)
+    family = energy.EnergyBasedModel(
+        network=EnergyMLP((4,)),
+        space=energy_space.points(),
+        shape=(2,),
+        chains=Chains(num_steps=1, step_size=1e-8, num_persistent=1_000, restart=share),
+        base_std=1.0,
+    )
+    params, state = family.init(jax.random.key(0), {"x": chains})
+    state["chains"]["rows"] = 100.0 * chains  # further than noise comes
+    _, (after, _) = jax.jit(family.loss)(params, state, jax.random.key(1), {"x": chains})
+    restarted = np.mean(np.abs(after["chains"]["rows"]).max(axis=1) < 50.0)
+    assert abs(restarted - share) < 4 * np.sqrt(share * (1 - share) / 1_000)
