@@ -9,7 +9,7 @@ An end holds in expectation. The reversed chains start at samples of the model o
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -45,7 +45,10 @@ class Interval(NamedTuple):
 
 
 def find(records: Sequence[Record]) -> Interval | None:
-    """Returns the interval that the records of a model hold; None if an end is missing or not known."""
+    """Returns the interval that the records of a model hold; None if an end is missing or not known, or if they cross.
+
+    Ends are means of noise, so that those of a narrow interval may cross by chance.
+    """
 
     def one(name: str, kind: str) -> Record | None:
         fits = (r for r in records if (r.name, r.unit) == (name, "nats") and r.value is not None and is_kind(r, kind))
@@ -62,7 +65,7 @@ def find(records: Sequence[Record]) -> Interval | None:
     for low_name, high_name in _ENDS:
         # A record states the kind of log p: the low end of -log p is an upper bound of log p.
         low, high = one(low_name, "upper_bound"), one(high_name, "lower_bound")
-        if low is not None and high is not None:
+        if low is not None and high is not None and cast(float, low.value) <= cast(float, high.value):
             return Interval(low, high, one(low_name, "exact"))
     return None
 

@@ -29,6 +29,7 @@ def test_an_interval_needs_both_ends():
     assert intervals.find([record("nll", "estimate"), low, high]) == (low, high, None)
     assert intervals.find([low]) is None
     assert intervals.find([low, high._replace(value=None)]) is None
+    assert intervals.find([low._replace(value=2.1), high]) is None
     # Two bounds on the same side are no interval.
     assert intervals.find([low._replace(kind="lower_bound"), high]) is None
     ends = record("nll_of_samples", "upper_bound"), record("nll_of_samples", "lower_bound")
