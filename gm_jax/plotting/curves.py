@@ -59,10 +59,8 @@ def _draw_panel(axes: Any, points: np.ndarray, colour: str) -> None:
         if low - spread <= first <= high + spread:  # near enough to be shown too
             low, high = min(low, first - 0.05 * spread), max(high, first + 0.05 * spread)
         else:
-            place, edge = (0.94, "top") if first > high else (0.06, "bottom")
-            text = f"the first value is {first:.4g}"
-            style = {"transform": axes.transAxes, "fontsize": "small", "color": "0.4"}
-            axes.text(0.98, place, text, va=edge, ha="right", **style)
+            # Above the panel, where it hides no part of the curve.
+            axes.set_title(f"the first value is {first:.4g}", loc="right", fontsize="small", color="0.4")
     axes.set_ylim(low, high)
     axes.grid(alpha=0.3)
 

@@ -51,9 +51,7 @@ def test_a_first_value_that_is_near_is_shown_and_one_that_is_far_is_written(tmp_
 
 
 class _Axes:
-    """Axes that remember their range and their texts."""
-
-    transAxes = None
+    """Axes that remember their range and their titles."""
 
     def __init__(self):
         self.texts, self.limits = [], (0.0, 0.0)
@@ -66,7 +64,7 @@ class _Axes:
     def set_ylim(self, low, high):
         self.limits = low, high
 
-    def text(self, x, y, text, **style):
+    def set_title(self, text, **style):
         self.texts.append(text)
 
 
