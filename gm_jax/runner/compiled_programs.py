@@ -1,19 +1,22 @@
 """Where jax keeps compiled programs between commands, set before jax starts: resuming compiles nothing a second time.
 
 The folder is ~/.cache/gm_jax/programs/, or below $XDG_CACHE_HOME. An entry is machine code that a later command runs:
-the folder is the user's own (0700), and is never a part of a run's folder or of a data folder. Programs of another
+the folder is the user's own (0700), below folders into which nobody else may write, and never a part of a run's folder
+or of a data folder. Programs of another
 processor, or compiled for another number of cores, lie in another folder, because jax's key knows neither.
 
 JAX_COMPILATION_CACHE_DIR names another folder, and turns the cache off if it is empty.
 """
 
+import contextlib
 import logging
 import os
 import shutil
 import stat
 import sys
+import time
 import zlib
-from collections.abc import MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 from gm_jax import files
@@ -23,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 _SETTINGS = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}  # by default only programs that take a second
-_MOST_BYTES = 2**31  # of all entries; the oldest go first
+_MOST_BYTES = 2**31  # of all entries of one kind of machine, at a start; the oldest go first
 _LEAST_FREE = 2**28  # bytes on the disk: a full one is left to the checkpoints
 _CHECKED = ".checked"  # a file whose time is that of the last look at the entries
 
@@ -43,7 +46,7 @@ def set_default(environ: MutableMapping[str, str]) -> None:
     root = files.cache_home(environ)
     if root is None:
         return
-    folder = root / "programs" / _machine()
+    folder = root / "programs" / _machine(environ)
     try:
         _make_private(folder)
         reason = _why_not(folder)
@@ -60,9 +63,10 @@ def set_default(environ: MutableMapping[str, str]) -> None:
         environ.setdefault(name, value)
 
 
-def _machine() -> str:
+def _machine(environ: Mapping[str, str]) -> str:
     """Names the processor's instructions and the number of cores that a program may be divided among."""
-    return f"{hardware.instructions()}-{hardware.num_cores()}"
+    cores = environ.get("NPROC", "")  # if set, XLA's own number
+    return f"{hardware.instructions()}-{cores if cores.isdecimal() else hardware.num_cores()}"
 
 
 def _make_private(folder: Path) -> None:
@@ -78,7 +82,13 @@ def _why_not(folder: Path) -> str | None:
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             return "the folder belongs to somebody else, or is a link"
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return "others may write into the folder"
+            return "others may write into the folder"  # and may have done so
+        one.chmod(0o700)
+    for one in folder.resolve().parents:  # who may write into one of them may put another folder in this one's place
+        found = one.stat()
+        is_shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+        if is_shared or found.st_uid not in (0, os.getuid()):
+            return f"others may write into {one}"
     if not os.access(folder, os.W_OK | os.X_OK):
         return "the folder is not writable"
     if shutil.disk_usage(folder).free < _LEAST_FREE:
@@ -86,30 +96,45 @@ def _why_not(folder: Path) -> str | None:
     return None
 
 
+def _entries(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yields the programs in a folder; XLA keeps folders of its own there, and another command may remove an entry."""
+    for entry in folder.glob("*-cache"):
+        with contextlib.suppress(FileNotFoundError):
+            found = entry.lstat()
+            if stat.S_ISREG(found.st_mode):
+                yield entry, found
+
+
 def _remove_damaged(folder: Path) -> None:
     """Removes entries that a killed command or a full disk has left half written; looks at those that are new.
 
     jax writes an entry in place, never writes it again, and would warn of it at every start.
     """
-    checked = folder / _CHECKED
+    checked, now = folder / _CHECKED, time.time()
     last = checked.stat().st_mtime if checked.exists() else 0.0
-    for entry in folder.iterdir():
-        if entry.name.startswith(".") or entry.stat().st_mtime < last:
-            continue
-        content = entry.read_bytes()
-        try:
-            if content[:1] == b"x":  # the first byte of zlib's format; another compressor has its own checks
-                zlib.decompress(content)
-            elif not content:
-                entry.unlink(missing_ok=True)
-        except zlib.error:
+    for entry, found in _entries(folder):
+        if found.st_uid != os.getuid() or (found.st_mtime >= last and not _is_whole(entry)):
             entry.unlink(missing_ok=True)
     checked.touch()
+    os.utime(checked, (now, now))  # an entry that was begun since then is looked at again
+
+
+def _is_whole(entry: Path) -> bool:
+    """Returns whether an entry can be read; of another format than zlib's, only whether there is anything."""
+    try:
+        content = entry.read_bytes()
+        if content[:1] == b"x":  # zlib's first byte
+            zlib.decompress(content)
+    except FileNotFoundError:
+        return True  # another command has removed it
+    except zlib.error:
+        return False
+    return bool(content)
 
 
 def _remove_oldest(folder: Path, most_bytes: int) -> None:
     """Removes the oldest entries until all take at most `most_bytes`."""
-    entries = sorted((entry.stat().st_mtime, entry.stat().st_size, entry) for entry in folder.iterdir())
+    entries = sorted((found.st_mtime, found.st_size, entry) for entry, found in _entries(folder))
     total = sum(size for _, size, _ in entries)
     for _, size, entry in entries:
         if total <= most_bytes:

@@ -124,16 +124,48 @@ def test_a_folder_that_cannot_be_used_is_one_warning(why, environ, monkeypatch, 
     assert record.getMessage() == f"compiled programs are not kept for the next command: {why}: {folder}"
 
 
+def test_a_folder_that_others_can_replace_is_not_used(environ, tmp_path, caplog):
+    tmp_path.chmod(0o777)
+    compiled_programs.set_default(environ)
+    assert "JAX_COMPILATION_CACHE_DIR" not in environ
+    assert f"others may write into {tmp_path}" in caplog.text
+    tmp_path.chmod(0o1777)  # sticky, as /tmp
+    compiled_programs.set_default(environ)
+    assert "JAX_COMPILATION_CACHE_DIR" in environ
+
+
+def test_a_folder_that_others_can_read_is_closed(environ):
+    compiled_programs.set_default(environ)
+    folder = folder_of(environ)
+    folder.chmod(0o755)
+    del environ["JAX_COMPILATION_CACHE_DIR"]
+    compiled_programs.set_default(environ)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_an_entry_of_somebody_else_is_removed(environ, monkeypatch):
+    compiled_programs.set_default(environ)
+    entry = folder_of(environ) / "planted-cache"
+    entry.write_bytes(zlib.compress(b"code"))
+    os.utime(entry, (0, 0))
+    monkeypatch.setattr(compiled_programs.os, "getuid", lambda: 12345)
+    compiled_programs._remove_damaged(entry.parent)
+    assert not entry.exists()
+
+
 def test_entries_that_are_half_written_are_removed_once_and_whole_ones_stay(environ):
     compiled_programs.set_default(environ)
     folder = folder_of(environ)
     whole = zlib.compress(os.urandom(1000))
     contents = {"whole": whole, "half": whole[:500], "empty": b"", "another-format": b"(\xb5/\xfd" + whole}
     for name, content in contents.items():
-        (folder / name).write_bytes(content)
+        (folder / f"{name}-cache").write_bytes(content)
+    (folder / "xla_gpu_per_fusion_autotune_cache_dir").mkdir()  # XLA's own, on a GPU
     del environ["JAX_COMPILATION_CACHE_DIR"]
     compiled_programs.set_default(environ)
-    assert sorted(path.name for path in folder.iterdir()) == [".checked", "another-format", "whole"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *(".checked", "another-format-cache", "whole-cache", "xla_gpu_per_fusion_autotune_cache_dir")
+    ]
 
 
 def test_the_oldest_entries_go_if_there_are_too_many(environ, monkeypatch):
@@ -141,11 +173,11 @@ def test_the_oldest_entries_go_if_there_are_too_many(environ, monkeypatch):
     compiled_programs.set_default(environ)
     folder = folder_of(environ)
     for number in range(4):
-        (folder / str(number)).write_bytes(b"(" * 900)
-        os.utime(folder / str(number), (number, number))
+        (folder / f"{number}-cache").write_bytes(b"(" * 900)
+        os.utime(folder / f"{number}-cache", (number, number))
     del environ["JAX_COMPILATION_CACHE_DIR"]
     compiled_programs.set_default(environ)
-    assert sorted(path.name for path in folder.iterdir()) == [".checked", "2", "3"]
+    assert sorted(path.name for path in folder.iterdir()) == [".checked", "2-cache", "3-cache"]
 
 
 def train(folder, cache):
