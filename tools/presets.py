@@ -68,6 +68,7 @@ def section(preset: Preset) -> str:
         "```sh",
         f"{command} --preset {name}                              # trains",
         f"{command} plan --preset {name} --topology v5e:2x2      # estimates the cost on TPUs",
+        *([_evaluation(command, preset)] if "FID" in preset.published or "Inception" in preset.published else []),
         "```",
         "",
         f"What the preset sets, if it is not the default of `experiments/{experiment}.py`:",
@@ -77,6 +78,16 @@ def section(preset: Preset) -> str:
         "```",
     ]
     return "\n".join(lines)
+
+
+def _evaluation(command: str, preset: Preset) -> str:
+    """Returns the command that measures what was published, of the last checkpoint and not of the best likelihood."""
+    experiment, data = command.rpartition(".")[2], preset.config.data.name
+    num = 5_000 if "5,000 samples" in preset.published else 50_000
+    return (
+        f"{command} evaluate --workdir runs/{experiment}-{data} --checkpoint latest \\\n"
+        f"    --features inception --weights inception.safetensors --num-generated {num} --real-split train"
+    )
 
 
 def settings(preset: Preset) -> list[str]:
