@@ -65,7 +65,9 @@ def find(records: Sequence[Record]) -> Interval | None:
     for low_name, high_name in _ENDS:
         # A record states the kind of log p: the low end of -log p is an upper bound of log p.
         low, high = one(low_name, "upper_bound"), one(high_name, "lower_bound")
-        if low is not None and high is not None and cast(float, low.value) <= cast(float, high.value):
+        if low is None or high is None or low.measure != high.measure:
+            continue
+        if cast(float, low.value) <= cast(float, high.value):
             return Interval(low, high, one(low_name, "exact"))
     return None
 

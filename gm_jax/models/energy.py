@@ -140,7 +140,10 @@ class EnergyBasedModel:
         return self._likelihood("value", "estimate", params, model_state, key, x)
 
     def log_prob_above(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
-        """Computes the same with the low end of the bracket of log Z: an upper bound in expectation."""
+        """Computes the log-density with the low end of the bracket of log Z: an upper bound in expectation.
+
+        Of levels, it is the log-density of the data with their noise, and no bound of log p of the levels.
+        """
         return self._likelihood("low", "upper_bound", params, model_state, key, x)
 
     def log_prob_below(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
@@ -201,8 +204,9 @@ class EnergyBasedModel:
         log_prob = self.log_density(params, model_state, h, end=end) + self.space.log_det(self.shape)
         partition = cast(Partition, self.partition)
         of_log_z = partition.settings(self.shape, is_reversed=end == "high")
-        settings = (*of_log_z, *space_setting(self.space.side, self.shape))
-        return Likelihood(log_prob, kind, self.space.measure, settings)
+        is_above = kind == "upper_bound"
+        side, measure = (self.space.noisy_side, "continuous") if is_above else (self.space.side, self.space.measure)
+        return Likelihood(log_prob, kind, measure, (*of_log_z, *space_setting(side, self.shape)))
 
     def _network(
         self, params: Params, model_state: ModelState, h: Array, *, train: bool = False

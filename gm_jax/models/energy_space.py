@@ -20,6 +20,8 @@ class EnergySpace(NamedTuple):
         log_det: shape of one example -> log |dh/dx| in the measure of the data, nats.
         measure: the base measure of the data, as in `types.Likelihood`.
         side: the range of one dimension of a density, see `ops.levels.space_setting`; None for levels.
+        noisy_side: the same of the data with their noise, whose log-density in level units is that in `measure`. A mean
+            log-density with noise is below log p of the levels, so that an upper bound of the one is none of the other.
     """
 
     prepare: Callable[[Key, Array], Array]
@@ -27,11 +29,12 @@ class EnergySpace(NamedTuple):
     log_det: Callable[[tuple[int, ...]], float]
     measure: str
     side: str | None
+    noisy_side: str
 
 
 def points() -> EnergySpace:
     """Makes the space of real data, which stay unchanged."""
-    return EnergySpace(lambda key, x: x, lambda h: h, lambda shape: 0.0, "continuous", "R")
+    return EnergySpace(lambda key, x: x, lambda h: h, lambda shape: 0.0, "continuous", "R", "R")
 
 
 def images(*, levels: int) -> EnergySpace:
@@ -53,4 +56,5 @@ def images(*, levels: int) -> EnergySpace:
         log_det=lambda shape: math.prod(shape) * math.log(2.0 / levels),
         measure=levels_lib.measure(levels),
         side=None,
+        noisy_side=f"[0,{levels}]",
     )
