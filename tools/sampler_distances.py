@@ -26,6 +26,13 @@ from tools.publish import check_command, where_it_ran
 from tools.results import RECORDS, read
 
 TABLE = "score_samples"
+COLUMNS = [
+    {"title": "model and sampler", "field": "model"},
+    {"title": "data", "field": "data"},
+    {"title": "network evaluations a sample", "number": "evaluations", "sign": False},
+    {"title": "Fréchet distance", "number": "frechet", "digits": 2, "sign": False},
+    {"title": "command", "field": "command"},
+]  # of a table that does not exist yet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +98,8 @@ def measure(config: Config) -> str:
         "busy": None,
         **where_it_ran(folder.versions, None),
     }
-    table = read(TABLE, config.folder)
+    is_new = not (config.folder / f"{TABLE}.json").exists()
+    table = {"columns": COLUMNS, "rows": []} if is_new else read(TABLE, config.folder)
     rows = [*(one for one in table["rows"] if one["id"] != config.row), row]
     content = json.dumps({**table, "rows": rows}, indent=1, ensure_ascii=False, allow_nan=False)
     write_text(config.folder / f"{TABLE}.json", content + "\n")

@@ -44,3 +44,8 @@ def test_a_row_holds_the_mean_over_the_seeds_and_their_spread(tmp_path, monkeypa
     assert evaluations["value"] == 1
     assert (number["name"], number["value"], number["standard_deviation"]) == ("frechet", 2.0, 1.0)
     assert number["settings"]["seeds"] == 3
+    (tmp_path / "score_samples.json").unlink()
+    runner.program(sampler_distances.Config, sampler_distances.measure, argv)
+    content = json.loads((tmp_path / "score_samples.json").read_text())
+    assert content["columns"] == sampler_distances.COLUMNS
+    assert [row["id"] for row in content["rows"]] == ["old"]
