@@ -5,12 +5,12 @@ two times.
 
     mean velocity:  U(x_t, r, t) = 1 / (t - r) int_r^t E[u | x_s] ds    along the flow through x_t          (1)
     one step:       x_r = x_t - (t - r) U(x_t, r, t)                                                        (2)
-    identity:       U = E[u | x_t] - (t - r) dU / dt,    dU / dt = E[u | x_t] . grad U + d U / d t          (3)
-    loss:           |U_hat - stop_gradient(u - (t - r) (u . grad U_hat + d U_hat / d t))|^2                 (4)
+    identity:       U = E[u | x_t] - (t - r) dU / dt,    dU / dt = E[u | x_t] . grad U + d_t U              (3)
+    loss:           |U_hat - stop_gradient(u - (t - r) (u . grad U_hat + d_t U_hat))|^2                     (4)
     weight:         stop_gradient(1 / (L + c)^p)                                                            (5)
 
-dU / dt is the derivative along the direction (u, 0, 1) of (x, r, t): r stays. The target in (4) is linear in u, so its
-mean over the pairs in x_t is (3). With r = t, (4) is flow matching.
+dU / dt is the derivative along the direction (u, 0, 1) of (x, r, t), in which r stays; d_t is the partial one in t. The
+target in (4) is linear in u, so its mean over the pairs in x_t is (3). With r = t, (4) is flow matching.
 
 Source: Geng et al., "Mean Flows for One-step Generative Modeling", NeurIPS 2025, arXiv:2505.13447.
 """

@@ -46,7 +46,7 @@ def implicit_score_matching_loss(score_fn: ScoreFn, x: Array) -> Array:
         score_fn: S.
         x: [B, ...] data of at most 64 dimensions.
     Returns:
-        [B] loss; smaller is better, and it is negative at the true score.
+        [B] loss; smaller is better; its mean at the true score is -1/2 E|S|^2.
     Raises:
         ValueError: the data have more than 64 dimensions: use `sliced_score_matching_loss`.
     Source: Hyvarinen, JMLR 6, 2005, theorem 1.

@@ -4,7 +4,8 @@ A second output v of the network interpolates the log-variance of each number be
 
     log var_ts = v log beta_ts + (1 - v) log beta~_ts                                                     (1)
 
-Training adds the terms of the bound, whose gradient reaches v alone, because x0_hat in them is held constant:
+Training adds the terms of the bound. Of the two outputs their gradient reaches v alone, because x0_hat in them is held
+constant:
 
     L = L_simple + lambda T L_(t-1) / D                                                                   (2)
 
@@ -13,7 +14,12 @@ weigh 1 / (T p_t):
 
     p_t = 0.9 sqrt(E L_(t-1)^2) / sum_t sqrt(E L_(t-1)^2) + 0.1 / T                                       (3)
 
-with a running mean in place of E, which starts at 1 for all times.
+for t > 1, with a running mean in place of E, which starts at 1 nat^2; t = 1 has the second term alone, because the
+variance of L_0 is fixed and its term trains nothing.
+
+Not as in the paper: it keeps the last ten terms of each time, draws uniformly until all are full, and learns the
+variance of L_0 too; the share 0.1 of uniform times is ours; lambda weighs nats; and (3) also draws the times of
+L_simple, for which the paper sees no gain.
 """
 
 import dataclasses
@@ -106,7 +112,7 @@ class LearnedVariance:
         num_steps = self.diffusion.schedule.num_steps
         if not self.loss_aware:
             return jax.random.randint(key, (n,), 1, num_steps + 1), jnp.ones(n)
-        root = jnp.sqrt(model_state["times"]["square"])
+        root = jnp.sqrt(model_state["times"]["square"]).at[0].set(0.0)
         p = (1.0 - _UNIFORM) * root / jnp.sum(root) + _UNIFORM / num_steps
         place = jax.random.categorical(key, jnp.log(p), shape=(n,))
         return place + 1, 1.0 / (num_steps * p[place])

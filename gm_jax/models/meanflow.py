@@ -6,7 +6,8 @@ examples r is t. Samples take K steps
 
     x_r = x_t - (t - r) U(x_t, r, t)                                                                     (1)
 
-from noise to data, one by default. The likelihood is that of the flow of u, solved exactly (`models.score`); it is not
+from noise to data, one by default. The times are those of the path without a thousandth at both ends, where the bound
+of the flow is not finite. The likelihood is that of the flow of u, solved exactly (`models.score`); it is not
 the density of the few steps.
 """
 

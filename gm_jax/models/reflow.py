@@ -5,8 +5,8 @@ what the first flow makes of it,
 
     (x_0, eps),    x_0 = the end of the first flow that starts at eps                                     (1)
 
-whose straight lines cross less, so that few steps are enough. Samples and likelihoods are those of the second flow; a
-variational bound has no meaning for it, because it does not denoise independent noise.
+whose straight lines cross less, so that few steps are enough on the linear path. Samples and likelihoods are those of
+the second flow; a variational bound has no meaning for it, because it does not denoise independent noise.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class Reflow:
 
     Attributes:
         flow: of both stages.
-        teacher: the same model, with the sampler that makes x_0 of (1).
+        teacher: the same model, with the sampler that makes x_0 of (1). It must follow the flow and add no noise.
         first_steps: train steps of the first stage.
     """
 

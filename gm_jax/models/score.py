@@ -232,9 +232,10 @@ class ScoreModel:
         return cast(Array, self.network.apply({"params": params["score"]}, x, level, label, **settings))
 
     def _prior_kl(self) -> float:
-        """Bounds KL(p_T || N(0, s_T^2 I)) from above, for data of standard deviation c, in two digits."""
+        """Bounds KL(p_T || N(0, s_T^2 I)), for images in [-1, 1] or points of root mean square c, in two digits."""
+        largest = self.sigma_data if self.space.side == "R" else 1.0
         with jax.ensure_compile_time_eval():
-            x_0, last = jnp.full((1, *self.shape), self.sigma_data), jnp.asarray(self.path.range[1], jnp.float32)
+            x_0, last = jnp.full((1, *self.shape), largest), jnp.asarray(self.path.range[1], jnp.float32)
             kl = score_matching.continuous_prior_kl(x_0, self.path.signal(last), self.path.noise(last))
             return float(f"{float(kl[0]):.1e}")
 

@@ -47,6 +47,8 @@ def build_ddpm(config: DDPMConfig, spec: Spec) -> Experiment:
     if not config.learned_variance:
         if config.loss_aware_times:
             raise UserError("--loss-aware-times has no effect without --learned-variance: add it, or leave it out.")
+        if config.bound_weight != DDPMConfig.bound_weight:
+            raise UserError("--bound-weight has no effect without --learned-variance: add it, or leave it out.")
         return experiment
     inner: diffusion.Diffusion = experiment.family
     inner = dataclasses.replace(

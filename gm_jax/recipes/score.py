@@ -23,7 +23,7 @@ from gm_jax.recipes.diffusion import make_network
 from gm_jax.recipes.experiment import DensityPicture, Experiment, FlowPicture, LogProbEvaluation
 from gm_jax.recipes.gan import mode_evaluation
 from gm_jax.recipes.optimizers import make_optimizer
-from gm_jax.recipes.path_samplers import path_sampler
+from gm_jax.recipes.path_samplers import ODE_METHODS, path_sampler
 from gm_jax.types import Array, Key, ModelState, Params
 
 _EDGE = 1e-3  # how far paths whose ends have no signal or no noise stay from these
@@ -45,7 +45,14 @@ def build_score(config: ScoreConfig, spec: Spec) -> Experiment:
         return density_experiment(config, spec, family, family, optimizers, settings)
     if config.labels:
         raise UserError("--reflow needs a model without labels: leave out --labels.")
-    second_steps = min(max(1, round(config.reflow * steps)), steps - 1)
+    if config.sampler.method not in ODE_METHODS or config.sampler.churn:
+        raise UserError(
+            "--reflow pairs each noise with what the flow makes of it, so the sampler must add no noise: use "
+            f"--sampler.method {', '.join(ODE_METHODS)} without churn."
+        )
+    second_steps = round(config.reflow * steps)
+    if not 0 < second_steps < steps:
+        raise UserError(f"--reflow {config.reflow} of --train.steps {steps} leaves a stage without steps: use more.")
     optimizers = {
         "score": make_optimizer(config.optimizer, num_steps=steps - second_steps),
         "reflow": make_optimizer(config.optimizer, num_steps=second_steps),

@@ -117,7 +117,8 @@ def test_times_are_drawn_by_the_size_of_their_terms_and_weighed_back():
     np.testing.assert_array_equal(state["times"]["square"], np.ones(8))
     square = jnp.arange(1.0, 9.0) ** 4
     t, weight = model.draw_times({"times": {"square": square}}, KEY, count)
-    p = 0.9 * np.arange(1, 9) ** 2 / np.sum(np.arange(1, 9) ** 2) + 0.1 / 8
+    root = np.array([0, 4, 9, 16, 25, 36, 49, 64])  # the term of t = 1 trains nothing
+    p = 0.9 * root / np.sum(root) + 0.1 / 8
     counts = np.bincount(t, minlength=9)[1:]
     assert stats.chisquare(counts, count * p).pvalue > 1e-4
     np.testing.assert_allclose(weight, 1 / (8 * p[np.asarray(t) - 1]), rtol=1e-5)
@@ -126,6 +127,45 @@ def test_times_are_drawn_by_the_size_of_their_terms_and_weighed_back():
     drawn = model.draw_times(state, jax.random.split(jax.random.key(3), 3)[0], 2)[0]
     moved = np.flatnonzero(np.asarray(after["times"]["square"]) != 1.0) + 1
     assert set(moved) == set(np.asarray(drawn).tolist())
+
+
+def test_loss_aware_times_leave_the_mean_loss_and_its_gradient():
+    def of_keys(loss_aware):
+        settings = {"bound_weight": 0.5, "parameterization": diffusion.data_prediction()}
+        model = of(TwoOutputs(0.3), loss_aware=loss_aware, **settings)
+        x = jnp.tile(X[:1], (1000, 1))
+        params, state = model.init(KEY, {"x": x})
+        if loss_aware:
+            state = {"times": {"square": jnp.arange(1.0, 9.0) ** 2}}
+        step = jax.jit(jax.value_and_grad(lambda p, key: model.loss(p, state, key, {"x": x})[0]))
+        found = [step(params, key) for key in jax.random.split(jax.random.key(2), 40)]
+        return np.array([[value, *jax.tree.leaves(grads)] for value, grads in found], np.float64)
+
+    aware, uniform = of_keys(True), of_keys(False)
+    error = np.hypot(aware.std(axis=0), uniform.std(axis=0)) / np.sqrt(40)
+    assert (np.abs(aware.mean(axis=0) - uniform.mean(axis=0)) < 4 * error).all()
+    assert (error < 0.2 * np.abs(uniform.mean(axis=0))).all()
+
+
+def test_the_loss_is_the_simple_one_and_a_share_of_the_bound_of_each_dimension():
+    def parts(bound_weight):
+        model = of(TwoOutputs(0.3), bound_weight=bound_weight)
+        params, state = model.init(KEY, {"x": X})
+        value, (_, metrics) = model.loss(params, state, jax.random.key(3), {"x": X})
+        return float(value), float(metrics["bound_terms"])
+
+    (simple, _), (value, total) = parts(0.0), parts(0.7)
+    np.testing.assert_allclose(value, simple + 0.7 * total / 2, rtol=1e-5)
+
+
+def test_the_running_mean_moves_by_a_tenth_for_each_drawn_time():
+    model = of(TwoOutputs(), loss_aware=True)
+    term = jnp.array([1.0, 3.0, 5.0])
+    after = model._after({"times": {"square": jnp.ones(8)}}, jnp.array([4, 4, 7]), term)["times"]["square"]
+    expected = np.ones(8)
+    expected[3] = 0.9**2 * 1.0 + (1 - 0.9**2) * (1.0 + 9.0) / 2
+    expected[6] = 0.9 * 1.0 + 0.1 * 25.0
+    np.testing.assert_allclose(after, expected, rtol=1e-6)
 
 
 def test_a_network_has_twice_the_outputs_for_images_and_points():
