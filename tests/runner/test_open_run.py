@@ -95,7 +95,13 @@ def test_a_run_of_the_legacy_configs_resumes_and_is_saved_in_todays_format(legac
     assert "resuming from step 20 of 30" in ended.out
     now = json.loads((legacy_configs / "config.json").read_text())
     assert now["recipe"] == vae.CONFIG.recipe
-    added = {"optimizer": {"l2": 0.0}, "data": {"size": None}, "train": {"steps": 30, "tracker": "tensorboard"}}
+    adam = {"algorithm": "adam", "b1": 0.9, "b2": 0.999, "decay_rate": 1.0, "boundaries": [], "factors": [], "l2": 0.0}
+    average = {"ema_halflife": 0.0, "ema_warmup": "ratio"}
+    added = {
+        "optimizer": adam,
+        "data": {"size": None, "flip": False},
+        "train": {"steps": 30, "tracker": "tensorboard", **average},
+    }
     assert now["config"] == {**old, **{name: {**old[name], **fields} for name, fields in added.items()}}
     assert runner.open_run(legacy_configs).config == updated(
         runner.open_run(FIRST_FORMAT).config, {"train": {"steps": 30}}

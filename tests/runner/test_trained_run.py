@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_refused_in_one_line(whole):
 
 
 DAMAGES = [
-    (lambda folder: shutil.rmtree(folder), "holds no run: it has no config.json"),
+    (lambda folder: shutil.rmtree(folder), "holds no run: it does not exist"),
     (lambda folder: (folder / "config.json").unlink(), "holds no run: it has no config.json"),
     (lambda folder: (folder / "config.json").write_text("{"), "is damaged or is not a run's configuration"),
     (lambda folder: (folder / "config.json").write_text("[1]"), "is damaged or is not a run's configuration"),
