@@ -12,7 +12,7 @@ MISTAKES = [
     (edm, ["--likelihood.tolerance", "0"], "likelihood.tolerance must be more than 0, got 0"),
     (flow_matching, ["--sampler.steps", "0"], "sampler.steps must be at least 1, got 0"),
     (ddpm, ["--sampler.method", "dpmpp", "--sampler.steps", "1"], "--sampler.steps 1 is too few for dpmpp"),
-    (meanflow, ["--sampling-steps", "0"], "sampling_steps must be at least 1, got 0"),
+    (meanflow, ["--sampling-steps", "0"], "sampling-steps must be at least 1, got 0"),
     (edm, ["--guidance", "1"], "--guidance 1.0 needs a model with labels: add --labels"),
     (edm, ["--data.name", "toy:two_moons", "--labels"], "has no labels to condition on: leave out --labels"),
     (edm, ["--data.name", "large", "--likelihood.probes", "0"], "an exact divergence in 784 dimensions"),
