@@ -59,7 +59,12 @@ def test_a_folder_of_two_sizes_trains_and_is_found_again_when_it_moves(command, 
     assert "folder:birds does not ship all splits: validation, test: 1/10 of train each (16 train" in ended.out
     run = tmp_path / "runs" / "vae-birds"
     saved = json.loads((run / "config.json").read_text())
-    assert saved["config"]["data"] == {"name": "folder:birds", "dir": str(tmp_path / "photos"), "size": 8}
+    assert saved["config"]["data"] == {
+        "name": "folder:birds",
+        "dir": str(tmp_path / "photos"),
+        "size": 8,
+        "flip": False,
+    }
     records = json.loads((run / "results.json").read_text())
     for record in records:
         assert record["data"] == "folder:birds"
