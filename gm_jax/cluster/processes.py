@@ -41,7 +41,7 @@ AUTO = "auto"
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 _SHOWN = 3
-_BACKUP = 3  # jax's heartbeat timeout, in units of ours: the watchdog must act first
+_BACKUP = 6  # jax's heartbeat timeout, in units of ours: the watchdog must act first, and jax begins to count earlier
 _PATIENCE = 3.0  # seconds that process 0 outlives the others if no heartbeats show when they have left
 
 

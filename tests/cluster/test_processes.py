@@ -148,10 +148,9 @@ def assert_close(folder: Path, other: Path, *, rtol: float) -> None:
 def assert_names_culprit(ended: Ended, pattern: str) -> None:
     """Asserts that a process ended because another one failed: exit code 1, and one line that names the culprit.
 
-    If a broken connection makes C++ abort before the watchdog acts, C++ has printed its stack above that line.
+    If jax aborts from C++ at the same moment, C++ has printed its stack beside that line.
     """
     (line,) = [line for line in ended.err.splitlines() if line.startswith("error: ")]
-    assert ended.err.endswith(f"{line}\n"), ended
     assert re.fullmatch(rf"error: {pattern}; start all processes again: they resume from the last checkpoint", line)
     assert ended.code == 1, ended
 
