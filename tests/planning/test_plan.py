@@ -62,6 +62,7 @@ def averaged_state(run, objective):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @needs_libtpu
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_reduces_its_gradients_at_once_and_donates_its_state(name):

@@ -60,6 +60,7 @@ def test_an_experiment_without_settings_is_refused(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_run_that_is_killed_stopped_and_starved_comes_back_and_another_one_is_seen(tmp_path, monkeypatch, capsys):
     flags = ("--kills", "1", "--signals", "1", "--disks", "1", "--cuts", "0", "--experiments", "vae")
     monkeypatch.setattr(reliability.tempfile, "TemporaryDirectory", lambda **_: _Kept(tmp_path))
