@@ -7,9 +7,13 @@ parameters of zero, because a sampler takes the same time with any. A unit of wo
 """
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import command, comparison, timing
+
+if TYPE_CHECKING:
+    from gm_jax.data.sources import Spec
+    from gm_jax.types import Model
 
 NUM_SAMPLES = 64
 LATENT, PIXEL = "latent diffusion", "pixel diffusion"
@@ -25,16 +29,12 @@ class Args(command.Args):
 
 def make_run(name: str, sampling_steps: int) -> timing.Run:
     """Returns run(count), which draws NUM_SAMPLES samples `count` times with LATENT or PIXEL diffusion."""
-    import jax
-    import jax.numpy as jnp
-
     from experiments import latent_diffusion
     from gm_jax import recipes
     from gm_jax.config.saved import updated
     from gm_jax.data import sources
     from gm_jax.recipes import configs
     from gm_jax.recipes.diffusion import diffusion_model
-    from gm_jax.runner.run import abstract_batch
 
     spec, _ = sources.load("digits")
     config = updated(latent_diffusion.CONFIG, {"sampler": {"steps": sampling_steps}})
@@ -42,6 +42,16 @@ def make_run(name: str, sampling_steps: int) -> timing.Run:
         model = recipes.build(config, spec).model
     else:
         model = diffusion_model(config, configs.UNetConfig(), spec).model
+    return draws(model, spec)
+
+
+def draws(model: "Model", spec: "Spec") -> timing.Run:
+    """Returns run(count), which draws NUM_SAMPLES samples of a model `count` times, with parameters of zero."""
+    import jax
+    import jax.numpy as jnp
+
+    from gm_jax.runner.run import abstract_batch
+
     shapes = jax.eval_shape(model.init, jax.random.key(0), abstract_batch(spec, 1))
     params, model_state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     sample = jax.jit(model.sample, static_argnums=3)

@@ -10,8 +10,8 @@ import dataclasses
 from typing import Any
 
 from benchmarks import command, comparison, timing
+from benchmarks.latent_sampling import NUM_SAMPLES, draws
 
-NUM_SAMPLES = 64
 SOLVER, DDIM = "DPM-Solver++(2M)", "DDIM"
 _METHODS = {SOLVER: "dpmpp", DDIM: "ddim"}
 
@@ -26,29 +26,15 @@ class Args(command.Args):
 
 def make_run(name: str, sampling_steps: int) -> timing.Run:
     """Returns run(count), which draws NUM_SAMPLES samples `count` times by SOLVER or DDIM."""
-    import jax
-    import jax.numpy as jnp
-
     from experiments import ddpm
     from gm_jax import recipes
     from gm_jax.config.saved import updated
     from gm_jax.data import sources
-    from gm_jax.runner.run import abstract_batch
 
     spec, _ = sources.load("digits")
     config = updated(ddpm.CONFIG, {"sampler": {"method": _METHODS[name], "steps": sampling_steps}})
     model = recipes.build(config, spec).model
-    shapes = jax.eval_shape(model.init, jax.random.key(0), abstract_batch(spec, 1))
-    params, model_state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    sample = jax.jit(model.sample, static_argnums=3)
-
-    def run(count: int) -> None:
-        drawn = None
-        for _ in range(count):
-            drawn = sample(params, model_state, jax.random.key(0), NUM_SAMPLES)
-        jax.block_until_ready(drawn)
-
-    return run
+    return draws(model, spec)
 
 
 def measure(args: Args) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def binary(spec: Spec, binarization: str | None) -> tuple[decoder_likelihoods.De
     levels = num_levels(spec)
     if binarization is None and levels != 2 and not is_image(spec):
         raise UserError(
-            f"{spec.name} is not made of pixels, so that its {levels} levels are no probabilities: choose a "
+            f"{spec.name} is not made of pixels, so that its {levels} levels are not probabilities: choose a "
             "--data.name of images, or --binarization threshold to cut the levels at half."
         )
     name = binarization or ("static" if levels == 2 else "dynamic")

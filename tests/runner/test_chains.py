@@ -15,7 +15,7 @@ TINY_RBM = (
 )
 MISTAKES = [
     (rbm, ["--data.name", "toy:pinwheel"], "toy:pinwheel"),
-    (rbm, ["--data.name", "wave:tones"], "not made of pixels, so that its 64 levels are no probabilities"),
+    (rbm, ["--data.name", "wave:tones"], "not made of pixels, so that its 64 levels are not probabilities"),
     (rbm, ["--binarization", "static"], "static is for binary data"),
     (rbm, ["--temperatures", "1"], "--temperatures 1 is too few for annealed importance sampling: use at least 2"),
     (rbm, ["--validation-temperatures", "1"], "--validation-temperatures 1 is too few"),

@@ -40,7 +40,7 @@ def get(name: str, experiment: str | None = None) -> Preset:
         experiment: whose; None if the name is full.
 
     Raises:
-        UserError: there is no such preset; the message names the nearest.
+        UserError: no preset has this name; the message suggests the nearest.
     """
     known = PRESETS if experiment is None else of(experiment)
     if name in known:
