@@ -11,7 +11,7 @@ from gm_jax.recipes.configs import VAEConfig
 
 CONFIG = VAEConfig(
     train=TrainConfig(
-        steps=20_000, batch_size=100, steps_per_call=50, checkpoint_every=1_000, ema_decay=0.999, patience=4
+        steps=12_000, batch_size=100, steps_per_call=50, checkpoint_every=1_000, ema_decay=0.999, patience=4
     ),
     optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None),
 )

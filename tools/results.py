@@ -103,6 +103,8 @@ def cell(row: Mapping[str, Any], column: Mapping[str, Any]) -> str:
         return {True: "yes", False: "no", None: ""}[row["busy"]]
     if field == "published":
         return _published(row["published"])
+    if field == "measure" and "measure" not in row.get("labels", {}):
+        return next((_measure(number) for number in row["numbers"] if number.get("measure")), "")
     text = row[field] if field in row else row.get("labels", {})[field]
     return re.sub(r"\{(.+?)\}", lambda found: _referenced(found[1]), text)
 
@@ -160,6 +162,11 @@ def _published(published: Mapping[str, Any] | None) -> str:
         return ""
     about = "; ".join(published[name] for name in ("note", "source") if published[name])
     return f"{published['value']:g}" + (f" ({about})" if about else "")
+
+
+def _measure(number: Mapping[str, Any]) -> str:
+    space = number["settings"].get("space")
+    return f"density on {space}" if space else number["measure"]
 
 
 def _referenced(reference: str) -> str:

@@ -7,6 +7,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import typing
 from collections.abc import Mapping
 
 import jax
@@ -15,7 +16,7 @@ import pytest
 from experiments import fvsbn, vae
 from gm_jax.errors import UserError
 from gm_jax.planning import plan, roofline, tpus
-from gm_jax.recipes.configs import ChainsConfig
+from gm_jax.recipes.configs import ChainsConfig, UNetConfig
 from gm_jax.runner.plan import make_plan
 from gm_jax.runner.run import abstract_batch, assemble
 from gm_jax.training.model_state import local_view
@@ -70,7 +71,11 @@ def test_every_experiment_reduces_its_gradients_at_once_and_donates_its_state(na
     techniques = {"minibatch_discrimination": False, "feature_matching": False}
     chains = {"chains": ChainsConfig(persistent=3_200)}  # a multiple of both batches
     changes = {"improved_gan": techniques, "ebm": chains, "jem": chains, "rbm": {"chains": 128}}.get(name, {})
-    made, run = planned(importlib.import_module(f"experiments.{name}"), batch_per_chip=32, **changes)
+    module = importlib.import_module(f"experiments.{name}")
+    if "UNetConfig" in str(typing.get_type_hints(type(module.CONFIG)).get("network")):
+        # With a block of every kind, and small: those of the default compile for a minute each.
+        changes["network"] = UNetConfig(features=(8, 16), attention=(1,))
+    made, run = planned(module, batch_per_chip=32, **changes)
     assert made.fits
     # One for each player: each player sees the updates of those before it.
     keeps_rows = any(isinstance(declared, Rows) for declared in run.experiment.model.sync.values())
