@@ -4,7 +4,8 @@
     python -m tools.publish_speed energy.json --table speed_energy --command "python -m benchmarks.energy_models"
     python -m tools.results
 
-Each pair of a case of ours and a case of theirs becomes a row. A row of the same name is replaced.
+Each pair of a case of ours and a case of theirs becomes a row, and so does each experiment of `benchmarks.first_step`.
+A row of the same name is replaced.
 """
 
 import dataclasses
@@ -30,6 +31,12 @@ COLUMNS = [
     {"title": "target", "field": "target"},
     {"title": "undisturbed rounds", "field": "undisturbed rounds"},
 ]  # of a table that does not exist yet
+STARTS = [
+    {"title": "experiment", "field": "what"},
+    {"title": "empty cache, s", "number": "cold", "sign": False, "digits": 1},
+    {"title": "full cache, s", "number": "warm", "sign": False, "digits": 1},
+    {"title": "saved, s", "number": "saved", "sign": False, "digits": 1},
+]  # of `benchmarks.first_step`
 _GOAL = re.compile(r"at least (?P<value>[0-9.]+)")
 
 
@@ -55,18 +62,21 @@ def publish(config: Config) -> str:
     """
     try:
         measured = read_json(config.measured)
-        comparisons = measured.get("comparisons") or [measured["comparison"]]
         facts = {
             "command": config.command,
             "device": measured["machine"],
             "versions": measured["versions"],
             "commit": None,
         }
-        found = [row for comparison in comparisons for row in _rows(comparison, facts)]
+        if "starts" in measured:
+            columns, found = STARTS, [_start(each, facts) for each in measured["starts"]]
+        else:
+            comparisons = measured.get("comparisons") or [measured["comparison"]]
+            columns, found = COLUMNS, [row for comparison in comparisons for row in _rows(comparison, facts)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{config.measured} is not the --json file of a benchmark that compares: {error!r}.") from None
     path = config.folder / f"{config.table}.json"
-    table = read(config.table, config.folder) if path.exists() else {"columns": COLUMNS, "rows": []}
+    table = read(config.table, config.folder) if path.exists() else {"columns": columns, "rows": []}
     rows = {row["id"]: row for row in (*table["rows"], *found)}
     content = {**table, "rows": list(rows.values())}
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -95,6 +105,13 @@ def _rows(comparison: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[
         words = re.findall("[a-z0-9]+", f"{comparison['title']} {ratio['over']}".lower())
         rows.append({"id": "-".join(words), "labels": labels, "numbers": numbers, **facts})
     return rows
+
+
+def _start(measured: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    cold, warm = measured["cold"], measured["warm"]
+    seconds = {"cold": cold, "warm": warm, "saved": cold - warm}
+    numbers = [{"name": name, "value": value, "unit": "s"} for name, value in seconds.items()]
+    return {"id": measured["experiment"], "labels": {"what": measured["experiment"]}, "numbers": numbers, **facts}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ import time
 from collections.abc import Callable
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={os.environ.get('DEVICES', '2')}"
+os.environ["XLA_FLAGS"] = " ".join(  # of two flags for devices the last one counts
+    (os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={os.environ.get('DEVICES', '2')}")
+)
 
 from experiments import vae
 from gm_jax import runner

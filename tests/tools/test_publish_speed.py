@@ -36,6 +36,12 @@ def test_a_pair_of_sides_is_a_row_and_a_second_measurement_replaces_it(tmp_path)
     assert len(table["rows"]) == 1
 
 
+def test_starts_of_experiments_have_the_seconds_that_the_cache_saves(tmp_path):
+    starts = [{"experiment": "vae", "cold": 9.5, "warm": 6.0}]
+    table = published(tmp_path, {"machine": "two cores", "versions": {}, "starts": starts})
+    assert "| vae | 9.5 | 6.0 | 3.5 |" in results.markdown(table)
+
+
 def test_a_ratio_without_an_undisturbed_round_is_not_published(tmp_path):
     with pytest.raises(UserError, match="RBM, an epoch has no undisturbed round"):
         published(tmp_path, measured(median=None))

@@ -86,7 +86,8 @@ def test_jit_pmap_and_the_vmap_oracle_give_the_same_update_on_eight_devices():
         "assert len(jax.devices()) == 8\n"
         "names['check_agreement'](jax.devices())"
     )
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"  # the last one counts
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
 
