@@ -123,11 +123,16 @@ def _flows() -> tuple[Family, ...]:
     glow = {"steps": 4, "features": 32, **_ON_IMAGES}
     spline = {"bins": 8, "train": {"batch_size": 64, "steps_per_call": 5}}
     splines = {"images": spline, "points": _ON_POINTS, "small_world": spline}
+    # The inverse takes a step for each dimension, so that an epoch of images would take all of the time.
+    mafs = {"images": spline, "points": _ON_POINTS, "small_world": spline}
+    iafs = {"points": _ON_POINTS, "small_world": spline}
     return (
         Family("NICE", configs.NICEConfig(**_NICE), nices),
         Family("RealNVP", configs.RealNVPConfig(**_IMAGE_FLOW), realnvps),
         Family("Glow", configs.GlowConfig(**_IMAGE_FLOW), {"images": glow, "small_world": glow}),
         Family("spline flow", configs.SplineFlowConfig(**_SPLINE), splines),
+        Family("MAF", configs.AutoregressiveFlowConfig(**_SPLINE), mafs),
+        Family("IAF", configs.AutoregressiveFlowConfig(**_SPLINE, inverted=True), iafs),
     )
 
 

@@ -6,8 +6,8 @@ Training minimises -(1). Sampling inverts it: z ~ p_Z, h = f^-1(z). The network 
 
     forward(h [B, ...]) -> (z [B, D], log_det [B]),    inverse(z [B, D]) -> (h [B, ...], log_det [B]),
 
-and an `event_shape`, as in `networks.{nice,realnvp,glow,spline_flow}`. A `Prior` is p_Z, for training and sampling. A
-`Dequantization` maps the data set's own form to the real numbers h, and back.
+and an `event_shape`, as in `networks.{nice,realnvp,glow,spline_flow,autoregressive_flow}`. A `Prior` is p_Z, for
+training and sampling. A `Dequantization` maps the data set's own form to the real numbers h, and back.
 
 The meaning of (1) depends on the data. For points it is log p(x), exactly. Levels are dequantised by uniform noise, and
 (1) is then the exact log-density of the noisy data: its mean over the noise is a lower bound on log P of the levels.

@@ -14,6 +14,7 @@ couplings.py                  invertible layers, their chains, and the networks 
 nice.py                       NICE: additive couplings and one scaling
 realnvp.py                    RealNVP: affine couplings of points, and of images at several scales
 glow.py                       Glow: actnorm, 1x1 convolution and affine coupling, at several scales
+autoregressive_flow.py        MAF and IAF: a flow by MADEs, and its inverse
 spline_flow.py                neural spline flow: couplings by rational-quadratic splines
 affine_flow.py                affine flow: a normal density of any covariance
 gan_mlp.py                    fully connected generator and discriminator; the contract of every such pair

@@ -6,8 +6,8 @@ A layer is a module with two methods, which share its parameters:
     inverse(z) -> (x, log |det dx/dz| [B])      from the latent to the data: sampling
 
 `ops.bijectors` and `ops.splines` hold the formulas; this file holds the parameters and selects the parts of x. The
-flows `nice`, `realnvp`, `glow` and `spline_flow` are such layers too, from x [B, *event_shape] to one flat latent
-z [B, D], which concatenates the parts of a multi-scale latent.
+flows `nice`, `realnvp`, `glow`, `spline_flow` and `autoregressive_flow` are such layers too, from x [B, *event_shape]
+to one flat latent z [B, D], which concatenates the parts of a multi-scale latent.
 
 A coupling transforms one half of the channels (or the entries of a mask) with parameters that a `conditioner` computes
 from the other half, which stays unchanged. Conditioners end in a layer of zeros, so a flow starts as the identity, up

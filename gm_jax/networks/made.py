@@ -25,6 +25,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from gm_jax.networks.dropout import Dropout
 from gm_jax.networks.label_bias import check_label
@@ -87,6 +88,10 @@ class MADE(nn.Module):
         activation: f.
         direct: adds the connections A; a network without hidden layers always has them.
         dropout: dropout rate of the hidden units in training.
+        outputs: P, numbers for each dimension, such as a mean and a log-scale: the logits are [B, P D], one block of D
+            after the other, and those of a step [n, P].
+        output_init: initialiser of V.
+        dtype: precision of the computation; None for that of the parameters.
     """
 
     num_dims: int
@@ -95,23 +100,31 @@ class MADE(nn.Module):
     activation: Callable[[Array], Array] = nn.relu
     direct: bool = False
     dropout: float = 0.0
+    outputs: int = 1
+    output_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    dtype: DTypeLike | None = None
 
     def setup(self) -> None:
         zeros, normal = nn.initializers.zeros, nn.initializers.lecun_normal()
         self.drop = Dropout(self.dropout)
-        widths = (self.num_dims, *self.hidden, self.num_dims)
-        self.kernels = [self.param(f"kernel_{layer}", normal, shape) for layer, shape in enumerate(pairwise(widths))]
-        self.biases = [self.param(f"bias_{layer}", zeros, (width,)) for layer, width in enumerate(widths[1:])]
+
+        def param(name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]) -> Array:
+            return jnp.asarray(self.param(name, init, shape), self.dtype)
+
+        widths = (self.num_dims, *self.hidden, self.outputs * self.num_dims)
+        inits = [*([normal] * len(self.hidden)), self.output_init]
+        shapes = zip(inits, pairwise(widths), strict=True)
+        self.kernels = [param(f"kernel_{layer}", init, shape) for layer, (init, shape) in enumerate(shapes)]
+        self.biases = [param(f"bias_{layer}", zeros, (width,)) for layer, width in enumerate(widths[1:])]
         if self.num_classes is not None:
             self.label_biases = [
-                self.param(f"label_bias_{layer}", zeros, (self.num_classes, width))
-                for layer, width in enumerate(widths[1:])
+                param(f"label_bias_{layer}", zeros, (self.num_classes, width)) for layer, width in enumerate(widths[1:])
             ]
         if self.direct and self.hidden:
-            self.direct_kernel = self.param("direct_kernel", zeros, (self.num_dims, self.num_dims))
+            self.direct_kernel = param("direct_kernel", zeros, (self.num_dims, self.outputs * self.num_dims))
 
     def __call__(self, x: Array, masks: MaskSet, label: Array | None = None) -> Array:
-        """Maps x [B, D], one mask set and labels [B] to logits [B, D]."""
+        """Maps x [B, D], one mask set and labels [B] to logits [B, P D]."""
         x = x.astype(self.kernels[0].dtype)
         *hidden_biases, bias = self._biases(x.shape[0], label)
         h, degrees = x, masks.positions
@@ -119,19 +132,20 @@ class MADE(nn.Module):
             h = self.activation(hidden_bias + h @ (kernel * (degrees[:, None] <= next_degrees[None, :])))
             h = self.drop(h)
             degrees = next_degrees
-        logits = bias + h @ (self.kernels[-1] * (degrees[:, None] < masks.positions[None, :]))
+        outputs = jnp.tile(masks.positions, self.outputs)
+        logits = bias + h @ (self.kernels[-1] * (degrees[:, None] < outputs[None, :]))
         if self.direct and self.hidden:
-            logits = logits + x @ (self.direct_kernel * (masks.positions[:, None] < masks.positions[None, :]))
+            logits = logits + x @ (self.direct_kernel * (masks.positions[:, None] < outputs[None, :]))
         return logits
 
     def begin(self, n: int, label: Array | None = None) -> tuple[Array, ...]:
-        """Returns the cache before the first step: each layer's sums [n, H_l], and the logits [n, D]."""
+        """Returns the cache before the first step: each layer's sums [n, H_l], and the logits [n, P D]."""
         return self._biases(n, label)
 
     def step(
         self, cache: tuple[Array, ...], i: Array, previous: Array, masks: MaskSet
     ) -> tuple[tuple[Array, ...], Array]:
-        """Adds the contribution of position i - 1 to every sum; returns (cache, the logits [n] of position i).
+        """Adds the contribution of position i - 1 to every sum; returns (cache, the logits [n] of position i; [n, P]).
 
         Layer by layer it adds the values of those units whose inputs are now complete. It needs no masks, because a
         unit is read once, when it holds exactly the inputs that its mask lets through.
@@ -147,7 +161,9 @@ class MADE(nn.Module):
             h = self.activation(jnp.take(sums[layer], chosen, axis=1, mode="clip"))
             h = jnp.where((chosen < width)[None], h, 0.0)
             sums[layer + 1] = sums[layer + 1] + h @ jnp.take(kernel, chosen, axis=0, mode="clip")
-        return tuple(sums), sums[-1][:, masks.order[i]]
+        if self.outputs == 1:
+            return tuple(sums), sums[-1][:, masks.order[i]]
+        return tuple(sums), sums[-1].reshape(-1, self.outputs, self.num_dims)[:, :, masks.order[i]]
 
     def _biases(self, n: int, label: Array | None) -> tuple[Array, ...]:
         check_label(label, self.num_classes)

@@ -8,12 +8,20 @@ from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
 from gm_jax.models import flow
 from gm_jax.networks import realnvp
+from gm_jax.networks.autoregressive_flow import AutoregressiveFlow
 from gm_jax.networks.glow import Glow
 from gm_jax.networks.nice import NICE
 from gm_jax.networks.spline_flow import SplineFlow
 from gm_jax.plotting import flow as plotting
 from gm_jax.recipes import image_shapes
-from gm_jax.recipes.configs.flow import AnyFlowConfig, GlowConfig, NICEConfig, RealNVPConfig, SplineFlowConfig
+from gm_jax.recipes.configs.flow import (
+    AnyFlowConfig,
+    AutoregressiveFlowConfig,
+    GlowConfig,
+    NICEConfig,
+    RealNVPConfig,
+    SplineFlowConfig,
+)
 from gm_jax.recipes.experiment import DensityPicture, Experiment
 from gm_jax.recipes.optimizers import make_optimizer
 
@@ -53,6 +61,14 @@ def build_spline_flow(config: SplineFlowConfig, spec: Spec) -> Experiment:
     """Builds a flow of spline couplings."""
     _check_halves(spec)
     network = SplineFlow(spec.shape, config.hidden, config.blocks, config.bins, config.bound, dtype=config.dtype)
+    return _experiment(config, spec, network)
+
+
+def build_autoregressive_flow(config: AutoregressiveFlowConfig, spec: Spec) -> Experiment:
+    """Builds a MAF, or an IAF."""
+    network = AutoregressiveFlow(
+        spec.shape, config.hidden, config.blocks, config.bound, config.inverted, dtype=config.dtype
+    )
     return _experiment(config, spec, network)
 
 

@@ -34,6 +34,7 @@ from gm_jax.models import (
 )
 from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, wavenet
 from gm_jax.networks.affine_flow import AffineFlow
+from gm_jax.networks.autoregressive_flow import AutoregressiveFlow
 from gm_jax.networks.convnet import ConvDecoder, ConvEncoder
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
 from gm_jax.networks.energy import EnergyMLP
@@ -172,6 +173,10 @@ def _realnvp_of_points():
 
 def _glow():
     return _flow(Glow((4, 4, 1), scales=1, steps=2, features=4))
+
+
+def _autoregressive_flow(*, inverted):
+    return _flow(AutoregressiveFlow((4,), (12,), blocks=2, inverted=inverted), levels=None)
 
 
 def _spline_flow():
@@ -376,6 +381,8 @@ MODELS = {
     "realnvp[points]": Row(_realnvp_of_points, (2,), None, "exact", "continuous"),
     "glow": Row(_glow, (4, 4, 1), 17, "lower_bound", "17 levels"),
     "spline flow[points]": Row(_spline_flow, (2,), None, "exact", "continuous"),
+    "MAF[points]": Row(functools.partial(_autoregressive_flow, inverted=False), (4,), None, "exact", "continuous"),
+    "IAF[points]": Row(functools.partial(_autoregressive_flow, inverted=True), (4,), None, "exact", "continuous"),
     "ddpm": Row(_ddpm, (4, 4, 1), 17, "lower_bound", "17 levels"),
     "ddpm[points]": Row(_ddpm_of_points, (2,), None, "lower_bound", "continuous"),
     "score[points]": Row(_score_of_points, (2,), None, "exact", "continuous"),

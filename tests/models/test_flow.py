@@ -11,6 +11,7 @@ import pytest
 from gm_jax.errors import UserError
 from gm_jax.losses import flow as losses
 from gm_jax.models import flow
+from gm_jax.networks.autoregressive_flow import AutoregressiveFlow
 from gm_jax.networks.glow import Glow
 from gm_jax.networks.nice import NICE
 from gm_jax.networks.realnvp import ImageRealNVP, RealNVP
@@ -33,6 +34,8 @@ PLANE = {
     "nice[logistic]": flow_of(NICE((2,), (8,)), flow.standard_logistic()),
     "realnvp": flow_of(RealNVP((2,), (8,), 3)),
     "spline_flow": flow_of(SplineFlow((2,), (8,), 2, 5)),
+    "maf": flow_of(AutoregressiveFlow((2,), (8,), 2)),
+    "iaf": flow_of(AutoregressiveFlow((2,), (8,), 2, inverted=True)),
 }
 TWO_SCALES = {
     "realnvp": ImageRealNVP((4, 4, 1), scales=2, features=4, blocks=1),

@@ -39,6 +39,8 @@ CHOICES = [
     ("realnvp", {"scales": 2, "features": 4, "blocks": 1, "weight_norm": True}, COLOURS),
     ("glow", {"scales": 1, "steps": 2, "dtype": "bfloat16"}, COLOURS),
     ("spline_flow", {}, POINTS),
+    ("maf", {"inverted": True, "hidden": (8,)}, DIGITS),
+    ("maf", {}, PIXEL),
     ("gan", {"game": "hinge", "spectral_norm": True}, COLOURS),
     ("gan", {"r1": 1.0}, POINTS),
     ("improved_gan", {"features": 4}, DIGITS),

@@ -26,6 +26,8 @@ DENSITIES = [
     ("nice", {}, POINTS, "R^2"),
     ("realnvp", {}, POINTS, "R^2"),
     ("spline_flow", {}, POINTS, "R^2"),
+    ("maf", {}, POINTS, "R^2"),
+    ("iaf", {}, POINTS, "R^2"),
     ("ebm", {}, POINTS, "R^2"),
     ("ebm", {"objective": "nce"}, POINTS, "R^2"),
     ("minimax_ebm", {}, POINTS, "R^2"),

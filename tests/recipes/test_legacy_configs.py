@@ -36,7 +36,10 @@ def converted(name, data=IMAGES, **changes):
 
 @pytest.mark.parametrize("name", sorted(FIRST))
 def test_the_defaults_of_an_experiment_become_its_defaults_today(name):
-    assert converted(name) == resolved(importlib.import_module(f"experiments.{name}").CONFIG)
+    today = resolved(importlib.import_module(f"experiments.{name}").CONFIG)
+    if name == "vae":  # has trained for fewer steps since then
+        today = dataclasses.replace(today, train=dataclasses.replace(today.train, steps=20_000))
+    assert converted(name) == today
 
 
 def test_the_sampler_and_the_network_of_a_diffusion_model_become_sections():

@@ -2,7 +2,7 @@
 
 vae.py             VAE and IWAE
 autoregressive.py  FVSBN, NADE and MADE; PixelCNN, PixelRNN and WaveNet
-flow.py            NICE, RealNVP, Glow and spline flows
+flow.py            NICE, RealNVP, Glow, spline flows, MAF and IAF
 gan.py             GAN, improved GAN and WGAN-GP
 diffusion.py       DDPM, with and without labels, and latent diffusion
 score.py           score-based models in continuous time
@@ -34,7 +34,13 @@ from gm_jax.recipes.configs.diffusion import (
     UNetConfig,
 )
 from gm_jax.recipes.configs.energy import ChainsConfig, EBMConfig, JEMConfig, MinimaxEBMConfig
-from gm_jax.recipes.configs.flow import GlowConfig, NICEConfig, RealNVPConfig, SplineFlowConfig
+from gm_jax.recipes.configs.flow import (
+    AutoregressiveFlowConfig,
+    GlowConfig,
+    NICEConfig,
+    RealNVPConfig,
+    SplineFlowConfig,
+)
 from gm_jax.recipes.configs.gan import GANConfig, ImprovedGANConfig, WGANGPConfig
 from gm_jax.recipes.configs.one_step import ConsistencyConfig, MeanFlowConfig
 from gm_jax.recipes.configs.own_model import OwnModelConfig
@@ -47,7 +53,7 @@ RECIPES: dict[str, type[ExperimentConfig]] = {
     for config in (
         *(VAEConfig, IWAEConfig),
         *(FVSBNConfig, NADEConfig, MADEConfig, PixelCNNConfig, PixelRNNConfig, WaveNetConfig),
-        *(NICEConfig, RealNVPConfig, GlowConfig, SplineFlowConfig),
+        *(NICEConfig, RealNVPConfig, GlowConfig, SplineFlowConfig, AutoregressiveFlowConfig),
         *(GANConfig, ImprovedGANConfig, WGANGPConfig),
         *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig, OwnModelConfig),
         *(RBMConfig, EBMConfig, JEMConfig, MinimaxEBMConfig),

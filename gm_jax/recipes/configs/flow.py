@@ -95,3 +95,23 @@ class SplineFlowConfig(AnyFlowConfig):
     """Bins of each spline."""
     bound: Rate = 3.0
     """Half the width of the interval that the splines bend, in standard deviations of an actnorm's first batch."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoregressiveFlowConfig(AnyFlowConfig):
+    """Affine maps of each dimension given those before it, for points and tables; images become vectors."""
+
+    recipe: ClassVar[str] = "gm_jax.recipes.flow:build_autoregressive_flow"
+    alpha: RateOrZero = 0.05
+    """Margin of the logit that takes dequantised levels to the real line: its argument stays between alpha and
+    1 - alpha. 0 for no logit. Points have no logit."""
+    inverted: bool = False
+    """An inverse autoregressive flow (IAF), which samples in one pass of its networks and takes as many steps as there
+    are dimensions for the density of data, in place of a masked autoregressive flow (MAF), for which it is the other
+    way round."""
+    hidden: Widths = (64, 64)
+    """Widths of each layer's perceptron."""
+    blocks: Count = 4
+    """Blocks of an actnorm and two layers, one in the order of the dimensions and one in reverse."""
+    bound: Rate = 2.0
+    """Bound of the log-scales."""
