@@ -61,6 +61,10 @@ gan_optimum: the adversarial game at the best discriminator
 
 autoregressive: exact likelihoods by the chain rule, -sum_i log p(x_i | x_<i), from three of `likelihoods`
 
+masked_diffusion: the bound of absorbing diffusion, an autoregressive model averaged over all orders
+    masked_diffusion_loss        the bound's integrand at one time                       Shi et al. 2024
+    any_order_loss               the same bound from sets of a drawn size                Hoogeboom et al. 2022
+
 flow: exact likelihoods by the change of variables, log p_Z(f(x)) + log |det df/dx|
     change_of_variables_nll      -log p(x) from the prior's log-density and the log-det  Dinh et al. 2014
     multi_scale_log_prob         prior of a latent that was factored out in parts        Dinh et al. 2017
@@ -129,6 +133,7 @@ from gm_jax.losses import (
     gan,
     gan_optimum,
     likelihoods,
+    masked_diffusion,
     meanflow,
     score_matching,
     vae,
@@ -191,6 +196,7 @@ from gm_jax.losses.likelihoods import (
     discretized_logistic_nll,
     normal_nll,
 )
+from gm_jax.losses.masked_diffusion import any_order_loss, masked_diffusion_loss
 from gm_jax.losses.meanflow import adaptive_weight, mean_flow_loss
 from gm_jax.losses.score_matching import (
     continuous_bound,
@@ -215,6 +221,7 @@ from gm_jax.losses.vae import (
 
 __all__ = [
     "adaptive_weight",
+    "any_order_loss",
     "autoregressive",
     "bernoulli_nll",
     "bound_weight",
@@ -260,6 +267,8 @@ __all__ = [
     "least_squares_generator_loss",
     "likelihoods",
     "log_importance_weights",
+    "masked_diffusion",
+    "masked_diffusion_loss",
     "mean_flow_loss",
     "meanflow",
     "minimax_energy_value",

@@ -77,6 +77,10 @@ predictions (the parts of x_t that a network predicts, from the factors a_t and 
     v_target, score, log_snr                       v and score of such a pair; log of a_t^2 / s_t^2
     per_example                                    [B] values shaped for [B, ...] data
 
+masking (which dimensions are hidden at which time of absorbing diffusion)
+    linear, cosine         alpha(t), the probability that a dimension is visible; bound_weight is its weight in the bound
+    draw_hidden, draw_counts, draw_orders, hide_first      masks at a time, and masks of a given size
+
 diffusion_process (time counts from 1; abar_0 = 1)
     linear_schedule, cosine_schedule, schedule_from_betas      log abar_t of t = 0 ... T: a Schedule
     signal_and_noise                               sqrt(abar_t) and sqrt(1 - abar_t)
