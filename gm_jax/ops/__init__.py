@@ -78,7 +78,8 @@ predictions (the parts of x_t that a network predicts, from the factors a_t and 
     per_example                                    [B] values shaped for [B, ...] data
 
 masking (which dimensions are hidden at which time of absorbing diffusion)
-    linear, cosine         alpha(t), the probability that a dimension is visible; bound_weight is its weight in the bound
+    linear, cosine         alpha(t), the probability that a dimension is visible
+    bound_weight           the weight of a time in the bound
     draw_hidden, draw_counts, draw_orders, hide_first      masks at a time, and masks of a given size
 
 diffusion_process (time counts from 1; abar_0 = 1)
