@@ -12,7 +12,7 @@ from gm_jax.recipes.configs import AutoregressiveFlowConfig
 
 CONFIG = AutoregressiveFlowConfig(
     train=TrainConfig(
-        steps=3_000, batch_size=100, steps_per_call=50, checkpoint_every=250, ema_decay=0.995, patience=4
+        steps=1_000, batch_size=100, steps_per_call=50, checkpoint_every=100, ema_decay=0.995, patience=4
     ),
     optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None, clip_norm=100.0),
     hidden=(256, 256),
