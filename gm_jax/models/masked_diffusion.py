@@ -5,13 +5,13 @@
     log p(x) = log E_order[ p(x | order) ]                                                                 (3)
 
 One network predicts every hidden dimension from the visible ones. Training minimises (1), with k uniform and D/k in
-place of the sum; (1) is also the bound of the diffusion that hides dimensions in continuous time, whatever its schedule,
-see `losses.masked_diffusion`. `sample` draws an order for each sample and then, with as many steps as dimensions, from
-(2): so (3) is the model's likelihood, (1) and the mean over some orders bound it from below, and (2) is exact for the
-model that always generates in that order.
+place of the sum. (1) is also the bound of the diffusion that hides dimensions in continuous time, with any schedule, see
+`losses.masked_diffusion`. `sample` draws an order for each sample and then, with as many steps as dimensions, from (2).
+So (3) is the model's likelihood; (1), and the logarithm of the mean over a few orders, bound it from below; and (2) is
+exact for the model that always generates in that order.
 
-Sources: Shi et al., NeurIPS 2024, arXiv:2406.04329; Sahoo et al., NeurIPS 2024, arXiv:2406.07524; Hoogeboom et al., ICLR
-2022, arXiv:2110.02037; Uria, Murray & Larochelle, ICML 2014, arXiv:1310.1757.
+Sources: Shi et al., NeurIPS 2024, arXiv:2406.04329; Sahoo et al., NeurIPS 2024, arXiv:2406.07524; Hoogeboom et al.,
+ICLR 2022, arXiv:2110.02037; Uria, Murray & Larochelle, ICML 2014, arXiv:1310.1757.
 """
 
 import dataclasses
@@ -104,7 +104,7 @@ class MaskedDiffusion:
         return Likelihood(self._log_prob_in_orders(params, x, orders), "exact", self.likelihood.measure)
 
     def mixture_log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
-        """Computes log of the mean of p(x | order) over drawn orders: a bound of (3) that tightens with their number."""
+        """Computes the log of the mean of p(x | order) over drawn orders: a bound of (3), tighter with more orders."""
         prepare_key, key = jax.random.split(key)
         x = self._prepare(prepare_key, x)
 
@@ -143,7 +143,7 @@ class MaskedDiffusion:
         return self.likelihood.to_data(drawn.reshape(x.shape))
 
     def nll_of_hidden(self, params: Params, x: Array, is_hidden: Array, *, dropout_key: Key | None = None) -> Array:
-        """Computes -log p(x_i | the visible dimensions) [B, D] of levels x [B, D]; its values elsewhere mean nothing."""
+        """Computes -log p(x_i | the visible dimensions) [B, D] of levels x [B, D]; of visible ones it means nothing."""
         outputs = self._outputs(params, x, is_hidden, dropout_key)
         flat = self.likelihood.nll(x.reshape(-1, 1), outputs.reshape(-1, 1, outputs.shape[-1]))
         return flat.reshape(x.shape)
