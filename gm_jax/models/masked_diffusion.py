@@ -5,10 +5,10 @@
     log p(x) = log E_order[ p(x | order) ]                                                                 (3)
 
 One network predicts every hidden dimension from the visible ones. Training minimises (1), with k uniform and D/k in
-place of the sum. (1) is also the bound of the diffusion that hides dimensions in continuous time, with any schedule, see
-`losses.masked_diffusion`. `sample` draws an order for each sample and then, with as many steps as dimensions, from (2).
-So (3) is the model's likelihood; (1), and the logarithm of the mean over a few orders, bound it from below; and (2) is
-exact for the model that always generates in that order.
+place of the sum. (1) is also the bound of the diffusion that hides dimensions in continuous time, with any schedule:
+see `losses.masked_diffusion`. `sample` draws an order for each sample and then, with as many steps as dimensions, from
+(2). So (3) is the model's likelihood; (1), and the logarithm of the mean over a few orders, bound it from below; and
+(2) is exact for the model that always generates in that order.
 
 Sources: Shi et al., NeurIPS 2024, arXiv:2406.04329; Sahoo et al., NeurIPS 2024, arXiv:2406.07524; Hoogeboom et al.,
 ICLR 2022, arXiv:2110.02037; Uria, Murray & Larochelle, ICML 2014, arXiv:1310.1757.
