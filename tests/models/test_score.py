@@ -107,7 +107,6 @@ def test_probes_are_exact_where_the_jacobian_is_a_multiple_of_the_identity():
 
 
 def test_levels_are_dequantised_and_their_likelihood_is_in_their_measure():
-    # A published mistake: without dequantisation bits/dim may be negative.
     model = family("edm", shape=(2, 2, 1), levels=17)
     x = jnp.asarray(np.random.default_rng(0).integers(0, 17, (5, 2, 2, 1)), jnp.uint8)
     params, state = model.init(jax.random.key(1), {"x": x})
@@ -118,7 +117,7 @@ def test_levels_are_dequantised_and_their_likelihood_is_in_their_measure():
     density = stats.norm.logpdf(x_0, scale=C).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(found.log_prob, density + 4 * np.log(2 / 17), atol=5e-3)
     assert (found.kind, found.measure) == ("lower_bound", "17 levels")
-    # Published mistakes: another offset than the volume of a level, and a bound without it.
+    # So is the bound.
     of_points = dataclasses.replace(model, space=flow.no_dequantization())
     bound, of_density = (
         model.bound(params, state, jax.random.key(2), x),

@@ -18,7 +18,6 @@ def field(x):
 
 
 def test_the_exact_divergence_is_the_trace_of_the_jacobian(x64):
-    # A published mistake sums over the first axis of the event alone, which is right for flat data.
     x = jnp.asarray(RNG.normal(size=(5, 3, 2)))
     value, found = divergence.exact_divergence(field, x)
     np.testing.assert_allclose(value, field(x), rtol=1e-12)

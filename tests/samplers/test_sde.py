@@ -26,7 +26,6 @@ def start(path, count=COUNT, seed=1):
 
 @each_path
 def test_the_reverse_sde_with_the_exact_score_returns_the_data(name):
-    # Published mistakes: a drift of half the size, and g without its root; such samplers return a std of 23 and 37.
     path = PATHS[name]
     grid = time_grids.uniform if name in ("vp", "sub_vp") else time_grids.uniform_log_snr
     run = jax.jit(lambda key, x: sde.euler_maruyama(key, NORMAL.predict_fn(path), path, x, grid(path, 1001)))
