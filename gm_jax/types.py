@@ -38,12 +38,15 @@ class Likelihood:
         measure: the base measure of the probability: "binary", "<n> levels" or "continuous" (a density).
         settings: what else the number needs to be understood, as (name, value) pairs, e.g. (("K", 500),). A density
             states its space, whose unit is its unit: (("space", "[0,16]^64"),), see `ops.levels.space_setting`.
+        probe_error: [B] nats, the standard error of each log_prob that comes from probes of a divergence; None without
+            probes, or with one.
     """
 
     log_prob: Array
     kind: LikelihoodKind = dataclasses.field(metadata={"static": True})
     measure: str = dataclasses.field(metadata={"static": True})
     settings: tuple[tuple[str, Any], ...] = dataclasses.field(default=(), metadata={"static": True})
+    probe_error: Array | None = None
 
 
 # What a loss returns: the scalar to minimise, the new model state, and scalars to report.

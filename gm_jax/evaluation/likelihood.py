@@ -20,6 +20,8 @@ class LikelihoodSummary(NamedTuple):
         measure: see `types.Likelihood`.
         settings: what else the reader needs to know, e.g. (("K", 500),).
         num_nan: number of examples whose log p is NaN; the mean is then NaN too.
+        probe_error: standard error of the mean that comes from probes alone, nats; a part of `standard_error`. None if
+            log_prob does not state it.
     """
 
     mean: float
@@ -29,6 +31,7 @@ class LikelihoodSummary(NamedTuple):
     measure: str
     settings: tuple[tuple[str, Any], ...]
     num_nan: int = 0
+    probe_error: float | None = None
 
 
 def evaluate(
@@ -42,13 +45,15 @@ def evaluate(
     Raises:
         ValueError: there are no examples, the kind or the measure changes between batches, or log_prob is not [B].
     """
-    values, kinds = [], set()
+    values, probe_errors, kinds = [], [], set()
     for index, (batch, mask) in enumerate(batches):
         likelihood = log_prob(index, batch["x"])
         log_probs = np.asarray(likelihood.log_prob, np.float64)
         if log_probs.shape != mask.shape:
             raise ValueError(f"need one log-probability per example, {mask.shape}, got {log_probs.shape}")
         values.append(log_probs[mask])
+        if likelihood.probe_error is not None:
+            probe_errors.append(np.asarray(likelihood.probe_error, np.float64)[mask])
         kinds.add((likelihood.kind, likelihood.measure, likelihood.settings))
     all_values = np.concatenate(values) if values else np.zeros(0)
     if not all_values.size or len(kinds) != 1:
@@ -59,4 +64,6 @@ def evaluate(
         mean = float(np.mean(all_values))
         error = float(np.std(all_values, ddof=1)) / math.sqrt(all_values.size) if all_values.size > 1 else math.nan
     num_nan = int(np.isnan(all_values).sum())
-    return LikelihoodSummary(mean, error, all_values.size, kind, measure, settings, num_nan)
+    # Each example has probes of its own, so that the squares of the errors add up.
+    probe_error = math.sqrt(np.sum(np.square(np.concatenate(probe_errors)))) / all_values.size if probe_errors else None
+    return LikelihoodSummary(mean, error, all_values.size, kind, measure, settings, num_nan, probe_error)

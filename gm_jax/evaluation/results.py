@@ -22,7 +22,7 @@ _NOTES = {
 
 # Settings that are results themselves, the space, of which a quantity has one, and the rule of the splits, of which a
 # data set has one; all others identify the number.
-_NOT_IDENTIFYING = {"standard_error", "standard_deviation", "space", "splits", "not_converged"}
+_NOT_IDENTIFYING = {"standard_error", "standard_deviation", "probe_error", "space", "splits", "not_converged"}
 _WIDTH = 100  # columns of a table
 _SHORT, _NARROW = 20, 40  # settings that always stand beside a value; columns that are too few for longer ones
 _FACTS = ("data", "measure", "split", "examples")  # columns that stand above the table if they are equal in all rows
@@ -67,6 +67,7 @@ def likelihood_records(
 ) -> list[Record]:
     """Returns the negative log-likelihood in nats and, unless it is a density, in bits per dimension.
 
+    What probes of a divergence add to its standard error stands in settings["probe_error"], in the record's unit.
     A density depends on the unit of its space, so its records carry it: settings["space"], e.g. "[0,16]^64". If the
     settings state not_converged, log Z is not known from annealed chains, and only an exact log p and an upper bound
     have a value, or a bound that needs no log Z: one of another model, as its settings state with "of".
@@ -83,10 +84,12 @@ def likelihood_records(
     if summary.measure == "continuous":
         settings = {"space": "not stated", **settings}
     is_known = summary.kind in ("exact", "upper_bound") or "of" in settings or not settings.get("not_converged")
-    rows = [("nats", -summary.mean, summary.standard_error)]
+    probe_errors = {} if summary.probe_error is None else {"probe_error": summary.probe_error}
+    rows = [("nats", -summary.mean, summary.standard_error, probe_errors)]
     if summary.measure != "continuous":
         bits, error = (nats_to_bits_per_dim(nats, num_dims) for nats in (-summary.mean, summary.standard_error))
-        rows.append(("bits/dim", bits, error))
+        in_bits = {name: nats_to_bits_per_dim(nats, num_dims) for name, nats in probe_errors.items()}
+        rows.append(("bits/dim", bits, error, in_bits))
     return [
         Record(
             name=name,
@@ -97,9 +100,13 @@ def likelihood_records(
             measure=summary.measure,
             split=split,
             examples=summary.num_examples,
-            settings={**settings, "standard_error": _finite(error)},
+            settings={
+                **settings,
+                **{name: _finite(of_probes[name]) for name in of_probes},
+                "standard_error": _finite(error),
+            },
         )
-        for unit, value, error in rows
+        for unit, value, error, of_probes in rows
     ]
 
 

@@ -74,7 +74,7 @@ flow: exact likelihoods by the change of variables, log p_Z(f(x)) + log |det df/
 
 continuous_flow: the density of data that an ODE carries to noise
     continuous_flow_log_prob     log p_1 at the end + integral of the divergence         Chen et al. 2018
-    standard_error_of_probes     error of its estimate of the divergence                 Grathwohl et al. 2019
+    standard_error_of_probes     error of its mean over several probes                   Grathwohl et al. 2019
 
 diffusion: noise prediction, and the variational bound term by term
     noise_prediction_loss        |eps - eps_hat|^2, the simple loss                      Ho et al. 2020

@@ -15,7 +15,6 @@ al., "FFJORD", ICLR 2019, arXiv:1810.01367; Song et al., ICLR 2021, arXiv:2011.1
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import chex
 import jax
@@ -29,7 +28,7 @@ def continuous_flow_log_prob(
     velocity_fn: Callable[[Array, Array], Array],
     prior_log_prob_fn: Callable[[Array], Array],
     x: Array,
-    probes: Array | None,
+    probe: Array | None,
     *,
     times: tuple[float, float],
     rtol: float = 1e-5,
@@ -41,9 +40,9 @@ def continuous_flow_log_prob(
         velocity_fn: (x [B, ...], scalar t) -> u [B, ...], each example on its own.
         prior_log_prob_fn: log p_1, z [B, ...] -> [B] nats.
         x: [B, ...] data.
-        probes: [K, B, ...] with mean 0 and covariance I, for example random signs; the estimates are averaged over K,
-            and `standard_error_of_probes` is the error of that mean. None for the exact divergence, of data of at most
-            64 dimensions.
+        probe: v [B, ...] with mean 0 and covariance I, for example random signs: (2) is then an estimate, whose error
+            `standard_error_of_probes` finds from several. None for the exact divergence, of data of at most 64
+            dimensions.
         times: (t_0, t_1).
         rtol: relative tolerance of the solver.
         atol: absolute tolerance of the solver.
@@ -57,63 +56,9 @@ def continuous_flow_log_prob(
         >>> losses.continuous_flow_log_prob(lambda x, t: -x, log_normal, jnp.array([[0.5]]), None, times=(0.0, 1.0))
         Array([-1.9358], dtype=float32)
     """
-    settings: dict[str, Any] = {"times": times, "rtol": rtol, "atol": atol}
-    if probes is None:
-        return _by_each_probe(velocity_fn, prior_log_prob_fn, x, None, **settings)[0]
-    return jnp.mean(_by_each_probe(velocity_fn, prior_log_prob_fn, x, probes, **settings), axis=0)
-
-
-def standard_error_of_probes(
-    velocity_fn: Callable[[Array, Array], Array],
-    x: Array,
-    probes: Array,
-    *,
-    times: tuple[float, float],
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
-) -> Array:
-    """Computes the standard error of log p of each example that comes from its K probes.
-
-    Args:
-        velocity_fn: as in `continuous_flow_log_prob`.
-        x: [B, ...] data.
-        probes: [K, B, ...], K at least 2.
-        times: (t_0, t_1).
-        rtol: relative tolerance of the solver.
-        atol: absolute tolerance of the solver.
-    Returns:
-        [B] nats.
-    Raises:
-        ValueError: there is one probe only, or a tolerance is not above 0.
-    Source: Grathwohl et al., ICLR 2019, arXiv:1810.01367, section 3.1.
-    Example:
-        >>> probes = jnp.array([[[1.0, 1.0]], [[1.0, -1.0]]])
-        >>> losses.standard_error_of_probes(lambda x, t: x[:, ::-1], jnp.ones((1, 2)), probes, times=(0.0, 1.0))
-        Array([2.], dtype=float32)
-    """
-    if probes.shape[0] < 2:
-        raise ValueError("one probe has no standard error: use 2 or more.")
-    # The end of the flow is the same for all probes.
-    each = _by_each_probe(
-        velocity_fn, lambda z: jnp.zeros(z.shape[0], z.dtype), x, probes, times=times, rtol=rtol, atol=atol
-    )
-    return jnp.std(each, axis=0, ddof=1) / math.sqrt(probes.shape[0])
-
-
-def _by_each_probe(
-    velocity_fn: Callable[[Array, Array], Array],
-    prior_log_prob_fn: Callable[[Array], Array],
-    x: Array,
-    probes: Array | None,
-    *,
-    times: tuple[float, float],
-    rtol: float,
-    atol: float,
-) -> Array:
-    """Computes (2) with each of K probes [K, B]; K = 1 for the exact divergence."""
     checks.assert_batch_of_events(x)
-    if probes is not None:
-        chex.assert_shape(probes, (None, *x.shape))
+    if probe is not None:
+        chex.assert_equal_shape([x, probe])
 
     def solve(x: Array, probe: Array | None) -> Array:
         def field(state: tuple[Array, Array], t: Array) -> tuple[Array, Array]:
@@ -128,6 +73,25 @@ def _by_each_probe(
         z, change = adaptive_ode.solve(field, start, start=times[0], end=times[1], rtol=rtol, atol=atol)
         return (prior_log_prob_fn(z) + change)[0]
 
-    if probes is None:
-        return jax.vmap(lambda x: solve(x, None))(x)[None]
-    return jax.vmap(lambda probe: jax.vmap(solve)(x, probe))(probes)
+    return jax.vmap(lambda x: solve(x, None))(x) if probe is None else jax.vmap(solve)(x, probe)
+
+
+def standard_error_of_probes(log_probs: Array) -> Array:
+    """Computes the standard error of the mean over K probes, of each example.
+
+    Args:
+        log_probs: [K, B] nats, of the same data by K independent probes: `continuous_flow_log_prob`.
+    Returns:
+        [B] nats, at least 0.
+    Raises:
+        ValueError: there is one probe only.
+    Source: Grathwohl et al., ICLR 2019, arXiv:1810.01367, section 3.1.
+    Example:
+        >>> losses.standard_error_of_probes(jnp.array([[-2.0, -1.0], [-4.0, -1.0]]))
+        Array([1., 0.], dtype=float32)
+    """
+    chex.assert_rank(log_probs, 2)
+    chex.assert_type(log_probs, float)
+    if log_probs.shape[0] < 2:
+        raise ValueError("one probe has no standard error: use 2 or more.")
+    return jnp.std(log_probs, axis=0, ddof=1) / math.sqrt(log_probs.shape[0])

@@ -20,7 +20,8 @@ import numpy as np
 from gm_jax.errors import refuse_options
 from gm_jax.losses import meanflow
 from gm_jax.models import label_dropout
-from gm_jax.models.score import ScoreModel, spread
+from gm_jax.models.path_objectives import spread
+from gm_jax.models.score import ScoreModel
 from gm_jax.ops import predictions
 from gm_jax.ops.predictions import per_example
 from gm_jax.samplers import time_grids

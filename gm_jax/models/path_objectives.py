@@ -25,7 +25,7 @@ from gm_jax.losses.score_matching import preconditioned_denoising_loss
 from gm_jax.ops import predictions
 from gm_jax.ops.gaussian_path import GaussianPath
 from gm_jax.ops.predictions import Prediction
-from gm_jax.types import Array
+from gm_jax.types import Array, Key
 
 LevelFn = Callable[[GaussianPath, Array], Array]  # (path, times [B]) -> what a network sees of them [B]
 TimesFn = Callable[[GaussianPath, Array], Array]  # (path, uniform numbers in [0, 1) [B]) -> times [B]
@@ -80,6 +80,11 @@ def preconditioned_prediction(*, sigma_data: float) -> Parameterization:
         return preconditioned_denoising_loss(x_0, x0_hat, a_t, s_t, sigma_data=sigma_data)
 
     return Parameterization(predict, loss)
+
+
+def spread(key: Key, n: int) -> Array:
+    """Draws n numbers [n] in [0, 1), each uniform, and together one in each n-th: a mean over them varies less."""
+    return (jnp.arange(n) + jax.random.uniform(key)) / n
 
 
 def uniform_times(path: GaussianPath, uniform: Array) -> Array:

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from gm_jax.models import second_stage
+from gm_jax.models.path_objectives import spread
 from gm_jax.models.path_sampling import draw_on_path
-from gm_jax.models.score import ScoreModel, spread
+from gm_jax.models.score import ScoreModel
 from gm_jax.samplers.ode import PredictFn
 from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params, steps
 

@@ -32,16 +32,22 @@ import numpy as np
 
 from gm_jax.errors import refuse_options
 from gm_jax.losses import continuous_flow, diffusion, score_matching
-from gm_jax.models import label_dropout
+from gm_jax.models import label_dropout, path_likelihoods
 from gm_jax.models.flow import Dequantization
-from gm_jax.models.path_objectives import LevelFn, Parameterization, TimesFn, log_noise_level, log_snr_at, log_snr_times
+from gm_jax.models.path_objectives import (
+    LevelFn,
+    Parameterization,
+    TimesFn,
+    log_noise_level,
+    log_snr_at,
+    log_snr_times,
+    spread,
+)
 from gm_jax.models.path_sampling import PathSampler, draw_on_path
 from gm_jax.ops import checks, predictions
-from gm_jax.ops.distributions import normal_log_prob
 from gm_jax.ops.gaussian_path import GaussianPath
 from gm_jax.ops.levels import space_setting
 from gm_jax.ops.predictions import Prediction, per_example
-from gm_jax.ops.reductions import sum_except_batch
 from gm_jax.samplers.ode import PredictFn
 from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params
 
@@ -135,29 +141,26 @@ class ScoreModel:
         x_0, log_det = self.space.prepare(space_key, x)
         count, tolerance = self.likelihood.num_probes, self.likelihood.tolerance
         probes = jax.random.rademacher(probe_key, (count, *x_0.shape), x_0.dtype) if count else None
-        log_prob = self.log_density(params, model_state, x_0, probes) + log_det
+        by_probe = self.log_densities(params, model_state, x_0, probes)
+        error = continuous_flow.standard_error_of_probes(by_probe) if count > 1 else None
         kind = "estimate" if count and self.space.kind == "exact" else self.space.kind
         first, last = self.path.range
-        ends = (("t_min", first), ("t_max", last), ("prior_kl", self._prior_kl()))
+        # Images lie in [-1, 1], and points have the root mean square c.
+        largest = self.sigma_data if self.space.side == "R" else 1.0
+        prior_kl = path_likelihoods.prior_kl(self.path, self.shape, largest=largest)
+        ends = (("t_min", first), ("t_max", last), ("prior_kl", prior_kl))
         solver = (*ends, ("rtol", tolerance), ("atol", tolerance), *((("probes", count),) if count else ()))
-        return Likelihood(log_prob, kind, self.space.measure, (*solver, *self._space_settings(x)))
+        settings = (*solver, *self._space_settings(x))
+        return Likelihood(jnp.mean(by_probe, axis=0) + log_det, kind, self.space.measure, settings, error)
 
-    def log_density(self, params: Params, model_state: ModelState, x_0: Array, probes: Array | None = None) -> Array:
-        """Computes (3) [B] for x_0 [B, ...] in the space that is diffused; probes [K, B, ...] as in the loss."""
-        predict_fn, last = self.predict_fn(params, model_state, None), jnp.asarray(self.path.range[1], x_0.dtype)
+    def log_density(self, params: Params, model_state: ModelState, x_0: Array) -> Array:
+        """Computes (3) [B] for x_0 [B, ...] in the space that is diffused, with the exact divergence."""
+        return self.log_densities(params, model_state, x_0, None)[0]
 
-        def velocity(x: Array, t: Array) -> Array:
-            t = jnp.full(x.shape[:1], t, x.dtype)
-            return self.path.velocity(*predict_fn(x, t), t)
-
-        def prior_log_prob(z: Array) -> Array:
-            log_var = jnp.full_like(z, 2.0 * jnp.log(self.path.noise(last)))
-            return sum_except_batch(normal_log_prob(z, jnp.zeros_like(z), log_var))
-
-        tolerance = self.likelihood.tolerance
-        return continuous_flow.continuous_flow_log_prob(
-            velocity, prior_log_prob, x_0, probes, times=self.path.range, rtol=tolerance, atol=tolerance
-        )
+    def log_densities(self, params: Params, model_state: ModelState, x_0: Array, probes: Array | None) -> Array:
+        """Computes (3) [K, B] for x_0 [B, ...], by each of the probes [K, B, ...] or, with None, exactly (K = 1)."""
+        predict_fn, tolerance = self.predict_fn(params, model_state, None), self.likelihood.tolerance
+        return path_likelihoods.ode_log_densities(predict_fn, self.path, x_0, probes, tolerance=tolerance)
 
     def bound(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         """Computes the variational bound of the reverse SDE at K times that are spread over log snr."""
@@ -231,18 +234,5 @@ class ScoreModel:
         level = self.level_fn(self.path, t)
         return cast(Array, self.network.apply({"params": params["score"]}, x, level, label, **settings))
 
-    def _prior_kl(self) -> float:
-        """Bounds KL(p_T || N(0, s_T^2 I)), for images in [-1, 1] or points of root mean square c, in two digits."""
-        largest = self.sigma_data if self.space.side == "R" else 1.0
-        with jax.ensure_compile_time_eval():
-            x_0, last = jnp.full((1, *self.shape), largest), jnp.asarray(self.path.range[1], jnp.float32)
-            kl = score_matching.continuous_prior_kl(x_0, self.path.signal(last), self.path.noise(last))
-            return float(f"{float(kl[0]):.1e}")
-
     def _space_settings(self, x: Array) -> tuple[tuple[str, Any], ...]:
         return (*self.space.settings, *space_setting(self.space.side, x.shape[1:]))
-
-
-def spread(key: Key, n: int) -> Array:
-    """Draws n numbers [n] in [0, 1), each uniform, and together one in each n-th: a mean over them varies less."""
-    return (jnp.arange(n) + jax.random.uniform(key)) / n

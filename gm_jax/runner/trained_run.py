@@ -7,7 +7,6 @@
 The data of the run are not needed, except where a method says so.
 """
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -240,11 +239,11 @@ class TrainedRun:
         step = self._cached(
             ("log_prob", arguments.cache_key(measuring), seed), lambda: _evaluation(run, log_prob, seed)
         )
-        parts, found = [], Likelihood(jnp.zeros(0), "exact", "")
+        parts = []
         for index, (batch, mask) in enumerate(pipeline.eval_batches({"x": x}, size)):
             found = step(state.eval_params, state.model_state, index, batch["x"])
-            parts.append(np.asarray(found.log_prob)[mask])
-        return dataclasses.replace(found, log_prob=jnp.asarray(np.concatenate(parts)))
+            parts.append(jax.tree.map(lambda leaf, mask=mask: np.asarray(leaf)[mask], found))
+        return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
 
     def encode(self, x: Any, *, seed: int = 0) -> Any:
         """Encodes data: (mean [N, Z], log-variance [N, Z]) of a VAE's q(z|x), or the latents [N, D] of a flow.

@@ -34,7 +34,7 @@ def test_every_example_counts_once_for_any_batch_size(batch_size):
 def test_padding_does_not_count_even_if_it_is_nan():
     x = np.array([[1.0], [3.0], [np.nan], [-np.inf]], np.float32)
     summary = likelihood.evaluate(read_off(), [({"x": x}, np.array([True, True, False, False]))])
-    assert summary == (2.0, 1.0, 2, "exact", "binary", (), 0)
+    assert summary == (2.0, 1.0, 2, "exact", "binary", (), 0, None)
 
 
 def test_masked_examples_may_be_anywhere_in_the_batch():
@@ -48,6 +48,17 @@ def test_the_sum_is_taken_in_float64():
     values = np.array([2**24] + [1.0] * 9, np.float32)
     summary = likelihood.evaluate(read_off(), batches(values, batch_size=4))
     assert summary.mean == (2**24 + 9) / 10
+
+
+def test_the_errors_of_probes_add_up_in_squares_without_padding():
+    errors = np.arange(1.0, 8.0)
+
+    def log_prob(index, x):
+        return Likelihood(jnp.asarray(x[:, 0]), "estimate", "continuous", (), jnp.asarray(x[:, 1]))
+
+    split = {"x": np.stack([np.zeros(7), errors], axis=1).astype(np.float32)}
+    summary = likelihood.evaluate(log_prob, pipeline.eval_batches(split, 3))
+    assert summary.probe_error == pytest.approx(math.sqrt(np.sum(errors**2)) / 7, rel=1e-12)
 
 
 def test_log_prob_gets_the_index_of_the_batch_and_x_unchanged():

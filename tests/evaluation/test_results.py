@@ -152,6 +152,18 @@ def test_a_different_standard_error_does_not_change_the_identity():
     assert results.merge(old, new) == new
 
 
+def test_the_error_of_probes_stands_beside_the_number_in_its_unit_and_does_not_identify_it():
+    made = records(summary()._replace(probe_error=6.4 * math.log(2.0)), num_dims=64)
+    nats, bits = (record.settings["probe_error"] for record in made)
+    assert (nats, bits) == (pytest.approx(6.4 * math.log(2.0)), pytest.approx(0.1))
+    shown = results.table(made)
+    assert "probe_error=4.436" in shown
+    assert "probe_error=0.1" in shown
+    again = records(summary()._replace(probe_error=1.0), num_dims=64)
+    assert results.merge(made, again) == again
+    assert all("probe_error" not in record.settings for record in records())
+
+
 def test_nats_do_not_replace_bits():
     nats, bits = records()
     (new,) = records(summary(mean=-90.0, measure="continuous"))

@@ -18,13 +18,13 @@ def ends(path):
     return [(path.signal(jnp.asarray(t)), path.noise(jnp.asarray(t))) for t in path.range]
 
 
-def by_ode(path, x, *, probes=None, tolerance=1e-8):
+def by_ode(path, x, *, probe=None, tolerance=1e-8):
     predict_fn = MIXTURE.predict_fn(path)
     return continuous_flow.continuous_flow_log_prob(
         lambda x, t: path.velocity(*predict_fn(x, jnp.full(x.shape[:1], t)), t),
         lambda z: MIXTURE.log_prob(z, *ends(path)[1]),
         x,
-        probes,
+        probe,
         times=path.range,
         rtol=tolerance,
         atol=tolerance,
@@ -58,20 +58,32 @@ def test_the_mean_over_all_sign_probes_is_the_exact_divergence(x64):
     path, x = PATHS["linear"], jnp.asarray(X)
     signs = jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     probes = jnp.broadcast_to(signs[:, None], (4, *x.shape))
-    np.testing.assert_allclose(by_ode(path, x, probes=probes), by_ode(path, x), atol=1e-6)
-    one = by_ode(path, x, probes=probes[:1])
-    assert float(jnp.abs(one - by_ode(path, x)).max()) > 1e-3
+    found = jax.vmap(lambda probe: by_ode(path, x, probe=probe))(probes)
+    np.testing.assert_allclose(jnp.mean(found, axis=0), by_ode(path, x), atol=1e-6)
+    assert float(jnp.abs(found[0] - by_ode(path, x)).max()) > 1e-3
 
 
 def test_the_standard_error_is_that_of_the_mean_over_the_probes(x64):
     # u = M x is linear: v' M v is constant along the flow, so that the errors are known.
     matrix, x = jnp.asarray(RNG.normal(size=(3, 3))), jnp.asarray(RNG.normal(size=(4, 3)))
     probes = jnp.asarray(np.sign(RNG.normal(size=(5, 4, 3))))
-    found = continuous_flow.standard_error_of_probes(lambda x, t: x @ matrix.T, x, probes, times=(0.0, 2.0))
+
+    def log_prob(probe):
+        return continuous_flow.continuous_flow_log_prob(
+            lambda x, t: x @ matrix.T, lambda z: 0.0 * z[:, 0], x, probe, times=(0.0, 2.0)
+        )
+
+    found = continuous_flow.standard_error_of_probes(jax.vmap(log_prob)(probes))
     each = 2.0 * np.einsum("kbi,ij,kbj->kb", probes, matrix, probes)
     np.testing.assert_allclose(found, np.std(each, axis=0, ddof=1) / np.sqrt(5), rtol=1e-6)
+
+
+def test_one_probe_and_other_shapes_have_no_standard_error():
     with pytest.raises(ValueError, match="one probe has no standard error"):
-        continuous_flow.standard_error_of_probes(lambda x, t: x, x, probes[:1], times=(0.0, 1.0))
+        continuous_flow.standard_error_of_probes(jnp.ones((1, 4)))
+    for bad in (jnp.ones(4), jnp.ones((2, 4), jnp.int32)):
+        with pytest.raises(AssertionError):
+            continuous_flow.standard_error_of_probes(bad)
 
 
 def test_an_exact_divergence_of_images_and_probes_of_another_shape_are_refused():
@@ -79,4 +91,4 @@ def test_an_exact_divergence_of_images_and_probes_of_another_shape_are_refused()
     with pytest.raises(ValueError, match="784 dimensions"):
         continuous_flow.continuous_flow_log_prob(*call, jnp.ones((2, 28, 28)), None, times=(0.0, 1.0))
     with pytest.raises(AssertionError):
-        continuous_flow.continuous_flow_log_prob(*call, jnp.ones((2, 3, 3)), jnp.ones((2, 3, 3)), times=(0.0, 1.0))
+        continuous_flow.continuous_flow_log_prob(*call, jnp.ones((2, 3, 3)), jnp.ones((2, 9)), times=(0.0, 1.0))

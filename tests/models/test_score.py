@@ -104,6 +104,25 @@ def test_probes_are_exact_where_the_jacobian_is_a_multiple_of_the_identity():
     np.testing.assert_allclose(one.log_prob, other.log_prob, atol=1e-3)
     assert other.kind == "estimate"
     assert dict(other.settings)["probes"] == 2
+    assert one.probe_error is None
+    np.testing.assert_allclose(other.probe_error, np.zeros(6), atol=1e-3)
+    alone = dataclasses.replace(model, likelihood=score.ODELikelihood(num_probes=1))
+    assert jax.eval_shape(alone.log_prob, params, state, jax.random.key(2), x).probe_error is None
+
+
+def test_several_probes_state_the_error_of_their_mean():
+    # Random weights, so that the divergence depends on the direction.
+    model, x = family("edm", likelihood=score.ODELikelihood(tolerance=1e-3, num_probes=8)), points(40)
+    params, state = model.init(jax.random.key(1), {"x": x})
+    noise = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * noise.normal(size=leaf.shape).astype(np.float32), params)
+    found = jax.jit(model.log_prob)(params, state, jax.random.key(2), x)
+    exact = jax.jit(model.log_density)(params, state, x)
+    assert found.probe_error.shape == (40,)
+    gap, error = np.asarray(found.log_prob - exact), np.asarray(found.probe_error)
+    assert error.mean() > 1e-2
+    # The mean of 8 estimates over its own standard error is Student's t of 7 degrees, of variance 7 / 5.
+    assert 0.5 < np.mean(np.square(gap)) / np.mean(np.square(error)) < 2.0
 
 
 def test_levels_are_dequantised_and_their_likelihood_is_in_their_measure():
