@@ -23,12 +23,14 @@ from gm_jax.models import (
     flow,
     gan,
     jem,
+    learned_variance,
     meanflow,
     minimax_energy,
     noise_contrastive,
     path_objectives,
     path_sampling,
     rbm,
+    reflow,
     score,
     vae,
 )
@@ -49,7 +51,7 @@ from gm_jax.networks.spline_flow import SplineFlow
 from gm_jax.networks.two_times import TwoTimes
 from gm_jax.networks.unet import UNet
 from gm_jax.ops import binarization, diffusion_process, gaussian_path
-from gm_jax.samplers import dpm_solver, time_grids
+from gm_jax.samplers import dpm_solver, ode, time_grids
 from gm_jax.samplers.ddpm import ancestral
 from gm_jax.types import Likelihood, Model, Objective, Rows
 
@@ -183,71 +185,81 @@ def _spline_flow():
     return _flow(SplineFlow((2,), (12,), blocks=2, num_bins=5), levels=None)
 
 
-def _diffusion(network, space, *, shape):
+def _diffusion(network, space, *, shape, parameterization=diffusion.noise_prediction):
     schedule, variance_fn = diffusion_process.cosine_schedule(20), diffusion_process.posterior_variance
     return diffusion.Diffusion(
         network=network,
         space=space,
         schedule=schedule,
         shape=shape,
-        parameterization=diffusion.noise_prediction(),
+        parameterization=parameterization(),
         sampler=ancestral(schedule, 5, variance_fn=variance_fn),
         variance_fn=variance_fn,
-    ).model
+    )
 
 
 def _ddpm():
-    return _diffusion(UNet((4,), groups=2, dropout=0.1), diffusion_space.pixels(levels=17), shape=(4, 4, 1))
+    return _diffusion(UNet((4,), groups=2, dropout=0.1), diffusion_space.pixels(levels=17), shape=(4, 4, 1)).model
 
 
 def _ddpm_of_points():
-    return _diffusion(DiffusionMLP(32, 1), diffusion_space.points(), shape=(2,))
+    return _diffusion(DiffusionMLP(32, 1), diffusion_space.points(), shape=(2,)).model
+
+
+def _learned_variance_of_points():
+    inner = _diffusion(
+        DiffusionMLP(32, 1, outputs=2),
+        diffusion_space.points(),
+        shape=(2,),
+        parameterization=lambda: learned_variance.of_first_output(diffusion.noise_prediction()),
+    )
+    times = np.array([20, 12, 5])
+    return learned_variance.LearnedVariance(
+        diffusion=inner, bound_weight=0.1, loss_aware=True, sampling_times=times
+    ).model
+
+
+def _score_model(**settings):
+    defaults = {
+        "network": DiffusionMLP(32, 1),
+        "space": flow.no_dequantization(),
+        "path": gaussian_path.linear()._replace(range=(0.01, 0.99)),
+        "shape": (2,),
+        "parameterization": path_objectives.velocity_prediction(),
+        "times_fn": path_objectives.uniform_times,
+        "sampler": path_sampling.PathSampler(lambda key, predict_fn, path, x_T: x_T),
+        "sigma_data": 1.0,
+        "likelihood": score.ODELikelihood(tolerance=1e-3),
+    }
+    return score.ScoreModel(**{**defaults, **settings})
 
 
 def _score_of_points():
     def draw(key, predict_fn, path, x_T):
         return dpm_solver.dpm_solver_2m(predict_fn, path, x_T, time_grids.uniform(path, 6))
 
-    return score.ScoreModel(
-        network=DiffusionMLP(32, 1),
-        space=flow.no_dequantization(),
-        path=gaussian_path.linear()._replace(range=(0.01, 0.99)),
-        shape=(2,),
-        parameterization=path_objectives.velocity_prediction(),
-        times_fn=path_objectives.uniform_times,
-        sampler=path_sampling.PathSampler(draw),
-        sigma_data=1.0,
-        likelihood=score.ODELikelihood(tolerance=1e-3),
-    ).model
+    return _score_model(sampler=path_sampling.PathSampler(draw)).model
+
+
+def _reflow_of_points():
+    def draw(key, predict_fn, path, x_T):
+        return ode.euler(predict_fn, path, x_T, time_grids.uniform(path, 3))
+
+    inner = _score_model(sampler=path_sampling.PathSampler(draw))
+    return reflow.Reflow(flow=inner, teacher=inner, first_steps=140).model
 
 
 def _meanflow_of_points():
-    inner = score.ScoreModel(
-        network=TwoTimes(DiffusionMLP(32, 1)),
-        space=flow.no_dequantization(),
-        path=gaussian_path.linear()._replace(range=(0.01, 0.99)),
-        shape=(2,),
-        parameterization=path_objectives.velocity_prediction(),
-        times_fn=path_objectives.uniform_times,
-        sampler=path_sampling.PathSampler(lambda key, predict_fn, path, x_T: x_T),
-        sigma_data=1.0,
-        likelihood=score.ODELikelihood(tolerance=1e-3),
-        level_fn=path_objectives.uniform_level,
-    )
+    inner = _score_model(network=TwoTimes(DiffusionMLP(32, 1)), level_fn=path_objectives.uniform_level)
     return meanflow.MeanFlow(flow=inner, same_time=0.95).model
 
 
 def _consistency_of_points():
-    teacher = score.ScoreModel(
-        network=DiffusionMLP(32, 1),
-        space=flow.no_dequantization(),
+    teacher = _score_model(
         path=gaussian_path.edm(),
-        shape=(2,),
         parameterization=path_objectives.preconditioned_prediction(sigma_data=0.3),
         times_fn=path_objectives.log_snr_times,
-        sampler=path_sampling.PathSampler(lambda key, predict_fn, path, x_T: x_T),
         sigma_data=0.3,
-        likelihood=score.ODELikelihood(tolerance=1e-3),
     )
     return consistency.ConsistencyModel(teacher=teacher, teacher_steps=140).model
 
@@ -385,8 +397,10 @@ MODELS = {
     "IAF[points]": Row(functools.partial(_autoregressive_flow, inverted=True), (4,), None, "exact", "continuous"),
     "ddpm": Row(_ddpm, (4, 4, 1), 17, "lower_bound", "17 levels"),
     "ddpm[points]": Row(_ddpm_of_points, (2,), None, "lower_bound", "continuous"),
+    "ddpm[learned variance, points]": Row(_learned_variance_of_points, (2,), None, "lower_bound", "continuous"),
     "score[points]": Row(_score_of_points, (2,), None, "exact", "continuous"),
     "meanflow[points]": Row(_meanflow_of_points, (2,), None, "exact", "continuous", loss="squared_error"),
+    "reflow[points]": Row(_reflow_of_points, (2,), None, "exact", "continuous", loss="score/loss"),
     # A sample in one step has no likelihood.
     "consistency[points]": Row(_consistency_of_points, (2,), None, "", "", loss="score/loss"),
     # Either player's loss may rise, but feature matching lowers the generator's.
