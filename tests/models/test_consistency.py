@@ -111,7 +111,67 @@ def test_labels_belong_to_models_with_labels():
     for options in ({"label": jnp.zeros(2, jnp.int32)}, {"temperature": 0.5}):
         with pytest.raises(UserError):
             plain.sample(params, state, jax.random.key(0), 2, **options)
-    guided = dataclasses.replace(with_labels, teacher=dataclasses.replace(with_labels.teacher, guidance=1.0))
-    params, state = guided.init(jax.random.key(1), batch)
-    assert np.isfinite(guided.loss(params, state, jax.random.key(0), batch)[0])
-    assert guided.sample(params, state, jax.random.key(0), 2, label=jnp.array([0, 2])).shape == (2, 2)
+    params, state = with_labels.init(jax.random.key(1), batch)
+    with pytest.raises(UserError):
+        with_labels.loss(params, state, jax.random.key(0), {"x": POINTS[:6]})
+
+
+# Three classes and "none", each normal with a mean of its own: a guided teacher is then normal with the guided mean.
+MEANS = np.array([[-2.0, 1.0], [0.5, 0.5], [3.0, -1.0], [0.2, -0.4]])
+
+
+class ByClass(nn.Module):
+    """The output F of the teacher of a class or, with `switch` 1, of the student that ends where its flow ends.
+
+    The student's classes have guided means, w = `guidance`.
+    """
+
+    guidance: float = 0.0
+
+    @nn.compact
+    def __call__(self, x, t, label, *, train=False):
+        switch = self.param("switch", nn.initializers.zeros, ())
+        t = jnp.exp(t / 25.0)[:, None]
+        x_t, distance, means = x * jnp.sqrt(C**2 + t**2), t - FIRST, jnp.asarray(MEANS, x.dtype)
+        mean, w = means[label], jnp.where(label == 3, 0.0, self.guidance)[:, None]
+        # The preconditioned F of x_0 = mean + C^2 / (C^2 + t^2) (x_t - mean).
+        teacher = mean * t / (C * jnp.sqrt(C**2 + t**2))
+        end = (1 + w) * mean - w * means[3:]
+        end = end + (x_t - end) * jnp.sqrt((C**2 + FIRST**2) / (C**2 + t**2))
+        skip, scale = C**2 / (distance**2 + C**2), C * distance / jnp.sqrt(t**2 + C**2)
+        student = jnp.where(scale > 1e-6, (end - skip * x_t) / jnp.maximum(scale, 1e-6), 0.0)
+        return switch * student + (1.0 - switch) * teacher
+
+
+def by_class(guidance, **settings):
+    model = family(ByClass(guidance), num_classes=3, **settings)
+    return dataclasses.replace(model, teacher=dataclasses.replace(model.teacher, guidance=guidance))
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.5])
+def test_a_step_with_labels_ends_where_the_guided_flow_of_their_class_does(guidance):
+    model, key, label = by_class(guidance), jax.random.key(3), jnp.array([2, 0, 1, 0])
+    found = model.sample(EXACT, {}, key, 4, label=label)
+    x_T = LAST * jax.random.normal(jax.random.split(key)[0], (4, 2))
+    mean = (1 + guidance) * MEANS[label] - guidance * MEANS[3]
+    np.testing.assert_allclose(found, mean + (x_T - mean) * np.sqrt((C**2 + FIRST**2) / (C**2 + LAST**2)), atol=1e-2)
+    np.testing.assert_allclose(found, model.teacher.sample(EXACT, {}, key, 4, label=label), atol=3e-2)
+    none, mean = model.sample(EXACT, {}, key, 4), MEANS[3:]
+    np.testing.assert_allclose(none, mean + (x_T - mean) * np.sqrt((C**2 + FIRST**2) / (C**2 + LAST**2)), atol=1e-2)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.5])
+def test_only_the_student_of_the_same_guidance_and_labels_has_no_loss(guidance):
+    label = jnp.tile(jnp.arange(3), 100)
+    x = jnp.asarray(MEANS, jnp.float32)[label] + POINTS[:300]
+
+    def loss(*, of_teacher=guidance, params=EXACT):
+        model = by_class(guidance, num_times=200)
+        teacher = dataclasses.replace(model.teacher, guidance=of_teacher)
+        model = dataclasses.replace(model, teacher=teacher)
+        return float(jax.jit(model.loss)(params, {}, jax.random.key(2), {"x": x, "label": label})[0])
+
+    assert 0.0 <= loss() < 2e-3
+    assert loss(of_teacher=guidance + 1.0) > 10 * loss()
+    # A denoiser is no end of a flow.
+    assert loss(params={**EXACT, "consistency": {"switch": jnp.zeros(())}}) > 10 * loss()

@@ -162,12 +162,78 @@ def test_labels_belong_to_models_with_labels():
     with pytest.raises(UserError):
         plain.sample(params, state, jax.random.key(0), 2, temperature=0.5)
     params, state = with_labels.init(jax.random.key(1), batch)
-    assert np.isfinite(with_labels.loss(params, state, jax.random.key(0), batch)[0])
     with pytest.raises(UserError):
         with_labels.loss(params, state, jax.random.key(0), {"x": points()})
-    adaptive = dataclasses.replace(with_labels, sampler=SAMPLERS["adaptive"])
-    found = adaptive.sample(params, state, jax.random.key(0), 2, label=jnp.array([0, 2]))
-    assert np.isfinite(found).all()
+
+
+# Three classes and "none", each normal with a mean of its own: a guided model is then normal with the guided mean.
+MEANS = np.array([[-2.0, 1.0], [0.5, 0.5], [3.0, -1.0], [0.2, -0.4]])
+
+
+class ByClass(nn.Module):
+    """E[x_0 | x_t] of a class on EDM's path, from what the model shows its network."""
+
+    @nn.compact
+    def __call__(self, x, level, label, *, train=False):
+        variance = jnp.exp(2.0 * level / 25.0)[:, None]
+        mean = jnp.asarray(MEANS, x.dtype)[label]
+        return mean + C**2 / (C**2 + variance) * (x * jnp.sqrt(C**2 + variance) - mean)
+
+
+def by_class(**settings):
+    exact = {"network": ByClass(), "parameterization": path_objectives.data_prediction()}
+    return dataclasses.replace(family(num_classes=3), **{**exact, **settings})
+
+
+PARAMS, LABELS = {"score": {}}, jnp.array([2, 0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "guidance"), [("heun", 0.0), ("heun", jnp.array(1.5)), ("adaptive", 1.5), ("heun", -1.0)]
+)
+def test_samples_of_labels_end_where_the_guided_flow_of_their_class_does(name, guidance):
+    model, key = by_class(guidance=guidance, sampler=SAMPLERS[name]), jax.random.key(3)
+    last = model.path.range[1]
+    x_T = last * jax.random.normal(jax.random.split(key)[0], (4, 2))
+    w = float(guidance)
+    for label, mean in ((LABELS, (1 + w) * MEANS[LABELS] - w * MEANS[3]), (None, np.tile(MEANS[3], (4, 1)))):
+        found = jax.jit(functools.partial(model.sample, n=4))(PARAMS, {}, key, label=label)
+        np.testing.assert_allclose(found, mean + (x_T - mean) * C / np.sqrt(C**2 + last**2), atol=2e-2)
+
+
+def test_guidance_of_zero_is_the_conditional_model_bit_for_bit():
+    model, x_t, t = by_class(), points(4), jnp.array([0.1, 1.0, 3.0, 20.0])
+    expected = model.parameterization.predict(model.path, x_t, model.output(PARAMS, x_t, t, LABELS), t)
+    for guidance in (0.0, jnp.array(0.0)):
+        found = dataclasses.replace(model, guidance=guidance).predict_fn(PARAMS, {}, LABELS)(x_t, t)
+        np.testing.assert_array_equal(found.x_0, expected.x_0)
+        np.testing.assert_array_equal(found.eps, expected.eps)
+
+
+def test_a_loss_is_least_with_the_labels_of_its_data_and_sees_none_if_all_are_withheld():
+    label = jnp.tile(jnp.arange(3), 400)
+    x = jnp.asarray(MEANS, jnp.float32)[label] + points(1200)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def loss(drop_label, label):
+        model = by_class(drop_label=drop_label)
+        return model.loss(PARAMS, {}, jax.random.key(5), {"x": x, "label": label})[0]
+
+    right, swapped = loss(0.1, label), loss(0.1, (label + 1) % 3)
+    assert float(swapped) > 1.5 * float(right)
+    assert float(loss(1.0, label)) == float(loss(1.0, (label + 1) % 3))
+
+
+def test_classes_whose_parameters_are_swapped_swap_their_samples():
+    model = family(num_classes=3, guidance=1.0, sampler=sampler(ode.euler, num_times=5))
+    params, state = model.init(jax.random.key(1), {"x": points()})
+    noise = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * noise.normal(size=leaf.shape).astype(np.float32), params)
+    swapped = jax.tree.map(lambda leaf: leaf[np.array([2, 1, 0, 3])] if leaf.shape[0] == 4 else leaf, params)
+    draw = jax.jit(functools.partial(model.sample, n=2))
+    one = draw(params, state, jax.random.key(0), label=jnp.array([0, 2]))
+    np.testing.assert_array_equal(draw(swapped, state, jax.random.key(0), label=jnp.array([2, 0])), one)
+    assert np.abs(draw(params, state, jax.random.key(0), label=jnp.array([2, 0])) - one).max() > 1e-2
 
 
 def test_a_path_without_signal_or_noise_at_its_ends_gives_finite_losses_and_samples():
