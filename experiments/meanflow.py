@@ -2,6 +2,7 @@
 
 python -m experiments.meanflow                                           # digits
 python -m experiments.meanflow --data.name toy:two_moons                 # points
+python -m experiments.meanflow --labels --guidance 1                     # with labels; guidance is trained
 python -m experiments.meanflow sample --sampling-steps 2
 """
 

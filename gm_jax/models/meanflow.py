@@ -9,6 +9,13 @@ examples r is t. Samples take K steps
 from noise to data, one by default. The times are those of the path without a thousandth at both ends, where the bound
 of the flow is not finite. The likelihood is that of the flow of u, solved exactly (`models.score`); it is not
 the density of the few steps.
+
+With labels, a part of the training examples shows none to the network. Guidance is trained (section 4.2): examples with
+a label have, in place of u of a pair of data and noise, the target
+
+    u_guided = (1 + w) u - w U(x_t, t, t)    with U of no label, a constant to the gradient              (2)
+
+so that U(x_t, r, t) of a label is the mean of the guided velocity, and a guided sample costs no more than another.
 """
 
 import dataclasses
@@ -25,6 +32,7 @@ from gm_jax.models.score import ScoreModel
 from gm_jax.ops import predictions
 from gm_jax.ops.predictions import per_example
 from gm_jax.samplers import time_grids
+from gm_jax.samplers.guidance import classifier_free_guidance
 from gm_jax.types import Array, Batch, Key, Metrics, Model, ModelState, Objective, Params
 
 
@@ -38,12 +46,14 @@ class MeanFlow:
         same_time: the share of training examples with r = t.
         power: p of `losses.adaptive_weight`.
         num_steps: K of (1).
+        guidance: w of (2), which is a part of what is trained; the guidance of `flow` is 0.
     """
 
     flow: ScoreModel
     same_time: float = 0.75
     power: float = 0.75
     num_steps: int = 1
+    guidance: float | Array = 0.0
 
     @property
     def model(self) -> Model:
@@ -74,10 +84,20 @@ class MeanFlow:
             earlier = flow.level_fn(path, r)
             return flow.output(params, x, t, label, earlier=earlier, train=True, rngs={"dropout": dropout_key})
 
-        squared_error = meanflow.mean_flow_loss(mean_velocity, x_t, path.velocity(x_0, eps, t), r, t)
+        u = self._guided(params, path.velocity(x_0, eps, t), x_t, t, label)
+        squared_error = meanflow.mean_flow_loss(mean_velocity, x_t, u, r, t)
         weight = meanflow.adaptive_weight(squared_error, power=self.power)
         per_dimension = jnp.mean(squared_error) / int(np.prod(flow.shape))
         return jnp.mean(weight * squared_error), (model_state, {"squared_error": per_dimension})
+
+    def _guided(self, params: Params, u: Array, x_t: Array, t: Array, label: Array | None) -> Array:
+        """Computes (2), a constant to the gradient, for the examples with a label."""
+        if label is None or (isinstance(self.guidance, float) and self.guidance == 0.0):
+            return u
+        none = label_dropout.no_label(len(t), self.flow.num_classes)
+        unconditional = jax.lax.stop_gradient(self.flow.output(params, x_t, t, none))
+        guided = classifier_free_guidance(u, unconditional, weight=self.guidance)
+        return jnp.where(per_example(label == none, u), u, guided)
 
     def sample(
         self,

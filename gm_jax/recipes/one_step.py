@@ -33,10 +33,19 @@ def build_meanflow(config: MeanFlowConfig, spec: Spec) -> Experiment:
         sampler=PathSamplerConfig(method="euler", steps=20, grid="uniform"),
         likelihood=config.likelihood,
         validation_times=config.validation_times,
+        guidance=config.guidance,
     )
     flow = score_model(inner, spec)
-    flow = dataclasses.replace(flow, network=TwoTimes(flow.network), level_fn=path_objectives.uniform_level)
-    family = MeanFlow(flow=flow, same_time=config.same_time, power=config.power, num_steps=config.sampling_steps)
+    flow = dataclasses.replace(
+        flow, network=TwoTimes(flow.network), level_fn=path_objectives.uniform_level, guidance=0.0
+    )
+    family = MeanFlow(
+        flow=flow,
+        same_time=config.same_time,
+        power=config.power,
+        num_steps=config.sampling_steps,
+        guidance=config.guidance,
+    )
     optimizers = {"score": make_optimizer(config.optimizer, num_steps=config.train.steps)}
     experiment = density_experiment(inner, spec, flow, family, optimizers, {"path": "linear"})
     return experiment._replace(pictures={**experiment.pictures, **plotting.grids(family, flow)})

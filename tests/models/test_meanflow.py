@@ -1,6 +1,7 @@
 """MeanFlow with a network that knows the mean velocity of normal data: one step is the whole flow."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -138,14 +139,99 @@ def test_labels_belong_to_models_with_labels():
         with pytest.raises(UserError):
             plain.sample(params, state, jax.random.key(0), 2, **options)
     params, state = with_labels.model.init(jax.random.key(1), batch)
-    noise = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * noise.normal(size=leaf.shape).astype(np.float32), params)
-    one, other, none = (
-        with_labels.sample(params, state, jax.random.key(0), 2, label=label)
-        for label in (jnp.array([0, 0]), jnp.array([2, 2]), None)
+    with pytest.raises(UserError):
+        with_labels.loss(params, state, jax.random.key(0), {"x": batch["x"]})
+
+
+# Three classes and "none", each normal with a mean of its own: the guided field is then normal with the guided mean.
+MEANS = np.array([[-2.0, 1.0], [0.5, 0.5], [3.0, -1.0], [0.2, -0.4]])
+LABELS = jnp.array([2, 0, 1, 0])
+
+
+def guided_means(label, w):
+    return np.where(np.asarray(label)[:, None] == 3, MEANS[3], (1 + w) * MEANS[label] - w * MEANS[3])
+
+
+class ByClass(nn.Module):
+    """The mean velocity of the guided field of a class; `shift` moves the means of the classes alone."""
+
+    w: float
+
+    @nn.compact
+    def __call__(self, x, t, label, *, earlier=None, train=False):
+        mean = jnp.asarray(guided_means(np.arange(4), self.w), jnp.float32)[label]
+        mean = mean + jnp.where(label == 3, 0.0, self.param("shift", nn.initializers.zeros, ()))[:, None]
+        time = FIRST + (LAST - FIRST) * t / 10.0
+        # The network sees x_t over its standard deviation, x_t = (1 - t) mean + std z.
+        z = x - ((1 - time) / std(time))[:, None] * mean
+        return Exact()(z, t, earlier=earlier) - mean
+
+
+@pytest.mark.parametrize("w", [0.0, 1.5])
+def test_one_evaluation_ends_where_the_guided_flow_of_a_class_does(w):
+    model, key, params = family(ByClass(w), num_classes=3, guidance=w), jax.random.key(3), {"score": {"shift": 0.0}}
+    x_T = LAST * jax.random.normal(jax.random.split(key)[0], (4, 2))
+    for label, mean in ((LABELS, guided_means(LABELS, w)), (None, MEANS[[3] * 4])):
+        expected = (1 - FIRST) * mean + (x_T - (1 - LAST) * mean) * std(FIRST) / std(LAST)
+        for num_steps in (1, 2):
+            found = dataclasses.replace(model, num_steps=num_steps).sample(params, {}, key, 4, label=label)
+            np.testing.assert_allclose(found, expected, atol=1e-3)
+        np.testing.assert_allclose(model.flow.sample(params, {}, key, 4, label=label), expected, atol=2e-2)
+
+
+def test_the_exact_guided_network_has_no_mean_gradient_and_that_of_another_guidance_has_one():
+    label = jnp.tile(jnp.arange(3), 1000)
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def slope(w_of_network, w, shift, key):
+        model = family(ByClass(w_of_network), num_classes=3, guidance=w, same_time=0.3, power=0.0)
+        x = jnp.asarray(MEANS, jnp.float32)[label] + C * jax.random.normal(jax.random.fold_in(key, 1), (3000, 2))
+
+        def loss(shift):
+            return model.loss({"score": {"shift": shift}}, {}, key, {"x": x, "label": label})[0]
+
+        return jax.grad(loss)(shift)
+
+    # The classes' means lie above that of none on average, so that more guidance shifts them up.
+    cases = ((1.5, 1.5, 0.0, 0), (1.5, 1.5, 0.2, 1), (1.5, 1.5, -0.2, -1), (0.0, 1.5, 0.0, -1))
+    for w_of_network, w, shift, sign in cases:
+        keys = jax.random.split(jax.random.key(6), 20)
+        found = np.array([slope(w_of_network, w, jnp.float32(shift), key) for key in keys])
+        error = found.std() / np.sqrt(len(keys))
+        assert np.sign(round(found.mean() / (4 * error))) == sign, (w_of_network, shift, found.mean(), error)
+
+
+def test_guidance_of_zero_is_the_conditional_loss_bit_for_bit():
+    model = family(num_classes=3)
+    batch = {"x": C * jax.random.normal(jax.random.key(0), (6, 2)), "label": jnp.array([0, 1, 2, 0, 1, 2])}
+    params, state = model.model.init(jax.random.key(1), batch)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    values = [
+        float(dataclasses.replace(model, guidance=w).loss(params, state, jax.random.key(0), batch)[0])
+        for w in (0.0, jnp.array(0.0), 0.5)
+    ]
+    assert values[0] == values[1] != values[2]
+
+
+def test_examples_whose_labels_are_withheld_are_not_guided():
+    batch = {"x": C * jax.random.normal(jax.random.key(0), (6, 2)), "label": jnp.zeros(6, jnp.int32)}
+    model = family(num_classes=3, guidance=2.0)
+    hidden = dataclasses.replace(model, flow=dataclasses.replace(model.flow, drop_label=1.0))
+    params, state = model.model.init(jax.random.key(1), batch)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    one, other = (
+        float(m.loss(params, state, jax.random.key(0), batch)[0])
+        for m in (hidden, dataclasses.replace(hidden, guidance=0.0))
     )
-    assert np.isfinite(one).all()
-    assert dataclasses.replace(with_labels, num_steps=2).sample(params, state, jax.random.key(0), 2).shape == (2, 2)
-    assert one.shape == other.shape == none.shape == (2, 2)
-    for first, second in ((one, other), (one, none), (other, none)):
-        assert (first != second).any()
+    assert one == other
+
+
+def test_classes_whose_parameters_are_swapped_swap_their_samples():
+    model = family(num_classes=3)
+    params, state = model.model.init(jax.random.key(1), {"x": jnp.ones((6, 2))})
+    noise = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * noise.normal(size=leaf.shape).astype(np.float32), params)
+    swapped = jax.tree.map(lambda leaf: leaf[np.array([2, 1, 0, 3])] if leaf.shape[0] == 4 else leaf, params)
+    one, other = (model.sample(params, state, jax.random.key(0), 2, label=jnp.array(y)) for y in ([0, 2], [2, 0]))
+    np.testing.assert_array_equal(model.sample(swapped, state, jax.random.key(0), 2, label=jnp.array([2, 0])), one)
+    assert np.abs(one - other).max() > 1e-2

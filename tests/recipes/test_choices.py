@@ -84,7 +84,7 @@ CHOICES = [
     ("ncsn", {"sampler": {"steps": 10}}, POINTS),
     ("flow_matching", {"reflow": 0.3}, POINTS),
     ("meanflow", {"sampling_steps": 2, "power": 0.0}, DIGITS),
-    ("meanflow", {"labels": True, "network": UNetConfig(features=(8,), attention=())}, COLOURS),
+    ("meanflow", {"labels": True, "guidance": 1.0, "network": UNetConfig(features=(8,), attention=())}, COLOURS),
     ("consistency", {"labels": True, "guidance": 1.0, "sigma_max": 20.0}, DIGITS),
     ("consistency", {"sampling_steps": 2, "times": 2}, POINTS),
     ("rbm", {"hidden": 30, "persistent": False, "sweeps": 3}, BINARY),

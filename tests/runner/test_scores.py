@@ -14,6 +14,7 @@ MISTAKES = [
     (ddpm, ["--sampler.method", "dpmpp", "--sampler.steps", "1"], "--sampler.steps 1 is too few for dpmpp"),
     (meanflow, ["--sampling-steps", "0"], "sampling-steps must be at least 1, got 0"),
     (edm, ["--guidance", "1"], "--guidance 1.0 needs a model with labels: add --labels"),
+    (meanflow, ["--guidance", "1"], "--guidance 1.0 needs a model with labels: add --labels"),
     (edm, ["--data.name", "large", "--labels"], "has no labels to condition on: leave out --labels"),
     (edm, ["--data.name", "large", "--likelihood.probes", "0"], "an exact divergence in 784 dimensions"),
     (flow_matching, ["--reflow", "1"], "reflow must be at least 0 and less than 1, got 1"),

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 from tyro.conf import arg
 
 from gm_jax.config import (
+    Added,
     Count,
     DataConfig,
     Guidance,
@@ -51,6 +52,9 @@ class MeanFlowConfig(AnyOneStepConfig):
     same_time: Share = 0.75
     """Share of training examples with two equal times, which is flow matching. The paper has 0.75 with these times and
     power 1 for ImageNet; for CIFAR-10 0.25, times of mean -2 and deviation 2, and power 0.75."""
+    guidance: Annotated[Guidance, Added(before=0.0)] = 0.0
+    """w of classifier-free guidance, which is trained: samples of a label are guided, and need no further evaluation. 0
+    for the conditional model; other libraries call 1 + w the guidance scale."""
     power: RateOrZero = 0.75
     """An example with the squared error L has the weight 1 / (L + 0.01)^power; 0 for the squared error as it is."""
     likelihood: ODELikelihoodConfig = ODELikelihoodConfig()
