@@ -6,7 +6,13 @@ Notation: x [B, D] binary, order [D]: order[i] is the dimension at position i; "
     log-odds of x_i = b_i + V_i . h_i                                                                (2)
     a_0 = c,    a_{i+1} = a_i + W_i x_i,    h_i = f(a_i)                                             (3)
 
-The recursion (3) computes all D conditionals in one pass of O(D H); computing each (1) from scratch takes O(D^2 H).
+The recursion (3) computes all D conditionals in one pass of O(D H) operations, one position after the other. An
+accelerator would wait for D small products, so it computes (1) for a block of S positions at once, by one product with
+a triangular mask:
+
+    a_i = a_start + sum_{start <= j < i} x_j W_j,    start <= i < start + S;    a_start by (3)        (4)
+
+which takes O(D S H) operations. Training keeps the activations at the starts of blocks and recomputes the others.
 
 Source: Larochelle & Murray, "The Neural Autoregressive Distribution Estimator", AISTATS 2011; Uria et al., "Neural
 Autoregressive Distribution Estimation", JMLR 2016, arXiv:1605.02226, section 2.
@@ -14,6 +20,7 @@ Autoregressive Distribution Estimation", JMLR 2016, arXiv:1605.02226, section 2.
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,9 +30,80 @@ from gm_jax.networks.label_bias import check_label
 from gm_jax.ops.cpu import matvec
 from gm_jax.types import Array
 
+_UNROLL = 4  # steps of the recursion in one iteration of the loop: fewer iterations, and larger fusions
+
+
+class Positions(NamedTuple):
+    """What each position adds, in the order of generation: x [D, B], W [D, H] and V [D, H]."""
+
+    x: Array
+    encoder: Array
+    decoder: Array
+
+
+def one_by_one(f: Callable[[Array], Array], start: Array, positions: Positions, *, chunk: int) -> Array:
+    """Computes V_i . h_i by the recursion (3).
+
+    Args:
+        f: the activation.
+        start: [B, H] a_0.
+        positions: of D.
+        chunk: steps between two activations that the backward pass finds stored.
+    Returns:
+        [D, B].
+    """
+
+    def visit(a: Array, position: Positions) -> tuple[Array, Array]:
+        return a + position.x[:, None] * position.encoder[None], matvec(f(a), position.decoder)
+
+    # The backward pass recomputes h_i within a step and a_i within a chunk of steps.
+    visit = jax.checkpoint(visit, prevent_cse=False)
+    visit_chunk = jax.checkpoint(partial(jax.lax.scan, visit, unroll=_UNROLL), prevent_cse=False)
+    _, logits = jax.lax.scan(visit_chunk, start, _split(positions, chunk))
+    return logits.reshape(-1, start.shape[0])[: len(positions.x)]
+
+
+def in_blocks(f: Callable[[Array], Array], start: Array, positions: Positions, *, block: int) -> Array:
+    """Computes V_i . h_i by blocks (4).
+
+    Args:
+        f: the activation.
+        start: [B, H] a_0.
+        positions: of D.
+        block: the largest number of positions at once.
+    Returns:
+        [D, B].
+    """
+
+    @partial(jax.checkpoint, prevent_cse=False)
+    def visit(a: Array, positions: Positions) -> tuple[Array, Array]:
+        x, encoder, decoder = positions
+        before = jnp.tri(len(x), k=-1, dtype=x.dtype)  # [i, j]: j < i
+        sums = jnp.einsum("ijb,jh->ibh", before[:, :, None] * x[None], encoder)
+        logits = jnp.sum(f(a[None] + sums) * decoder[:, None], axis=-1)
+        return a + x.T @ encoder, logits
+
+    # Blocks of equal lengths need the least padding.
+    size = -(-len(positions.x) // -(-len(positions.x) // block))
+    _, logits = jax.lax.scan(visit, start, _split(positions, size))
+    return logits.reshape(-1, start.shape[0])[: len(positions.x)]
+
+
+def _split(positions: Positions, size: int) -> Positions:
+    """Splits [D, ...] into [D / size, size, ...], padded by zeros: positions that change nothing."""
+    num = len(positions.x)
+    size = min(size, num)
+    return jax.tree.map(
+        lambda rows: jnp.pad(rows, [(0, -num % size), (0, 0)]).reshape(-1, size, rows.shape[1]), positions
+    )
+
 
 class NADE(nn.Module):
-    """NADE, eqs. (1)-(3): x [B, D] and an ordering -> logits [B, D], in the order of the data.
+    """NADE, eqs. (1)-(4): x [B, D] and an ordering -> logits [B, D], in the order of the data.
+
+    CPUs compute the recursion (3) and accelerators the blocks (4); the platform is that of the compiled program, so a
+    plan for TPUs has the blocks. Memory in training, besides the parameters: about B H (D / chunk + chunk) numbers by
+    (3), and B H (D / block + 3 block) by (4).
 
     `begin` and `step` compute the same logits one at a time, in the order of generation.
 
@@ -34,8 +112,8 @@ class NADE(nn.Module):
         hidden: H.
         num_classes: number of classes of the labels, which shift the biases b and c; None for a network without labels.
         activation: f.
-        chunk: steps between two activations that training stores; it recomputes the others. About sqrt(D) needs the
-            least memory.
+        chunk: steps of (3) between two activations that training stores; about sqrt(D) needs the least memory.
+        block: S of (4), at most: the blocks have equal lengths.
     """
 
     num_dims: int
@@ -43,6 +121,7 @@ class NADE(nn.Module):
     num_classes: int | None = None
     activation: Callable[[Array], Array] = nn.sigmoid
     chunk: int = 32
+    block: int = 128
 
     def setup(self) -> None:
         zeros, lecun_normal = nn.initializers.zeros, nn.initializers.lecun_normal
@@ -58,19 +137,14 @@ class NADE(nn.Module):
 
     def __call__(self, x: Array, order: Array, label: Array | None = None) -> Array:
         """Maps x [B, D], an ordering [D] and labels [B] to logits [B, D]."""
-        activation, bias = self._biases(x.shape[0], label)
-
-        def visit(activation: Array, position: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-            x_i, encoder_i, decoder_i = position
-            logits = matvec(self.activation(activation), decoder_i)
-            return activation + x_i[:, None] * encoder_i[None], logits
-
-        # The backward pass recomputes h_i within a step and a_i within a chunk of steps.
-        visit = jax.checkpoint(visit, prevent_cse=False)
-        visit_chunk = jax.checkpoint(partial(jax.lax.scan, visit), prevent_cse=False)
-        positions = (x.astype(bias.dtype).T[order], self.encoder[order], self.decoder[order])
-        _, logits = jax.lax.scan(visit_chunk, activation, jax.tree.map(self._in_chunks, positions))
-        logits = logits.reshape(-1, x.shape[0])[: self.num_dims]
+        start, bias = self._biases(x.shape[0], label)
+        positions = Positions(x.astype(bias.dtype).T[order], self.encoder[order], self.decoder[order])
+        logits = jax.lax.platform_dependent(
+            start,
+            positions,
+            cpu=partial(one_by_one, self.activation, chunk=self.chunk),
+            default=partial(in_blocks, self.activation, block=self.block),
+        )
         return logits[jnp.argsort(order)].T + bias
 
     def begin(self, n: int, label: Array | None = None) -> tuple[Array, Array]:
@@ -85,12 +159,6 @@ class NADE(nn.Module):
         activation = activation + previous[:, None].astype(bias.dtype) * self.encoder[order[i - 1]][None]
         logits = self.activation(activation) @ self.decoder[order[i]] + bias[:, order[i]]
         return (activation, bias), logits
-
-    def _in_chunks(self, rows: Array) -> Array:
-        """Splits [D, ...] into [D / chunk, chunk, ...], padded by zeros: steps that change nothing."""
-        chunk = min(self.chunk, self.num_dims)
-        padded = jnp.pad(rows, [(0, -self.num_dims % chunk), (0, 0)])
-        return padded.reshape(-1, chunk, rows.shape[1])
 
     def _biases(self, n: int, label: Array | None) -> tuple[Array, Array]:
         check_label(label, self.num_classes)

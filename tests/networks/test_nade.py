@@ -34,20 +34,32 @@ def naive(params, x, order, label=None):
     return logits
 
 
+def with_form(monkeypatch, form):
+    """Makes this machine compute what another platform would."""
+    monkeypatch.setattr(
+        jax.lax, "platform_dependent", lambda *args, cpu, default: (cpu if form == "cpu" else default)(*args)
+    )
+
+
 # With chunks of 32 steps: one dimension, less than a chunk, two whole chunks, and a remainder.
 @pytest.mark.parametrize("num_dims", [1, 10, 64, 70])
-def test_the_recursion_equals_the_naive_computation(x64, num_dims):
+@pytest.mark.parametrize("form", ["cpu", "default"])
+def test_both_forms_equal_the_naive_computation(x64, monkeypatch, form, num_dims):
+    with_form(monkeypatch, form)
     order = RNG.permutation(num_dims)
-    x, label, network = binary(B, num_dims), np.arange(B) % 3, NADE(num_dims, H, num_classes=3, chunk=32)
+    x, label = binary(B, num_dims), np.arange(B) % 3
+    network = NADE(num_dims, H, num_classes=3, chunk=32, block=32)
     params = random_params(network, x, order, label)
     logits = network.apply({"params": params}, x, order, label)
     np.testing.assert_allclose(logits, naive(params, x, order, label), rtol=1e-12, atol=1e-12)
 
 
-def test_the_gradient_of_the_checkpointed_loop_equals_the_formula(x64):
+@pytest.mark.parametrize("form", ["cpu", "default"])
+def test_the_gradients_of_both_forms_equal_the_formula(x64, monkeypatch, form):
+    with_form(monkeypatch, form)
     num_dims = 12  # two whole chunks and a remainder
     order = RNG.permutation(num_dims)
-    x, network = binary(B, num_dims), NADE(num_dims, H, chunk=5)
+    x, network = binary(B, num_dims), NADE(num_dims, H, chunk=5, block=5)
     params = random_params(network, x, order)
 
     def written_out(p):
@@ -61,6 +73,51 @@ def test_the_gradient_of_the_checkpointed_loop_equals_the_formula(x64):
     gradient = jax.jit(jax.grad(lambda p: losses.bernoulli_nll(x, apply(p)).sum()))(params)
     for name in gradient:
         np.testing.assert_allclose(gradient[name], expected[name], rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("num_dims", [1, 12, 784])
+def test_both_forms_agree_in_float32(monkeypatch, num_dims):
+    order, network = RNG.permutation(num_dims), NADE(num_dims, H, chunk=28, block=128)
+    x = binary(B, num_dims)
+    params = network.init(jax.random.key(0), x, order)["params"]
+    found = {}
+    for form in ("cpu", "default"):
+        with_form(monkeypatch, form)
+        loss = lambda p: losses.bernoulli_nll(x, network.apply({"params": p}, x, order)).sum()  # noqa: E731
+        found[form] = jax.jit(jax.value_and_grad(loss))(params)
+    (loss, gradient), (expected, expected_gradient) = found["default"], found["cpu"]
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    for name, leaf in gradient.items():
+        scale = np.abs(expected_gradient[name]).max()
+        np.testing.assert_allclose(leaf, expected_gradient[name], atol=1e-5 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize(("platform", "product"), [("cpu", False), ("cuda", True), ("tpu", True)])
+def test_accelerators_compute_a_block_by_one_product(platform, product):
+    num_dims, block = 12, 4
+    network, x = NADE(num_dims, H, block=block), binary(B, num_dims)
+    params = network.init(jax.random.key(0), x, np.arange(num_dims))
+    apply = jax.jit(lambda params: network.apply(params, x, np.arange(num_dims)))
+    text = apply.trace(params).lower(lowering_platforms=(platform,)).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert any(f"tensor<{block}x{block}x{B}xf32>" in line for line in products) == product
+
+
+@pytest.mark.parametrize("form", ["cpu", "default"])
+def test_memory_in_training_is_bounded(monkeypatch, form):
+    """The bounds that the class states, and much less than all D activations, B D H numbers."""
+    with_form(monkeypatch, form)
+    batch, num_dims, hidden, chunk, block = 16, 1024, 64, 32, 64
+    network, order = NADE(num_dims, hidden, chunk=chunk, block=block), np.arange(num_dims)
+    x = binary(batch, num_dims)
+    params = network.init(jax.random.key(0), x, order)["params"]
+    loss = lambda p, x: losses.bernoulli_nll(x, network.apply({"params": p}, x, order)).sum()  # noqa: E731
+    stats = jax.jit(jax.grad(loss)).lower(params, x).compile().memory_analysis()
+    # Copies of the parameters in the order of generation, their gradients, and x and the logits.
+    fixed = 6 * num_dims * hidden + 8 * batch * num_dims
+    bound = {"cpu": num_dims / chunk + chunk, "default": num_dims / block + 3 * block}[form]
+    assert stats.temp_size_in_bytes / 4 < fixed + 1.2 * bound * batch * hidden
+    assert fixed + 1.2 * bound * batch * hidden < batch * num_dims * hidden
 
 
 def test_without_weights_every_dimension_costs_log_2():
