@@ -30,8 +30,6 @@ from gm_jax.networks.label_bias import check_label
 from gm_jax.ops.cpu import matvec
 from gm_jax.types import Array
 
-_UNROLL = 4  # steps of the recursion in one iteration of the loop: fewer iterations, and larger fusions
-
 
 class Positions(NamedTuple):
     """What each position adds, in the order of generation: x [D, B], W [D, H] and V [D, H]."""
@@ -58,7 +56,7 @@ def one_by_one(f: Callable[[Array], Array], start: Array, positions: Positions, 
 
     # The backward pass recomputes h_i within a step and a_i within a chunk of steps.
     visit = jax.checkpoint(visit, prevent_cse=False)
-    visit_chunk = jax.checkpoint(partial(jax.lax.scan, visit, unroll=_UNROLL), prevent_cse=False)
+    visit_chunk = jax.checkpoint(partial(jax.lax.scan, visit), prevent_cse=False)
     _, logits = jax.lax.scan(visit_chunk, start, _split(positions, chunk))
     return logits.reshape(-1, start.shape[0])[: len(positions.x)]
 
@@ -120,7 +118,7 @@ class NADE(nn.Module):
     hidden: int
     num_classes: int | None = None
     activation: Callable[[Array], Array] = nn.sigmoid
-    chunk: int = 32
+    chunk: int = 28
     block: int = 128
 
     def setup(self) -> None:

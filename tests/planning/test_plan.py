@@ -13,12 +13,13 @@ from collections.abc import Mapping
 import jax
 import pytest
 
-from experiments import fvsbn, vae
+from experiments import fvsbn, nade, vae
+from gm_jax.data import sources
 from gm_jax.errors import UserError
 from gm_jax.planning import plan, roofline, tpus
 from gm_jax.recipes.configs import ChainsConfig, UNetConfig
 from gm_jax.runner.plan import make_plan
-from gm_jax.runner.run import abstract_batch, assemble
+from gm_jax.runner.run import Given, abstract_batch, assemble
 from gm_jax.training.model_state import local_view
 from gm_jax.types import Mean, Rows
 from tests.planning.handmade import handmade
@@ -106,6 +107,19 @@ def test_the_matrix_products_of_the_vae_equal_a_count_by_hand(parallel, batch):
     assert made.cost.matrix_flops == by_hand
     assert 0 < made.cost.other_ops < 0.1 * by_hand
     assert made.cost.inner_loops == ()
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_nade_computes_its_positions_in_blocks_on_tpus():
+    spec = sources.Spec("images", (28, 28, 1), 2, None, "")
+    run = assemble(nade.CONFIG, pathlib.Path(), given=Given(source=sources.Source(spec, {})))
+    wanted = tpus.parse_slice("v5e:2x2")
+    made = make_plan(run, wanted, roofline.topology_devices(wanted), 32 * wanted.num_chips)
+    assert made.known_cost.inner_loops
+    assert max(made.known_cost.inner_loops) == 7  # blocks of 112 positions
+    # The sums of (4) are a product at least in the forward pass.
+    assert made.known_cost.matrix_flops > 2 * 32 * 784 * 112 * nade.CONFIG.hidden
 
 
 @pytest.mark.slow
