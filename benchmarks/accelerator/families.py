@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.accelerator import densities
+from benchmarks.accelerator.densities import BATCH, CLASSES, IMAGE, LEVELS, POINT, binarize
+
 if TYPE_CHECKING:
     from gm_jax.types import Model
-
-BATCH, LEVELS, CLASSES = 8, 17, 3
-IMAGE, POINT = (4, 4, 1), (2,)
 
 
 class Family(NamedTuple):
@@ -54,12 +54,6 @@ def random_params(family: Family, shapes: Any) -> Any:
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def _binarize(key: Any, x: Any) -> Any:
-    from gm_jax.ops import binarization
-
-    return binarization.threshold(x, levels=LEVELS)
-
-
 def _vae(dtype: Any, *, convolutional: bool = False, samples: int = 1) -> "Model":
     from gm_jax.models import decoder_likelihoods as likelihoods
     from gm_jax.models import vae
@@ -71,7 +65,7 @@ def _vae(dtype: Any, *, convolutional: bool = False, samples: int = 1) -> "Model
         encoder = ConvEncoder((4,), 3, hidden=8, dtype=dtype)
         decoder = ConvDecoder((4,), IMAGE, likelihood.outputs_per_dim, hidden=8, dtype=dtype)
     else:
-        likelihood = likelihoods.bernoulli(_binarize, levels=LEVELS)
+        likelihood = likelihoods.bernoulli(binarize, levels=LEVELS)
         encoder, decoder = MLPEncoder((12,), 3, dtype=dtype), MLPDecoder((12,), IMAGE, dtype=dtype)
     objective = vae.elbo_objective() if samples == 1 else vae.iwae_objective(num_samples=samples)
     return vae.VAE(
@@ -88,7 +82,7 @@ def _autoregressive(network: Any, *, categorical: bool = False) -> "Model":
     from gm_jax.models import autoregressive
     from gm_jax.models import autoregressive_networks as ordered
 
-    levels = ordered.categorical(levels=LEVELS) if categorical else ordered.bernoulli(_binarize, levels=LEVELS)
+    levels = ordered.categorical(levels=LEVELS) if categorical else ordered.bernoulli(binarize, levels=LEVELS)
     return autoregressive.Autoregressive(network=network, likelihood=levels, shape=IMAGE).model
 
 
@@ -195,7 +189,7 @@ def _latent_diffusion(dtype: Any) -> "Model":
     autoencoder = vae.VAE(
         encoder=MLPEncoder((12,), 2, dtype=dtype),
         decoder=MLPDecoder((12,), IMAGE, dtype=dtype),
-        likelihood=decoder_likelihoods.bernoulli(_binarize, levels=LEVELS),
+        likelihood=decoder_likelihoods.bernoulli(binarize, levels=LEVELS),
         latent_dim=2,
         objective=vae.elbo_objective(),
         num_importance_samples=4,
@@ -230,29 +224,6 @@ def _gan(dtype: Any, *, name: str) -> "Model":
     ).model
 
 
-def _energy(dtype: Any) -> "Model":
-    from gm_jax.models import energy, energy_space
-    from gm_jax.networks.energy import EnergyMLP
-
-    chains = energy.Chains(num_steps=5, step_size=0.1, num_persistent=2 * BATCH, sampling_steps=10)
-    return energy.EnergyBasedModel(
-        network=EnergyMLP((12,), True, dtype=dtype),
-        space=energy_space.points(),
-        shape=POINT,
-        chains=chains,
-        base_std=2.0,
-    ).model
-
-
-def _rbm(dtype: Any) -> "Model":
-    from gm_jax.models import rbm
-    from gm_jax.networks.rbm import RBM
-
-    return rbm.RestrictedBoltzmannMachine(
-        network=RBM(16, 12), binarize=_binarize, levels=LEVELS, shape=IMAGE, num_chains=BATCH, sampling_sweeps=10
-    ).model
-
-
 def _with_dtype(make: Callable, *, scale: float = 0.5, **settings: Any) -> Family:
     return Family(functools.partial(make, **settings), has_dtype=True, scale=scale)
 
@@ -281,6 +252,14 @@ FAMILIES: Mapping[str, Family] = {
     "dcgan": _with_dtype(_gan, name="dcgan", scale=2.0),
     "improved gan": Family(functools.partial(_gan, name="improved_gan"), scale=2.0),
     "wgan-gp": Family(functools.partial(_gan, name="wgan_gp"), scale=2.0),
-    "ebm": Family(_energy, POINT, has_dtype=True),
-    "rbm": Family(_rbm),
+    "score": _with_dtype(densities.score_of_images),
+    "edm of points": Family(densities.edm, POINT, has_dtype=True),
+    "flow matching of points": Family(densities.flow_matching, POINT, has_dtype=True),
+    "meanflow of points": Family(densities.mean_flow, POINT, has_dtype=True),
+    "consistency of points": Family(densities.consistency_model, POINT, has_dtype=True),
+    "ebm": Family(densities.energy_with_chains, POINT, has_dtype=True),
+    "ebm, noise contrastive": Family(densities.noise_contrastive_model, POINT, has_dtype=True),
+    "jem": Family(densities.joint_energy_model, POINT, has_dtype=True),
+    "minimax ebm": Family(densities.minimax_energy_model, POINT, has_dtype=True),
+    "rbm": Family(densities.boltzmann_machine),
 }
