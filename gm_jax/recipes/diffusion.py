@@ -237,7 +237,7 @@ def make_network(network: UNetConfig | MLPConfig | None, spec: Spec, num_classes
             f"{len(network.features)} levels of --network.features are numbered from 0."
         )
     settings |= {"groups": network.groups, "head_dim": network.head_dim, "stem": network.stem}
-    settings |= {"resample_by_blocks": network.resample == "block", "rescale": network.rescale}
+    settings |= {"resample_by_blocks": network.resample == "block", "rescale": network.rescale, "remat": network.remat}
     return unet.UNet(network.features, network.blocks, network.attention, **settings)
 
 
