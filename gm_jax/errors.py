@@ -22,6 +22,14 @@ _DISK_ERRORS = {
 # What an error says if there is no memory: of a library that cannot be loaded, of a thread, of the system.
 _NO_MEMORY = ("failed to map segment", "can't start new thread", "Cannot allocate memory")
 
+# What jax says if an array does not fit the memory of a device, or the system's.
+_NO_DEVICE_MEMORY = "RESOURCE_EXHAUSTED"
+
+SMALLER_STEP = (
+    "Train with a smaller --train.batch-size and more --optimizer.accumulate-steps, whose product is the batch of an "
+    "update, or let a U-Net recompute its blocks (--network.remat)."
+)
+
 _LONGEST_LINE = 600  # letters
 
 
@@ -51,6 +59,11 @@ def report(error: BaseException) -> int | None:
         return 2
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
         print("error: there is not enough memory: free some, or raise the limit (ulimit -v).", file=sys.stderr)
+        return 2
+    if _NO_DEVICE_MEMORY in str(error):
+        reason = str(error).partition(f"{_NO_DEVICE_MEMORY}: ")[2].splitlines()
+        print(f"error: the device has too little memory: {_shown(reason[0] if reason else '')}", file=sys.stderr)
+        print(f"{SMALLER_STEP}\nThe verb plan prints what a step needs: docs/planning.md.", file=sys.stderr)
         return 2
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)

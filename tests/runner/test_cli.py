@@ -12,6 +12,8 @@ import sys
 import types
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -290,6 +292,19 @@ def test_too_little_memory_is_one_line(error, capsys):
     assert errors.report(error) == 2
     assert capsys.readouterr().err == "error: there is not enough memory: free some, or raise the limit (ulimit -v).\n"
     assert errors.report(ImportError("no module named x")) is None
+
+
+def test_an_array_that_does_not_fit_a_device_is_reported_with_what_to_do(capsys):
+    with pytest.raises(jax.errors.JaxRuntimeError) as raised:
+        jax.jit(lambda: jnp.zeros(2**50) + 1.0)()
+    assert errors.report(raised.value) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("error: the device has too little memory: Out of memory")
+    for name in ("--train.batch-size", "--optimizer.accumulate-steps", "--network.remat", "plan"):
+        assert name in "".join(lines)
+    # A defect of another kind keeps its traceback.
+    assert errors.report(jax.errors.JaxRuntimeError("INVALID_ARGUMENT: x")) is None
 
 
 @dataclasses.dataclass(frozen=True)
