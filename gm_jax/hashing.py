@@ -28,9 +28,14 @@ def leaf_digest(array: np.ndarray) -> str:
 def array_digest(array: np.ndarray) -> str:
     """Hashes the dtype, shape and little-endian bytes of an array of a data set."""
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
+    digest = begun_array_digest(array.dtype, array.shape)
     digest.update(array.data)
     return digest.hexdigest()
+
+
+def begun_array_digest(dtype: np.dtype, shape: tuple[int, ...]) -> "hashlib._Hash":
+    """Returns the hash of `array_digest` before the array's bytes, which are then given to its `update` in parts."""
+    return hashlib.sha256(f"{dtype.newbyteorder('<').str} {shape}\n".encode())
 
 
 def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:

@@ -1,6 +1,6 @@
 """Data: named sources of numpy arrays, and batches that are pure functions of (seed, step).
 
-sources.py         `load(name, data_dir)` returns a `Source`: its `Spec` and its splits, whole in memory
+sources.py         `load(name, data_dir)` returns a `Source`: its `Spec` and its splits, in memory or mapped
 pipeline.py        cuts splits into batches: `train_batch`, `train_batches`, `eval_batches`
 binary_digits.py   black and white digits; `small_world_probabilities()` is the exact distribution of `digits4x4`
 toy.py             2-D toy densities; `toy_log_density(name)` is the exact log-density of a `toy:*` source
@@ -10,6 +10,9 @@ arrays.py          arrays of your own, in Python or in an .npz: `npz:PATH`
 image_files.py     decodes images of any origin; resizes their centre
 splits.py          cuts the splits that a data set does not ship
 memory.py          arrays that fit into memory, or an error
+mapped_arrays.py   arrays that stay on disk
+split_writer.py    sorts decoded images into splits, in memory or on disk
+prefetch.py        makes batches in the background, some calls ahead
 tfds_sources.py    prepared image sets of TensorFlow Datasets, read without TensorFlow
 tfds_folder.py     what a prepared set holds, by its JSON files; nothing that they name is imported
 tfds_records.py    decodes the records of a prepared set
@@ -25,9 +28,12 @@ from gm_jax.data import (
     binary_digits,
     image_files,
     image_folder,
+    mapped_arrays,
     names,
     pipeline,
+    prefetch,
     sources,
+    split_writer,
     splits,
     tfds_sources,
     toy,
@@ -40,9 +46,12 @@ __all__ = [
     "binary_digits",
     "image_files",
     "image_folder",
+    "mapped_arrays",
     "names",
     "pipeline",
+    "prefetch",
     "sources",
+    "split_writer",
     "splits",
     "tfds_sources",
     "toy",

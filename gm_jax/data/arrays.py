@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gm_jax.data import image_files, memory, splits
+from gm_jax.data import image_files, mapped_arrays, memory, splits
 from gm_jax.data.array_cache import Splits
 from gm_jax.errors import UserError
 
@@ -218,7 +218,7 @@ def _check_npz(file: Path) -> None:
                 if member.flag_bits & 1:
                     raise ValueError("it is encrypted")
                 with archive.open(member) as stream:
-                    shape, dtype = _header(stream)
+                    shape, dtype, _ = mapped_arrays.read_header(stream)
                     if math.prod(shape) * dtype.itemsize != member.file_size - stream.tell():
                         raise ValueError(f"{member.filename} does not have the size that it declares")
                 needed += member.file_size
@@ -229,17 +229,6 @@ def _check_npz(file: Path) -> None:
             f"The arrays of {file} need {needed / 2**30:.3g} GB of memory; this machine has "
             f"{memory.physical() / 2**30:.3g} GB: save fewer examples."
         )
-
-
-def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(stream)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
-        raise ValueError(f"an array has the format {version}")
-    shape, _, dtype = readers[version](stream)
-    if dtype.hasobject:
-        raise ValueError("an array holds Python objects, which are not read")
-    return shape, dtype
 
 
 def _damaged(file: Path, fault: str) -> UserError:

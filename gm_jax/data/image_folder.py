@@ -11,6 +11,7 @@ cached, unless a file is damaged.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from gm_jax import signals
-from gm_jax.data import array_cache, image_files, memory, splits
+from gm_jax.data import array_cache, image_files, split_writer, splits
 from gm_jax.data.array_cache import Splits
 from gm_jax.errors import UserError
 
@@ -34,19 +35,21 @@ _SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation
 
 
 class Images(NamedTuple):
-    """Decoded images.
+    """Decoded images, in memory or mapped.
 
     Attributes:
         splits: "train", "validation", "test" -> {"x": [N, H, W, C] uint8, "label": [N] int32 if there are classes}.
         levels: 256, or 2 if the pixels take two values, which are then 0 and 1.
         num_classes: the number of classes, or None.
         cut: the rule by which missing splits were cut; None if none was.
+        digests: SHA-256 of each array that comes from the cache.
     """
 
     splits: Splits
     levels: int
     num_classes: int | None
     cut: str | None
+    digests: array_cache.Digests
 
 
 class _Listing(NamedTuple):
@@ -57,7 +60,7 @@ class _Listing(NamedTuple):
 
 
 def read_folder(folder: Path, size: int | None = None) -> Images:
-    """Reads the images of a folder into memory, from the cache if possible.
+    """Reads the images of a folder, from the cache if possible.
 
     Args:
         folder: the folder.
@@ -68,12 +71,11 @@ def read_folder(folder: Path, size: int | None = None) -> Images:
     """
     listing = _list(folder)
     entry = _cache_entry(folder, listing, size)
-    cached = array_cache.read(entry)
-    if cached is not None and _is_usable(*cached):
-        return Images(cached[0], **cached[1])
-    images = _decode(folder, listing, size)
-    array_cache.write(entry, images.splits, {name: value for name, value in images._asdict().items() if name in _FACTS})
-    return images
+    stored = array_cache.read(entry)
+    if stored is None or not _is_usable(stored.splits, stored.facts):
+        plan = _plan(entry, folder, listing, size)
+        stored = split_writer.write(plan, _decoded(listing, plan.shape, size), _is_usable)
+    return Images(stored.splits, **stored.facts, digests=stored.digests)
 
 
 def _list(folder: Path) -> _Listing:
@@ -134,27 +136,23 @@ def _images(files: list[Path]) -> list[Path]:
     return [file for file in files if file.suffix.lower() in _DECODED]
 
 
-def _decode(folder: Path, listing: _Listing, size: int | None) -> Images:
+def _plan(entry: str, folder: Path, listing: _Listing, size: int | None) -> split_writer.Plan:
     shape = _common_shape([file for listed in listing.files.values() for file, _ in listed], size)
-    number = {name: index for index, name in enumerate(listing.classes)}
-    seen = np.zeros(256, bool)
-    shipped: Splits = {}
-    for split, listed in listing.files.items():
-        remedy = "choose a smaller --data.size, or fewer images"
-        x = memory.allocate((len(listed), *shape), np.uint8, str(folder), remedy)
-        for row, (file, _) in enumerate(listed):
-            signals.check()
-            image = _refusing(file, lambda file=file: image_files.decode(file, shape[-1], size))
-            if image.shape != shape:
-                raise UserError(f"{file} has changed while it was read: repeat the command.")
-            x[row] = image
-            seen[image] = True
-        shipped[split] = {"x": x}
-        if listing.classes:
-            shipped[split]["label"] = np.array([number[str(name)] for _, name in listed], np.int32)
-    levels = image_files.make_levels([arrays["x"] for arrays in shipped.values()], seen)
-    whole, cut = splits.cut_missing(shipped, str(folder))
-    return Images(whole, levels, len(listing.classes) or None, cut)
+    sizes = {split: len(listed) for split, listed in listing.files.items()}
+    split_of, cut = splits.sort_examples(sizes, str(folder))
+    facts = {"num_classes": len(listing.classes) or None, "cut": cut}
+    return split_writer.Plan(entry, shape, split_of, bool(listing.classes), facts, str(folder))
+
+
+def _decoded(listing: _Listing, shape: tuple[int, ...], size: int | None) -> Iterator[tuple[np.ndarray, int | None]]:
+    """Decodes one image after another, split by split."""
+    number: dict[str | None, int] = {name: index for index, name in enumerate(listing.classes)}
+    for file, name in itertools.chain.from_iterable(listing.files.values()):
+        signals.check()
+        image = _refusing(file, lambda file=file: image_files.decode(file, shape[-1], size))
+        if image.shape != shape:
+            raise UserError(f"{file} has changed while it was read: repeat the command.")
+        yield image, number.get(name)
 
 
 def _common_shape(files: list[Path], size: int | None) -> tuple[int, int, int]:

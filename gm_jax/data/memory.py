@@ -1,4 +1,8 @@
-"""Arrays that fit into the memory of this machine, or an error that states both sizes."""
+"""Arrays that fit into the memory of this machine, or an error that states both sizes.
+
+Decoded images of more than MOST_IN_MEMORY bytes stay on disk: `split_writer` decodes them into the cache, and
+`mapped_arrays` reads them from there.
+"""
 
 import math
 import os
@@ -6,6 +10,8 @@ import os
 import numpy as np
 
 from gm_jax.errors import UserError
+
+MOST_IN_MEMORY = 2**30  # bytes of the decoded images of a data set, all splits together
 
 
 def allocate(shape: tuple[int, ...], dtype: type | np.dtype, origin: str, remedy: str) -> np.ndarray:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from gm_jax.data import mapped_arrays
 from gm_jax.errors import UserError
 
 Split = Mapping[str, np.ndarray]  # name -> [N, ...]: the arrays of one split, equally long
@@ -119,7 +120,7 @@ def train_batches(
         raise ValueError(f"The shard must be (index, count) with 0 <= index < count; got {shard}.")
     rows = slice(batch_size * index // parts, batch_size * (index + 1) // parts)
     indices = indices[:, rows]
-    batches = {name: np.take(array, indices, axis=0) for name, array in split.items()}
+    batches = {name: mapped_arrays.take(array, indices) for name, array in split.items()}
     if flip:
         x, flips = batches["x"], _cut(mirrored, num_examples, batch_size, seed, first_step, count)[:, rows]
         x[flips] = x[flips][:, :, ::-1]
@@ -152,7 +153,7 @@ def _eval_batches(split: Split, num_examples: int, batch_size: int) -> Iterator[
     for start in range(0, num_examples, batch_size):
         positions = np.arange(start, start + batch_size)
         indices = np.minimum(positions, num_examples - 1)
-        yield {name: np.take(array, indices, axis=0) for name, array in split.items()}, positions < num_examples
+        yield {name: mapped_arrays.take(array, indices) for name, array in split.items()}, positions < num_examples
 
 
 def _indices(num_examples: int, batch_size: int, seed: int, first_step: int, count: int) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Named sources of data, whole in memory: digits, `toy:*`, `wave:*`, your own, and every image set of TFDS.
+"""Named sources of data: digits, `toy:*`, `wave:*`, your own, and every image set of TFDS.
 
 `x` is the data that the literature's numbers refer to: uint8 levels [N, H, W, C] for images and [N, T] for waveforms,
 float32 points [N, 2] for toys. Nothing is scaled, binarised or augmented here: that belongs to a model, which counts
-the log-determinant.
+the log-determinant. Images of more than `memory.MOST_IN_MEMORY` bytes are mapped from the cache, all else is in memory.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gm_jax.data import arrays, binary_digits, image_folder, pipeline, tfds_sources, toy, waveform
-from gm_jax.data.array_cache import Splits
+from gm_jax.data.array_cache import Digests, Splits
 from gm_jax.errors import UserError
 from gm_jax.hashing import array_digest
 
@@ -88,7 +88,7 @@ class Source(NamedTuple):
 
 
 def load(name: str, data_dir: str | None = None, size: int | None = None) -> Source:
-    """Loads a source whole into memory.
+    """Loads a source into memory; images that are too many for that are mapped from the cache.
 
     * "digits": scikit-learn's 1,797 8x8 digits, uint8 levels 0..16, 10 classes; 1,437 train, 180 validation and
       180 test by one fixed permutation.
@@ -112,6 +112,7 @@ def load(name: str, data_dir: str | None = None, size: int | None = None) -> Sou
     if size is not None and name in EMBEDDED:
         raise UserError(f"--data.size has no effect on {name}: leave it out.")
     version = cut = None
+    digests: Digests = {}
     if name == "digits":
         splits, levels, num_classes = _digits(), 17, 10
     elif name == binary_digits.BINARIZED:
@@ -124,19 +125,20 @@ def load(name: str, data_dir: str | None = None, size: int | None = None) -> Sou
     elif name.startswith(waveform.PREFIX):
         splits, levels, num_classes = waveform.waveform_splits(name), waveform.LEVELS, waveform.NUM_PITCHES
     elif name.startswith(FOLDER):
-        splits, levels, num_classes, cut = image_folder.read_folder(_own_path(name, data_dir), size)
+        splits, levels, num_classes, cut, digests = image_folder.read_folder(_own_path(name, data_dir), size)
     elif name.startswith(NPZ):
         splits, levels, num_classes, cut = arrays.read_npz(_own_path(name, data_dir), size)
     elif name == ARRAYS.rstrip(":") or name.startswith(ARRAYS):
         raise UserError(f"'{name}' are arrays that only Python has: give them to gm_jax.open_run or gm_jax.train.")
     else:
         known = (*EMBEDDED, f"{FOLDER}PATH", f"{NPZ}PATH")
-        splits, levels, num_classes, version, cut = tfds_sources.read_images(name, data_dir, known, size)
+        splits, levels, num_classes, version, cut, digests = tfds_sources.read_images(name, data_dir, known, size)
     for split, parts in splits.items():
         if not len(parts["x"]):
             raise UserError(f"'{name}' has no examples in its {split} split: prepare it again, or choose other data.")
     shape = splits["train"]["x"].shape[1:]
-    return Source(Spec(name, shape, levels, num_classes, fingerprint(splits), version, cut, size), splits)
+    spec = Spec(name, shape, levels, num_classes, fingerprint(splits, digests), version, cut, size)
+    return Source(spec, splits)
 
 
 def from_arrays(data: Any, name: str = "arrays", size: int | None = None) -> Source:
@@ -258,16 +260,20 @@ def _load_version(name: str, version: str, data_dir: str | None, size: int | Non
     return source._replace(spec=source.spec._replace(name=name))
 
 
-def fingerprint(splits: Splits) -> str:
+def fingerprint(splits: Splits, digests: Digests | None = None) -> str:
     """Computes the SHA-256 of names of splits and arrays, dtypes, shapes and bytes, in any order of the dicts.
 
     Args:
         splits: split -> name -> array.
+        digests: split -> name -> SHA-256 of the array, for those of which it is known.
     Returns:
         64 hex digits.
     """
+    known = digests or {}
     lines = [
-        f"{split} {name} {array_digest(array)}\n" for split, parts in splits.items() for name, array in parts.items()
+        f"{split} {name} {known.get(split, {}).get(name) or array_digest(array)}\n"
+        for split, parts in splits.items()
+        for name, array in parts.items()
     ]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 

@@ -4,7 +4,7 @@ A tenth of the examples, in an order that depends only on their number, becomes 
 that every result of a run states.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -36,6 +36,25 @@ def cut_missing(shipped: Splits, origin: str) -> tuple[Splits, str | None]:
         split: {name: array[part] for name, array in shipped["train"].items()} for split, part in parts.items()
     }
     return {split: splits[split] for split in SPLITS}, rule(missing)
+
+
+def sort_examples(sizes: Mapping[str, int], origin: str) -> tuple[np.ndarray, str | None]:
+    """Does what `cut_missing` does for examples that are still to be decoded.
+
+    Args:
+        sizes: shipped split -> how many examples it has, in the order of decoding, with "train".
+        origin: the name of the data, for messages.
+    Returns:
+        ([N] uint8, for each example the index of its split in SPLITS; the rule, or None if nothing was missing).
+    Raises:
+        UserError: the train split has too few examples.
+    """
+    missing = [split for split in SPLITS if split not in sizes]
+    parts = {split: np.full(size, SPLITS.index(split), np.uint8) for split, size in sizes.items()}
+    if missing:
+        for split, indices in zip(missing, cut_indices(sizes["train"], missing, origin)[1:], strict=True):
+            parts["train"][indices] = SPLITS.index(split)
+    return np.concatenate(list(parts.values())), rule(missing) if missing else None
 
 
 def cut_indices(num_examples: int, missing: Collection[str], origin: str) -> list[np.ndarray]:

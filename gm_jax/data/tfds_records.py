@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gm_jax import signals
-from gm_jax.data import image_files, memory
+from gm_jax.data import image_files
 from gm_jax.data.tfds_folder import Contents, Shard, damaged
 from gm_jax.errors import UserError
 
@@ -22,41 +22,39 @@ _MODES: Mapping[int, tuple[str, ...]] = {1: ("L", "1"), 2: ("LA",), 3: ("RGB",),
 _INT32 = np.iinfo(np.int32)
 
 
-def decode_split(contents: Contents, split: str, size: int | None = None) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Decodes one split, in the order on disk.
+def num_records(contents: Contents, split: str) -> int:
+    """Counts the records of one split.
+
+    Raises:
+        UserError: a file is missing or damaged, or does not hold as many as dataset_info.json has.
+    """
+    for shard in contents.splits[split]:
+        _check_file(shard)
+    return sum(shard.num_records for shard in contents.splits[split])
+
+
+def decode_split(contents: Contents, split: str, size: int | None = None) -> Iterator[tuple[np.ndarray, int | None]]:
+    """Decodes one split, one record after another in the order on disk.
 
     Args:
         contents: of the set; its shape is that of the decoded images.
         split: one of its splits.
         size: rows and columns to which images of any size are resized; None if all have the shape of the contents.
     Returns:
-        ({"x": [N, H, W, C] uint8, "label": [N] int32 if there are labels}, the pixel values that occur, [256] bool).
-        A label outside of int32 becomes the nearest one in it.
+        An iterator over ([H, W, C] uint8, label); the label is None if there are none. A label outside of int32 becomes
+        the nearest one in it.
     Raises:
-        UserError: a file is missing or damaged, a record does not fit features.json, or memory is too small.
+        UserError: a file is damaged, or a record does not fit features.json.
     """
-    shards = contents.splits[split]
-    for shard in shards:
-        _check_file(shard)
-    shape = (sum(shard.num_records for shard in shards), *contents.shape)
-    arrays = {"x": _allocate(shape, np.uint8, shards)}
-    if contents.num_classes is not None:
-        arrays["label"] = _allocate(shape[:1], np.int32, shards)
-    seen = np.zeros(256, bool)
-    row = 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's warnings of large images: their size is compared below
-        for shard in shards:
-            for index, record in enumerate(_records(shard)):
-                signals.check()
-                try:
-                    _decode_record(record, row, arrays, size)
-                except Exception as error:  # protobuf and PIL raise many types for damaged bytes
-                    fault = str(error) if isinstance(error, _UnfitError) else "that cannot be decoded"
-                    raise damaged(shard.file, f"has a record, number {index}, {fault}") from None
-                seen[arrays["x"][row]] = True
-                row += 1
-    return arrays, seen
+    for shard in contents.splits[split]:
+        for index, record in enumerate(_records(shard)):
+            signals.check()
+            try:
+                decoded = _decode_record(record, contents, size)
+            except Exception as error:  # protobuf and PIL raise many types for damaged bytes
+                fault = str(error) if isinstance(error, _UnfitError) else "that cannot be decoded"
+                raise damaged(shard.file, f"has a record, number {index}, {fault}") from None
+            yield decoded
 
 
 class _UnfitError(Exception):
@@ -97,24 +95,21 @@ def _call(shard: Shard, read: Any) -> Any:
         raise damaged(shard.file, "is damaged") from None
 
 
-def _allocate(shape: tuple[Any, ...], dtype: type, shards: tuple[Shard, ...]) -> np.ndarray:
-    return memory.allocate(shape, dtype, str(shards[0].file), "choose a smaller set")
-
-
-def _decode_record(record: bytes, row: int, arrays: Mapping[str, np.ndarray], size: int | None) -> None:
+def _decode_record(record: bytes, contents: Contents, size: int | None) -> tuple[np.ndarray, int | None]:
     from tensorflow_datasets.proto import tf_example_generated_pb2 as example_pb2
 
     example = example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue] made at run time
     fields = example.FromString(record).features.feature
     if "image" not in fields or len(fields["image"].bytes_list.value) != 1:
         raise _UnfitError("without one image")
-    x = arrays["x"]
     encoded = fields["image"].bytes_list.value[0]
-    x[row] = _decode_image(encoded, x.shape[1:]) if size is None else _decode_any(encoded, x.shape[-1], size)
-    if "label" in arrays:
-        if "label" not in fields or len(fields["label"].int64_list.value) != 1:
-            raise _UnfitError("without one label")
-        arrays["label"][row] = min(max(fields["label"].int64_list.value[0], _INT32.min), _INT32.max)
+    shape: Any = contents.shape
+    image = _decode_image(encoded, shape) if size is None else _decode_any(encoded, shape[-1], size)
+    if contents.num_classes is None:
+        return image, None
+    if "label" not in fields or len(fields["label"].int64_list.value) != 1:
+        raise _UnfitError("without one label")
+    return image, min(max(fields["label"].int64_list.value[0], _INT32.min), _INT32.max)
 
 
 def _decode_any(encoded: bytes, channels: int, size: int) -> np.ndarray:
@@ -129,7 +124,11 @@ def _decode_image(encoded: bytes, shape: tuple[int, ...]) -> np.ndarray:
     """Returns [H, W, C] uint8."""
     import PIL.Image
 
-    with PIL.Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
+    # PIL warns of large images, whose size is compared here.
+    with (
+        warnings.catch_warnings(action="ignore"),
+        PIL.Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image,
+    ):
         if (image.height, image.width) != shape[:2] or image.mode not in _MODES.get(shape[2], ()):
             raise _UnfitError(
                 f"whose image is {image.height}x{image.width} of mode {image.mode}, where features.json has "

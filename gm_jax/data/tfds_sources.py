@@ -6,6 +6,7 @@ in the order on disk (TFDS' own shuffle), and cached as .npy by `array_cache`.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -15,13 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gm_jax.data import array_cache
-from gm_jax.data.array_cache import Splits
-from gm_jax.data.image_files import make_levels
+from gm_jax.data import array_cache, split_writer
+from gm_jax.data.array_cache import Splits, Stored
 from gm_jax.data.names import unknown_name
-from gm_jax.data.splits import SPLITS, cut_missing
+from gm_jax.data.splits import SPLITS, sort_examples
 from gm_jax.data.tfds_folder import INFO, Contents, file_format, read_contents
-from gm_jax.data.tfds_records import decode_split
+from gm_jax.data.tfds_records import decode_split, num_records
 from gm_jax.errors import UserError
 
 _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>\w[\w.\-]*))?(:(?P<version>[0-9]+\.[0-9]+\.[0-9]+))?")
@@ -31,7 +31,7 @@ _FLAG = "--data.dir (evaluate: --data-dir)"
 
 
 class Images(NamedTuple):
-    """A decoded image set.
+    """A decoded image set, in memory or mapped.
 
     Attributes:
         splits: "train", "validation", "test" -> {"x": [N, H, W, C] uint8, "label": [N] int32 if there are labels}.
@@ -39,6 +39,7 @@ class Images(NamedTuple):
         num_classes: the number of labels, or None.
         version: the version that was read, e.g. "3.0.1".
         cut: the rule by which missing splits were cut; None if none was.
+        digests: SHA-256 of each array that comes from the cache.
     """
 
     splits: Splits
@@ -46,10 +47,11 @@ class Images(NamedTuple):
     num_classes: int | None
     version: str
     cut: str | None
+    digests: array_cache.Digests
 
 
 def read_images(name: str, data_dir: str | None, embedded: Iterable[str] = (), size: int | None = None) -> Images:
-    """Reads a prepared image set whole into memory, from the cache if possible.
+    """Reads a prepared image set, from the cache if possible.
 
     Validation is the split that the set ships, or else the last sixth of train in the order on disk. A set without a
     test split has its missing splits cut by `splits.cut_missing`.
@@ -68,13 +70,11 @@ def read_images(name: str, data_dir: str | None, embedded: Iterable[str] = (), s
     """
     folder = _find(name, _resolve_data_dir(data_dir), embedded)
     entry = _cache_entry(name, folder, size)
-    cached = array_cache.read(entry)
-    if cached is not None and _is_usable(*cached):
-        splits, facts = cached
-    else:
-        splits, facts = _decode(name, folder, size)
-        array_cache.write(entry, splits, facts)
-    return Images(splits, facts["levels"], facts["num_classes"], folder.name, facts["cut"])
+    stored = array_cache.read(entry)
+    if stored is None or not _is_usable(stored.splits, stored.facts):
+        stored = _decode(name, folder, size, entry)
+    facts = stored.facts
+    return Images(stored.splits, facts["levels"], facts["num_classes"], folder.name, facts["cut"], stored.digests)
 
 
 def prepared_versions(name: str, data_dir: str | None) -> list[str]:
@@ -258,41 +258,42 @@ def _is_usable(splits: Splits, facts: Any) -> bool:
     )
 
 
-def _decode(name: str, folder: Path, size: int | None) -> tuple[Splits, dict[str, Any]]:
-    """Decodes a set; returns its splits, and its facts for the cache."""
+def _decode(name: str, folder: Path, size: int | None, entry: str) -> Stored:
+    """Decodes a set into memory and the cache, or the cache alone."""
     contents = read_contents(name, folder)
-    contents = contents._replace(shape=_shape_of_images(name, contents, size))
+    shape = _shape_of_images(name, contents, size)
+    contents = contents._replace(shape=shape)
     if "train" not in contents.splits:
         shipped = sorted(contents.splits)
         listed = ", ".join(shipped[:10]) + (" ..." if len(shipped) > 10 else "")
         raise UserError(f"'{name}' has no train split, only {listed or 'none'}: choose a set with one.")
-    decoded = {split: decode_split(contents, split, size) for split in SPLITS if split in contents.splits}
-    splits = {split: arrays for split, (arrays, _) in decoded.items()}
-    for split, arrays in splits.items():
-        if not len(arrays["x"]):
-            raise UserError(f"'{name}' has no examples in its {split} split: prepare it again, or choose other data.")
-    seen = np.any([seen for _, seen in decoded.values()], axis=0)
-    levels = make_levels([arrays["x"] for arrays in splits.values()], seen)
-    splits, cut = _with_validation(splits) if set(splits) == {"train", "test"} else cut_missing(splits, f"'{name}'")
-    for split, arrays in splits.items():
-        if not len(arrays["x"]):
-            raise UserError(f"'{name}' has no examples in its {split} split: prepare it again, or choose other data.")
-    return splits, {"levels": levels, "num_classes": contents.num_classes, "cut": cut}
+    sizes = {split: num_records(contents, split) for split in SPLITS if split in contents.splits}
+    _refuse_empty(name, sizes)
+    split_of, cut = _with_validation(sizes) if set(sizes) == {"train", "test"} else sort_examples(sizes, f"'{name}'")
+    _refuse_empty(name, dict(zip(SPLITS, np.bincount(split_of, minlength=len(SPLITS)).tolist(), strict=True)))
+    labelled = contents.num_classes is not None
+    facts = {"num_classes": contents.num_classes, "cut": cut}
+    plan = split_writer.Plan(entry, shape, split_of, labelled, facts, str(folder), "choose a smaller set")
+    examples = itertools.chain.from_iterable(decode_split(contents, split, size) for split in sizes)
+    return split_writer.write(plan, examples, _is_usable)
 
 
-def _with_validation(splits: Splits) -> tuple[Splits, str]:
+def _refuse_empty(name: str, sizes: Mapping[str, int]) -> None:
+    for split, size in sizes.items():
+        if not size:
+            raise UserError(f"'{name}' has no examples in its {split} split: prepare it again, or choose other data.")
+
+
+def _with_validation(sizes: Mapping[str, int]) -> tuple[np.ndarray, str]:
     """Makes the last sixth of train the validation split: the rule of all published numbers."""
-    first = len(splits["train"]["x"]) - len(splits["train"]["x"]) // 6
-    parts = {
-        "train": {key: array[:first] for key, array in splits["train"].items()},
-        "validation": {key: array[first:] for key, array in splits["train"].items()},
-    }
-    return {**parts, "test": splits["test"]}, "validation: last 1/6 of train"
+    validation = sizes["train"] // 6
+    counts = [sizes["train"] - validation, validation, sizes["test"]]
+    return np.repeat(np.arange(len(SPLITS), dtype=np.uint8), counts), "validation: last 1/6 of train"
 
 
-def _shape_of_images(name: str, contents: Contents, size: int | None) -> tuple[int | None, ...]:
+def _shape_of_images(name: str, contents: Contents, size: int | None) -> tuple[int, ...]:
     """Returns [H, W, C] of the decoded images; refuses everything except uint8 images of one shape or with a size."""
-    shape = contents.shape
+    shape: Any = contents.shape
     if contents.dtype != "uint8" or len(shape) != 3:
         raise UserError(f"'{name}' has images of {contents.dtype} {shape}: choose a set of uint8 [H, W, C].")
     if size is not None:

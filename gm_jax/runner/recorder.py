@@ -6,6 +6,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from gm_jax.data import mapped_arrays
 from gm_jax.evaluation import results
 from gm_jax.plotting import images
 from gm_jax.runner import draw, measure, terminal, trackers
@@ -15,6 +16,7 @@ from gm_jax.training.state import TrainState
 from gm_jax.types import Likelihood
 
 _IMAGES, _POINTS = 64, 1_000  # samples over time
+_MOST_WAITING = 0.02  # of the time, without a remark
 _LOG = logging.getLogger("gm_jax")
 
 
@@ -43,6 +45,10 @@ class Recorder(Protocol):
 
     def sync(self) -> None:
         """Waits until the record is on the disk: a checkpoint that is saved afterwards never outruns it."""
+        ...
+
+    def waited(self, seconds: float) -> None:
+        """Counts time in which the loop waited for a batch."""
         ...
 
     def tick(self, step: int) -> None:
@@ -75,6 +81,9 @@ class NullRecorder:
     def sync(self) -> None:
         """Does nothing."""
 
+    def waited(self, seconds: float) -> None:
+        """Does nothing."""
+
     def tick(self, step: int) -> None:
         """Does nothing."""
 
@@ -89,9 +98,10 @@ class RunRecorder:
         self._log = MetricsLog(run.folder.metrics, step=step)
         self._bar = terminal.bar(train.steps, initial=step, unit="step")
         self._bar.set_postfix_str("compiling")
-        self._loss, self._validation, self._since = "", "", (step, time.perf_counter())
+        self._loss, self._validation, self._since, self._waited = "", "", (step, time.perf_counter()), 0.0
         self._likelihood: Likelihood | None = None
         self._warned = False
+        self._is_on_disk = mapped_arrays.is_mapped(run.loaded["train"]["x"])
 
     def __enter__(self) -> Self:
         return self
@@ -110,15 +120,20 @@ class RunRecorder:
         now = time.perf_counter()
         per_second = (step - first) / max(now - then, 1e-9)
         speed = per_second * self._run.config.train.batch_size
-        self._since = (step, now)
+        waiting = self._waited / max(now - then, 1e-9)
+        self._since, self._waited = (step, now), 0.0
         self._events.add_scalar("speed/examples_per_second", speed, step)
+        self._events.add_scalar("speed/share_waiting_for_data", waiting, step)
         losses = {name: value for name, value in values.items() if name.rpartition("/")[2] == "loss"}
         self._loss = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        told = ", ".join(filter(None, (self._loss, f"{speed:,.0f} examples/s", self._validation)))
+        rate = f"{speed:,.0f} examples/s"
+        if waiting > _MOST_WAITING and self._is_on_disk:
+            rate += f" ({waiting:.0%} of the time waiting for data)"
+        told = ", ".join(filter(None, (self._loss, rate, self._validation)))
         self._bar.set_postfix_str(told)
         if self._bar.disable:  # there is no terminal
             left = terminal.duration((self._run.config.train.steps - step) / per_second)
-            print(f"step {step}: {self._loss}, {speed:,.0f} examples/s, {left} left")
+            print(f"step {step}: {self._loss}, {rate}, {left} left")
 
     def draw_samples(self, step: int, state: TrainState) -> None:
         """Draws samples of a state, and records what is counted on them."""
@@ -155,7 +170,7 @@ class RunRecorder:
             self._validation = f"validation {sign} {-log_prob:.4g}"
             parts.append(f"validation -log p {sign} {-log_prob:.3f} nats ({self._likelihood.measure})")
         self._bar.write(f"step {step}: {', '.join(parts) or 'saved'}")
-        self._since = (step, time.perf_counter())
+        self._since, self._waited = (step, time.perf_counter()), 0.0
 
     def validations(self) -> list[tuple[int, float]]:
         """Returns (step, log-probability) of every validation in the log."""
@@ -168,6 +183,10 @@ class RunRecorder:
             OSError: the disk failed.
         """
         self._log.sync()
+
+    def waited(self, seconds: float) -> None:
+        """Counts time in which the loop waited for a batch; `log` records its share since the last line."""
+        self._waited += seconds
 
     def tick(self, step: int) -> None:
         """Moves the progress bar."""

@@ -6,6 +6,7 @@ import functools
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from gm_jax import signals
 from gm_jax.cluster import processes
 from gm_jax.cluster.config import ClusterConfig
 from gm_jax.config import ExperimentConfig, OptimizerConfig, saved
-from gm_jax.data import pipeline, sources, tfds_sources
+from gm_jax.data import mapped_arrays, pipeline, sources, tfds_sources
+from gm_jax.data.prefetch import AHEAD, Prefetch
 from gm_jax.errors import UserError
 from gm_jax.evaluation.results import Record
 from gm_jax.recipes.run_length import resolved
@@ -201,10 +203,35 @@ def train(run: Run, member: processes.Member) -> int:
             _print_once(terminal.header(run, step=first))
             if restored is not None:
                 _print_once(f"resuming from step {first} of {config.steps}")
-        with RunRecorder(run, first) if multihost.is_primary() else NullRecorder() as recorder:
-            training = _Training(run, member, checkpointer, recorder, schedule.steps_per_call, first)
+        steps = range(first, config.steps, schedule.steps_per_call)
+        with (
+            RunRecorder(run, first) if multihost.is_primary() else NullRecorder() as recorder,
+            Prefetch(functools.partial(_placed, run, steps.step), steps, _calls_ahead(run)) as placed,
+        ):
+            training = _Training(run, member, checkpointer, recorder, placed, steps)
             state = loop.fit(state, run.strategy.compile(step_fn), training.batches, schedule, training.effects())
     return int(state.step)
+
+
+def _calls_ahead(run: Run) -> int:
+    """Returns how many calls ahead batches are made: none for data in the memory of CPUs, which train meanwhile."""
+    in_memory = not any(mapped_arrays.is_mapped(array) for array in run.loaded["train"].values())
+    return 0 if in_memory and jax.local_devices()[0].platform == "cpu" else AHEAD
+
+
+def _placed(run: Run, count: int, step: int) -> Any:
+    """Gathers this process's part of `count` batches from a step on, and places it on its devices."""
+    config = run.config
+    host = pipeline.train_batches(
+        run.loaded["train"],
+        config.train.batch_size,
+        config.train.seed,
+        step,
+        count,
+        run.strategy.shard,
+        flip=config.data.flip,
+    )
+    return run.strategy.place_batches(host)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,16 +243,16 @@ class _Training:
         member: this process among others, to which every phase is announced.
         checkpointer: saves.
         recorder: records.
-        steps_per_call: batches in one call of the compiled step.
-        first_step: where training starts; its call compiles.
+        placed: step -> the batches of the call that starts there, on the devices.
+        steps: at which calls start; the first one compiles.
     """
 
     run: Run
     member: processes.Member
     checkpointer: Checkpointer
     recorder: Recorder
-    steps_per_call: int
-    first_step: int
+    placed: Callable[[int], Any]
+    steps: range
 
     def effects(self) -> loop.Effects:
         """The methods below, as the loop takes them."""
@@ -242,21 +269,14 @@ class _Training:
     def batches(self, step: int) -> Any:
         """Returns the batches of a call that starts at a step, on the devices, with this process's vote to stop."""
         self.member.enter("reading data", step)
-        config, size = self.run.config.train, self.steps_per_call
-        host: Any = pipeline.train_batches(
-            self.run.loaded["train"],
-            config.batch_size,
-            config.seed,
-            step,
-            size,
-            self.run.strategy.shard,
-            flip=self.run.config.data.flip,
-        )
+        start = time.perf_counter()
+        batches = self.placed(step)
+        self.recorder.waited(time.perf_counter() - start)
         if jax.process_count() > 1:
-            host[loop.VOTES] = np.full((size, jax.local_device_count()), signals.requested(), np.float32)
-        placed = self.run.strategy.place_batches(host)
-        self.member.enter("training" if step > self.first_step else "compilation", step)
-        return placed
+            votes = np.full((self.steps.step, jax.local_device_count()), signals.requested(), np.float32)
+            batches = {**batches, **self.run.strategy.place_batches({loop.VOTES: votes})}
+        self.member.enter("training" if step > self.steps.start else "compilation", step)
+        return batches
 
     @functools.cached_property
     def _evaluate(self) -> Callable | None:

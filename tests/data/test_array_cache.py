@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gm_jax.data import array_cache
+from gm_jax.hashing import array_digest
 
 SPLITS = {
     "train": {"x": np.arange(24, dtype=np.uint8).reshape(6, 2, 2, 1), "label": np.arange(6, dtype=np.int32)},
@@ -21,7 +22,8 @@ def root(tmp_path, monkeypatch):
 
 
 def assert_is_what_was_written(cached):
-    splits, facts = cached
+    splits, facts, digests = cached
+    assert digests == {s: {name: array_digest(array) for name, array in a.items()} for s, a in SPLITS.items()}
     assert facts == FACTS
     assert {split: list(arrays) for split, arrays in splits.items()} == {s: list(a) for s, a in SPLITS.items()}
     for split, arrays in SPLITS.items():
@@ -67,13 +69,14 @@ def test_a_cache_that_cannot_be_written_is_silently_skipped(tmp_path, monkeypatc
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_write_that_fails_half_way_leaves_no_files(root, monkeypatch):
+def test_a_write_that_fails_half_way_leaves_no_files_and_says_so(root, monkeypatch, caplog):
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full_disk)
     array_cache.write("entry", SPLITS, FACTS)
     assert list(root.iterdir()) == []
+    assert caplog.messages == [f"the disk of {root} is full: the decoded data are not kept for the next run"]
 
 
 @pytest.mark.parametrize("value", [None, "", "relative"])

@@ -1,0 +1,219 @@
+"""Data that do not fit into memory: decoded onto the disk and mapped, with the arrays that memory would hold."""
+
+import os
+import shutil
+import threading
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from gm_jax.data import array_cache, mapped_arrays, memory, sources, split_writer, tfds_sources
+from gm_jax.data.splits import SPLITS
+from gm_jax.errors import UserError
+from gm_jax.hashing import array_digest
+from tests.data.tfds_examples import examples, png, prepare
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    """The cache's folder, which does not exist yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "gm_jax"
+
+
+@pytest.fixture
+def large(monkeypatch):
+    monkeypatch.setattr(memory, "MOST_IN_MEMORY", 100)
+
+
+def photographs(folder, num=30, values=None):
+    rng = np.random.default_rng(0)
+    for number in range(num):
+        pixels = rng.integers(0, 256, (4, 5, 3)) if values is None else rng.choice(values, (4, 5))
+        file = folder / str(number % 3) / f"{number:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(PIL.Image.fromarray(pixels.astype(np.uint8))))
+    return f"folder:{folder}"
+
+
+def prepared(shipped):
+    def make(folder, values=None):
+        sets = {
+            "train": examples(30, values=values),
+            "test": examples(7, 1, values),
+            "validation": examples(4, 2, values),
+        }
+        prepare(folder, {split: sets[split] for split in shipped})
+        return "tiny"
+
+    return make
+
+
+KINDS = {
+    "a folder": photographs,
+    "all splits": prepared(SPLITS),
+    "no validation": prepared(("train", "test")),
+    "train alone": prepared(("train",)),
+}
+
+
+def assert_same(found, expected):
+    assert found.spec == expected.spec
+    assert list(found.splits) == list(expected.splits)
+    for split, arrays in expected.splits.items():
+        assert list(found.splits[split]) == list(arrays)
+        for name, array in arrays.items():
+            assert found.splits[split][name].dtype == array.dtype
+            np.testing.assert_array_equal(found.splits[split][name], array)
+
+
+def in_memory(found):
+    """Returns a source whose arrays do not follow changes of their files."""
+    return found._replace(
+        splits={s: {name: np.array(array) for name, array in arrays.items()} for s, arrays in found.splits.items()}
+    )
+
+
+@pytest.mark.parametrize("values", [None, [0, 255], [0, 1]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_large_data_are_those_that_memory_would_hold_but_stay_on_disk(kind, values, tmp_path, root, monkeypatch):
+    name = KINDS[kind](tmp_path / "data", values=values)
+    data_dir = None if kind == "a folder" else str(tmp_path / "data")
+    expected = sources.load(name, data_dir)
+    assert expected.spec.levels == (256 if values is None else 2)
+    shutil.rmtree(root)
+    monkeypatch.setattr(memory, "MOST_IN_MEMORY", 100)
+    for again in range(2):  # decoded, then from the cache
+        on_disk = sources.load(name, data_dir)
+        assert_same(on_disk, expected)
+        assert all(mapped_arrays.is_mapped(arrays["x"]) for arrays in on_disk.splits.values()), again
+        assert [child.stat().st_mode & 0o777 for child in root.iterdir()] == [0o700]
+    monkeypatch.setattr(memory, "MOST_IN_MEMORY", 2**30)  # an entry serves memory and disk alike
+    assert_same(sources.load(name, data_dir), expected)
+
+
+def test_the_second_load_decodes_nothing_and_hashes_nothing(tmp_path, large, monkeypatch):
+    prepare(tmp_path, {"train": examples(30)})
+    first = sources.load("tiny", str(tmp_path))
+    monkeypatch.setattr(tfds_sources, "decode_split", None)
+    monkeypatch.setattr(array_cache, "_parts", None)
+    hashed = []
+    monkeypatch.setattr(array_cache, "array_digest", lambda array: hashed.append(array.ndim) or array_digest(array))
+    assert_same(sources.load("tiny", str(tmp_path)), first)
+    assert hashed == [1, 1, 1]  # the labels
+
+
+@pytest.mark.parametrize("damage", ["flip", "short", "link", "no manifest", "touch"])
+def test_a_damaged_entry_is_decoded_again(tmp_path, root, large, damage, monkeypatch):
+    prepare(tmp_path, {"train": examples(30)})
+    first = in_memory(sources.load("tiny", str(tmp_path)))
+    (entry,) = root.iterdir()
+    file = entry / "train.x.npy"
+    content = file.read_bytes()
+    os.utime(file, ns=(0, 0))
+    if damage == "flip":
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "short":
+        file.write_bytes(content[:-1])
+    elif damage == "link":
+        file.rename(tmp_path / "moved.npy")
+        file.symlink_to(tmp_path / "moved.npy")
+    elif damage == "no manifest":
+        (entry / "manifest.json").unlink()
+    decoded = []
+    decode = tfds_sources.decode_split
+    monkeypatch.setattr(tfds_sources, "decode_split", lambda *args: decoded.append(1) or decode(*args))
+    assert_same(sources.load("tiny", str(tmp_path)), first)
+    assert decoded == ([] if damage == "touch" else [1])
+
+
+def test_changed_sources_are_decoded_again(tmp_path, large):
+    name = photographs(tmp_path / "data")
+    first = sources.load(name)
+    (tmp_path / "data" / "0" / "00.png").write_bytes(png(np.full((4, 5, 3), 7, np.uint8)))
+    assert sources.load(name).spec.fingerprint != first.spec.fingerprint
+
+
+def test_a_damaged_image_leaves_nothing_and_other_entries_stay(tmp_path, root, large):
+    kept = photographs(tmp_path / "kept")
+    sources.load(kept)
+    before = list(root.iterdir())
+    name = photographs(tmp_path / "data")
+    (tmp_path / "data" / "2" / "29.png").write_bytes(png(np.zeros((4, 5, 3), np.uint8))[:-20])
+    with pytest.raises(UserError, match=r"29\.png cannot be decoded"):
+        sources.load(name)
+    assert list(root.iterdir()) == before
+
+
+def test_what_a_killed_process_left_is_not_used_and_is_removed(tmp_path, root, large):
+    left = root / ".building-killed"
+    left.mkdir(parents=True)
+    (left / "train.x.npy").write_bytes(b"half")
+    (root / "other-entry").mkdir()
+    sources.load(photographs(tmp_path / "data"))
+    assert not left.exists()
+    assert (root / "other-entry").exists()
+
+
+@pytest.mark.parametrize("moment", ["append", "finish"])
+def test_a_disk_that_fills_up_is_an_error_of_one_line_and_leaves_nothing(tmp_path, root, large, monkeypatch, moment):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(array_cache.Writer, moment, full)
+    name = photographs(tmp_path / "data")
+    with pytest.raises(UserError) as caught:
+        sources.load(name)
+    assert str(caught.value) == (
+        f"The 30 examples of {tmp_path / 'data'} cannot be kept in {root} (No space left on device): free 1.68e-06 GB "
+        "there, or name a larger disk by XDG_CACHE_HOME."
+    )
+    assert list(root.iterdir()) == []
+
+
+def test_without_room_on_disk_memory_is_used_if_it_suffices(tmp_path, large, monkeypatch, caplog):
+    name = photographs(tmp_path / "data")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    found = sources.load(name)
+    assert not mapped_arrays.is_mapped(found.splits["train"]["x"])
+    assert "has no room for 1.68e-06 GB, which are read into memory" in caplog.text
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setattr(memory, "physical", lambda: 3000)
+    with pytest.raises(UserError) as caught:
+        sources.load(name)
+    assert str(caught.value).startswith(f"The 30 examples of {tmp_path / 'data'} need 1.68e-06 GB; ")
+    assert "or name a larger disk by XDG_CACHE_HOME" in str(caught.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_cache_that_cannot_be_written_leaves_memory(tmp_path, large, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert len(sources.load(photographs(tmp_path / "data")).splits["train"]["x"]) == 24
+
+
+def test_one_of_two_processes_decodes_and_the_other_waits_for_it(tmp_path, root, large, caplog):
+    """A lock belongs to an open file, so that a thread stands for a process."""
+    split_of = np.repeat(np.arange(3, dtype=np.uint8), 10)
+    plan = split_writer.Plan("entry", (4, 5, 3), split_of, False, {}, "here")
+    image = np.full((4, 5, 3), 9, np.uint8)
+    decoding, go, found = threading.Event(), threading.Event(), []
+
+    def slowly():
+        for _ in split_of:
+            decoding.set()
+            assert go.wait(60)
+            yield image, None
+
+    first = threading.Thread(target=lambda: found.append(split_writer.write(plan, slowly(), lambda *_: True)))
+    first.start()
+    assert decoding.wait(60)
+    threading.Timer(0.5, go.set).start()
+    second = split_writer.write(plan, iter([]), lambda *_: True)  # has nothing to decode
+    first.join()
+    assert "waiting for another process" in caplog.text
+    for stored in (*found, second):
+        np.testing.assert_array_equal(stored.splits["test"]["x"], np.tile(image, (10, 1, 1, 1)))
+    assert [child.name for child in root.iterdir()] == ["entry"]
