@@ -68,9 +68,10 @@ WORKS = {
     "made": Work("MADE 784-500", torch_parity.MADE, 16, 784, 196, 50, 150),
     "nade": Work("NADE 500", torch_parity.NADE, 16, 16, 784),
     "wavenet": Work("WaveNet, 10 x 32/256", torch_parity.WAVENET, 16, 16, 4, 60, 300),
+    "transformer": Work("transformer, 4 x 64, 4 heads", torch_parity.TRANSFORMER, 16, 2, 2, 100),
     "wavenet_one": Work("WaveNet, 10 x 32/256, one sequence", torch_parity.WAVENET, 1, 128, 32, 60, 300),
 }
-Name = Literal["gated_pixelcnn", "pixelcnn", "made", "nade", "wavenet", "wavenet_one", "growth"]
+Name = Literal["gated_pixelcnn", "pixelcnn", "made", "nade", "wavenet", "transformer", "wavenet_one", "growth"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -202,6 +202,45 @@ class WaveNet(nn.Module):
         return self.readout(skips).mT
 
 
+class TransformerBlock(nn.Module):
+    """Causal self-attention and a perceptron, each after a normalisation."""
+
+    def __init__(self, features: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(features), nn.LayerNorm(features)
+        self.query, self.value, self.out = (nn.Linear(features, features) for _ in range(3))
+        self.key = nn.Linear(features, features, bias=False)
+        self.wide, self.narrow = nn.Linear(features, 4 * features), nn.Linear(4 * features, features)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Computes the next h [B, D, F]."""
+        normed = self.attention_norm(h)
+        q, k, v = (
+            part(normed).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
+        )
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        h = h + self.out(y.transpose(1, 2).flatten(2))
+        return h + self.narrow(functional.gelu(self.wide(self.mlp_norm(h)), approximate="tanh"))
+
+
+class Transformer(nn.Module):
+    """A causal transformer of binary images of one channel; each position is given the pixel before it."""
+
+    def __init__(self, side: int, features: int, heads: int, layers: int):
+        super().__init__()
+        self.embedding = nn.Embedding(3, features)
+        self.rows, self.columns = nn.Embedding(side, features), nn.Embedding(side, features)
+        self.blocks = nn.Sequential(*(TransformerBlock(features, heads) for _ in range(layers)))
+        self.norm, self.readout = nn.LayerNorm(features), nn.Linear(features, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Computes logits [B, D, 1] of x [B, D]."""
+        positions = self.rows.weight[:, None] + self.columns.weight
+        h = self.embedding(functional.pad(x.long(), (1, -1), value=2)) + positions.flatten(0, 1)
+        return self.readout(self.norm(self.blocks(h)))
+
+
 def draw(outputs: torch.Tensor) -> torch.Tensor:
     """Draws levels [B] from the parameters [B, P] of one position."""
     if outputs.shape[1] == 1:

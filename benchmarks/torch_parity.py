@@ -54,12 +54,13 @@ NADE = Pair("NADE", {"num_dims": 784, "hidden": 500})
 PIXELCNN = Pair("PixelCNN", {"side": 28, "features": 64, "layers": 8, "first_size": 7, "size": 3})
 GATED_PIXELCNN = PIXELCNN._replace(name="GatedPixelCNN")
 WAVENET = Pair("WaveNet", {"length": 1024, "levels": 256, "features": 32, "skip": 256, "layers": 10}, levels=256)
+TRANSFORMER = Pair("Transformer", {"side": 28, "features": 64, "heads": 4, "layers": 4})
 
 
 def network(pair: Pair) -> "OrderedNetwork":
     """Builds our network as the experiments do."""
     from gm_jax.models import autoregressive_networks
-    from gm_jax.networks import made, nade, pixelcnn, wavenet
+    from gm_jax.networks import made, nade, pixelcnn, transformer, wavenet
 
     order, sizes = np.arange(pair.num_dims)[None], pair.sizes
     match pair.name:
@@ -75,6 +76,10 @@ def network(pair: Pair) -> "OrderedNetwork":
         case "WaveNet":
             dilations = tuple(2**layer for layer in range(sizes["layers"]))
             module = wavenet.WaveNet(pair.levels, pair.levels, sizes["features"], sizes["skip"], dilations)
+            return autoregressive_networks.sequence_network(module, length=pair.num_dims)
+        case "Transformer":
+            settings = {name: size for name, size in sizes.items() if name != "side"}
+            module = transformer.CausalTransformer(pair.shape, pair.levels, outputs_per_dim=1, **settings)
             return autoregressive_networks.sequence_network(module, length=pair.num_dims)
     raise ValueError(f"unknown network {pair.name}: use a class of torch_autoregressive.py.")
 
@@ -110,6 +115,7 @@ def arrays(pair: Pair, params: Any) -> Arrays:
         "PixelCNN": _pixelcnn,
         "GatedPixelCNN": _gated_pixelcnn,
         "WaveNet": _wavenet,
+        "Transformer": _transformer,
     }
     converted = convert[pair.name](pair, params)
     return {name: np.array(array, np.float32, order="C") for name, array in converted.items()}
@@ -250,6 +256,27 @@ def _wavenet(pair: Pair, params: Any) -> Arrays:
         converted |= _dense(f"{name}.skip", skip, trailing=1)
     converted |= _dense("readout.1", params["hidden"], trailing=1)
     return converted | _dense("readout.3", params["readout"], trailing=1)
+
+
+def _transformer(pair: Pair, params: Any) -> Arrays:
+    converted = {
+        "embedding.weight": params["embedding"]["embedding"],
+        "rows.weight": params["positions_0"]["embedding"],
+        "columns.weight": params["positions_1"]["embedding"],
+    }
+    for index in range(pair.sizes["layers"]):
+        block, name = params[f"blocks_{index}"], f"blocks.{index}"
+        for norm in ("attention_norm", "mlp_norm"):
+            converted |= _norm(f"{name}.{norm}", block[norm])
+        for part in ("query", "key", "value", "out"):
+            converted |= _dense(f"{name}.{part}", block["attention"][part], trailing=0)
+        for part in ("wide", "narrow"):
+            converted |= _dense(f"{name}.{part}", block[part], trailing=0)
+    return converted | _norm("norm", params["norm"]) | _dense("readout", params["readout"], trailing=0)
+
+
+def _norm(name: str, layer: Any) -> Arrays:
+    return {f"{name}.weight": layer["scale"], f"{name}.bias": layer["bias"]}
 
 
 def _dense(name: str, layer: Any, *, trailing: int) -> Arrays:

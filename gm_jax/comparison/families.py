@@ -113,6 +113,12 @@ def _autoregressive_models() -> tuple[Family, ...]:
             {"images": conv, "small_world": short},
             evaluations=evaluations.each_dimension,
         ),
+        Family(
+            "transformer",
+            configs.TransformerConfig(**_RASTER),
+            {"images": {**conv, "layers": 2}, "small_world": {**conv, "layers": 2}},
+            evaluations=evaluations.each_dimension,
+        ),
     )
 
 

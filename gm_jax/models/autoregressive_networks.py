@@ -6,9 +6,9 @@ An `OrderedNetwork` computes the parameters of all D conditionals at once, to tr
 sample. A `PixelLikelihood` defines the distribution that they parametrise, and converts the data to levels and back.
 `autoregressive.Autoregressive` combines the two.
 
-Dense networks (`networks.{fvsbn,nade,made}`) take any orderings. Convolutional and recurrent networks
-(`networks.{pixelcnn,pixelrnn,wavenet}`) take the raster order: row by row, left to right, channels fastest. To compute
-one step of sampling they need the rows above, or a limited number of earlier steps. Their modules have four methods:
+Dense networks (`networks.{fvsbn,nade,made}`) take any orderings. Convolutional, recurrent and attending networks
+(`networks.{pixelcnn,pixelrnn,wavenet,transformer}`) take the raster order: row by row, left to right, channels fastest.
+To compute one step of sampling they need what they kept of earlier steps. Their modules have four methods:
 
     (x [B, ...] levels, label) -> outputs [B, ..., P]         all conditionals at once, to train
     begin(n, label) -> cache                                  one after the other, to sample
@@ -180,11 +180,11 @@ def image_network(module: nn.Module) -> OrderedNetwork:
 
 
 def sequence_network(module: nn.Module, *, length: int) -> OrderedNetwork:
-    """An `OrderedNetwork` of `networks.wavenet`.
+    """An `OrderedNetwork` of one of `networks.{wavenet,transformer}`.
 
     Args:
         module: has the methods except `begin_row`.
-        length: T. Images enter as sequences of their H * W * C levels.
+        length: T. Images enter as sequences of their H * W * C levels; a transformer knows their shape.
     """
     return _raster_network(module, (length,), row_length=None)
 

@@ -10,6 +10,7 @@ pixel_network.py              what PixelCNN and PixelRNN share: fields, scaling,
 pixelcnn.py                   PixelCNN, and the gated PixelCNN without a blind spot
 pixelrnn.py                   PixelRNN: Row LSTM, Diagonal BiLSTM
 wavenet.py                    WaveNet: dilated causal convolutions
+transformer.py                causal transformer: masked self-attention, keys and values kept
 couplings.py                  invertible layers, their chains, and the networks inside couplings
 nice.py                       NICE: additive couplings and one scaling
 realnvp.py                    RealNVP: affine couplings of points, and of images at several scales
@@ -27,7 +28,7 @@ unet.py                       the U-Net of DDPM, for images
 diffusion_mlp.py              residual perceptron for the diffusion of points and latents
 rbm.py                        restricted Boltzmann machine: weights and biases of binary units on two sides
 energy.py                     scalar energies of points and images
-attention.py                  self-attention over the places of an image
+attention.py                  self-attention over the places of an image; multi-head attention; a transformer's block
 two_times.py                  a network of two times, for mean velocities
 time_embedding.py             sinusoidal embedding of the time, and of a label
 label_bias.py                 the bias that a class label adds

@@ -1,18 +1,39 @@
-"""Self-attention over the places of an image (Vaswani et al., NeurIPS 2017, arXiv:1706.03762)."""
+"""Attention: the block of a U-Net, multi-head attention to any context, and the block of a transformer.
+
+Notation: x [B, N, F] queries' features, c [B, M, G] the context, D = F / heads.
+
+    Attn(x, c) = concat_h(softmax(Q_h K_h^T / sqrt(D)) V_h) W_O,    Q = x W_Q + b, K = c W_K, V = c W_V + b   (1)
+    h <- h + Attn(LN(h), LN(h)),    h <- h + W_2 gelu(W_1 LN(h))                                             (2)
+
+Self-attention has c = x; cross-attention reads another sequence. A mask [N, M] names the places that each query reads;
+a causal one, m <= n, is `np.tri(N, dtype=bool)`. Keys have no bias: it would shift all scores of a query equally, and
+the softmax removes such a shift.
+
+Cached evaluation of causal self-attention (`begin`, `step`): keys and values of the places so far are kept, because
+later places do not change them. A step computes those of one place, and reads all.
+
+Sources: (1) Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762, section 3.2. (2), with the
+    normalisation before each layer: Radford et al., "Language Models are Unsupervised Multitask Learners" (GPT-2),
+    2019, section 2.3.
+"""
+
+from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from gm_jax.networks.dropout import Dropout
 from gm_jax.networks.normalization import GroupNorm
-from gm_jax.ops.cpu import attention
+from gm_jax.ops.cpu import attention, attention_at_once
 from gm_jax.types import Array
 
 
 class SelfAttention(nn.Module):
     """A residual block of self-attention, [B, H, W, C] -> the same shape; it starts as the identity.
-
-    Keys have no bias: it would shift all scores of a query equally, and the softmax removes such a shift.
 
     Attributes:
         head_dim: channels D of each head; it divides C. None for a single head.
@@ -47,3 +68,111 @@ class SelfAttention(nn.Module):
         y = nn.Dense(channels, kernel_init=nn.initializers.zeros, dtype=self.dtype, name="out")(y.reshape(h.shape))
         total = x + y.reshape(x.shape)
         return total * float(np.sqrt(0.5)) if self.rescale else total
+
+
+class KeysAndValues(NamedTuple):
+    """K and V of (1), [B, M, heads, D] each."""
+
+    keys: Array
+    values: Array
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention (1): x [B, N, F] and a context [B, M, G] -> [B, N, F].
+
+    Attributes:
+        features: F.
+        heads: number of heads; it divides F.
+        out_init: initialiser of W_O.
+        dtype: precision of the computation; the softmax is float32 at least.
+    """
+
+    features: int
+    heads: int
+    out_init: nn.initializers.Initializer = nn.linear.default_kernel_init
+    dtype: DTypeLike | None = None
+
+    def setup(self) -> None:
+        if self.features % self.heads:
+            raise ValueError(f"{self.features} features cannot be split into {self.heads} heads: choose a divisor.")
+        dense = partial(nn.Dense, self.features, dtype=self.dtype)
+        self.query, self.key, self.value = dense(), dense(use_bias=False), dense()
+        self.out = dense(kernel_init=self.out_init)
+
+    def __call__(self, x: Array, context: Array, mask: Array | np.ndarray | None = None) -> Array:
+        """Maps x [B, N, F], a context [B, M, G] and a mask [N, M] to [B, N, F].
+
+        Raises:
+            ValueError: `heads` does not divide F.
+        """
+        y = attention(self._split(self.query(x)), *self._keys_and_values(context), mask)
+        return self.out(y.reshape(x.shape))
+
+    def begin(self, n: int, length: int, dtype: DTypeLike) -> KeysAndValues:
+        """Returns the cache before the first of `length` places."""
+        empty = jnp.zeros((n, length, self.heads, self.features // self.heads), dtype)
+        return KeysAndValues(empty, empty)
+
+    def step(self, cache: KeysAndValues, i: Array, x: Array) -> tuple[KeysAndValues, Array]:
+        """Maps place i, x [n, F], to (cache, [n, F]): it reads itself and the places before."""
+        x = x[:, None]
+        cache = jax.tree.map(
+            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), i, axis=1),
+            cache,
+            self._keys_and_values(x),
+        )
+        mask = (jnp.arange(cache.keys.shape[1]) <= i)[None]
+        y = attention_at_once(self._split(self.query(x)), *cache, mask)
+        return cache, self.out(y.reshape(x.shape))[:, 0]
+
+    def _keys_and_values(self, context: Array) -> KeysAndValues:
+        return KeysAndValues(self._split(self.key(context)), self._split(self.value(context)))
+
+    def _split(self, x: Array) -> Array:
+        """Splits [B, N, F] into the heads, [B, N, heads, D]."""
+        return x.reshape(*x.shape[:-1], self.heads, -1)
+
+
+class TransformerBlock(nn.Module):
+    """A block of a transformer, with the normalisation before each layer (2): h [B, N, F] -> the same shape.
+
+    Attributes:
+        features: F; the perceptron has 4 F hidden units.
+        heads: number of heads; it divides F.
+        layers: number of blocks in the network. The kernels of both updates start smaller by 1 / sqrt(2 layers), so
+            that the sum of all updates starts with the scale of one (GPT-2, section 2.3).
+        dropout: dropout rate of both updates in training (Vaswani et al., section 5.4).
+        dtype: precision of the computation.
+    """
+
+    features: int
+    heads: int
+    layers: int = 1
+    dropout: float = 0.0
+    dtype: DTypeLike | None = None
+
+    def setup(self) -> None:
+        update_init = nn.initializers.variance_scaling(0.5 / self.layers, "fan_in", "truncated_normal")
+        norm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, dtype=self.dtype)
+        self.attention_norm, self.mlp_norm = norm(), norm()
+        self.attention = MultiHeadAttention(self.features, self.heads, update_init, self.dtype)
+        self.wide = nn.Dense(4 * self.features, dtype=self.dtype)
+        self.narrow = nn.Dense(self.features, kernel_init=update_init, dtype=self.dtype)
+        self.drop = Dropout(self.dropout)
+
+    def __call__(self, h: Array, mask: Array | np.ndarray | None = None) -> Array:
+        """Maps h [B, N, F] and a mask [N, N] to [B, N, F]."""
+        normed = self.attention_norm(h)
+        return self._mlp(h + self.drop(self.attention(normed, normed, mask)))
+
+    def begin(self, n: int, length: int, dtype: DTypeLike) -> KeysAndValues:
+        """Returns the cache before the first of `length` places."""
+        return self.attention.begin(n, length, dtype)
+
+    def step(self, cache: KeysAndValues, i: Array, h: Array) -> tuple[KeysAndValues, Array]:
+        """Maps place i, h [n, F], to (cache, [n, F]), as with a causal mask."""
+        cache, update = self.attention.step(cache, i, self.attention_norm(h))
+        return cache, self._mlp(h + update)
+
+    def _mlp(self, h: Array) -> Array:
+        return h + self.drop(self.narrow(nn.gelu(self.wide(self.mlp_norm(h)))))

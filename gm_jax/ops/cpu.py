@@ -6,7 +6,7 @@ networks read as their papers do; `docs/performance.md` has the measured times.
     conv              jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, rhs_dilation=dilation)
     causal_conv       the same over [B, T, C], with zeros before the beginning
     conv_transpose    jax.lax.conv_transpose(x, kernel, (2, 2), "SAME") of a 4 x 4 kernel
-    attention         jax.nn.dot_product_attention(q, k, v)
+    attention         jax.nn.dot_product_attention(q, k, v, mask=mask)
     group_norm        (h - m) / sqrt(v + eps) over (places, channels of a group)
     matvec            h @ v
 
@@ -18,7 +18,7 @@ Notation: x [B, H, W, C] padded by zeros, w [I, J, C, F] the kernel, d dilation,
     y[b, h, v, f]     = sum_{i, j, c} x[b, h + i d_h, v + j d_w, c] w[i, j, c, f]                          (1)
     dL/dw[i, j, c, f] = sum_{b, h, v} x[b, h + i d_h, v + j d_w, c] g[b, h, v, f]                          (2)
     y[b, t, f]        = sum_{i, c} x[b, t - d i, c] w[i, c, f],    i = 0 ... k-1,    x [B, T, C]           (3)
-    y_n               = sum_m softmax_m(q_n . k_m / sqrt(D)) v_m,    q, k, v [B, N, heads, D]              (4)
+    y_n               = sum_m softmax_m(q_n . k_m / sqrt(D)) v_m,    m = 0 ... M-1, as the mask allows     (4)
 """
 
 import functools
@@ -26,6 +26,7 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gm_jax.ops.bijectors import unsqueeze
 from gm_jax.types import Array
@@ -105,34 +106,43 @@ def conv_transpose(x: Array, kernel: Array) -> Array:
     return unsqueeze(corners)[:, 1:-1, 1:-1]
 
 
-def attention(q: Array, k: Array, v: Array) -> Array:
-    """Computes scaled dot-product attention, eq. (4): q, k, v [B, N, heads, D] -> [B, N, heads, D].
+def attention(q: Array, k: Array, v: Array, mask: Array | np.ndarray | None = None) -> Array:
+    """Computes scaled dot-product attention, eq. (4).
 
-    Accelerators compute the scores [B, heads, N, N] of the whole batch at once. CPUs go image by image, so that the
+    Accelerators compute the scores [B, heads, N, M] of the whole batch at once. CPUs go image by image, so that the
     scores of one image stay in the cache, and recompute them for the gradient.
 
-    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762.
+    Args:
+        q: [B, N, heads, D] queries.
+        k: [B, M, heads, D] keys.
+        v: [B, M, heads, D] values.
+        mask: [N, M] bool, whether query n reads key m; each query must read one. None if every query reads all keys.
+    Returns:
+        [B, N, heads, D] y.
+    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762, eq. (1).
     """
-    return jax.lax.platform_dependent(q, k, v, cpu=attention_by_image, default=attention_at_once)
+    return jax.lax.platform_dependent(q, k, v, mask, cpu=attention_by_image, default=attention_at_once)
 
 
-def attention_at_once(q: Array, k: Array, v: Array) -> Array:
+def attention_at_once(q: Array, k: Array, v: Array, mask: Array | np.ndarray | None = None) -> Array:
     """Computes equation (4) for the whole batch at once."""
-    return jax.vmap(_attend_one)(q, k, v)
+    return jax.vmap(_attend_one, in_axes=(0, 0, 0, None))(q, k, v, mask)
 
 
-def attention_by_image(q: Array, k: Array, v: Array) -> Array:
+def attention_by_image(q: Array, k: Array, v: Array, mask: Array | np.ndarray | None = None) -> Array:
     """Computes equation (4) for one image after the other, without storing the scores for the gradient."""
-    return jax.lax.map(lambda qkv: jax.checkpoint(_attend_one)(*qkv), (q, k, v))
+    return jax.lax.map(lambda qkv: jax.checkpoint(_attend_one)(*qkv, mask), (q, k, v))
 
 
-def _attend_one(q: Array, k: Array, v: Array) -> Array:
+def _attend_one(q: Array, k: Array, v: Array, mask: Array | np.ndarray | None) -> Array:
     """Computes equation (4) for one image, [N, heads, D]; exponentials and their sums are float32 at least."""
     scores = jnp.einsum("nhd,mhd->hnm", q, k) / jnp.sqrt(jnp.asarray(q.shape[-1], q.dtype))
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    if mask is not None:
+        scores = jnp.where(mask[None], scores, -jnp.inf)
     weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
     y = jnp.einsum("hnm,mhd->hnd", weights.astype(v.dtype), v, preferred_element_type=weights.dtype)
-    # Normalising the D outputs touches fewer numbers than normalising the N weights.
+    # Normalising the D outputs touches fewer numbers than normalising the M weights.
     return jnp.swapaxes(y / jnp.sum(weights, axis=-1, keepdims=True), 0, 1).astype(v.dtype)
 
 

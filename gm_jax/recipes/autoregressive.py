@@ -9,7 +9,7 @@ from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
 from gm_jax.models import autoregressive
 from gm_jax.models import autoregressive_networks as ordered
-from gm_jax.networks import made, pixelcnn, pixelrnn, wavenet
+from gm_jax.networks import made, pixelcnn, pixelrnn, transformer, wavenet
 from gm_jax.networks.fvsbn import FVSBN
 from gm_jax.networks.nade import NADE
 from gm_jax.plotting import autoregressive as plotting
@@ -22,6 +22,7 @@ from gm_jax.recipes.configs.autoregressive import (
     PixelCNNConfig,
     PixelRNNConfig,
     RasterConfig,
+    TransformerConfig,
     WaveNetConfig,
 )
 from gm_jax.recipes.experiment import Experiment
@@ -94,6 +95,21 @@ def build_wavenet(config: WaveNetConfig, spec: Spec) -> Experiment:
         kernel_size=config.kernel_size,
     )
     return _raster_experiment(config, spec, ordered.sequence_network(module, length=math.prod(spec.shape)))
+
+
+def build_transformer(config: TransformerConfig, spec: Spec) -> Experiment:
+    """Builds layers of masked self-attention, in which each pixel sees all pixels before it."""
+    if config.features % config.heads:
+        raise UserError(f"--heads {config.heads} do not divide --features {config.features}: use a divisor.")
+    module = transformer.CausalTransformer(
+        spec.shape,
+        **_raster_settings(config, spec),
+        features=config.features,
+        heads=config.heads,
+        layers=config.layers,
+        dropout=config.dropout,
+    )
+    return _raster_experiment(config, spec, ordered.sequence_network(module, length=module.num_dims))
 
 
 def _dense_experiment(config: DenseConfig, spec: Spec, network: ordered.OrderedNetwork) -> Experiment:

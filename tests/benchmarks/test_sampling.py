@@ -9,6 +9,7 @@ PAIRS = {
     "nade": Pair("NADE", {"num_dims": 36, "hidden": 5}),
     "pixelcnn": Pair("PixelCNN", {"side": 6, "features": 4, "layers": 1, "first_size": 3, "size": 3}),
     "gated_pixelcnn": Pair("GatedPixelCNN", {"side": 6, "features": 4, "layers": 1, "first_size": 3, "size": 3}),
+    "transformer": Pair("Transformer", {"side": 6, "features": 4, "heads": 2, "layers": 2}),
     "wavenet": Pair("WaveNet", {"length": 36, "levels": 5, "features": 4, "skip": 4, "layers": 2}, levels=5),
 }
 

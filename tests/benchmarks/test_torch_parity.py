@@ -11,6 +11,7 @@ SIDE, FEATURES = 5, 4
 IMAGES = {"side": SIDE, "features": FEATURES, "layers": 1, "first_size": 5, "size": 3}
 PIXELCNN, GATED = Pair("PixelCNN", IMAGES), Pair("GatedPixelCNN", IMAGES)
 WAVENET = Pair("WaveNet", {"length": 9, "levels": 6, "features": 4, "skip": 3, "layers": 3}, levels=6)
+TRANSFORMER = Pair("Transformer", {"side": 3, "features": 6, "heads": 2, "layers": 2})
 MADE = Pair("MADE", {"num_dims": 9, "hidden": 7})
 
 
@@ -97,6 +98,33 @@ def test_wavenet_with_the_converted_arrays_equals_ours():
         h = h + dense(z, arrays, f"layers.{layer}.residual") if layer < 2 else h
     logits = readout(skips, arrays, ("readout.1", "readout.3")).transpose(0, 2, 1)
     np.testing.assert_allclose(logits, ours(WAVENET, params, x), rtol=1e-4, atol=1e-5)
+
+
+def norm(h, arrays, name):
+    centred = h - h.mean(axis=-1, keepdims=True)
+    scaled = centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + 1e-5)
+    return scaled * arrays[f"{name}.weight"] + arrays[f"{name}.bias"]
+
+
+def linear(h, arrays, name):
+    return h @ arrays[f"{name}.weight"].T + arrays.get(f"{name}.bias", 0)
+
+
+def test_a_transformer_with_the_converted_arrays_equals_ours():
+    params, arrays = module(TRANSFORMER)
+    x = torch_parity.levels(TRANSFORMER, 3)
+    positions = arrays["rows.weight"][:, None] + arrays["columns.weight"]
+    h = arrays["embedding.weight"][np.pad(x[:, :-1], [(0, 0), (1, 0)], constant_values=2)] + positions.reshape(9, 6)
+    for name in ("blocks.0", "blocks.1"):
+        normed = norm(h, arrays, f"{name}.attention_norm")
+        q, k, v = (linear(normed, arrays, f"{name}.{part}").reshape(3, 9, 2, 3) for part in ("query", "key", "value"))
+        weights = np.exp(np.einsum("bnhd,bmhd->bhnm", q, k) / np.sqrt(3)) * np.tri(9)
+        y = np.einsum("bhnm,bmhd->bnhd", weights / weights.sum(axis=-1, keepdims=True), v).reshape(3, 9, 6)
+        h = h + linear(y, arrays, f"{name}.out")
+        wide = linear(norm(h, arrays, f"{name}.mlp_norm"), arrays, f"{name}.wide")
+        h = h + linear(np.asarray(jax.nn.gelu(wide)), arrays, f"{name}.narrow")
+    logits = linear(norm(h, arrays, "norm"), arrays, "readout")
+    np.testing.assert_allclose(logits, ours(TRANSFORMER, params, x), rtol=1e-4, atol=1e-5)
 
 
 def test_no_parameter_is_zero():

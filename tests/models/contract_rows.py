@@ -34,7 +34,7 @@ from gm_jax.models import (
     score,
     vae,
 )
-from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, wavenet
+from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, transformer, wavenet
 from gm_jax.networks.affine_flow import AffineFlow
 from gm_jax.networks.autoregressive_flow import AutoregressiveFlow
 from gm_jax.networks.convnet import ConvDecoder, ConvEncoder
@@ -152,6 +152,11 @@ def _wavenet():
         likelihood=autoregressive_networks.categorical(levels=17),
         shape=(4, 4, 1),
     ).model
+
+
+def _transformer():
+    network = transformer.CausalTransformer((4, 4, 1), 2, 1, features=8, heads=2, layers=1, dropout=0.25)
+    return _binary_pixels(autoregressive_networks.sequence_network(network, length=16))
 
 
 def _flow(network, *, levels=17):
@@ -388,6 +393,7 @@ MODELS = {
     "gated pixelcnn": Row(_gated_pixelcnn, (4, 4, 1), 17, "exact", "binary"),
     "pixelrnn": Row(_pixelrnn, (4, 4, 1), 17, "exact", "binary"),
     "wavenet": Row(_wavenet, (4, 4, 1), 17, "exact", "17 levels"),
+    "transformer": Row(_transformer, (4, 4, 1), 17, "exact", "binary"),
     "nice": Row(_nice, (4, 4, 1), 17, "lower_bound", "17 levels"),
     "realnvp": Row(_realnvp, (4, 4, 1), 17, "lower_bound", "17 levels"),
     "realnvp[points]": Row(_realnvp_of_points, (2,), None, "exact", "continuous"),

@@ -14,6 +14,7 @@ from gm_jax.networks.made import MADE, mask_sets
 from gm_jax.networks.nade import NADE
 from gm_jax.networks.pixelcnn import GatedPixelCNN, PixelCNN
 from gm_jax.networks.pixelrnn import DiagonalBiLSTM, PixelRNN, RowLSTM
+from gm_jax.networks.transformer import CausalTransformer
 from gm_jax.networks.wavenet import WaveNet
 from gm_jax.ops import binarization
 from gm_jax.samplers import autoregressive as samplers
@@ -143,6 +144,11 @@ def _wavenet(shape, levels, outputs, classes):
     return autoregressive_networks.sequence_network(module, length=math.prod(shape))
 
 
+def _transformer(shape, levels, outputs, classes):
+    module = CausalTransformer(shape, levels, outputs, features=6, heads=2, layers=2, num_classes=classes)
+    return autoregressive_networks.sequence_network(module, length=math.prod(shape))
+
+
 RASTER = {
     "pixelcnn": lambda *spec: autoregressive_networks.image_network(
         PixelCNN(*spec[:3], features=6, layers=2, first_size=3, num_classes=spec[3])
@@ -157,6 +163,7 @@ RASTER = {
         PixelRNN(*spec[:3], lstm=DiagonalBiLSTM, hidden=3, layers=2, first_size=3, num_classes=spec[3])
     ),
     "wavenet": _wavenet,
+    "transformer": _transformer,
 }
 LIKELIHOODS_OF_LEVELS = {  # levels -> (PixelLikelihood, P)
     "bernoulli": lambda levels: (autoregressive_networks.bernoulli(lambda key, x: binarization.static(x), levels=2), 1),

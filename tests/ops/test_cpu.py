@@ -229,10 +229,11 @@ def qkv(batch=3, places=5, heads=2, dim=4):
     return tuple(jnp.asarray(2.0 * RNG.normal(size=(batch, places, heads, dim)), jnp.float32) for _ in range(3))
 
 
-def attention_by_hand(q, k, v):
+def attention_by_hand(q, k, v, mask=None):
     y = np.zeros(q.shape)
+    mask = np.ones((q.shape[1], k.shape[1])) if mask is None else mask
     for b, n, h in np.ndindex(q.shape[:3]):
-        scores = np.exp([np.dot(q[b, n, h], k[b, m, h]) / np.sqrt(q.shape[3]) for m in range(q.shape[1])])
+        scores = np.exp([np.dot(q[b, n, h], k[b, m, h]) / np.sqrt(q.shape[3]) for m in range(k.shape[1])]) * mask[n]
         y[b, n, h] = scores / scores.sum() @ v[b, :, h]
     return y
 
@@ -248,11 +249,27 @@ def test_attention_equals_the_plain_form(x64, form):
 
 
 @each_form
-def test_attention_is_the_weighted_mean_of_the_values(form):
-    arrays = qkv()
-    found = form(*arrays)
-    expected = attention_by_hand(*(np.asarray(array, np.float64) for array in arrays))
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_the_weighted_mean_of_the_values(form, masked):
+    q, k, v = qkv()
+    q = q[:, :4]  # fewer queries than keys
+    mask = (RNG.uniform(size=(4, 5)) < 0.5) | np.eye(4, 5, dtype=bool) if masked else None
+    found = form(q, k, v, mask)
+    expected = attention_by_hand(*(np.asarray(array, np.float64) for array in (q, k, v)), mask)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@each_form
+def test_a_key_that_the_mask_hides_has_no_influence(form):
+    q, k, v = qkv()
+    mask = np.tri(5, dtype=bool)
+    for grad in jax.jit(jax.grad(lambda k, v: jnp.sum(jnp.sin(form(q, k, v, mask)[:, 2])), argnums=(0, 1)))(k, v):
+        np.testing.assert_array_equal(grad[:, 3:], 0.0)
+        assert np.abs(grad[:, :3]).max(axis=(2, 3)).min() > 1e-4
+    # Not even where its score is infinite.
+    form = jax.jit(form)
+    far = form(q, k.at[:, 4].set(jnp.inf), v.at[:, 4].set(1e30), mask)
+    np.testing.assert_array_equal(far[:, :4], form(q, k, v, mask)[:, :4])
 
 
 def test_all_forms_of_attention_have_the_same_gradients():

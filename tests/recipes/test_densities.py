@@ -61,7 +61,7 @@ def test_every_density_states_its_space_once(name, choices, spec, space):
         assert stated == [space]
 
 
-@pytest.mark.parametrize("name", ["vae", "made", "pixelcnn", "wavenet", "nice", "glow", "ddpm"])
+@pytest.mark.parametrize("name", ["vae", "made", "pixelcnn", "wavenet", "transformer", "nice", "glow", "ddpm"])
 def test_a_probability_of_levels_states_no_space(name):
     experiment = built(name, {}, DIGITS)
     for likelihood in likelihoods(experiment, DIGITS):

@@ -1,7 +1,7 @@
 """The configurations of all recipes: data only, no jax, so that `--help` answers at once.
 
 vae.py             VAE and IWAE
-autoregressive.py  FVSBN, NADE and MADE; PixelCNN, PixelRNN and WaveNet
+autoregressive.py  FVSBN, NADE and MADE; PixelCNN, PixelRNN, WaveNet and transformers
 flow.py            NICE, RealNVP, Glow, spline flows, MAF and IAF
 gan.py             GAN, improved GAN and WGAN-GP
 diffusion.py       DDPM, with and without labels, and latent diffusion
@@ -22,6 +22,7 @@ from gm_jax.recipes.configs.autoregressive import (
     NADEConfig,
     PixelCNNConfig,
     PixelRNNConfig,
+    TransformerConfig,
     WaveNetConfig,
 )
 from gm_jax.recipes.configs.diffusion import (
@@ -52,7 +53,7 @@ RECIPES: dict[str, type[ExperimentConfig]] = {
     config.recipe: config
     for config in (
         *(VAEConfig, IWAEConfig),
-        *(FVSBNConfig, NADEConfig, MADEConfig, PixelCNNConfig, PixelRNNConfig, WaveNetConfig),
+        *(FVSBNConfig, NADEConfig, MADEConfig, PixelCNNConfig, PixelRNNConfig, WaveNetConfig, TransformerConfig),
         *(NICEConfig, RealNVPConfig, GlowConfig, SplineFlowConfig, AutoregressiveFlowConfig),
         *(GANConfig, ImprovedGANConfig, WGANGPConfig),
         *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig, OwnModelConfig),
@@ -92,6 +93,7 @@ __all__ = [
     "SamplerConfig",
     "ScoreConfig",
     "SplineFlowConfig",
+    "TransformerConfig",
     "UNetConfig",
     "VAEConfig",
     "WGANGPConfig",

@@ -121,3 +121,18 @@ class WaveNetConfig(RasterConfig):
     """Dilation of each layer; the receptive field is 1 + (kernel size - 1) times their sum."""
     kernel_size: Count = 2
     """Taps of each convolution."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig(RasterConfig):
+    """A small causal transformer of pixels, or of the levels of a sequence."""
+
+    recipe: ClassVar[str] = "gm_jax.recipes.autoregressive:build_transformer"
+    features: Count = 64
+    """Width of the layers; the perceptrons are four times wider."""
+    heads: Count = 4
+    """Heads of the attention; they divide the width."""
+    layers: Count = 4
+    """Layers, each of attention and a perceptron."""
+    dropout: Share = 0.0
+    """Dropout rate of the embeddings and of each layer's updates in training."""
