@@ -116,7 +116,7 @@ def _autoregressive_models() -> tuple[Family, ...]:
         Family(
             "transformer",
             configs.TransformerConfig(**_RASTER),
-            {"images": {**conv, "layers": 2}, "small_world": {**conv, "layers": 2}},
+            {"images": conv, "small_world": {**conv, "layers": 2}},
             evaluations=evaluations.each_dimension,
         ),
     )

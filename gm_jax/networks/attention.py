@@ -28,7 +28,7 @@ from jax.typing import DTypeLike
 
 from gm_jax.networks.dropout import Dropout
 from gm_jax.networks.normalization import GroupNorm
-from gm_jax.ops.cpu import attention, attention_at_once
+from gm_jax.ops.cpu import attention, attention_of_one_query
 from gm_jax.types import Array
 
 
@@ -71,7 +71,7 @@ class SelfAttention(nn.Module):
 
 
 class KeysAndValues(NamedTuple):
-    """K and V of (1), [B, M, heads, D] each."""
+    """The cache of a layer: K and V of (1), [n, heads, length, D] each; zeros at places to come."""
 
     keys: Array
     values: Array
@@ -105,31 +105,27 @@ class MultiHeadAttention(nn.Module):
         Raises:
             ValueError: `heads` does not divide F.
         """
-        y = attention(self._split(self.query(x)), *self._keys_and_values(context), mask)
-        return self.out(y.reshape(x.shape))
+        q, k, v = (self._split(part) for part in (self.query(x), self.key(context), self.value(context)))
+        return self.out(attention(q, k, v, mask).reshape(x.shape))
 
     def begin(self, n: int, length: int, dtype: DTypeLike) -> KeysAndValues:
         """Returns the cache before the first of `length` places."""
-        empty = jnp.zeros((n, length, self.heads, self.features // self.heads), dtype)
+        empty = jnp.zeros((n, self.heads, length, self.features // self.heads), dtype)
         return KeysAndValues(empty, empty)
 
     def step(self, cache: KeysAndValues, i: Array, x: Array) -> tuple[KeysAndValues, Array]:
         """Maps place i, x [n, F], to (cache, [n, F]): it reads itself and the places before."""
-        x = x[:, None]
-        cache = jax.tree.map(
-            lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), i, axis=1),
-            cache,
-            self._keys_and_values(x),
-        )
-        mask = (jnp.arange(cache.keys.shape[1]) <= i)[None]
-        y = attention_at_once(self._split(self.query(x)), *cache, mask)
-        return cache, self.out(y.reshape(x.shape))[:, 0]
+        q, k, v = (self._split(part) for part in (self.query(x), self.key(x), self.value(x)))
 
-    def _keys_and_values(self, context: Array) -> KeysAndValues:
-        return KeysAndValues(self._split(self.key(context)), self._split(self.value(context)))
+        def write(old: Array, new: Array) -> Array:
+            return jax.lax.dynamic_update_slice_in_dim(old, new[:, :, None].astype(old.dtype), i, axis=2)
+
+        cache = KeysAndValues(write(cache.keys, k), write(cache.values, v))
+        y = attention_of_one_query(q, *cache, jnp.arange(cache.keys.shape[2]) <= i)
+        return cache, self.out(y.reshape(x.shape))
 
     def _split(self, x: Array) -> Array:
-        """Splits [B, N, F] into the heads, [B, N, heads, D]."""
+        """Splits [..., F] into the heads, [..., heads, D]."""
         return x.reshape(*x.shape[:-1], self.heads, -1)
 
 

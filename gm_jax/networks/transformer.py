@@ -37,7 +37,7 @@ class TransformerCache(NamedTuple):
     """The transformer's cache.
 
     Attributes:
-        layers: keys and values of each layer, [n, D, heads, F / heads] each; zeros at positions to come.
+        layers: keys and values of each layer.
         known: [n, D, F] the terms of (1) that do not depend on x.
     """
 
@@ -65,7 +65,7 @@ class CausalTransformer(nn.Module):
     outputs_per_dim: int
     features: int = 64
     heads: int = 4
-    layers: int = 4
+    layers: int = 3
     dropout: float = 0.0
     num_classes: int | None = None
     dtype: DTypeLike | None = None

@@ -134,16 +134,40 @@ def attention_by_image(q: Array, k: Array, v: Array, mask: Array | np.ndarray | 
     return jax.lax.map(lambda qkv: jax.checkpoint(_attend_one)(*qkv, mask), (q, k, v))
 
 
+def attention_of_one_query(q: Array, k: Array, v: Array, mask: Array) -> Array:
+    """Computes equation (4) for one query of each example, as a step of sampling needs it.
+
+    Heads come first, so that the products read the keys and values in order: CPUs would copy them otherwise.
+
+    Args:
+        q: [B, heads, D] queries.
+        k: [B, heads, M, D] keys.
+        v: [B, heads, M, D] values.
+        mask: [M] bool, whether the queries read key m; they must read one.
+    Returns:
+        [B, heads, D] y.
+    """
+    scores = jnp.einsum("bhd,bhmd->bhm", q, k) / jnp.sqrt(jnp.asarray(q.shape[-1], q.dtype))
+    weights = _exponentials(scores, mask[None, None])
+    y = jnp.einsum("bhm,bhmd->bhd", weights.astype(v.dtype), v, preferred_element_type=weights.dtype)
+    return (y / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype)
+
+
 def _attend_one(q: Array, k: Array, v: Array, mask: Array | np.ndarray | None) -> Array:
     """Computes equation (4) for one image, [N, heads, D]; exponentials and their sums are float32 at least."""
     scores = jnp.einsum("nhd,mhd->hnm", q, k) / jnp.sqrt(jnp.asarray(q.shape[-1], q.dtype))
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    if mask is not None:
-        scores = jnp.where(mask[None], scores, -jnp.inf)
-    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    weights = _exponentials(scores, None if mask is None else mask[None])
     y = jnp.einsum("hnm,mhd->hnd", weights.astype(v.dtype), v, preferred_element_type=weights.dtype)
     # Normalising the D outputs touches fewer numbers than normalising the M weights.
     return jnp.swapaxes(y / jnp.sum(weights, axis=-1, keepdims=True), 0, 1).astype(v.dtype)
+
+
+def _exponentials(scores: Array, mask: Array | np.ndarray | None) -> Array:
+    """Computes the weights of the last axis up to a factor, float32 at least; 0 where the mask is False."""
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    if mask is not None:
+        scores = jnp.where(mask, scores, -jnp.inf)
+    return jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
 
 
 def group_norm(h: Array, scale: Array, bias: Array, *, groups: int, epsilon: float = 1e-5) -> Array:

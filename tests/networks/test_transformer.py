@@ -135,7 +135,7 @@ def test_the_cache_keeps_its_shape(randomized):
     after, _ = jax.eval_shape(functools.partial(call, method="step"), cache, 0, jnp.zeros(2, jnp.int32))
     shapes = [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(one)] for one in (cache, after)]
     assert shapes[0] == shapes[1]
-    assert shapes[0].count(((2, 6, 2, 3), jnp.dtype("float32"))) == 4  # keys and values of two layers
+    assert shapes[0].count(((2, 2, 6, 3), jnp.dtype("float32"))) == 4  # keys and values of two layers
 
 
 def test_every_parameter_gets_a_gradient_and_stays_float32_in_bfloat16(randomized):

@@ -272,6 +272,16 @@ def test_a_key_that_the_mask_hides_has_no_influence(form):
     np.testing.assert_array_equal(far[:, :4], form(q, k, v, mask)[:, :4])
 
 
+def test_attention_of_one_query_reads_the_keys_of_the_mask():
+    q, k, v = qkv()
+    mask = np.array([True, False, True, True, False])
+    arrays = (q[:, 0], jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2))
+    found = cpu.attention_of_one_query(*arrays, mask)
+    np.testing.assert_allclose(found, cpu.attention_at_once(q[:, :1], k, v, mask[None])[:, 0], atol=1e-6)
+    halves = (array.astype(jnp.bfloat16) for array in arrays)
+    assert cpu.attention_of_one_query(*halves, mask).dtype == jnp.bfloat16
+
+
 def test_all_forms_of_attention_have_the_same_gradients():
     def gradients(form):
         return jax.jit(jax.grad(lambda qkv: jnp.sum(jnp.sin(form(*qkv)))))(arrays)

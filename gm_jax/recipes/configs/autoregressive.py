@@ -132,7 +132,7 @@ class TransformerConfig(RasterConfig):
     """Width of the layers; the perceptrons are four times wider."""
     heads: Count = 4
     """Heads of the attention; they divide the width."""
-    layers: Count = 4
+    layers: Count = 3
     """Layers, each of attention and a perceptron."""
     dropout: Share = 0.0
     """Dropout rate of the embeddings and of each layer's updates in training."""
