@@ -120,6 +120,14 @@ def _wavenet(dtype: Any) -> "Model":
     return _autoregressive(ordered.sequence_network(network, length=16), categorical=True)
 
 
+def _transformer(dtype: Any) -> "Model":
+    from gm_jax.models import autoregressive_networks as ordered
+    from gm_jax.networks.transformer import CausalTransformer
+
+    network = CausalTransformer(IMAGE, 2, 1, features=8, heads=2, layers=2, dropout=0.25, dtype=dtype)
+    return _autoregressive(ordered.sequence_network(network, length=16))
+
+
 def _flow(network: Any, *, points: bool = False, logistic: bool = False) -> "Model":
     from gm_jax.models import flow
 
@@ -240,6 +248,7 @@ FAMILIES: Mapping[str, Family] = {
     "pixelrnn, diagonal": Family(functools.partial(_pixels, name="diagonal")),
     "pixelrnn, row": Family(functools.partial(_pixels, name="row")),
     "wavenet": _with_dtype(_wavenet),
+    "transformer": _with_dtype(_transformer),
     "nice": _with_dtype(_image_flow, name="nice"),
     "realnvp": _with_dtype(_image_flow, name="realnvp"),
     "glow": _with_dtype(_image_flow, name="glow"),
