@@ -78,8 +78,8 @@ def network(pair: Pair) -> "OrderedNetwork":
             module = wavenet.WaveNet(pair.levels, pair.levels, sizes["features"], sizes["skip"], dilations)
             return autoregressive_networks.sequence_network(module, length=pair.num_dims)
         case "Transformer":
-            settings = {name: size for name, size in sizes.items() if name != "side"}
-            module = transformer.CausalTransformer(pair.shape, pair.levels, outputs_per_dim=1, **settings)
+            features, heads, layers = sizes["features"], sizes["heads"], sizes["layers"]
+            module = transformer.CausalTransformer(pair.shape, pair.levels, 1, features, heads, layers)
             return autoregressive_networks.sequence_network(module, length=pair.num_dims)
     raise ValueError(f"unknown network {pair.name}: use a class of torch_autoregressive.py.")
 
@@ -209,10 +209,10 @@ def _made(pair: Pair, params: Any) -> Arrays:
     return {
         "layers.0.weight": params["kernel_0"].T,
         "layers.0.bias": params["bias_0"],
-        "layers.0.mask": degrees[:, None] >= positions[None, :],
+        "layers.0.mask": np.asarray(degrees[:, None] >= positions[None, :]),
         "layers.2.weight": params["kernel_1"].T,
         "layers.2.bias": params["bias_1"],
-        "layers.2.mask": positions[:, None] > degrees[None, :],
+        "layers.2.mask": np.asarray(positions[:, None] > degrees[None, :]),
     }
 
 
