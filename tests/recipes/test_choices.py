@@ -32,6 +32,7 @@ CHOICES = [
     ("pixelrnn", {"lstm": "row", "output": "categorical"}, DIGITS),
     ("pixelrnn", {"hidden": 6, "layers": 1, "output": "logistic_mixture"}, COLOURS),
     ("wavenet", {"output": "logistic_mixture", "dilations": (1, 2, 4), "kernel_size": 3}, DIGITS),
+    ("transformer", {}, BINARY),
     ("transformer", {"output": "categorical", "conditional": True, "features": 12, "heads": 3}, DIGITS),
     ("transformer", {"output": "logistic_mixture", "components": 5, "layers": 1}, COLOURS),
     ("realnvp", {}, PIXEL),
