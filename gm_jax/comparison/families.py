@@ -127,11 +127,12 @@ def _flows() -> tuple[Family, ...]:
     nices = {"images": nice, "points": {**nice, **_ON_POINTS}, "small_world": nice}
     realnvps = {"images": _ON_IMAGES, "points": _ON_POINTS, "small_world": {"network": "mlp"}}
     glow = {"steps": 4, "features": 32, **_ON_IMAGES}
-    spline = {"bins": 8, "train": {"batch_size": 64, "steps_per_call": 5}}
+    short = {"train": {"batch_size": 64, "steps_per_call": 5}}
+    spline = {"bins": 8, **short}
     splines = {"images": spline, "points": _ON_POINTS, "small_world": spline}
     # The inverse takes a step for each dimension, so that an epoch of images would take all of the time.
-    mafs = {"images": spline, "points": _ON_POINTS, "small_world": spline}
-    iafs = {"points": _ON_POINTS, "small_world": spline}
+    mafs = {"images": short, "points": _ON_POINTS, "small_world": short}
+    iafs = {"points": _ON_POINTS, "small_world": short}
     return (
         Family("NICE", configs.NICEConfig(**_NICE), nices),
         Family("RealNVP", configs.RealNVPConfig(**_IMAGE_FLOW), realnvps),
