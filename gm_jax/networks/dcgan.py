@@ -101,7 +101,7 @@ class DCGANDiscriminator(nn.Module):
         spectral_norm: divides every kernel, except minibatch discrimination's, by its largest singular value.
         minibatch_discrimination: a module [B, F] -> [B, F'] that compares the examples of a batch; None disables it.
         output_bias: whether the logit has a bias; in a Wasserstein critic it cancels.
-        dtype: precision of the computation.
+        dtype: precision of the computation; both outputs are float32 at least.
     """
 
     features: tuple[int, ...]
@@ -137,7 +137,8 @@ class DCGANDiscriminator(nn.Module):
             )
             h = apply(layer, h)
             h = leaky_relu(h if norm is None else norm()(h, train=train))
-        features = h.reshape(h.shape[0], -1)
+        # The last layer and what losses read are float32 at least.
+        features = h.reshape(h.shape[0], -1).astype(jnp.promote_types(h.dtype, jnp.float32))
         h = features if self.minibatch_discrimination is None else self.minibatch_discrimination(features)
-        logits = apply(nn.Dense(1, self.output_bias, kernel_init=_KERNEL_INIT, dtype=self.dtype), h)
+        logits = apply(nn.Dense(1, self.output_bias, kernel_init=_KERNEL_INIT), h)
         return jnp.squeeze(logits, axis=-1), features

@@ -6,6 +6,7 @@ because Langevin dynamics follows its gradient (Du & Mordatch, NeurIPS 2019, arX
 """
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gm_jax.networks import convnet
@@ -19,7 +20,7 @@ class EnergyMLP(nn.Module):
     Attributes:
         hidden: width of each hidden layer.
         spectral_norm: divides every kernel by its largest singular value.
-        dtype: precision of the computation.
+        dtype: precision of the computation; energies and logits are float32 at least.
         num_classes: C, for logits in place of an energy.
     """
 
@@ -34,7 +35,7 @@ class EnergyMLP(nn.Module):
         h = x.reshape(x.shape[0], -1)
         for width in self.hidden:
             h = nn.swish(_apply(nn.Dense(width, dtype=self.dtype), h, train=train, spectral_norm=self.spectral_norm))
-        return _readout(h, self.num_classes, self.dtype, train=train, spectral_norm=self.spectral_norm)
+        return _readout(h, self.num_classes, train=train, spectral_norm=self.spectral_norm)
 
 
 class EnergyConvNet(nn.Module):
@@ -43,7 +44,7 @@ class EnergyConvNet(nn.Module):
     Attributes:
         features: channels of each stage.
         spectral_norm: divides every kernel by its largest singular value.
-        dtype: precision of the computation.
+        dtype: precision of the computation; energies and logits are float32 at least.
         num_classes: for logits in place of an energy.
     """
 
@@ -65,12 +66,14 @@ class EnergyConvNet(nn.Module):
         for width in self.features:
             layer = nn.Conv(width, (4, 4), strides=(2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype)
             h = nn.swish(_apply(layer, h, **settings))
-        return _readout(h.reshape(h.shape[0], -1), self.num_classes, self.dtype, **settings)
+        return _readout(h.reshape(h.shape[0], -1), self.num_classes, **settings)
 
 
-def _readout(h: Array, num_classes: int | None, dtype: DTypeLike | None, *, train: bool, spectral_norm: bool) -> Array:
+def _readout(h: Array, num_classes: int | None, *, train: bool, spectral_norm: bool) -> Array:
+    # In float32 at least: an energy of 100 nats in bfloat16 is a multiple of half a nat.
+    h = h.astype(jnp.promote_types(h.dtype, jnp.float32))
     # The bias of an energy would cancel in the density; those of logits are the frequencies of the classes.
-    layer = nn.Dense(num_classes or 1, use_bias=num_classes is not None, dtype=dtype)
+    layer = nn.Dense(num_classes or 1, use_bias=num_classes is not None)
     outputs = _apply(layer, h, train=train, spectral_norm=spectral_norm)
     return outputs if num_classes is not None else outputs[:, 0]
 

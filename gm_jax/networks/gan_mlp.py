@@ -69,7 +69,7 @@ class MLPDiscriminator(nn.Module):
         minibatch_discrimination: a module [B, F] -> [B, F'] that compares the examples of a batch; None disables it.
         output_bias: whether the logit has a bias; in a Wasserstein critic it cancels.
         activation: elementwise function after each hidden layer.
-        dtype: precision of the computation.
+        dtype: precision of the computation; both outputs are float32 at least.
     """
 
     hidden: tuple[int, ...]
@@ -84,16 +84,17 @@ class MLPDiscriminator(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> tuple[Array, Array]:
         """Maps x [B, ...] to (logits [B], features [B, F])."""
 
-        def dense(h: Array, width: int, *, use_bias: bool = True) -> Array:
-            layer = nn.Dense(width, use_bias=use_bias, dtype=self.dtype)
+        def dense(h: Array, width: int, dtype: DTypeLike | None, *, use_bias: bool = True) -> Array:
+            layer = nn.Dense(width, use_bias=use_bias, dtype=dtype)
             return SpectralNorm(layer)(h, train=train) if self.spectral_norm else layer(h)
 
         h = x.reshape(x.shape[0], -1)
         for index, width in enumerate(self.hidden):
             norm = self.norm if index > 0 else None
-            h = dense(h, width, use_bias=norm is None)
+            h = dense(h, width, self.dtype, use_bias=norm is None)
             h = self.activation(h if norm is None else norm()(h, train=train))
-        features = h
+        # The last layer and what losses read are float32 at least.
+        features = h = h.astype(jnp.promote_types(h.dtype, jnp.float32))
         if self.minibatch_discrimination is not None:
             h = self.minibatch_discrimination(features)
-        return jnp.squeeze(dense(h, 1, use_bias=self.output_bias), axis=-1), features
+        return jnp.squeeze(dense(h, 1, None, use_bias=self.output_bias), axis=-1), features

@@ -76,7 +76,7 @@ class ResNetDiscriminator(nn.Module):
         norm: factory of the normalisations; None disables them, as critics require.
         spectral_norm: divides every kernel by its largest singular value.
         output_bias: whether the logit has a bias; in a Wasserstein critic it cancels.
-        dtype: precision of the computation.
+        dtype: precision of the computation; both outputs are float32 at least.
     """
 
     features: int
@@ -103,8 +103,9 @@ class ResNetDiscriminator(nn.Module):
         h = x
         for block in blocks:
             h = block(h, train=train)
-        features = self.pool(nn.relu(h), axis=(1, 2))
-        dense = nn.Dense(1, self.output_bias, kernel_init=_GLOROT, dtype=self.dtype)
+        # The last layer and what losses read are float32 at least.
+        features = self.pool(nn.relu(h).astype(jnp.promote_types(h.dtype, jnp.float32)), axis=(1, 2))
+        dense = nn.Dense(1, self.output_bias, kernel_init=_GLOROT)
         logits = SpectralNorm(dense)(features, train=train) if self.spectral_norm else dense(features)
         return jnp.squeeze(logits, axis=-1), features
 
