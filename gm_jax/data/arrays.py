@@ -227,7 +227,8 @@ def _check_npz(file: Path) -> None:
     if needed > memory.physical():
         raise UserError(
             f"The arrays of {file} need {needed / 2**30:.3g} GB of memory; this machine has "
-            f"{memory.physical() / 2**30:.3g} GB: save fewer examples."
+            f"{memory.physical() / 2**30:.3g} GB: save fewer examples, or images as files for --data.name folder:PATH, "
+            "which may be larger than memory."
         )
 
 
