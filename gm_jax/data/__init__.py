@@ -14,6 +14,7 @@ mapped_arrays.py   arrays that stay on disk
 split_writer.py    sorts decoded images into splits, in memory or on disk
 prefetch.py        makes batches in the background, some calls ahead
 tfds_sources.py    prepared image sets of TensorFlow Datasets, read without TensorFlow
+known_sets.py      shapes of well-known image sets, without their data
 tfds_folder.py     what a prepared set holds, by its JSON files; nothing that they name is imported
 tfds_records.py    decodes the records of a prepared set
 names.py           the error for an unknown name
@@ -28,6 +29,7 @@ from gm_jax.data import (
     binary_digits,
     image_files,
     image_folder,
+    known_sets,
     mapped_arrays,
     names,
     pipeline,
@@ -46,6 +48,7 @@ __all__ = [
     "binary_digits",
     "image_files",
     "image_folder",
+    "known_sets",
     "mapped_arrays",
     "names",
     "pipeline",

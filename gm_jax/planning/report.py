@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from gm_jax.errors import SMALLER_STEP
 from gm_jax.files import replacing
 from gm_jax.planning import roofline
 from gm_jax.planning.plan import Plan
@@ -37,14 +38,15 @@ def markdown(module: str, plans: Sequence[Plan]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def notes(plans: Sequence[Plan], *, num_examples: int) -> list[str]:
-    """Lists what the numbers leave out, what does not fit, and the sources."""
+def notes(plans: Sequence[Plan], *, num_examples: int | None) -> list[str]:
+    """Lists what the numbers leave out, what does not fit, and the sources; `num_examples` is None if not known."""
     lines = [
         "Time is a roofline: the largest of the three bounds. It leaves out message latency, dispatch and input, so it",
         "is too short. The memory bound counts traffic that stays on the chip, so it is too long for a small network.",
         "The compute bound counts matrix products at the bfloat16 peak, which TPUs also use for float32 by default.",
     ]
-    lines += [f"{plan.slice.name} does not fit: {plan.refusal}" for plan in plans if plan.refusal]
+    refused = [f"{plan.slice.name} does not fit: {plan.refusal}" for plan in plans if plan.refusal]
+    lines += [*refused, SMALLER_STEP] if refused else []
     costs = [plan.cost for plan in plans if plan.cost is not None]
     if not all(cost.donated for cost in costs):
         lines.append("The state is not fully donated: parts of the old and the new state are in memory together.")
@@ -53,7 +55,7 @@ def notes(plans: Sequence[Plan], *, num_examples: int) -> list[str]:
         lengths = ", ".join(f"{n} with {trips or '?'} iterations" for trips, n in collections.Counter(loops).items())
         lines.append(f"Loops within the step ({lengths}): bytes and the memory bound count each loop body once.")
     largest = max(plan.batch_size for plan in plans)
-    if largest > num_examples:
+    if num_examples is not None and largest > num_examples:
         lines.append(f"Training would refuse a batch of {largest:,}: there are {num_examples:,} training examples.")
     sources = {plan.slice.chip.name: plan.slice.chip.source for plan in plans}
     return lines + [f"{name}: {source}" for name, source in sources.items()]

@@ -20,6 +20,7 @@ from gm_jax.runner import train
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gm_jax.data.sources import Source
     from gm_jax.planning import tpus
     from gm_jax.planning.plan import Plan
     from gm_jax.runner.run import Run
@@ -64,7 +65,7 @@ def plan_run(module: str, config: ExperimentConfig, args: PlanArgs) -> None:
     import jax
 
     from gm_jax.planning import plan, report, roofline, tpus
-    from gm_jax.runner.run import assemble
+    from gm_jax.runner.run import NOTHING, Given, assemble
 
     slices = [tpus.parse_slice(name) for name in args.topology]
     if not slices:
@@ -75,7 +76,8 @@ def plan_run(module: str, config: ExperimentConfig, args: PlanArgs) -> None:
     # The programs are compiled for TPUs and run nowhere: this machine's accelerators must not be started.
     jax.config.update("jax_platforms", "cpu")
     devices = [roofline.topology_devices(wanted) for wanted in slices]
-    run = assemble(config, Path())
+    shapes = known_source(config)
+    run = assemble(config, Path(), given=NOTHING if shapes is None else Given(source=shapes))
     plans = []
     for wanted, each, batch_size in zip(slices, devices, batch_sizes, strict=True):
         signals.check()
@@ -86,13 +88,27 @@ def plan_run(module: str, config: ExperimentConfig, args: PlanArgs) -> None:
     else:
         print(f"{module} on {run.spec.name}, numbers are per step and chip unless noted\n")
         print(report.table(plans))
-        print("\n" + "\n".join(report.notes(plans, num_examples=len(run.loaded["train"]["x"]))))
+        num_examples = len(run.loaded["train"]["x"]) if shapes is None else None
+        print("\n" + "\n".join(report.notes(plans, num_examples=num_examples)))
     if args.json is not None:
         write_text(args.json, json.dumps(report.as_json(module, saved.to_dict(config), plans), indent=1) + "\n")
         print(f"{args.json}: the same as JSON", file=sys.stderr)
     if len(plans) > 1:
         report.draw(args.plot, plans)
         print(f"{args.plot}: how the cost grows with the number of chips", file=sys.stderr)
+
+
+def known_source(config: ExperimentConfig) -> "Source | None":
+    """Returns the shapes of a well-known image set, without examples, or None for data that must be read."""
+    from gm_jax.data.known_sets import KNOWN_SETS
+    from gm_jax.data.sources import Source, Spec
+
+    known = KNOWN_SETS.get(config.data.name)
+    if known is None:
+        return None
+    size = config.data.size
+    shape = known.shape if size is None else (size, size, known.shape[-1])
+    return Source(Spec(config.data.name, shape, known.levels, known.num_classes, fingerprint=""), {})
 
 
 def make_plan(run: "Run", wanted: "tpus.Slice", devices: "Sequence[Any]", batch_size: int) -> "Plan":

@@ -17,8 +17,9 @@ from experiments import fvsbn, nade, vae
 from gm_jax.data import sources
 from gm_jax.errors import UserError
 from gm_jax.planning import plan, roofline, tpus
+from gm_jax.recipes import presets
 from gm_jax.recipes.configs import ChainsConfig, UNetConfig
-from gm_jax.runner.plan import make_plan
+from gm_jax.runner.plan import known_source, make_plan
 from gm_jax.runner.run import Given, abstract_batch, assemble
 from gm_jax.training.model_state import local_view
 from gm_jax.types import Mean, Rows
@@ -164,6 +165,21 @@ def test_the_command_plans_for_several_slices_and_makes_no_run(command, tmp_path
         assert each["seconds"]["step"] == max(each["seconds"].values())
         assert each["examples_per_second"] == pytest.approx(each["batch_size"] / each["seconds"]["step"])
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+
+
+@pytest.mark.parametrize("name", sorted(presets.PRESETS))
+def test_a_plan_of_a_preset_reads_no_data(name, monkeypatch):
+    monkeypatch.setattr(sources, "load", lambda *_: pytest.fail("it read the data"))
+    config = presets.PRESETS[name].config
+    run = assemble(config, pathlib.Path(), given=Given(source=known_source(config)))
+    assert run.spec.shape == presets.PRESETS[name].shape
+    assert run.spec.measure == ("binary" if "binarized" in config.data.name else "256 levels")
+
+
+def test_a_known_set_is_planned_in_the_size_that_is_asked_for_and_others_are_read():
+    data = dataclasses.replace(vae.CONFIG.data, name="cifar100", size=64)
+    assert known_source(dataclasses.replace(vae.CONFIG, data=data)).spec.shape == (64, 64, 3)
+    assert known_source(vae.CONFIG) is None
 
 
 @pytest.mark.parametrize(

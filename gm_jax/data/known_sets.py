@@ -1,0 +1,28 @@
+"""The shapes of well-known image sets, for a plan, which needs shapes and no data."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class KnownSet(NamedTuple):
+    """What a model needs to know of a set of TensorFlow Datasets.
+
+    Attributes:
+        shape: of one example.
+        levels: each value is an integer level 0 .. levels - 1.
+        num_classes: labels are 0 .. num_classes - 1; None if there are no labels.
+    """
+
+    shape: tuple[int, ...]
+    levels: int
+    num_classes: int | None
+
+
+KNOWN_SETS: Mapping[str, KnownSet] = {
+    "mnist": KnownSet((28, 28, 1), 256, 10),
+    "binarized_mnist": KnownSet((28, 28, 1), 2, None),
+    "fashion_mnist": KnownSet((28, 28, 1), 256, 10),
+    "kmnist": KnownSet((28, 28, 1), 256, 10),
+    "cifar10": KnownSet((32, 32, 3), 256, 10),
+    "cifar100": KnownSet((32, 32, 3), 256, 100),
+}
