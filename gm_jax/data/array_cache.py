@@ -137,7 +137,8 @@ class Writer:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._open.close()
+        with contextlib.suppress(OSError):  # of a full disk, which `append` has reported
+            self._open.close()
 
     def append(self, split: str, name: str, row: np.ndarray) -> None:
         """Writes the next row of an array.

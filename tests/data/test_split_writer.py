@@ -1,6 +1,7 @@
 """Data that do not fit into memory: decoded onto the disk and mapped, with the arrays that memory would hold."""
 
 import os
+import resource
 import shutil
 import threading
 
@@ -169,6 +170,21 @@ def test_a_disk_that_fills_up_is_an_error_of_one_line_and_leaves_nothing(tmp_pat
         f"The 30 examples of {tmp_path / 'data'} cannot be kept in {root} (No space left on device): free 1.68e-06 GB "
         "there, or name a larger disk by XDG_CACHE_HOME."
     )
+    assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize("num", [20, 400])
+def test_a_disk_that_is_full_while_the_rest_waits_in_a_buffer_is_the_same_error(root, large, num):
+    """What the buffers still hold is written again when the files are closed, and fails again."""
+    plan = split_writer.Plan("entry", (100, 100, 1), np.zeros(num, np.uint8), False, {}, "here")
+    image = np.full((100, 100, 1), 9, np.uint8)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num * 5_000, hard))
+    try:
+        with pytest.raises(UserError, match=rf"The {num} examples of here cannot be kept in {root} \(File too large\)"):
+            split_writer.write(plan, ((image, None) for _ in range(num)), lambda *_: True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(root.iterdir()) == []
 
 
