@@ -16,6 +16,7 @@ ICLR 2022, arXiv:2110.02037; Uria, Murray & Larochelle, ICML 2014, arXiv:1310.17
 
 import dataclasses
 import math
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -174,7 +175,7 @@ class MaskedDiffusion:
 
     def _outputs(self, params: Params, x: Array, is_hidden: Array, dropout_key: Key | None = None) -> Array:
         rngs = {} if dropout_key is None else {"dropout": dropout_key}
-        outputs = self.network.apply({"params": params["masked_diffusion"]}, x, is_hidden, rngs=rngs)
+        outputs = cast(Array, self.network.apply({"params": params["masked_diffusion"]}, x, is_hidden, rngs=rngs))
         checks.check_outputs("the network", outputs, (*x.shape, self.likelihood.outputs_per_dim))
         return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
 
