@@ -119,6 +119,11 @@ def _autoregressive_models() -> tuple[Family, ...]:
             {"images": conv, "small_world": {**conv, "layers": 2}},
             evaluations=evaluations.each_dimension,
         ),
+        Family(
+            "masked diffusion",
+            configs.MaskedDiffusionConfig(**_RASTER),
+            {"images": {**conv, "layers": 2}, "small_world": {**conv, "layers": 2}},
+        ),
     )
 
 

@@ -19,6 +19,7 @@ Sources: the network: Radford et al., "Language Models are Unsupervised Multitas
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -31,6 +32,23 @@ from gm_jax.networks.dropout import Dropout
 from gm_jax.networks.label_bias import LabelBias, add_bias
 from gm_jax.networks.masked_conv import at_column
 from gm_jax.types import Array
+
+
+def position_tables(event_shape: tuple[int, ...], features: int, dtype: DTypeLike | None) -> dict[int, nn.Embed]:
+    """Returns the tables of t_a in (1), by axis; an axis of one pixel says nothing and has none."""
+    return {axis: nn.Embed(size, features, dtype) for axis, size in enumerate(event_shape) if size > 1}
+
+
+def sum_of_positions(
+    tables: Mapping[int, nn.Embed], event_shape: tuple[int, ...], features: int, dtype: DTypeLike | None
+) -> Array:
+    """Computes sum_a t_a(i) of every position i: [1, D, F]."""
+    total = jnp.zeros((1, *event_shape, features), dtype or jnp.result_type(float))
+    for axis, table in tables.items():
+        along = [1] * (len(event_shape) + 1) + [features]
+        along[axis + 1] = event_shape[axis]
+        total = total + table(jnp.arange(event_shape[axis])).reshape(along)
+    return total.reshape(1, -1, features)
 
 
 class TransformerCache(NamedTuple):
@@ -73,9 +91,7 @@ class CausalTransformer(nn.Module):
     def setup(self) -> None:
         # The last row is the start token.
         self.embedding = nn.Embed(self.levels + 1, self.features, self.dtype)
-        # An axis of one pixel says nothing.
-        axes = [axis for axis, size in enumerate(self.event_shape) if size > 1]
-        self.positions = {axis: nn.Embed(self.event_shape[axis], self.features, self.dtype) for axis in axes}
+        self.positions = position_tables(self.event_shape, self.features, self.dtype)
         self.label_bias = LabelBias(self.num_classes, self.features, self.dtype)
         self.drop = Dropout(self.dropout)
         settings = (self.features, self.heads, self.layers, self.dropout, self.dtype)
@@ -128,13 +144,6 @@ class CausalTransformer(nn.Module):
 
     def _known(self, label: Array | None) -> Array:
         """Computes the terms of (1) that do not depend on x: [1, D, F], or [B, D, F] with labels [B]."""
-        dtype = self.dtype or jnp.result_type(float)
-        total = jnp.zeros((1, *self.event_shape, self.features), dtype)
-        for axis, table in self.positions.items():
-            size = self.event_shape[axis]
-            along = [1] * (len(self.event_shape) + 1) + [self.features]
-            along[axis + 1] = size
-            total = total + table(jnp.arange(size)).reshape(along)
-        total = total.reshape(1, self.num_dims, self.features)
+        total = sum_of_positions(self.positions, self.event_shape, self.features, self.dtype)
         bias = self.label_bias(label)
         return total if bias is None else add_bias(jnp.broadcast_to(total, (bias.shape[0], *total.shape[1:])), bias)

@@ -77,6 +77,10 @@ predictions (the parts of x_t that a network predicts, from the factors a_t and 
     v_target, score, log_snr                       v and score of such a pair; log of a_t^2 / s_t^2
     per_example                                    [B] values shaped for [B, ...] data
 
+orders (of dimensions: [D], the dimension at each place)
+    raster, column, spiral, random                 row by row, column by column, from the centre, drawn
+    named                                          those that data of a shape have, by name
+
 masking (which dimensions are hidden at which time of absorbing diffusion)
     linear, cosine         alpha(t), the probability that a dimension is visible
     bound_weight           the weight of a time in the bound

@@ -9,6 +9,7 @@ vector_fields.py  lines of a flow and fields of arrows in the plane as PNG
 vae.py        reconstructions, interpolations and traversals of a latent space
 flow.py       samples of a flow at several temperatures, interpolations of its latents
 autoregressive.py  completions of the first half of an image
+masked.py          completions of holes of several shapes
 diffusion.py  chains of a diffusion model: data into noise and noise into data
 energy.py     chains of a deep energy-based model, samples of each class of a JEM
 score.py      data into noise, and samples of a score-based model by the number of steps

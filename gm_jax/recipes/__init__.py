@@ -3,7 +3,7 @@
 configs/            the configurations, as data
 presets/            published configurations
 experiment.py       what a recipe returns
-vae.py  autoregressive.py  flow.py  gan.py  diffusion.py  score.py  rbm.py  energy.py  jem.py
+vae.py  autoregressive.py  masked.py  flow.py  gan.py  diffusion.py  score.py  rbm.py  energy.py  jem.py
 one_step.py  minimax_energy.py   (configuration, data spec) -> Experiment
 own_model.py        the recipe of a model that was made in Python
 path_samplers.py    samplers on Gaussian paths

@@ -24,6 +24,7 @@ from gm_jax.models import (
     gan,
     jem,
     learned_variance,
+    masked_diffusion,
     meanflow,
     minimax_energy,
     noise_contrastive,
@@ -42,6 +43,7 @@ from gm_jax.networks.diffusion_mlp import DiffusionMLP
 from gm_jax.networks.energy import EnergyMLP
 from gm_jax.networks.gan_mlp import MLPDiscriminator, MLPGenerator
 from gm_jax.networks.glow import Glow
+from gm_jax.networks.masked_transformer import MaskedTransformer
 from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
 from gm_jax.networks.nice import NICE
 from gm_jax.networks.normalization import WithReferenceBatch
@@ -143,6 +145,15 @@ def _pixelrnn():
         (4, 4, 1), levels=2, outputs_per_dim=1, lstm=pixelrnn.DiagonalBiLSTM, hidden=3, layers=1
     )
     return _binary_pixels(autoregressive_networks.image_network(network))
+
+
+def _masked_diffusion():
+    return masked_diffusion.MaskedDiffusion(
+        network=MaskedTransformer((4, 4, 1), levels=17, outputs_per_dim=17, features=8, heads=2, layers=1),
+        likelihood=autoregressive_networks.categorical(levels=17),
+        shape=(4, 4, 1),
+        bound_terms=4,
+    ).model
 
 
 def _wavenet():
@@ -393,6 +404,7 @@ MODELS = {
     "gated pixelcnn": Row(_gated_pixelcnn, (4, 4, 1), 17, "exact", "binary"),
     "pixelrnn": Row(_pixelrnn, (4, 4, 1), 17, "exact", "binary"),
     "wavenet": Row(_wavenet, (4, 4, 1), 17, "exact", "17 levels"),
+    "masked diffusion": Row(_masked_diffusion, (4, 4, 1), 17, "lower_bound", "17 levels"),
     "transformer": Row(_transformer, (4, 4, 1), 17, "exact", "binary"),
     "nice": Row(_nice, (4, 4, 1), 17, "lower_bound", "17 levels"),
     "realnvp": Row(_realnvp, (4, 4, 1), 17, "lower_bound", "17 levels"),

@@ -2,6 +2,7 @@
 
 vae.py             VAE and IWAE
 autoregressive.py  FVSBN, NADE and MADE; PixelCNN, PixelRNN, WaveNet and transformers
+masked.py          masked diffusion
 flow.py            NICE, RealNVP, Glow, spline flows, MAF and IAF
 gan.py             GAN, improved GAN and WGAN-GP
 diffusion.py       DDPM, with and without labels, and latent diffusion
@@ -43,6 +44,7 @@ from gm_jax.recipes.configs.flow import (
     SplineFlowConfig,
 )
 from gm_jax.recipes.configs.gan import GANConfig, ImprovedGANConfig, WGANGPConfig
+from gm_jax.recipes.configs.masked import MaskedDiffusionConfig
 from gm_jax.recipes.configs.one_step import ConsistencyConfig, MeanFlowConfig
 from gm_jax.recipes.configs.own_model import OwnModelConfig
 from gm_jax.recipes.configs.rbm import RBMConfig
@@ -54,6 +56,7 @@ RECIPES: dict[str, type[ExperimentConfig]] = {
     for config in (
         *(VAEConfig, IWAEConfig),
         *(FVSBNConfig, NADEConfig, MADEConfig, PixelCNNConfig, PixelRNNConfig, WaveNetConfig, TransformerConfig),
+        MaskedDiffusionConfig,
         *(NICEConfig, RealNVPConfig, GlowConfig, SplineFlowConfig, AutoregressiveFlowConfig),
         *(GANConfig, ImprovedGANConfig, WGANGPConfig),
         *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig, OwnModelConfig),
@@ -79,6 +82,7 @@ __all__ = [
     "LatentDiffusionConfig",
     "MADEConfig",
     "MLPConfig",
+    "MaskedDiffusionConfig",
     "MeanFlowConfig",
     "MinimaxEBMConfig",
     "NADEConfig",
