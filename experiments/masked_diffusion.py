@@ -14,7 +14,7 @@ from gm_jax.config import OptimizerConfig, TrainConfig
 from gm_jax.recipes.configs import MaskedDiffusionConfig
 
 CONFIG = MaskedDiffusionConfig(
-    train=TrainConfig(steps=4_000, batch_size=50, steps_per_call=10, checkpoint_every=400, ema_decay=0.995, patience=4),
+    train=TrainConfig(steps=2_000, batch_size=50, steps_per_call=10, checkpoint_every=200, ema_decay=0.995, patience=4),
     optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None),
     dropout=0.1,
 )
