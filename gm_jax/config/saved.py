@@ -295,12 +295,25 @@ def _value(hint: Any, value: Any) -> Any:
 
 
 def _section(hint: Any, value: Any) -> type | None:
-    """Returns which section a JSON object is: of a union, the one that shares most fields with it."""
+    """Returns which section a JSON object is: of a union, the one with the fewest fields that only one of both has.
+
+    A field with the mark `Added` may be younger than the object: that it lacks it says nothing.
+    """
     if typing.get_origin(hint) is Annotated:
         hint = typing.get_args(hint)[0]
     options = (hint, *typing.get_args(hint))
     sections = [typing.cast(type, option) for option in options if dataclasses.is_dataclass(option)]
     if not isinstance(value, dict) or not sections:
         return None
-    names = [{field.name for field in dataclasses.fields(typing.cast(Any, section))} for section in sections]
-    return max(zip(names, sections, strict=True), key=lambda pair: -len(pair[0] ^ set(value)))[1]
+
+    def mismatches(section: type) -> int:
+        hints = {name: typing.get_args(hint) for name, hint in _field_hints(section).items()}
+        missing = [name for name, marks in hints.items() if not any(isinstance(mark, Added) for mark in marks)]
+        return len(set(value) - set(hints)) + len(set(missing) - set(value))
+
+    return min(sections, key=mismatches)
+
+
+def _field_hints(section: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(section, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(typing.cast(Any, section))}
