@@ -11,7 +11,7 @@ pixelcnn.py                   PixelCNN, and the gated PixelCNN without a blind s
 pixelrnn.py                   PixelRNN: Row LSTM, Diagonal BiLSTM
 wavenet.py                    WaveNet: dilated causal convolutions
 transformer.py                causal transformer: masked self-attention, keys and values kept
-masked_transformer.py         transformer that fills holes from everything visible
+masked_transformer.py         transformer that predicts masked dimensions from all visible ones
 couplings.py                  invertible layers, their chains, and the networks inside couplings
 nice.py                       NICE: additive couplings and one scaling
 realnvp.py                    RealNVP: affine couplings of points, and of images at several scales

@@ -5,12 +5,12 @@ Notation: x [B, N, F] queries' features, c [B, M, G] the context, D = F / heads.
     Attn(x, c) = concat_h(softmax(Q_h K_h^T / sqrt(D)) V_h) W_O,    Q = x W_Q + b, K = c W_K, V = c W_V + b   (1)
     h <- h + Attn(LN(h), LN(h)),    h <- h + W_2 gelu(W_1 LN(h))                                             (2)
 
-Self-attention has c = x; cross-attention reads another sequence. A mask [N, M] names the places that each query reads;
-a causal one, m <= n, is `np.tri(N, dtype=bool)`. Keys have no bias: it would shift all scores of a query equally, and
+Self-attention has c = x; cross-attention reads another sequence. A mask [N, M] names the positions that each query
+reads; a causal one, m <= n, is `np.tri(N, dtype=bool)`. Keys have no bias: it would shift all scores of a query equally, and
 the softmax removes such a shift.
 
-Cached evaluation of causal self-attention (`begin`, `step`): keys and values of the places so far are kept, because
-later places do not change them. A step computes those of one place, and reads all.
+Cached evaluation of causal self-attention (`begin`, `step`): keys and values of the positions so far are kept, because
+later positions do not change them. A step computes those of one position, and reads all.
 
 Sources: (1) Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762, section 3.2. (2), with the
     normalisation before each layer: Radford et al., "Language Models are Unsupervised Multitask Learners" (GPT-2),
@@ -71,7 +71,7 @@ class SelfAttention(nn.Module):
 
 
 class KeysAndValues(NamedTuple):
-    """The cache of a layer: K and V of (1), [n, heads, length, D] each; zeros at places to come."""
+    """The cache of a layer: K and V of (1), [n, heads, length, D] each; zeros at positions to come."""
 
     keys: Array
     values: Array
@@ -109,12 +109,12 @@ class MultiHeadAttention(nn.Module):
         return self.out(attention(q, k, v, mask).reshape(x.shape))
 
     def begin(self, n: int, length: int, dtype: DTypeLike) -> KeysAndValues:
-        """Returns the cache before the first of `length` places."""
+        """Returns the cache before the first of `length` positions."""
         empty = jnp.zeros((n, self.heads, length, self.features // self.heads), dtype)
         return KeysAndValues(empty, empty)
 
     def step(self, cache: KeysAndValues, i: Array, x: Array) -> tuple[KeysAndValues, Array]:
-        """Maps place i, x [n, F], to (cache, [n, F]): it reads itself and the places before."""
+        """Maps position i, x [n, F], to (cache, [n, F]): it reads itself and the positions before."""
         q, k, v = (self._split(part) for part in (self.query(x), self.key(x), self.value(x)))
 
         def write(old: Array, new: Array) -> Array:
@@ -162,11 +162,11 @@ class TransformerBlock(nn.Module):
         return self._mlp(h + self.drop(self.attention(normed, normed, mask)))
 
     def begin(self, n: int, length: int, dtype: DTypeLike) -> KeysAndValues:
-        """Returns the cache before the first of `length` places."""
+        """Returns the cache before the first of `length` positions."""
         return self.attention.begin(n, length, dtype)
 
     def step(self, cache: KeysAndValues, i: Array, h: Array) -> tuple[KeysAndValues, Array]:
-        """Maps place i, h [n, F], to (cache, [n, F]), as with a causal mask."""
+        """Maps position i, h [n, F], to (cache, [n, F]), as with a causal mask."""
         cache, update = self.attention.step(cache, i, self.attention_norm(h))
         return cache, self._mlp(h + update)
 

@@ -7,7 +7,8 @@ Each dimension is scaled and shifted, with numbers that a MADE computes from the
 
 The Jacobians are triangular. (1) is a density that is a product of normal conditionals, found in one pass of the MADE,
 and a sample takes D steps; (2) is the inverse of (1) with the same parameters: a sample takes one pass, and the density
-of given data D steps. The D steps together cost one pass, see `networks.made`.
+of given data D steps. The D steps need as many multiplications as one pass, but one step after the other, see
+`networks.made`.
 
 Every other layer runs through the dimensions in reverse. An actnorm replaces the papers' batch normalisation, because
 the density of an example must not depend on its batch. The log-scales are bounded, log s = b tanh(r / b).
@@ -23,7 +24,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 
 from gm_jax.networks.couplings import Activation, ActNorm, Chain, Repeated
 from gm_jax.networks.made import MADE, MaskSet, mask_sets
@@ -41,7 +41,6 @@ class AutoregressiveLayer(nn.Module):
         reverse: runs through the dimensions from the last to the first.
         inverted: is the map (2) instead.
         activation: elementwise function after each hidden layer.
-        dtype: precision of the MADE's computation.
     """
 
     num_dims: int
@@ -50,13 +49,10 @@ class AutoregressiveLayer(nn.Module):
     reverse: bool = False
     inverted: bool = False
     activation: Activation = nn.relu
-    dtype: DTypeLike | None = None
 
     def setup(self) -> None:
         zeros = nn.initializers.zeros
-        self.network = MADE(
-            self.num_dims, self.hidden, None, self.activation, outputs=2, output_init=zeros, dtype=self.dtype
-        )
+        self.network = MADE(self.num_dims, self.hidden, None, self.activation, outputs=2, output_init=zeros)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         """Maps x to (z, log_det [B])."""
@@ -68,7 +64,7 @@ class AutoregressiveLayer(nn.Module):
 
     def _at_once(self, known: Array) -> tuple[Array, Array]:
         """Transforms dimensions all of which are known."""
-        raw = self.network(known, self._masks()).astype(known.dtype)
+        raw = self.network(known, self._masks())
         return bijectors.affine_coupling(known, *jnp.split(raw, 2, axis=1), bound=self.bound)
 
     def _in_steps(self, wanted: Array) -> tuple[Array, Array]:
@@ -78,7 +74,7 @@ class AutoregressiveLayer(nn.Module):
         def visit(carry: tuple[tuple, Array], position: tuple[Array, Array]) -> tuple[tuple, tuple[Array, Array]]:
             (cache, previous), (i, value) = carry, position
             cache, raw = self.network.step(cache, i, previous, masks)
-            shift, log_scale = jnp.split(raw.astype(value.dtype), 2, axis=1)
+            shift, log_scale = jnp.split(raw, 2, axis=1)
             value, log_det = bijectors.affine_coupling_inverse(value[:, None], shift, log_scale, bound=self.bound)
             return (cache, value[:, 0]), (value[:, 0], log_det)
 
@@ -103,7 +99,6 @@ class AutoregressiveFlow(nn.Module):
         bound: b, the bound of the log-scales.
         inverted: an inverse autoregressive flow (2) in place of a masked autoregressive flow (1).
         activation: elementwise function after each hidden layer.
-        dtype: precision of the MADEs' computation.
     """
 
     event_shape: tuple[int, ...]
@@ -112,12 +107,11 @@ class AutoregressiveFlow(nn.Module):
     bound: float = 2.0
     inverted: bool = False
     activation: Activation = nn.relu
-    dtype: DTypeLike | None = None
 
     def setup(self) -> None:
         dim = math.prod(self.event_shape)
         pair = [
-            AutoregressiveLayer(dim, self.hidden, self.bound, reverse, self.inverted, self.activation, self.dtype)
+            AutoregressiveLayer(dim, self.hidden, self.bound, reverse, self.inverted, self.activation)
             for reverse in (False, True)
         ]
         # Pixels share one unit; the columns of a table do not.

@@ -25,7 +25,6 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 
 from gm_jax.networks.dropout import Dropout
 from gm_jax.networks.label_bias import check_label
@@ -91,7 +90,6 @@ class MADE(nn.Module):
         outputs: P, numbers for each dimension, such as a mean and a log-scale: the logits are [B, P D], one block of D
             after the other, and those of a step [n, P].
         output_init: initialiser of V.
-        dtype: precision of the computation; None for that of the parameters.
     """
 
     num_dims: int
@@ -102,14 +100,13 @@ class MADE(nn.Module):
     dropout: float = 0.0
     outputs: int = 1
     output_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
-    dtype: DTypeLike | None = None
 
     def setup(self) -> None:
         zeros, normal = nn.initializers.zeros, nn.initializers.lecun_normal()
         self.drop = Dropout(self.dropout)
 
         def param(name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]) -> Array:
-            return jnp.asarray(self.param(name, init, shape), self.dtype)
+            return jnp.asarray(self.param(name, init, shape))
 
         widths = (self.num_dims, *self.hidden, self.outputs * self.num_dims)
         inits = [*([normal] * len(self.hidden)), self.output_init]

@@ -1,10 +1,10 @@
-"""A transformer that fills holes: each hidden dimension from all visible ones.
+"""A transformer that predicts each masked dimension from all visible ones.
 
-    h_i = e(x_i) if i is visible, e(hole) if not, plus a vector for the place of i                        (1)
-    h  <- block(h), for each layer, without a mask: every place reads every place                         (2)
+    h_i = e(x_i) if i is visible, e(mask token) if not, plus a vector for the position of i               (1)
+    h  <- block(h), for each layer, without an attention mask: every position reads every position          (2)
     outputs_i = W LN(h_i) + b                                                                             (3)
 
-Levels of hidden dimensions are not read. The blocks and the vectors of places are those of `networks.transformer`.
+Levels of masked dimensions are not read. The blocks and the vectors of positions are those of `networks.transformer`.
 
 The network is told no time: the visible levels say all that the conditionals depend on.
 
@@ -25,7 +25,7 @@ from gm_jax.types import Array
 
 
 class MaskedTransformer(nn.Module):
-    """The network (1)-(3): levels x [B, D] and is_hidden [B, D] -> outputs [B, D, P].
+    """The network (1)-(3): levels x [B, D] and is_masked [B, D] -> outputs [B, D, P].
 
     Attributes:
         event_shape: shape of one example; D is the product.
@@ -48,7 +48,7 @@ class MaskedTransformer(nn.Module):
     dtype: DTypeLike | None = None
 
     def setup(self) -> None:
-        # The last row is the hole.
+        # The last row is the mask token.
         self.embedding = nn.Embed(self.levels + 1, self.features, self.dtype)
         self.positions = position_tables(self.event_shape, self.features, self.dtype)
         self.drop = Dropout(self.dropout)
@@ -57,8 +57,8 @@ class MaskedTransformer(nn.Module):
         self.norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype)
         self.readout = nn.Dense(self.outputs_per_dim, dtype=self.dtype)
 
-    def __call__(self, x: Array, is_hidden: Array) -> Array:
-        """Maps levels x [B, D] and is_hidden [B, D] bool to outputs [B, D, P].
+    def __call__(self, x: Array, is_masked: Array) -> Array:
+        """Maps levels x [B, D] and is_masked [B, D] bool to outputs [B, D, P].
 
         Raises:
             ValueError: x has another number of dimensions.
@@ -66,7 +66,7 @@ class MaskedTransformer(nn.Module):
         num_dims = math.prod(self.event_shape)
         if x.shape[1:] != (num_dims,):
             raise ValueError(f"the network is made for {num_dims} dimensions, not {list(x.shape[1:])}.")
-        h = self.embedding(jnp.where(is_hidden, self.levels, x))
+        h = self.embedding(jnp.where(is_masked, self.levels, x))
         h = self.drop(h + sum_of_positions(self.positions, self.event_shape, self.features, self.dtype))
         for block in self.blocks:
             h = block(h)

@@ -81,10 +81,10 @@ orders (of dimensions: [D], the dimension at each place)
     raster, column, spiral, random                 row by row, column by column, from the centre, drawn
     named                                          those that data of a shape have, by name
 
-masking (which dimensions are hidden at which time of absorbing diffusion)
+masking (which dimensions are masked at which time of absorbing diffusion)
     linear, cosine         alpha(t), the probability that a dimension is visible
-    bound_weight           the weight of a time in the bound
-    draw_hidden, draw_counts, draw_orders, hide_first      masks at a time, and masks of a given size
+    loss_weight            the weight of a time in the bound
+    draw_masked, draw_counts, draw_orders, mask_first      masks at a time, and masks of a given size
 
 diffusion_process (time counts from 1; abar_0 = 1)
     linear_schedule, cosine_schedule, schedule_from_betas      log abar_t of t = 0 ... T: a Schedule

@@ -1,9 +1,9 @@
-"""Masks of absorbing diffusion: which dimensions are hidden at which time.
+"""Masks of absorbing diffusion: which dimensions are masked at which time.
 
 Notation: D dimensions; t in [0, 1], 0 the data; alpha(t) the probability that a dimension is still visible at t,
-alpha(0) = 1 and alpha(1) = 0; k the number of hidden dimensions.
+alpha(0) = 1 and alpha(1) = 0; k the number of masked dimensions.
 
-    each dimension alone:   P(i is hidden at t) = 1 - alpha(t), independently                              (1)
+    each dimension alone:   P(i is masked at t) = 1 - alpha(t), independently                              (1)
     a fixed number:         k dimensions, each subset of k equally likely                                  (2)
 
 (1) at a given k is (2). If t is drawn with the weight of the bound, -alpha'(t) / (1 - alpha(t)), every k from 1 to D
@@ -30,18 +30,18 @@ def linear(t: Array) -> Array:
 
 
 def cosine(t: Array) -> Array:
-    """Returns alpha(t) = 1 - cos(pi/2 (1 - t)): more of the time goes to few hidden dimensions."""
+    """Returns alpha(t) = 1 - cos(pi/2 (1 - t)): more of the time goes to many masked dimensions."""
     return 1.0 - jnp.cos(0.5 * jnp.pi * (1.0 - t))
 
 
-def bound_weight(schedule: Schedule, t: Array) -> Array:
-    """Computes -alpha'(t) / (1 - alpha(t)), the weight of the bound at t; 1 / t for the linear schedule."""
+def loss_weight(schedule: Schedule, t: Array) -> Array:
+    """Computes -alpha'(t) / (1 - alpha(t)), the weight of the bound at t > 0; 1 / t for the linear schedule."""
     alpha, slope = jax.jvp(schedule, (t,), (jnp.ones_like(t),))
     return -slope / (1.0 - alpha)
 
 
-def draw_hidden(key: Key, schedule: Schedule, t: Array, num_dims: int) -> Array:
-    """Draws (1): bool [B, D], True where hidden, at times t [B]."""
+def draw_masked(key: Key, schedule: Schedule, t: Array, num_dims: int) -> Array:
+    """Draws (1): bool [B, D], True where masked, at times t [B]."""
     return jax.random.uniform(key, (t.shape[0], num_dims)) >= schedule(t)[:, None]
 
 
@@ -51,7 +51,7 @@ def draw_counts(key: Key, batch_size: int, num_dims: int) -> Array:
     return 1 + jnp.minimum((num_dims * places).astype(jnp.int32), num_dims - 1)
 
 
-def hide_first(counts: Array, orders: Array) -> Array:
+def mask_first(counts: Array, orders: Array) -> Array:
     """Hides the first k [B] dimensions of each order [B, D]: bool [B, D]."""
     return jnp.argsort(orders, axis=1) < counts[:, None]
 

@@ -43,7 +43,7 @@ def grids(
         rows = {"data": examples}
         if model.likelihood.measure == "binary" and levels != 2:
             # With the key of `complete`, so that the given pixels are the same.
-            seen = model.likelihood.prepare(jax.random.split(key, 3)[0], examples)
+            seen = model.likelihood.prepare(jax.random.split(key)[0], examples)
             rows["as the model sees it"] = model.likelihood.to_data(seen)
         rows |= {name: model.complete(params, key, examples, mask[None]) for name, mask in given.items()}
         nothing = jnp.zeros(shape, bool)

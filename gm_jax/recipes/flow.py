@@ -66,9 +66,7 @@ def build_spline_flow(config: SplineFlowConfig, spec: Spec) -> Experiment:
 
 def build_autoregressive_flow(config: AutoregressiveFlowConfig, spec: Spec) -> Experiment:
     """Builds a MAF, or an IAF."""
-    network = AutoregressiveFlow(
-        spec.shape, config.hidden, config.blocks, config.bound, config.inverted, dtype=config.dtype
-    )
+    network = AutoregressiveFlow(spec.shape, config.hidden, config.blocks, config.bound, config.inverted)
     return _experiment(config, spec, network)
 
 

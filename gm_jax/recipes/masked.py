@@ -20,7 +20,7 @@ from gm_jax.types import Array, Key, Likelihood, LogProbFn, ModelState, Params
 
 
 def build_masked_diffusion(config: MaskedDiffusionConfig, spec: Spec) -> Experiment:
-    """Builds a transformer that predicts hidden dimensions from visible ones."""
+    """Builds a transformer that predicts masked dimensions from visible ones."""
     num_dims = math.prod(spec.shape)
     if config.features % config.heads:
         raise UserError(f"--heads {config.heads} do not divide --features {config.features}: use a divisor.")

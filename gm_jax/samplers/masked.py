@@ -1,6 +1,6 @@
-"""Sampling of masked (absorbing) diffusion: hidden dimensions are drawn and become visible, a few at each step.
+"""Sampling of masked (absorbing) diffusion: masked dimensions are drawn and become visible, a few at each step.
 
-    predict(x [n, D], is_hidden [n, D]) -> outputs [n, D, P], the parameters of p(x_i | the visible dimensions)
+    predict(x [n, D], is_masked [n, D]) -> outputs [n, D, P], the parameters of p(x_i | the visible dimensions)
 
 With D steps each step reveals one dimension, in the sample's own order, and the samples have the distribution of the
 chain rule in that order. With fewer steps, the dimensions of one step are drawn independently of each other given the

@@ -55,7 +55,7 @@ def over_times(nll, schedule):
 
     def at(t):
         alpha = float(schedule(jnp.float64(t)))
-        weight = float(masking.bound_weight(schedule, jnp.float64(t)))
+        weight = float(masking.loss_weight(schedule, jnp.float64(t)))
         of_mask = (1 - alpha) ** sizes * alpha ** (D - sizes)
         value = [losses.masked_diffusion_loss(jnp.asarray(r), jnp.asarray(MASKS), jnp.full(15, weight)) for r in nll]
         return np.asarray(value) @ of_mask
@@ -119,7 +119,7 @@ def test_the_weight_integrates_the_number_of_hidden_dimensions_to_one_over_k(x64
             def integrand(t, k=k, schedule=schedule):
                 t = jnp.float64(t)
                 hidden = 1 - schedule(t)
-                return float(masking.bound_weight(schedule, t) * hidden**k * (1 - hidden) ** (D - k))
+                return float(masking.loss_weight(schedule, t) * hidden**k * (1 - hidden) ** (D - k))
 
             found, _ = integrate.quad(integrand, 1e-12, 1.0)
             assert found == pytest.approx(1 / (k * math.comb(D, k)), rel=1e-6)

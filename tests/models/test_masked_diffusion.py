@@ -1,5 +1,6 @@
 """Masked diffusion on a world of four binary dimensions, held to sums over all its states, masks and orders."""
 
+import dataclasses
 import itertools
 import math
 
@@ -20,12 +21,12 @@ KEY = jax.random.key(0)
 
 
 class Small(nn.Module):
-    """A perceptron of the visible values and of where the holes are."""
+    """A perceptron of the visible values and of which dimensions are masked."""
 
     @nn.compact
-    def __call__(self, x, is_hidden):
-        seen = jnp.where(is_hidden, 0.0, 2.0 * x - 1.0)
-        h = jnp.tanh(nn.Dense(12)(jnp.concatenate([seen, 1.0 * is_hidden], axis=1)))
+    def __call__(self, x, is_masked):
+        seen = jnp.where(is_masked, 0.0, 2.0 * x - 1.0)
+        h = jnp.tanh(nn.Dense(12)(jnp.concatenate([seen, 1.0 * is_masked], axis=1)))
         return nn.Dense(D)(h)[..., None]
 
 
@@ -115,7 +116,7 @@ def test_holes_of_any_shape_are_filled_from_the_conditional(params):
     filled = np.asarray(jax.jit(lambda key: family().complete(params, key, x, known))(KEY)).reshape(-1, D)
     assert (filled[:, [0, 3]] == STATES[9, [0, 3]]).all()
     both = [  # log p of the two holes in both orders
-        family().nll_of_hidden(params, jnp.asarray(STATES, jnp.int32), jnp.tile(jnp.asarray(hidden), (16, 1)))
+        family().nll_of_masked(params, jnp.asarray(STATES, jnp.int32), jnp.tile(jnp.asarray(hidden), (16, 1)))
         for hidden in ([False, True, True, False], [False, True, False, False], [False, False, True, False])
     ]
     first, second = -both[0][:, 1] - both[2][:, 2], -both[0][:, 2] - both[1][:, 1]
@@ -127,3 +128,28 @@ def test_holes_of_any_shape_are_filled_from_the_conditional(params):
 def test_more_steps_than_dimensions_are_refused(params):
     with pytest.raises(ValueError, match="num_steps must be between 1 and 4, got 5"):
         family(sampling_steps=5).sample(params, {}, KEY, 2)
+
+
+def test_every_likelihood_of_a_key_is_of_the_same_binarised_data(params):
+    def draw(key, x):
+        return binarization.dynamic(x, jax.random.uniform(key, x.shape), levels=17)
+
+    model = dataclasses.replace(family(bound_terms=1), likelihood=bernoulli(draw, levels=17))
+    grey, seen = jnp.full((64, 2, 2, 1), 8, jnp.uint8), []
+    model = dataclasses.replace(model, network=Recording(seen))
+    model.log_prob(params, {}, KEY, grey)
+    model.mixture_log_prob(params, {}, KEY, grey)
+    model.log_prob_in_order(params, KEY, grey, jnp.arange(D))
+    jax.effects_barrier()
+    assert len({x.tobytes() for x in seen}) == 1
+
+
+class Recording:
+    """The network, which notes the levels that it is given."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def apply(self, variables, x, is_masked, rngs):
+        jax.debug.callback(lambda x: self.seen.append(np.array(x)), x)
+        return Small().apply(variables, x, is_masked)

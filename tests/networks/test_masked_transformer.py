@@ -20,16 +20,16 @@ def params():
 
 
 def test_an_output_reads_exactly_the_visible_levels(params):
-    hidden = np.array([True, False, False, True, False, True])
+    masked = np.array([True, False, False, True, False, True])
     x = jnp.array([[0, 1, 2, 3, 4, 0]])
-    before = network().apply(params, x, hidden[None])
+    before = network().apply(params, x, masked[None])
     for i in range(6):
         other = x.at[0, i].set((x[0, i] + 1) % 5)
-        changed = np.abs(network().apply(params, other, hidden[None]) - before).max(axis=(0, 2)) > 1e-6
-        np.testing.assert_array_equal(changed, np.full(6, not hidden[i]), err_msg=str(i))
+        changed = np.abs(network().apply(params, other, masked[None]) - before).max(axis=(0, 2)) > 1e-6
+        np.testing.assert_array_equal(changed, np.full(6, not masked[i]), err_msg=str(i))
 
 
-def test_where_the_holes_are_matters(params):
+def test_which_dimensions_are_masked_matters(params):
     x = jnp.zeros((1, 6), jnp.int32)
     outputs = [network().apply(params, x, jnp.arange(6)[None] == i) for i in range(6)]
     for i in range(6):
@@ -44,11 +44,11 @@ def test_places_that_are_equal_but_for_their_place_differ(params):
 
 
 def test_dropout_needs_a_key(params):
-    x, hidden = jnp.zeros((1, 6), jnp.int32), jnp.ones((1, 6), bool)
+    x, masked = jnp.zeros((1, 6), jnp.int32), jnp.ones((1, 6), bool)
     dropped = network(dropout=0.5)
-    plain = dropped.apply(params, x, hidden)
-    np.testing.assert_array_equal(plain, network().apply(params, x, hidden))
-    assert (dropped.apply(params, x, hidden, rngs={"dropout": jax.random.key(0)}) != plain).any()
+    plain = dropped.apply(params, x, masked)
+    np.testing.assert_array_equal(plain, network().apply(params, x, masked))
+    assert (dropped.apply(params, x, masked, rngs={"dropout": jax.random.key(0)}) != plain).any()
 
 
 def test_another_number_of_dimensions_is_refused(params):

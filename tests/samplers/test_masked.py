@@ -11,9 +11,9 @@ ORDERS = jnp.array([[2, 0, 3, 1, 4], [4, 3, 2, 1, 0]])
 def predict_from(seen):
     """Returns a network that records what it is given: the level is 1 + the number of visible dimensions."""
 
-    def predict(x, is_hidden):
-        jax.debug.callback(lambda x, hidden: seen.append((np.array(x), np.array(hidden))), x, is_hidden, ordered=True)
-        return jnp.broadcast_to(1.0 + jnp.sum(~is_hidden, axis=1)[:, None, None], (*x.shape, 1))
+    def predict(x, is_masked):
+        jax.debug.callback(lambda x, hidden: seen.append((np.array(x), np.array(hidden))), x, is_masked, ordered=True)
+        return jnp.broadcast_to(1.0 + jnp.sum(~is_masked, axis=1)[:, None, None], (*x.shape, 1))
 
     return predict
 

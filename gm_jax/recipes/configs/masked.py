@@ -32,7 +32,7 @@ class MaskedDiffusionConfig:
     sampling_steps: CountOrZero = 0
     """Steps of a sample; fewer than dimensions draw several at once, independently. 0 for one dimension at a time."""
     bound_terms: CountOrZero = 0
-    """Numbers of hidden dimensions that the bound is summed over, drawn for each example. 0 for all of them."""
+    """Numbers of masked dimensions that the bound is summed over, drawn for each example. 0 for all of them."""
     validation_terms: CountOrZero = 20
     """The same while training, at most all."""
     mixture_orders: Count = 10
