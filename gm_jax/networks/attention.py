@@ -6,8 +6,8 @@ Notation: x [B, N, F] queries' features, c [B, M, G] the context, D = F / heads.
     h <- h + Attn(LN(h), LN(h)),    h <- h + W_2 gelu(W_1 LN(h))                                             (2)
 
 Self-attention has c = x; cross-attention reads another sequence. A mask [N, M] names the positions that each query
-reads; a causal one, m <= n, is `np.tri(N, dtype=bool)`. Keys have no bias: it would shift all scores of a query equally, and
-the softmax removes such a shift.
+reads; a causal one, m <= n, is `np.tri(N, dtype=bool)`. Keys have no bias: it would shift all scores of a query
+equally, and the softmax removes such a shift.
 
 Cached evaluation of causal self-attention (`begin`, `step`): keys and values of the positions so far are kept, because
 later positions do not change them. A step computes those of one position, and reads all.
