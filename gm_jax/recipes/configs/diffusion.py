@@ -49,7 +49,8 @@ class UNetConfig:
     rescale: Annotated[bool, Added(False)] = False
     """Divide each sum of a residual by the root of 2, as in DDPM++."""
     remat: Annotated[bool, Added(False)] = False
-    """Store only the inputs of blocks for the backward pass, which computes the rest again: less memory, more time."""
+    """Store only the inputs of blocks for the backward pass, which computes the rest again: less memory on
+    accelerators, more arithmetic."""
     dropout: Share = 0.0
     """Dropout rate in training."""
     dtype: Precision = "float32"
