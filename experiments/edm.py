@@ -4,6 +4,7 @@ python -m experiments.edm                                                # digit
 python -m experiments.edm --labels --guidance 1                          # with labels
 python -m experiments.edm --data.name toy:two_moons                      # points
 python -m experiments.edm sample --sampler.steps 18 --sampler.churn 10
+python -m experiments.edm --augment 0.12                                 # images that are also turned and moved
 python -m experiments.edm --preset cifar10                               # as published, for an accelerator
 """
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from gm_jax.errors import refuse_options
 from gm_jax.losses import continuous_flow, diffusion, score_matching
-from gm_jax.models import label_dropout, path_likelihoods
+from gm_jax.models import augmentation, label_dropout, path_likelihoods
 from gm_jax.models.flow import Dequantization
 from gm_jax.models.path_objectives import (
     LevelFn,
@@ -50,6 +50,8 @@ from gm_jax.ops.levels import space_setting
 from gm_jax.ops.predictions import Prediction, per_example
 from gm_jax.samplers.ode import PredictFn
 from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params
+
+_AUGMENTATION = 0xFFFFFFFC  # folded into the key of a loss, so that its other draws stay
 
 
 class ODELikelihood(NamedTuple):
@@ -84,6 +86,8 @@ class ScoreModel:
         num_classes: C; None for a model without labels.
         drop_label: the share of training examples whose label is withheld from the network.
         guidance: w of samples with a label.
+        augment: p of `augmentation.augment`, for training images; 0 for images as they are, or a network with
+            `augmented` numbers, which are 0 in samples and likelihoods.
     """
 
     network: nn.Module
@@ -100,6 +104,7 @@ class ScoreModel:
     num_classes: int | None = None
     drop_label: float = 0.1
     guidance: float | Array = 0.0
+    augment: float = 0.0
 
     @property
     def model(self) -> Model:
@@ -120,18 +125,25 @@ class ScoreModel:
     ) -> tuple[Array, tuple[ModelState, Metrics]]:
         """Computes the squared error of the output, averaged over the batch, at times spread evenly over the batch."""
         space_key, time_key, noise_key, label_key, dropout_key = jax.random.split(key, 5)
-        x_0 = self.space.prepare(space_key, batch["x"])[0]
+        x_0, told = self.space.prepare(space_key, batch["x"])[0], {}
+        if self.augment:
+            x_0, told["augmentation"] = augmentation.augment(
+                jax.random.fold_in(key, _AUGMENTATION), x_0, probability=self.augment
+            )
         t = self.times_fn(self.path, spread(time_key, x_0.shape[0]))
         eps = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
         label = label_dropout.training_label(label_key, batch, num_classes=self.num_classes, drop_label=self.drop_label)
-        return self.loss_of_pairs(params, dropout_key, x_0, eps, t, label), (model_state, {})
+        return self.loss_of_pairs(params, dropout_key, x_0, eps, t, label, **told), (model_state, {})
 
     def loss_of_pairs(
-        self, params: Params, key: Key, x_0: Array, eps: Array, t: Array, label: Array | None = None
+        self, params: Params, key: Key, x_0: Array, eps: Array, t: Array, label: Array | None = None, **told: Array
     ) -> Array:
-        """Computes the loss of pairs of data and noise [B, ...], in the space that is diffused, at times [B]."""
+        """Computes the loss of pairs of data and noise [B, ...], in the space that is diffused, at times [B].
+
+        `told` is what else the network is given, e.g. augmentation [B, A].
+        """
         x_t = predictions.diffuse(x_0, eps, self.path.signal(t), self.path.noise(t))
-        output = self.output(params, x_t, t, label, train=True, rngs={"dropout": key})
+        output = self.output(params, x_t, t, label, train=True, rngs={"dropout": key}, **told)
         squared_error = jnp.mean(self.parameterization.loss(self.path, x_0, eps, output, t))
         return squared_error / int(np.prod(self.shape))
 

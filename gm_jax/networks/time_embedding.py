@@ -18,24 +18,30 @@ from gm_jax.types import Array
 class TimeEmbedding(nn.Module):
     """Embeds times t [B] and, in a network with labels, labels [B] as vectors [B, features].
 
-    K times of an example, t [B, K], are embedded together.
+    K times of an example, t [B, K], are embedded together. What was done to an example to augment it, A numbers, is
+    added to (1) by a matrix, which maps the zeros of an example as it is to zeros.
 
     Attributes:
         frequencies: D of (1), even.
         features: width of the perceptron with one hidden layer that follows (1).
         num_classes: number of classes, including "no class" if there is one; None for a network without labels.
         dtype: precision of the perceptron.
+        augmented: A; None for a network that is not told of augmentations.
     """
 
     frequencies: int
     features: int
     num_classes: int | None = None
     dtype: DTypeLike | None = None
+    augmented: int | None = None
 
     @nn.compact
-    def __call__(self, t: Array, label: Array | None = None) -> Array:
-        """Maps t [B], or [B, K], and labels [B] to [B, features]."""
+    def __call__(self, t: Array, label: Array | None = None, augmentation: Array | None = None) -> Array:
+        """Maps t [B], or [B, K], labels [B] and what was augmented [B, A], None for nothing, to [B, features]."""
         waves = sinusoids(t.reshape(-1), self.frequencies).reshape(t.shape[0], -1)
+        if self.augmented is not None:
+            told = jnp.zeros((t.shape[0], self.augmented)) if augmentation is None else augmentation
+            waves = waves + nn.Dense(waves.shape[1], use_bias=False, dtype=self.dtype, name="augmentation")(told)
         h = nn.silu(nn.Dense(self.features, dtype=self.dtype)(waves))
         h = nn.Dense(self.features, dtype=self.dtype)(h)
         return add_bias(h, LabelBias(self.num_classes, self.features, dtype=self.dtype)(label))

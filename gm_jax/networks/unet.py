@@ -55,6 +55,7 @@ class UNet(nn.Module):
         rescale: divides every sum of a residual by sqrt(2).
         dtype: precision of the computation; the output is float32 at least.
         outputs: how many outputs each number of x_t has, one block of channels after the other.
+        augmented: how many numbers tell the network what was done to an example to augment it; None if it is not told.
         remat: stores only the inputs of blocks and attentions for the backward pass, which computes the rest again:
             less memory on accelerators if maps are large, for about a sixth more products.
     """
@@ -72,10 +73,21 @@ class UNet(nn.Module):
     dtype: DTypeLike | None = None
     outputs: int = 1
     remat: bool = False
+    augmented: int | None = None
 
     @nn.compact
-    def __call__(self, x_t: Array, t: Array, label: Array | None = None, *, train: bool = False) -> Array:
+    def __call__(
+        self,
+        x_t: Array,
+        t: Array,
+        label: Array | None = None,
+        *,
+        augmentation: Array | None = None,
+        train: bool = False,
+    ) -> Array:
         """Maps x_t [B, H, W, C], t [B] and labels [B] to [B, H, W, C times outputs].
+
+        `augmentation` [B, A] tells what was done to the examples; None for examples as they are.
 
         Raises:
             UserError: x_t is not a batch of images, or the network's settings do not divide its sides or channels.
@@ -84,8 +96,8 @@ class UNet(nn.Module):
         conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
         settings = {"groups": self.groups, "rescale": self.rescale, "dtype": self.dtype}
         stem = self.stem or self.features[0]
-        embedding = TimeEmbedding(stem, 4 * stem, self.num_classes, dtype=self.dtype, name="time")(t, label)
-        embedding = nn.silu(embedding)
+        time = TimeEmbedding(stem, 4 * stem, self.num_classes, self.dtype, self.augmented, name="time")
+        embedding = nn.silu(time(t, label, augmentation))
         last = len(self.features) - 1
 
         def block(h: Array, channels: int, name: str, resample: Resample | None = None) -> Array:

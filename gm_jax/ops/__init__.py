@@ -26,6 +26,10 @@ dequantization (levels -> the unit interval -> the real line, with log-determina
     uniform_dequantize, quantize                   (level + noise) / levels, and its inverse
     logit, logit_inverse                           log-odds of alpha + (1 - 2 alpha) y
 
+augmentation (of images, by a matrix in homogeneous coordinates)
+    scaling, rotation, translation                 the matrix of a map about the centre
+    resample               values of the mapped image, without aliasing
+
 resize
     bilinear_tf1           bilinear resizing as in TensorFlow 1, the one of the FID
 

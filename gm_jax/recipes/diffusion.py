@@ -215,8 +215,12 @@ def make_sampler(
     return path_samplers.named_sampler(config.method, config.steps, grid_fn, clip=clip)
 
 
-def make_network(network: UNetConfig | MLPConfig | None, spec: Spec, num_classes: int | None) -> nn.Module:
+def make_network(
+    network: UNetConfig | MLPConfig | None, spec: Spec, num_classes: int | None, *, augmented: int | None = None
+) -> nn.Module:
     """Returns the network that a configuration describes; with labels it has one more class, "no label".
+
+    `augmented` is how many numbers tell a network of images what was done to them.
 
     Raises:
         UserError: the network does not fit the data, or attention is asked of a level that does not exist.
@@ -238,7 +242,7 @@ def make_network(network: UNetConfig | MLPConfig | None, spec: Spec, num_classes
         )
     settings |= {"groups": network.groups, "head_dim": network.head_dim, "stem": network.stem}
     settings |= {"resample_by_blocks": network.resample == "block", "rescale": network.rescale, "remat": network.remat}
-    return unet.UNet(network.features, network.blocks, network.attention, **settings)
+    return unet.UNet(network.features, network.blocks, network.attention, augmented=augmented, **settings)
 
 
 def _data_space_experiment(

@@ -10,7 +10,7 @@ import optax
 
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
-from gm_jax.models import flow, path_objectives
+from gm_jax.models import augmentation, flow, path_objectives
 from gm_jax.models.meanflow import MeanFlow
 from gm_jax.models.reflow import Reflow
 from gm_jax.models.score import ODELikelihood, ScoreModel
@@ -22,6 +22,7 @@ from gm_jax.recipes.configs.score import ScoreConfig
 from gm_jax.recipes.diffusion import make_network
 from gm_jax.recipes.experiment import DensityPicture, Experiment, FlowPicture, LogProbEvaluation
 from gm_jax.recipes.gan import mode_evaluation
+from gm_jax.recipes.image_shapes import is_image
 from gm_jax.recipes.optimizers import make_optimizer
 from gm_jax.recipes.path_samplers import ODE_METHODS, path_sampler
 from gm_jax.types import Array, Key, ModelState, Params
@@ -75,10 +76,14 @@ def score_model(config: ScoreConfig, spec: Spec) -> ScoreModel:
         UserError: the fields contradict each other or do not fit the data.
     """
     num_classes = num_classes_of(config, spec)
+    if config.augment and not (is_image(spec) and min(spec.shape[:2]) >= 4):
+        raise UserError(f"--augment turns images of at least 4x4, and {spec.name} has none: leave it out.")
     sigma_data = config.sigma_data or (2.0 if spec.levels is None else 0.5)
     space = flow.no_dequantization() if spec.levels is None else flow.symmetric_dequantization(levels=spec.levels)
     return ScoreModel(
-        network=make_network(config.network, spec, num_classes),
+        network=make_network(
+            config.network, spec, num_classes, augmented=augmentation.NUM_LABELS if config.augment else None
+        ),
         space=space,
         path=make_path(config),
         shape=spec.shape,
@@ -91,6 +96,7 @@ def score_model(config: ScoreConfig, spec: Spec) -> ScoreModel:
         num_classes=num_classes,
         drop_label=config.drop_label,
         guidance=config.guidance,
+        augment=config.augment,
     )
 
 

@@ -13,6 +13,7 @@ from scipy import stats
 from gm_jax.errors import UserError
 from gm_jax.models import flow, path_objectives, path_sampling, score
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
+from gm_jax.networks.time_embedding import TimeEmbedding
 from gm_jax.samplers import dpm_solver, ode, sde, time_grids
 from tests.gaussian_mixture import PATHS
 
@@ -250,6 +251,44 @@ def test_a_path_without_signal_or_noise_at_its_ends_gives_finite_losses_and_samp
     assert np.isfinite(model.loss(params, state, jax.random.key(0), {"x": points()})[0])
     assert np.isfinite(model.sample(params, state, jax.random.key(0), 3)).all()
     assert np.isfinite(model.log_prob(params, state, jax.random.key(0), points()).log_prob).all()
+
+
+class Told(nn.Module):
+    """A network of images that is told of augmentations, if `augmented` is their count."""
+
+    augmented: int | None
+
+    @nn.compact
+    def __call__(self, x, level, label=None, *, augmentation=None, train=False):
+        scale = TimeEmbedding(4, x.shape[-1], augmented=self.augmented, name="time")(level, label, augmentation)
+        return x * scale[:, None, None]
+
+
+def of_images(augmented, augment):
+    model = family(shape=(8, 8, 1), levels=17, sampler=sampler(ode.euler, num_times=3))
+    return dataclasses.replace(model, network=Told(augmented), augment=augment)
+
+
+def test_augmentation_of_probability_0_is_the_loss_without_it_and_samples_are_told_of_none():
+    x = {"x": jnp.asarray(np.random.default_rng(0).integers(0, 17, (6, 8, 8, 1)), jnp.uint8)}
+    plain, told, augmented = of_images(None, 0.0), of_images(9, 0.0), of_images(9, 0.5)
+    params, state = told.init(jax.random.key(1), x)
+    noise = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * noise.normal(size=leaf.shape).astype(np.float32), params)
+    without = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: 0.0 * leaf if "augmentation" in jax.tree_util.keystr(path) else leaf, params
+    )
+    bare = {"score": {**params["score"], "time": {**params["score"]["time"]}}}
+    assert bare["score"]["time"].pop("augmentation")["kernel"].shape == (9, 4)
+
+    def loss(model, params):
+        return float(model.loss(params, state, jax.random.key(2), x)[0])
+
+    assert loss(plain, bare) == loss(told, params)
+    # With another probability, the images change, and so does what the network is told of them.
+    assert len({loss(told, params), loss(augmented, params), loss(augmented, without)}) == 3
+    expected = plain.sample(bare, state, jax.random.key(3), 2)
+    np.testing.assert_array_equal(augmented.sample(params, state, jax.random.key(3), 2), expected)
 
 
 class Wide(nn.Module):

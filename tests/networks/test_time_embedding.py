@@ -34,3 +34,18 @@ def test_unexpected_labels_raise():
     module = time_embedding.TimeEmbedding(8, 16)
     with pytest.raises(ValueError, match="num_classes"):
         module.init(jax.random.key(0), jnp.ones(1), jnp.zeros(1, jnp.int32))
+
+
+def test_what_was_augmented_is_added_to_the_waves(x64):
+    module = time_embedding.TimeEmbedding(8, 16, augmented=3)
+    t, told = jnp.array([0.3, 70.0]), jnp.array([[0.0, 0.0, 0.0], [1.0, -2.0, 0.5]])
+    params = module.init(jax.random.key(0), t)
+    assert params["params"]["augmentation"]["kernel"].shape == (3, 8)
+    found = module.apply(params, t, None, told)
+    np.testing.assert_array_equal(found[0], module.apply(params, t)[0])
+    bare = {"params": {name: value for name, value in params["params"].items() if name != "augmentation"}}
+    np.testing.assert_array_equal(module.apply(params, t), time_embedding.TimeEmbedding(8, 16).apply(bare, t))
+    first, second = bare["params"]["Dense_0"], bare["params"]["Dense_1"]
+    waves = time_embedding.sinusoids(t, 8) + told @ params["params"]["augmentation"]["kernel"]
+    expected = jax.nn.silu(waves @ first["kernel"] + first["bias"][None]) @ second["kernel"] + second["bias"][None]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

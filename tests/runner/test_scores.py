@@ -17,6 +17,7 @@ MISTAKES = [
     (meanflow, ["--guidance", "1"], "--guidance 1.0 needs a model with labels: add --labels"),
     (edm, ["--data.name", "large", "--labels"], "has no labels to condition on: leave out --labels"),
     (edm, ["--data.name", "large", "--likelihood.probes", "0"], "an exact divergence in 784 dimensions"),
+    (edm, ["--data.name", "toy:two_moons", "--augment", "0.1"], "--augment turns images of at least 4x4"),
     (flow_matching, ["--reflow", "1"], "reflow must be at least 0 and less than 1, got 1"),
     (consistency, ["--times", "1"], "--times 1 leaves no neighbours to be consistent: use at least 2"),
 ]

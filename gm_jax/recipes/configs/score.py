@@ -155,6 +155,10 @@ class ScoreConfig:
     reflow: Annotated[Share, Added(before=0.0)] = 0.0
     """Share of the steps, the last ones, that train a copy of the flow on pairs of noise and the first flow's samples,
     so that few sampling steps are enough; 0 for no second stage."""
+    augment: Annotated[Share, Added(before=0.0)] = 0.0
+    """EDM's augmentation of training images: each is mirrored with probability 1/2 and, with this probability each, is
+    flipped, scaled, rotated, stretched and moved. The network is told, and samples are of images as they are. The paper
+    has 0.12 for CIFAR-10, without --data.flip. 0 for none."""
     sampler: PathSamplerConfig = PathSamplerConfig()
     likelihood: ODELikelihoodConfig = ODELikelihoodConfig()
     validation_times: Count = 20
