@@ -127,7 +127,7 @@ class ScoreModel:
         space_key, time_key, noise_key, label_key, dropout_key = jax.random.split(key, 5)
         x_0, told = self.space.prepare(space_key, batch["x"])[0], {}
         if self.augment:
-            x_0, told["augmentation"] = augmentation.augment(
+            x_0, told["changes"] = augmentation.augment(
                 jax.random.fold_in(key, _AUGMENTATION), x_0, probability=self.augment
             )
         t = self.times_fn(self.path, spread(time_key, x_0.shape[0]))
@@ -140,7 +140,7 @@ class ScoreModel:
     ) -> Array:
         """Computes the loss of pairs of data and noise [B, ...], in the space that is diffused, at times [B].
 
-        `told` is what else the network is given, e.g. augmentation [B, A].
+        `told` is what else the network is given, e.g. changes [B, A].
         """
         x_t = predictions.diffuse(x_0, eps, self.path.signal(t), self.path.noise(t))
         output = self.output(params, x_t, t, label, train=True, rngs={"dropout": key}, **told)

@@ -36,11 +36,11 @@ class TimeEmbedding(nn.Module):
     augmented: int | None = None
 
     @nn.compact
-    def __call__(self, t: Array, label: Array | None = None, augmentation: Array | None = None) -> Array:
-        """Maps t [B], or [B, K], labels [B] and what was augmented [B, A], None for nothing, to [B, features]."""
+    def __call__(self, t: Array, label: Array | None = None, changes: Array | None = None) -> Array:
+        """Maps t [B], or [B, K], labels [B] and changes [B, A], None for none, to [B, features]."""
         waves = sinusoids(t.reshape(-1), self.frequencies).reshape(t.shape[0], -1)
         if self.augmented is not None:
-            told = jnp.zeros((t.shape[0], self.augmented)) if augmentation is None else augmentation
+            told = jnp.zeros((t.shape[0], self.augmented)) if changes is None else changes
             waves = waves + nn.Dense(waves.shape[1], use_bias=False, dtype=self.dtype, name="augmentation")(told)
         h = nn.silu(nn.Dense(self.features, dtype=self.dtype)(waves))
         h = nn.Dense(self.features, dtype=self.dtype)(h)

@@ -77,17 +77,9 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x_t: Array,
-        t: Array,
-        label: Array | None = None,
-        *,
-        augmentation: Array | None = None,
-        train: bool = False,
+        self, x_t: Array, t: Array, label: Array | None = None, *, changes: Array | None = None, train: bool = False
     ) -> Array:
-        """Maps x_t [B, H, W, C], t [B] and labels [B] to [B, H, W, C times outputs].
-
-        `augmentation` [B, A] tells what was done to the examples; None for examples as they are.
+        """Maps x_t [B, H, W, C], t [B], labels [B] and changes [B, A] to [B, H, W, C times outputs].
 
         Raises:
             UserError: x_t is not a batch of images, or the network's settings do not divide its sides or channels.
@@ -97,7 +89,7 @@ class UNet(nn.Module):
         settings = {"groups": self.groups, "rescale": self.rescale, "dtype": self.dtype}
         stem = self.stem or self.features[0]
         time = TimeEmbedding(stem, 4 * stem, self.num_classes, self.dtype, self.augmented, name="time")
-        embedding = nn.silu(time(t, label, augmentation))
+        embedding = nn.silu(time(t, label, changes))
         last = len(self.features) - 1
 
         def block(h: Array, channels: int, name: str, resample: Resample | None = None) -> Array:

@@ -259,8 +259,8 @@ class Told(nn.Module):
     augmented: int | None
 
     @nn.compact
-    def __call__(self, x, level, label=None, *, augmentation=None, train=False):
-        scale = TimeEmbedding(4, x.shape[-1], augmented=self.augmented, name="time")(level, label, augmentation)
+    def __call__(self, x, level, label=None, *, changes=None, train=False):
+        scale = TimeEmbedding(4, x.shape[-1], augmented=self.augmented, name="time")(level, label, changes)
         return x * scale[:, None, None]
 
 
