@@ -141,7 +141,7 @@ def _scratch(args: Args) -> Iterator[Path]:
     needed = args.gigabytes * 1.15e9 + 1e9
     above = Path(args.folder or tempfile.gettempdir())
     if shutil.disk_usage(above).free < needed:
-        raise UserError(f"{above} has not the {needed / 1e9:.0f} GB that are needed: give another --folder.")
+        raise UserError(f"{above} does not have the {needed / 1e9:.0f} GB needed: give another --folder.")
     folder = Path(tempfile.mkdtemp(prefix="gm_jax_data_", dir=above))
     try:
         yield folder

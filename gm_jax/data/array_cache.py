@@ -1,12 +1,16 @@
 """A cache of decoded arrays: .npy files under $XDG_CACHE_HOME/gm_jax (default ~/.cache/gm_jax).
 
 An entry is a folder: one .npy per array, and `manifest.json` with each array's SHA-256 and other facts. It appears by
-one rename, so no reader sees a part of it, and it is used only if its hashes match. The cache is a convenience for
-data that fit into memory: if it cannot be read or written, they are decoded again without a message.
+one rename, so no reader sees a part of it. Arrays that are read into memory are used only if their hashes match. The
+cache is a convenience for data that fit into memory: if it cannot be read or written, they are decoded again without a
+message.
 
 Images of more than `memory.MOST_IN_MEMORY` bytes are written row by row (`Writer`) and stay on disk (`mapped_arrays`).
-Reading all of them to compare their hashes would take a minute for 20 GB, so a file whose size and time of change are
-those that the manifest has from the time of writing keeps its hash; any other is hashed again.
+Hashing 20 GB would take a minute, so a file of images is not hashed if its size and time of change are its stamp in the
+manifest: damage that changes neither is not found. Any other file is hashed, and gets a new stamp if its hash matches.
+
+A process that is killed leaves the folder `.building-HOST-PID-*` of what it was writing. The next process on the same
+host that writes an entry removes it; folders of other hosts are left alone, because their processes cannot be seen.
 """
 
 import contextlib
@@ -14,6 +18,7 @@ import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -26,13 +31,13 @@ import numpy as np
 
 from gm_jax import signals
 from gm_jax.data import mapped_arrays, memory
-from gm_jax.files import cache_home, read_json, sync_folder, sync_tree
+from gm_jax.files import cache_home, read_json, sync_folder, sync_tree, write_text
 from gm_jax.hashing import array_digest, begun_array_digest
 
 Splits = dict[str, dict[str, np.ndarray]]  # "train" -> {"x": [N, ...], "label": [N]}
 Digests = dict[str, dict[str, str]]  # the same keys -> SHA-256 of the array
 
-_BUILDING = ".building-"  # of the folders of entries that are being written row by row
+_BUILDING = ".building-"  # of the folders of entries that are being written
 _PART = 2**24  # bytes that are hashed or changed at once
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LOG = logging.getLogger("gm_jax")
@@ -47,7 +52,7 @@ class Stored(NamedTuple):
 
 
 def read(entry: str) -> Stored | None:
-    """Reads an entry and verifies its hashes; large images are mapped.
+    """Reads an entry and verifies it; large images are mapped.
 
     Args:
         entry: the name of the entry's folder.
@@ -60,34 +65,50 @@ def read(entry: str) -> Stored | None:
     try:
         manifest = read_json(_regular(root / entry / "manifest.json"))
         files = [root / entry / _file_name(record["split"], record["name"]) for record in manifest["arrays"]]
-        is_large = sum(_regular(file).stat().st_size for file in files) > memory.MOST_IN_MEMORY
+        images = [file for file, record in zip(files, manifest["arrays"], strict=True) if record["name"] == "x"]
+        is_large = sum(map(_num_bytes, images)) > memory.MOST_IN_MEMORY
         splits: Splits = {}
         digests: Digests = {}
+        stamps = [record.get("stamp") for record in manifest["arrays"]]
         for record, file in zip(manifest["arrays"], files, strict=True):
             array = _verified(file, record, mapped=is_large and record["name"] == "x")
             if array is None:
                 return None
             splits.setdefault(record["split"], {})[record["name"]] = array
             digests.setdefault(record["split"], {})[record["name"]] = record["sha256"]
+        if stamps != [record.get("stamp") for record in manifest["arrays"]]:
+            with contextlib.suppress(OSError):  # of a cache that may only be read: hashed again by the next process
+                write_text(root / entry / "manifest.json", json.dumps(manifest, indent=1))
         return Stored(splits, manifest["facts"], digests)
     except Exception:  # the readers of JSON and numpy raise many types for damaged bytes
         return None
 
 
-def _verified(file: Path, record: Mapping[str, Any], *, mapped: bool) -> np.ndarray | None:
-    """Opens an array; None if it is not the one that was written."""
+def _num_bytes(file: Path) -> int:
+    """Returns the bytes of an array, without its header."""
+    with _regular(file).open("rb") as stream:
+        shape, dtype, _ = mapped_arrays.read_header(stream)
+    return math.prod(shape) * dtype.itemsize
+
+
+def _verified(file: Path, record: dict[str, Any], *, mapped: bool) -> np.ndarray | None:
+    """Opens an array; None if it is not the one that was written. Renews the stamp of a mapped one that was hashed."""
     if not mapped:
-        array = np.load(file, allow_pickle=False)
+        array = np.load(_regular(file), allow_pickle=False)
         return array if array_digest(array) == record["sha256"] else None
     array = mapped_arrays.open_array(file)
-    if record.get("stamp") == _stamp(file):
+    stamp = _stamp(file)
+    if record.get("stamp") == stamp:
         return array
     with file.open("rb") as stream:
         shape, dtype, _ = mapped_arrays.read_header(stream)
         digest = begun_array_digest(dtype, shape)
         for part in _parts(stream):
             digest.update(part)
-    return array if digest.hexdigest() == record["sha256"] else None
+    if digest.hexdigest() != record["sha256"]:
+        return None
+    record["stamp"] = stamp  # from before the hash: what changes the file meanwhile is seen by the next process
+    return array
 
 
 def write(entry: str, splits: Splits, facts: Mapping[str, Any]) -> None:
@@ -101,22 +122,26 @@ def write(entry: str, splits: Splits, facts: Mapping[str, Any]) -> None:
     root = cache_home()
     if root is None:
         return
-    building = None
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{entry}.", dir=root))
-        records = []
-        for split, arrays in splits.items():
-            for name, array in arrays.items():
-                np.save(building / _file_name(split, name), array, allow_pickle=False)
-                records.append({"split": split, "name": name, "sha256": array_digest(array)})
-        _publish(building, root / entry, records, facts)
+        _remove_leftovers(root)
+        with building(root) as folder:
+            digests = {}
+            for split, arrays in splits.items():
+                for name, array in arrays.items():
+                    np.save(folder / _file_name(split, name), array, allow_pickle=False)
+                    digests[split, name] = array_digest(array)
+            _publish(folder, root / entry, digests, facts)
     except OSError as error:
         if error.errno in _FULL:
             _LOG.warning("the disk of %s is full: the decoded data are not kept for the next run", root)
-        if building is not None:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(building)
+
+
+def remove(entry: str) -> None:
+    """Removes an entry that `read` has refused, so that its space is free; call it while `alone`."""
+    root = cache_home()
+    if root is not None:
+        shutil.rmtree(root / entry, ignore_errors=True)
 
 
 class Writer:
@@ -168,39 +193,77 @@ class Writer:
     def finish(self, entry: Path, facts: Mapping[str, Any]) -> None:
         """Closes the files, and makes the folder the entry: from here on it is whole, also after a power cut."""
         self._open.close()
-        records = [
-            {"split": split, "name": name, "sha256": digest.hexdigest(), "stamp": _stamp(file)}
-            for (split, name), digest in self._digests.items()
-            for file in [self._folder / _file_name(split, name)]
-        ]
-        _publish(self._folder, entry, records, facts)
+        _publish(self._folder, entry, {key: digest.hexdigest() for key, digest in self._digests.items()}, facts)
 
 
 @contextlib.contextmanager
-def building(root: Path) -> Iterator[Path]:
-    """Makes a new folder in the cache for a `Writer`; one process at a time, which removes what killed ones have left.
+def alone(root: Path) -> Iterator[None]:
+    """Waits until no other process of this host decodes large data, and removes what killed ones have left.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: the cache cannot be made or opened.
         KeyboardInterrupt: a signal came while another process was waited for.
     """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if _waited_for(lock, root):
-            for left in root.glob(f"{_BUILDING}*"):
-                shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=root))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)  # unless it became the entry
+        _wait_for(lock, root)
+        _remove_leftovers(root)
+        yield
     finally:
         os.close(lock)
 
 
-def _waited_for(lock: int, root: Path) -> bool:
-    """Waits until no other process decodes; returns False on a file system without locks, without waiting."""
+@contextlib.contextmanager
+def building(root: Path) -> Iterator[Path]:
+    """Makes a new folder in the cache, which is removed at the end unless it became an entry.
+
+    Its name has this host and process, and it is locked for as long as it is written, so that others leave it alone.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{os.uname().nodename}-{os.getpid()}-", dir=root))
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield folder
+        finally:
+            os.close(lock)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(root: Path) -> None:
+    for folder in root.glob(f"{_BUILDING}*-*-*"):
+        owner, pid, _ = folder.name.rsplit("-", 2)
+        # The locks of another host may not be seen here, although those of this one are.
+        if owner == f"{_BUILDING}{os.uname().nodename}" and not _is_written(folder, pid):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_written(folder: Path, pid: str) -> bool:
+    """Returns whether a process of this host still writes a folder."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True  # another user's, or gone
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks here
+        return not pid.isdecimal() or Path(f"/proc/{pid}").exists() or not Path("/proc/self").exists()
+    else:
+        return False
+    finally:
+        os.close(lock)
+
+
+def _wait_for(lock: int, root: Path) -> None:
+    """Waits until no other process decodes; on a file system without locks it does not wait."""
     told = False
     while True:
         signals.check()
@@ -212,12 +275,16 @@ def _waited_for(lock: int, root: Path) -> bool:
             told = True
             time.sleep(0.2)
         except OSError:
-            return False
+            return
         else:
-            return True
+            return
 
 
-def _publish(folder: Path, entry: Path, records: list[dict[str, Any]], facts: Mapping[str, Any]) -> None:
+def _publish(folder: Path, entry: Path, digests: Mapping[tuple[str, str], str], facts: Mapping[str, Any]) -> None:
+    records = [
+        {"split": split, "name": name, "sha256": digest, "stamp": _stamp(folder / _file_name(split, name))}
+        for (split, name), digest in digests.items()
+    ]
     (folder / "manifest.json").write_text(json.dumps({"arrays": records, "facts": facts}, indent=1))
     sync_tree(folder)
     # `read` has refused the entry, so an existing folder is damaged, or an equal copy of another process.

@@ -95,7 +95,10 @@ def take(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
     mapping = _mapping_of(array)
     if mapping is not None:
         if mapping.size() < len(mapping):
-            raise UserError(f"{mapping.file} was cut short while it was read: the same command decodes the data again.")
+            raise UserError(
+                f"{mapping.file} was cut short while it was read.\n"
+                "Run the same command again: it decodes the data again and resumes."
+            )
         _read_ahead(mapping, array, indices)
     return np.take(array, indices, axis=0)
 

@@ -52,7 +52,7 @@ class Prefetch(Generic[T]):
             return self._make(step)
         found, future = self._futures.popleft() if self._futures else (None, None)
         if future is None or found != step:
-            raise ValueError(f"step {step} is asked for, where the next one is {found}")
+            raise ValueError(f"step {step} was requested, but the next step is {found}")
         self._submit()
         return future.result()
 

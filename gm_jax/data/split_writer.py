@@ -77,43 +77,64 @@ def write(plan: Plan, examples: Examples, is_usable: Callable[[Splits, Any], boo
     Raises:
         UserError: the images fit neither into memory nor on the disk of the cache.
     """
+    if plan.num_bytes > memory.MOST_IN_MEMORY:
+        stored = _read_or_write_on_disk(plan, examples, is_usable)
+        return _write_in_memory(plan, examples) if stored is None else stored
+    stored = _write_in_memory(plan, examples)
+    array_cache.write(plan.entry, stored.splits, stored.facts)
+    return stored
+
+
+def _read_or_write_on_disk(plan: Plan, examples: Examples, is_usable: Callable[[Splits, Any], bool]) -> Stored | None:
+    """Returns the images in the cache; None if it has no room for them, but memory has.
+
+    The room is measured when no other process decodes, and what killed ones have left and the plan's own damaged entry
+    are removed.
+
+    Raises:
+        UserError: as of `write`.
+    """
     root = cache_home()
-    if plan.num_bytes <= memory.MOST_IN_MEMORY or not _disk_has_room(plan, root):
-        stored = _write_in_memory(plan, examples)
-        array_cache.write(plan.entry, stored.splits, stored.facts)
-        return stored
-    if root is None:
-        raise ValueError("no cache")
     with contextlib.ExitStack() as stack:
+        try:
+            if root is not None:
+                stack.enter_context(array_cache.alone(root))
+        except OSError:
+            root = None
+        if root is None:
+            _refuse_without_memory(plan, 0)
+            return None
+        stored = array_cache.read(plan.entry)  # another process may have decoded the same data in the meantime
+        if stored is not None and is_usable(stored.splits, stored.facts):
+            return stored
+        del stored
+        array_cache.remove(plan.entry)
+        free = shutil.disk_usage(root).free if os.access(root, os.W_OK | os.X_OK) else 0
+        if plan.num_bytes >= free:
+            _refuse_without_memory(plan, free)
+            return None
         with _naming(plan, root):
             folder = stack.enter_context(array_cache.building(root))
-        stored = array_cache.read(plan.entry)  # another process may have decoded the same data in the meantime
-        if stored is None or not is_usable(stored.splits, stored.facts):
-            _write_on_disk(plan, examples, folder, root)
-            stored = array_cache.read(plan.entry)
+        _write_on_disk(plan, examples, folder, root)
+        stored = array_cache.read(plan.entry)
     if stored is None:
         raise UserError(f"{root / plan.entry} was removed or changed while it was written: repeat the command.")
     return stored
 
 
-def _disk_has_room(plan: Plan, root: Path | None) -> bool:
-    """Returns whether the cache can hold the images; False means that they are decoded into memory.
+def _refuse_without_memory(plan: Plan, free: int) -> None:
+    """Warns that the images, for which the cache has no room, are decoded into memory.
 
     Raises:
-        UserError: neither can.
+        UserError: the memory is too small.
     """
-    above = next((folder for folder in (root, *root.parents) if folder.exists()), None) if root else None
-    can_write = above is not None and above.is_dir() and os.access(above, os.W_OK | os.X_OK)
-    free = shutil.disk_usage(above).free if can_write and above is not None else 0
-    if plan.num_bytes < free:
-        return True
-    if plan.num_bytes <= memory.physical() // 2:
-        _LOG.warning("%s has no room for %s, which are read into memory", root or "the cache", _gb(plan.num_bytes))
-        return False
-    raise UserError(
-        f"The {_described(plan)} need {_gb(plan.num_bytes)}; {root or 'the cache'} has {_gb(free)} free, and this "
-        f"machine {_gb(memory.physical())} of memory:\n{plan.remedy}, or name a larger disk by XDG_CACHE_HOME."
-    )
+    cache = cache_home() or "the cache"
+    if plan.num_bytes > memory.physical() // 2:
+        raise UserError(
+            f"The {_described(plan)} need {_gb(plan.num_bytes)}; {cache} has {_gb(free)} free, and this machine "
+            f"{_gb(memory.physical())} of memory:\n{plan.remedy}, or name a larger disk by XDG_CACHE_HOME."
+        )
+    _LOG.warning("%s has no room for %s, which are read into memory", cache, _gb(plan.num_bytes))
 
 
 def _write_in_memory(plan: Plan, examples: Examples) -> Stored:

@@ -1,5 +1,6 @@
 """Arrays on disk: the rows of np.take, and an error in place of a crash if the file is not whole."""
 
+import mmap
 import os
 
 import numpy as np
@@ -38,11 +39,22 @@ def test_rows_are_those_of_take_and_new_arrays(file, indices):
         rows[...] = 0  # is not read-only
 
 
-def test_rows_of_a_file_of_many_pages_are_read_from_their_own_pages(tmp_path):
+@pytest.mark.parametrize("first_row", [0, 7])  # of a view
+def test_rows_of_a_file_of_many_pages_are_read_ahead_from_their_own_pages(tmp_path, monkeypatch, first_row):
     x = np.random.default_rng(0).integers(0, 256, (300, 3001)).astype(np.uint8)
     np.save(tmp_path / "x.npy", x)
-    indices = np.random.default_rng(1).integers(0, 300, (4, 20))
-    np.testing.assert_array_equal(mapped_arrays.take(mapped_arrays.open_array(tmp_path / "x.npy"), indices), x[indices])
+    indices = np.random.default_rng(1).integers(0, 290, (4, 20))
+    mapped, asked = mapped_arrays.open_array(tmp_path / "x.npy")[first_row:], []
+    monkeypatch.setattr(mapped_arrays._Mapping, "madvise", lambda _, *args: asked.append(args), raising=False)
+    np.testing.assert_array_equal(mapped_arrays.take(mapped, indices), x[first_row:][indices])
+    header = (tmp_path / "x.npy").stat().st_size - x.size
+    starts = [header + (first_row + row) * 3001 for row in np.unique(indices).tolist()]
+    pages = {page for start in starts for page in range(start // mmap.PAGESIZE, -(-(start + 3001) // mmap.PAGESIZE))}
+    assert {advice for advice, _, _ in asked} == {mmap.MADV_WILLNEED}
+    assert all(start % mmap.PAGESIZE == 0 for _, start, _ in asked)
+    found = {page for _, s, n in asked for page in range(s // mmap.PAGESIZE, -(-(s + n) // mmap.PAGESIZE))}
+    assert found == pages
+    assert 20 < len(asked) < len(starts)  # neighbours are one request
 
 
 @pytest.mark.parametrize("damage", ["short", "long", "header", "fortran", "objects", "link", "folder", "missing"])
@@ -78,7 +90,7 @@ def test_an_empty_array_is_read(tmp_path):
 def test_a_file_that_is_cut_short_while_it_is_used_is_an_error_that_names_it(file):
     x = mapped_arrays.open_array(file)
     os.truncate(file, file.stat().st_size - 1)
-    with pytest.raises(UserError, match=rf"{file} was cut short while it was read: the same command"):
+    with pytest.raises(UserError, match=rf"{file} was cut short while it was read.\nRun the same command again"):
         mapped_arrays.take(x, np.array([0]))
 
 

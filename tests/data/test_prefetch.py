@@ -76,9 +76,9 @@ def test_the_thread_ends_with_the_block_also_by_an_error_and_makes_no_more():
 def test_only_the_next_step_may_be_asked_for():
     with Prefetch(lambda step: step, range(10)) as prefetch:
         prefetch(0)
-        with pytest.raises(ValueError, match="step 2 is asked for, where the next one is 1"):
+        with pytest.raises(ValueError, match="step 2 was requested, but the next step is 1"):
             prefetch(2)
     with Prefetch(lambda step: step, range(1)) as prefetch:
         prefetch(0)
-        with pytest.raises(ValueError, match="step 1 is asked for, where the next one is None"):
+        with pytest.raises(ValueError, match="step 1 was requested, but the next step is None"):
             prefetch(1)

@@ -1,5 +1,7 @@
 """Data that do not fit into memory: decoded onto the disk and mapped, with the arrays that memory would hold."""
 
+import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -105,6 +107,39 @@ def test_the_second_load_decodes_nothing_and_hashes_nothing(tmp_path, large, mon
     assert hashed == [1, 1, 1]  # the labels
 
 
+@pytest.mark.parametrize("how", ["copied", "written at once", "read-only"])
+def test_an_entry_that_was_written_otherwise_is_hashed_at_most_once(tmp_path, root, monkeypatch, how):
+    prepare(tmp_path, {"train": examples(30)})
+    monkeypatch.setattr(memory, "MOST_IN_MEMORY", 2**30 if how == "written at once" else 100)
+    first = in_memory(sources.load("tiny", str(tmp_path)))
+    monkeypatch.setattr(memory, "MOST_IN_MEMORY", 100)
+    (entry,) = root.iterdir()
+    if how != "written at once":
+        for file in entry.glob("*.npy"):
+            os.utime(file, ns=(0, 0))
+    if how == "read-only":
+
+        def refused(*_):
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr(array_cache, "write_text", refused)
+    hashed, parts = [], array_cache._parts
+    monkeypatch.setattr(array_cache, "_parts", lambda stream: hashed.append(1) or parts(stream))
+    counts = []
+    for _ in range(3):
+        assert_same(sources.load("tiny", str(tmp_path)), first)
+        counts.append(len(hashed))
+    assert counts == {"copied": [3, 3, 3], "written at once": [0, 0, 0], "read-only": [3, 6, 9]}[how]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_images_alone_are_counted_whether_written_or_read(tmp_path, monkeypatch, more):
+    name = photographs(tmp_path / "data")
+    monkeypatch.setattr(memory, "MOST_IN_MEMORY", 30 * 4 * 5 * 3 - more)
+    for _ in range(2):
+        assert mapped_arrays.is_mapped(sources.load(name).splits["train"]["x"]) == bool(more)
+
+
 @pytest.mark.parametrize("damage", ["flip", "short", "link", "no manifest", "touch"])
 def test_a_damaged_entry_is_decoded_again(tmp_path, root, large, damage, monkeypatch):
     prepare(tmp_path, {"train": examples(30)})
@@ -147,14 +182,74 @@ def test_a_damaged_image_leaves_nothing_and_other_entries_stay(tmp_path, root, l
     assert list(root.iterdir()) == before
 
 
-def test_what_a_killed_process_left_is_not_used_and_is_removed(tmp_path, root, large):
-    left = root / ".building-killed"
-    left.mkdir(parents=True)
-    (left / "train.x.npy").write_bytes(b"half")
+def leftover(root, host=None, pid=2**22 + 1, num_bytes=4):
+    """Makes what a killed process has left; no process has this number."""
+    folder = root / f".building-{host or os.uname().nodename}-{pid}-abc_1234"
+    folder.mkdir(parents=True)
+    (folder / "train.x.npy").write_bytes(b"h" * num_bytes)
+    return folder
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+def test_what_a_killed_process_of_this_host_left_is_not_used_and_is_removed(tmp_path, root, is_large, monkeypatch):
+    monkeypatch.setattr(memory, "MOST_IN_MEMORY", 100 if is_large else 2**30)
+    left = leftover(root)
     (root / "other-entry").mkdir()
     sources.load(photographs(tmp_path / "data"))
     assert not left.exists()
     assert (root / "other-entry").exists()
+
+
+def test_what_others_may_still_write_stays(tmp_path, root, large):
+    """The locks of another host may not be seen here; those of this one are."""
+    others = [leftover(root, "elsewhere"), leftover(root, f"x-{os.uname().nodename}"), root / ".building-without"]
+    others[-1].mkdir()
+    with array_cache.building(root) as written:
+        sources.load(photographs(tmp_path / "data"))
+        assert all(folder.exists() for folder in (*others, written))
+    assert not written.exists()
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_without_locks_the_number_of_a_process_tells_whether_it_lives(tmp_path, root, large, monkeypatch, writes):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    left = leftover(root, pid=os.getpid() if writes else 2**22 + 1)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    sources.load(photographs(tmp_path / "data"))
+    assert left.exists() == writes
+
+
+def disk_of(num_bytes, root, monkeypatch):
+    """Makes a disk on which only the cache has files."""
+    usage = shutil.disk_usage("/")
+
+    def measure(_):
+        used = sum(file.stat().st_size for file in root.rglob("*.npy"))
+        return usage._replace(free=num_bytes - used)
+
+    monkeypatch.setattr(shutil, "disk_usage", measure)
+    monkeypatch.setattr(memory, "physical", lambda: 0)  # and the memory holds nothing
+
+
+def test_the_room_is_measured_without_what_killed_processes_left(tmp_path, root, large, monkeypatch):
+    leftover(root, num_bytes=2500)
+    disk_of(3000, root, monkeypatch)
+    assert mapped_arrays.is_mapped(sources.load(photographs(tmp_path / "data")).splits["train"]["x"])
+
+
+@pytest.mark.parametrize("damage", ["a manifest", "an array"])
+def test_the_room_is_measured_without_the_damaged_entry(tmp_path, root, large, monkeypatch, damage):
+    name = photographs(tmp_path / "data")
+    first = in_memory(sources.load(name))
+    (entry,) = root.iterdir()
+    if damage == "a manifest":
+        (entry / "manifest.json").write_text("{")
+    else:
+        os.truncate(entry / "train.x.npy", 1000)
+    disk_of(3000, root, monkeypatch)
+    assert_same(sources.load(name), first)
 
 
 @pytest.mark.parametrize("moment", ["append", "finish"])
@@ -188,20 +283,20 @@ def test_a_disk_that_is_full_while_the_rest_waits_in_a_buffer_is_the_same_error(
     assert list(root.iterdir()) == []
 
 
-def test_without_room_on_disk_memory_is_used_if_it_suffices(tmp_path, large, monkeypatch, caplog):
+def test_without_room_on_disk_memory_is_used_if_it_suffices(tmp_path, root, large, monkeypatch, caplog):
     name = photographs(tmp_path / "data")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     found = sources.load(name)
     assert not mapped_arrays.is_mapped(found.splits["train"]["x"])
+    assert list(root.iterdir()) == []  # the full disk is not written to
     assert "has no room for 1.68e-06 GB, which are read into memory" in caplog.text
-    shutil.rmtree(tmp_path / "cache")
     monkeypatch.setattr(memory, "physical", lambda: 3000)
     with pytest.raises(UserError) as caught:
         sources.load(name)
     assert str(caught.value).startswith(f"The 30 examples of {tmp_path / 'data'} need 1.68e-06 GB; ")
     assert "or name a larger disk by XDG_CACHE_HOME" in str(caught.value)
-    assert not (tmp_path / "cache").exists()
+    assert list(root.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_leaves_memory(tmp_path, large, monkeypatch):
@@ -210,7 +305,8 @@ def test_a_cache_that_cannot_be_written_leaves_memory(tmp_path, large, monkeypat
     assert len(sources.load(photographs(tmp_path / "data")).splits["train"]["x"]) == 24
 
 
-def test_one_of_two_processes_decodes_and_the_other_waits_for_it(tmp_path, root, large, caplog):
+@pytest.mark.parametrize("is_full", [False, True])
+def test_one_of_two_processes_decodes_and_the_other_waits_for_it(root, large, caplog, monkeypatch, is_full):
     """A lock belongs to an open file, so that a thread stands for a process."""
     split_of = np.repeat(np.arange(3, dtype=np.uint8), 10)
     plan = split_writer.Plan("entry", (4, 5, 3), split_of, False, {}, "here")
@@ -226,6 +322,10 @@ def test_one_of_two_processes_decodes_and_the_other_waits_for_it(tmp_path, root,
     first = threading.Thread(target=lambda: found.append(split_writer.write(plan, slowly(), lambda *_: True)))
     first.start()
     assert decoding.wait(60)
+    if is_full:  # of what the first one writes
+        usage = shutil.disk_usage("/")
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+        monkeypatch.setattr(memory, "physical", lambda: 0)
     threading.Timer(0.5, go.set).start()
     second = split_writer.write(plan, iter([]), lambda *_: True)  # has nothing to decode
     first.join()
