@@ -30,6 +30,11 @@ SMALLER_STEP = (
     "update, or let a U-Net recompute its blocks (--network.remat)."
 )
 
+# What to do if an array of a command does not fit a device.
+SMALLER_TRAINING = f"{SMALLER_STEP}\nThe verb plan prints what a step needs: docs/planning.md."
+SMALLER_EVALUATION = "Evaluate with a smaller --batch-size."
+SMALLER_SAMPLE = "Draw fewer samples at a time: --num; 500 and more are drawn in batches of 500."
+
 _LONGEST_LINE = 600  # letters
 
 
@@ -51,6 +56,7 @@ def report(error: BaseException) -> int | None: ...
 
 def report(error: BaseException) -> int | None:
     """Prints what is wrong in at most three lines, and returns the exit code; None for a defect of this program."""
+    error = too_large(error) or error
     if isinstance(error, UserError):
         print("\n".join(_shown(line) for line in f"error: {error}".splitlines()[:3]), file=sys.stderr)
         return 2
@@ -60,15 +66,25 @@ def report(error: BaseException) -> int | None:
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
         print("error: there is not enough memory: free some, or raise the limit (ulimit -v).", file=sys.stderr)
         return 2
-    if _NO_DEVICE_MEMORY in str(error):
-        reason = str(error).partition(f"{_NO_DEVICE_MEMORY}: ")[2].splitlines()
-        print(f"error: the device has too little memory: {_shown(reason[0] if reason else '')}", file=sys.stderr)
-        print(f"{SMALLER_STEP}\nThe verb plan prints what a step needs: docs/planning.md.", file=sys.stderr)
-        return 2
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return 130
     return None
+
+
+def too_large(error: BaseException, remedy: str = "") -> UserError | None:
+    """Returns the message of an error of jax that says that an array does not fit a device; None of any other error.
+
+    Args:
+        error: any error.
+        remedy: what to do, at most two lines.
+    """
+    errors = sys.modules.get("jax.errors")  # --help does without jax
+    if errors is None or not isinstance(error, errors.JaxRuntimeError) or _NO_DEVICE_MEMORY not in str(error):
+        return None
+    reason = str(error).partition(f"{_NO_DEVICE_MEMORY}: ")[2].splitlines()
+    lines = [f"the device has too little memory: {reason[0] if reason else ''}", remedy]
+    return UserError("\n".join(filter(None, lines)))
 
 
 def _shown(line: str) -> str:

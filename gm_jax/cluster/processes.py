@@ -34,7 +34,7 @@ import jax
 from gm_jax.cluster import rendezvous
 from gm_jax.cluster.config import ClusterConfig
 from gm_jax.cluster.watchdog import FAILURE, Watchdog
-from gm_jax.errors import UserError, report
+from gm_jax.errors import SMALLER_TRAINING, UserError, report, too_large
 from gm_jax.training import multihost
 
 AUTO = "auto"
@@ -97,7 +97,7 @@ class Member:
             culprit = self._watchdog.find_culprit()
             if culprit is not None:
                 self._watchdog.give_up(culprit)
-        code = report(error)
+        code = report(too_large(error, SMALLER_TRAINING) or error)  # only training has several processes
         if code is None:
             traceback.print_exception(error)
         if self._watchdog is not None:

@@ -23,11 +23,13 @@ import tyro
 from gm_jax import signals
 from gm_jax.cluster import detached_output
 from gm_jax.config import ExperimentConfig, saved
-from gm_jax.errors import UserError, report
+from gm_jax.errors import SMALLER_EVALUATION, SMALLER_SAMPLE, SMALLER_TRAINING, UserError, report, too_large
 from gm_jax.recipes import presets
 from gm_jax.runner import compiled_programs, evaluate, flag_suggestions, help_lines, plan, sample, train, xla_flags
 
 VERBS = ("train", "evaluate", "sample", "plan")
+
+_SMALLER = {"train": SMALLER_TRAINING, "evaluate": SMALLER_EVALUATION, "sample": SMALLER_SAMPLE}
 
 ConfigT = TypeVar("ConfigT")
 
@@ -174,6 +176,16 @@ def parse(config: ExperimentConfig, argv: Sequence[str], *, module: ModuleType) 
 
 def _dispatch(config: ExperimentConfig, module: ModuleType, argv: list[str]) -> None:
     verb, args = parse(config, argv, module=module)
+    try:
+        _run(config, module, verb, args)
+    except Exception as error:
+        explained = too_large(error, _SMALLER.get(verb, ""))
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _run(config: ExperimentConfig, module: ModuleType, verb: str, args: Any) -> None:
     name, _ = _identity(module)
     if verb == "train":
         train.train_run(name, args.config, args.workdir, args.cluster)

@@ -294,17 +294,34 @@ def test_too_little_memory_is_one_line(error, capsys):
     assert errors.report(ImportError("no module named x")) is None
 
 
-def test_an_array_that_does_not_fit_a_device_is_reported_with_what_to_do(capsys):
-    with pytest.raises(jax.errors.JaxRuntimeError) as raised:
+@pytest.mark.parametrize(
+    ("verb", "flags"),
+    [
+        ("train", ["--train.batch-size", "--optimizer.accumulate-steps", "--network.remat", "plan"]),
+        ("evaluate", ["--batch-size"]),
+        ("sample", ["--num"]),
+        ("plan", []),
+    ],
+)
+def test_an_array_that_does_not_fit_a_device_is_reported_with_what_to_do(verb, flags, capsys, monkeypatch):
+    def runs(*_):
         jax.jit(lambda: jnp.zeros(2**50) + 1.0)()
-    assert errors.report(raised.value) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
-    assert lines[0].startswith("error: the device has too little memory: Out of memory")
-    for name in ("--train.batch-size", "--optimizer.accumulate-steps", "--network.remat", "plan"):
-        assert name in "".join(lines)
-    # A defect of another kind keeps its traceback.
+
+    monkeypatch.setattr(getattr(cli, verb), f"{verb}_run", runs)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(vae.CONFIG, [verb], module=vae)
+    assert ended.value.code == 2
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: the device has too little memory: Out of memory")
+    assert re.findall(r"--[\w.-]*\w|plan\b(?=\sprints)", " ".join(rest)) == flags
+
+
+def test_what_jax_did_not_say_about_a_device_keeps_its_traceback(capsys):
     assert errors.report(jax.errors.JaxRuntimeError("INVALID_ARGUMENT: x")) is None
+    assert errors.report(RuntimeError("gRPC: RESOURCE_EXHAUSTED: a quota")) is None
+    assert capsys.readouterr().err == ""
+    assert errors.report(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: x")) == 2
+    assert capsys.readouterr().err == "error: the device has too little memory: x\n"
 
 
 @dataclasses.dataclass(frozen=True)
