@@ -1,6 +1,6 @@
 r"""Masked (absorbing) diffusion (Shi et al., NeurIPS 2024, arXiv:2406.04329; Hoogeboom et al., arXiv:2110.02037).
 
-    python -m experiments.masked_diffusion                                # digits in black and white
+    python -m experiments.masked_diffusion                                # digits in black and white, about six minutes
     python -m experiments.masked_diffusion --output categorical           # the levels themselves
     python -m experiments.masked_diffusion sample --sampling-steps 8      # several pixels at each step
     python -m experiments.masked_diffusion --data.name binarized_mnist --train.steps 6000 \
