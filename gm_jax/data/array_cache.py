@@ -264,15 +264,15 @@ def _is_written(folder: Path, pid: str) -> bool:
 
 def _wait_for(lock: int, root: Path) -> None:
     """Waits until no other process decodes; on a file system without locks it does not wait."""
-    told = False
+    warned = False
     while True:
         signals.check()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not told:
+            if not warned:
                 _LOG.warning("waiting for another process, which decodes data into %s", root)
-            told = True
+            warned = True
             time.sleep(0.2)
         except OSError:
             return

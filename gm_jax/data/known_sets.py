@@ -10,7 +10,7 @@ class KnownSet(NamedTuple):
     Attributes:
         shape: of one example.
         levels: each value is an integer level 0 .. levels - 1.
-        num_classes: labels are 0 .. num_classes - 1; None if there are no labels.
+        num_classes: labels are 0 to num_classes - 1; None if there are no labels.
     """
 
     shape: tuple[int, ...]

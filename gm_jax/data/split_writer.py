@@ -69,7 +69,7 @@ def write(plan: Plan, examples: Examples, is_usable: Callable[[Splits, Any], boo
 
     Args:
         plan: what is to be decoded.
-        examples: N images and labels, decoded as they are asked for.
+        examples: N images and labels, each decoded when it is needed.
         is_usable: whether what the cache holds (splits, facts) is what the plan describes; asked if another process has
             decoded the same data in the meantime.
     Returns:

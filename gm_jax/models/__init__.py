@@ -11,7 +11,7 @@ diffusion_space.py     pixels or points, and the decoder at the end of a diffusi
 learned_variance.py    the variance of a diffusion model as a second output of its network
 score.py           score-based models in continuous time: score SDEs, EDM, flow matching; ODE likelihood, bound
 path_objectives.py     what the networks of score.py predict, and at which times they are trained
-augmentation.py        mirrored, turned and moved images for training, of which the network is told
+augmentation.py        geometric augmentation of training images, described to the network
 path_likelihoods.py    densities by the probability-flow ODE, by each of several probes
 path_sampling.py       clipped predictions and examples one by one, for samplers of continuous paths
 meanflow.py        mean velocities for samples in one step: MeanFlow

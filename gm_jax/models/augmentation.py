@@ -1,4 +1,4 @@
-"""Augmentations that do not leak into samples: the network is told what was done to an example (EDM, appendix F.2).
+"""Augmentations that do not leak into samples: the network is conditioned on them (EDM, appendix F.2).
 
 Each of six changes of an image is drawn with probability p, the first one always, and described by numbers that are 0
 if it is not drawn. Samples are drawn with zeros, so that they look like the data:

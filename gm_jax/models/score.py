@@ -86,8 +86,8 @@ class ScoreModel:
         num_classes: C; None for a model without labels.
         drop_label: the share of training examples whose label is withheld from the network.
         guidance: w of samples with a label.
-        augment: p of `augmentation.augment`, for training images; 0 for images as they are, or a network with
-            `augmented` numbers, which are 0 in samples and likelihoods.
+        augment: p of `augmentation.augment`, for training images; 0 for no augmentation. A network with `augmented`
+            numbers is given zeros in samples and likelihoods.
     """
 
     network: nn.Module
@@ -125,25 +125,25 @@ class ScoreModel:
     ) -> tuple[Array, tuple[ModelState, Metrics]]:
         """Computes the squared error of the output, averaged over the batch, at times spread evenly over the batch."""
         space_key, time_key, noise_key, label_key, dropout_key = jax.random.split(key, 5)
-        x_0, told = self.space.prepare(space_key, batch["x"])[0], {}
+        x_0, more = self.space.prepare(space_key, batch["x"])[0], {}
         if self.augment:
-            x_0, told["changes"] = augmentation.augment(
+            x_0, more["changes"] = augmentation.augment(
                 jax.random.fold_in(key, _AUGMENTATION), x_0, probability=self.augment
             )
         t = self.times_fn(self.path, spread(time_key, x_0.shape[0]))
         eps = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
         label = label_dropout.training_label(label_key, batch, num_classes=self.num_classes, drop_label=self.drop_label)
-        return self.loss_of_pairs(params, dropout_key, x_0, eps, t, label, **told), (model_state, {})
+        return self.loss_of_pairs(params, dropout_key, x_0, eps, t, label, **more), (model_state, {})
 
     def loss_of_pairs(
-        self, params: Params, key: Key, x_0: Array, eps: Array, t: Array, label: Array | None = None, **told: Array
+        self, params: Params, key: Key, x_0: Array, eps: Array, t: Array, label: Array | None = None, **more: Array
     ) -> Array:
         """Computes the loss of pairs of data and noise [B, ...], in the space that is diffused, at times [B].
 
-        `told` is what else the network is given, e.g. changes [B, A].
+        `more` are further inputs of the network, e.g. changes [B, A].
         """
         x_t = predictions.diffuse(x_0, eps, self.path.signal(t), self.path.noise(t))
-        output = self.output(params, x_t, t, label, train=True, rngs={"dropout": key}, **told)
+        output = self.output(params, x_t, t, label, train=True, rngs={"dropout": key}, **more)
         squared_error = jnp.mean(self.parameterization.loss(self.path, x_0, eps, output, t))
         return squared_error / int(np.prod(self.shape))
 

@@ -55,7 +55,7 @@ class UNet(nn.Module):
         rescale: divides every sum of a residual by sqrt(2).
         dtype: precision of the computation; the output is float32 at least.
         outputs: how many outputs each number of x_t has, one block of channels after the other.
-        augmented: how many numbers tell the network what was done to an example to augment it; None if it is not told.
+        augmented: how many numbers describe the augmentation of an example; None for a network without them.
         remat: stores only the inputs of blocks and attentions for the backward pass, which computes the rest again:
             less memory on accelerators if maps are large, for about a sixth more products.
     """

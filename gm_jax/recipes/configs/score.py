@@ -157,8 +157,8 @@ class ScoreConfig:
     so that few sampling steps are enough; 0 for no second stage."""
     augment: Annotated[Share, Added(before=0.0)] = 0.0
     """EDM's augmentation of training images: each is mirrored with probability 1/2 and, with this probability each, is
-    flipped, scaled, rotated, stretched and moved. The network is told, and samples are of images as they are. The paper
-    has 0.12 for CIFAR-10, without --data.flip. 0 for none."""
+    flipped, scaled, rotated, stretched and moved. The network is conditioned on it, and samples show no augmentation.
+    The paper has 0.12 for CIFAR-10, without --data.flip. 0 for none."""
     sampler: PathSamplerConfig = PathSamplerConfig()
     likelihood: ODELikelihoodConfig = ODELikelihoodConfig()
     validation_times: Count = 20
