@@ -186,6 +186,7 @@ def test_packed_data_are_the_data(tmp_path):
             np.testing.assert_array_equal(packed.splits[split][name], array)
 
 
+@pytest.mark.slow
 def test_commands_run_side_by_side_until_the_deadline():
     python = [accelerator.sys.executable, "-c"]
     commands = {

@@ -1,8 +1,10 @@
 import jax
+import pytest
 
 from benchmarks import solver_steps
 
 
+@pytest.mark.slow
 def test_a_unit_of_work_draws_all_samples(monkeypatch):
     drawn = []
     wait = jax.block_until_ready

@@ -103,6 +103,7 @@ def test_the_interval_of_a_flow_holds_the_truth_of_the_small_world(run_of):
     assert high.mean() > 3 * high.std() / np.sqrt(counted.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 8.0])
 def test_the_interval_of_a_restricted_boltzmann_machine_holds_the_truth_of_the_small_world(run_of, scale):
     _, run, state = run_of("RBM")

@@ -190,6 +190,7 @@ def test_the_data_have_their_own_row_of_reference_scores_and_their_own_pictures(
     assert world["kl_to_world"] == 0.0
 
 
+@pytest.mark.slow
 def test_log_z_is_estimated_once(clock, tmp_path, monkeypatch):
     seen, prepared = [], measure.measure.prepared
 

@@ -55,6 +55,7 @@ def test_a_vae_of_own_networks_learns_own_images(run):
     assert re.search(r"test -log p <= \d\.\d\d bits/dim \(256 levels", out)
 
 
+@pytest.mark.slow
 def test_a_flow_of_mixed_layers_has_an_exact_density(run):
     found, _ = run("mixed_flow")
     assert (found["found"].kind, found["found"].measure) == ("exact", "continuous")
@@ -65,6 +66,7 @@ def test_a_flow_of_mixed_layers_has_an_exact_density(run):
     assert entropy_of_noise < -float(found["found"].log_prob.mean()) < 2.0
 
 
+@pytest.mark.slow
 def test_guidance_and_the_chain_are_drawn(run, tmp_path):
     found, _ = run("guided_diffusion")
     rows = np.stack(found["rows"])
@@ -76,12 +78,14 @@ def test_guidance_and_the_chain_are_drawn(run, tmp_path):
     assert (tmp_path / "runs" / "guided_diffusion" / "guided.png").is_file()
 
 
+@pytest.mark.slow
 def test_mirrored_digits_are_farther_from_digits_than_other_digits(run):
     _, out = run("frechet_distance")
     near, far = (float(value) for value in re.findall(r"frechet +([\d.]+) squared feature distance", out))
     assert 0.0 < near < 0.2 * far
 
 
+@pytest.mark.slow
 def test_the_bits_of_a_pixelcnn_are_exact(run):
     found, out = run("pixelcnn_bits")
     assert (found["found"].kind, found["found"].measure) == ("exact", "17 levels")
@@ -90,6 +94,7 @@ def test_the_bits_of_a_pixelcnn_are_exact(run):
     assert "bits/dim (exact, 17 levels)" in out
 
 
+@pytest.mark.slow
 def test_both_players_of_a_vae_gan_learn(run):
     found, _ = run("vae_gan")
     assert 0.0 < float(found["losses"]["discriminator"]) < 2 * np.log(2)  # of a blind discriminator
@@ -107,6 +112,7 @@ def test_a_run_opens_from_its_folder_alone(run, tmp_path):
     np.testing.assert_array_equal(found["x"], again["x"])
 
 
+@pytest.mark.slow
 def test_a_file_and_a_folder_train_the_same_experiment(run):
     _, out = run("own_data")
     rows = dict(re.findall(r"^(\w+) +\(16, 16, 1\), 2 classes: -log p <= ([\d.]+) nats$", out, flags=re.MULTILINE))
@@ -114,6 +120,7 @@ def test_a_file_and_a_folder_train_the_same_experiment(run):
     assert all(100.0 < float(nats) < 256 * np.log(2) for nats in rows.values())
 
 
+@pytest.mark.slow
 def test_seeds_and_rates_are_one_table(run, tmp_path):
     _, out = run("seeds")
     rows = re.findall(r"^ +(0\.0\d+) +([\d.]+) \+- ([\d.]+) nats$", out, flags=re.MULTILINE)

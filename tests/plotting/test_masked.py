@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gm_jax.models.autoregressive_networks import bernoulli, categorical
 from gm_jax.models.masked_diffusion import MaskedDiffusion
@@ -17,6 +18,7 @@ def picture(likelihood, shape, *, levels, outputs):
     return x, jax.jit(masked.grids(model, shape, levels=17)["completions"])(params, {}, jax.random.key(2), x)
 
 
+@pytest.mark.slow
 def test_given_pixels_are_those_of_the_data_and_the_others_are_drawn():
     x, grid = picture(categorical(levels=17), (4, 4, 1), levels=17, outputs=17)
     assert grid.rows == ("data", "first half given", "a quarter given", "every other row given")

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from experiments import consistency, meanflow
 from gm_jax import recipes
@@ -12,6 +13,7 @@ from gm_jax.recipes.configs import UNetConfig
 TINY = Spec("tiny", (4, 4, 1), 17, None, "")
 
 
+@pytest.mark.slow
 def test_samples_by_steps_share_their_noise_with_the_flow():
     for config in (meanflow.CONFIG, consistency.CONFIG):
         small = updated(config, {"network": UNetConfig(features=(8,), attention=())})

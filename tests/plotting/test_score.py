@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gm_jax.models import flow, path_objectives, path_sampling, score
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
@@ -40,6 +41,7 @@ def test_images_have_pictures_and_points_have_none():
     assert plotting.grids(dataclasses.replace(MODEL, shape=(2,))) == {}
 
 
+@pytest.mark.slow
 def test_a_row_runs_from_the_data_and_the_rows_of_samples_are_the_numbers_of_steps():
     params, state = MODEL.init(jax.random.key(0), {"x": X})
     grids = {

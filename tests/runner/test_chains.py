@@ -61,6 +61,7 @@ DIVERGING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIVERGING)
 def test_chains_that_diverge_stop_the_run_and_the_last_good_checkpoint_stays(name, command, tmp_path):
     experiment, *arguments = DIVERGING[name]

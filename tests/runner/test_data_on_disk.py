@@ -42,6 +42,7 @@ def data(tmp_path, monkeypatch):
     return tmp_path / "cache" / "gm_jax"
 
 
+@pytest.mark.slow
 def test_a_run_from_disk_that_failed_and_resumed_has_the_bits_of_a_run_in_memory(
     data, tmp_path, monkeypatch, state_hash, capsys
 ):

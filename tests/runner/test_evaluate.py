@@ -228,6 +228,7 @@ def test_a_spec_gives_the_shapes_of_a_batch(name):
     }
 
 
+@pytest.mark.slow
 def test_data_are_read_from_the_folder_of_the_run_unless_one_is_given(finished, command, monkeypatch, tmp_path):
     asked = []
     load = sources.load

@@ -92,7 +92,7 @@ class Interrupted:
         signal.raise_signal(self.number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("moment", ["eval_batches", "draw_grid", "_draw_progress", "draw_curves"])
 def test_a_signal_in_the_final_evaluation_is_not_lost_and_loses_nothing(
     moment, number, finished, command, tiny, whole, monkeypatch, state_hash

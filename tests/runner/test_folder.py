@@ -24,6 +24,7 @@ from tools import compare
 REPO = pathlib.Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_no_command_writes_through_a_link(command, finished, tiny, tmp_path):
     """Whoever can put links into a folder must not overwrite files elsewhere by the hands of whoever uses the run."""
     elsewhere, before = tmp_path / "elsewhere", {}
@@ -177,6 +178,7 @@ def test_a_path_through_another_folder_or_a_link_is_that_of_the_folder(finished,
         assert ended.code == 0, ended.err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_is_refused_and_named(finished, command, tiny, tmp_path):
     """A run with another seed has checkpoints of the same shapes and, by the fingerprint, on the same data."""
     other = tmp_path / "other"

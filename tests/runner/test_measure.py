@@ -70,6 +70,7 @@ def test_a_likelihood_that_is_nan_for_one_example_is_an_error(whole):
         measure.measure_run(run, run.restore()[0], 60, split="test", seed=0)
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_an_error_and_leaves_the_results_alone(command, tmp_path, monkeypatch):
     load = sources.load
 

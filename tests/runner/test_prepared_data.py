@@ -28,6 +28,7 @@ def put(data_dir, version="1.0.0", seed=0, labels=(0, 1, 2)):
     )
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_version_of_the_data(command, tmp_path):
     data, run = tmp_path / "data", tmp_path / "run"
     put(data, "1.9.0")

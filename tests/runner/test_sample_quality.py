@@ -17,6 +17,7 @@ def records(folder):
     return json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_samples_are_measured_if_an_extractor_is_named(finished, command, monkeypatch):
     monkeypatch.setattr(sample_metrics, "_SUBSETS", 3)
     before = records(finished)

@@ -108,6 +108,7 @@ def test_a_missing_package_is_one_line_before_anything_is_written(name, command,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_tracked_by_weights_and_biases_and_goes_on_there_when_it_resumes(finished, command, tiny, fake):
     wandb = fake(FakeWandB())
     constant = ["--train.steps", "80"]
@@ -127,6 +128,7 @@ def test_a_run_is_tracked_by_weights_and_biases_and_goes_on_there_when_it_resume
     assert wandb.finished == 1
 
 
+@pytest.mark.slow
 def test_a_run_is_tracked_by_mlflow_and_found_again_by_its_tag(finished, command, tiny, fake):
     mlflow = fake(FakeMLflow())
     for steps in ("70", "80"):

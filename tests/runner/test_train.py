@@ -285,6 +285,7 @@ def test_without_an_average_the_parameters_are_evaluated(command, tiny, tmp_path
     assert ".ema_params" not in manifest
 
 
+@pytest.mark.slow
 def test_points_are_trained_on_and_drawn_as_a_scatter(command, tiny, tmp_path):
     folder = tmp_path / "run"
     arguments = ["--data.name", "toy:two_moons", "--decoder", "normal", *tiny, "--train.steps", "20"]

@@ -111,6 +111,7 @@ def test_a_run_of_own_networks_opens_with_the_same_networks(trained, monkeypatch
     assert "is not a model" in message_of(lambda: gm_jax.open_run(folder, model=3))
 
 
+@pytest.mark.slow
 def test_a_longer_call_resumes_and_the_same_call_adds_nothing(tmp_path, capsys):
     def call(steps):
         return gm_jax.train(make_family().model, X, tmp_path / "run", train={**SHORT, "steps": steps}, evaluate=False)
