@@ -17,7 +17,7 @@ PyTree = Any
 Device = Any  # jax.Device, which is a variable to type checkers
 Params = dict[str, PyTree]  # keyed by player: {"vae": ...}, {"generator": ..., "discriminator": ...}
 ModelState = dict[str, PyTree]  # what a network carries in addition to parameters; often empty
-Batch = Mapping[str, Array]  # "x" [B, ...]; "label" [B] int32 if the data have labels
+Batch = Mapping[str, Array]  # "x" [B, ...]; "label" [B] int32, "tokens" [B, L] int32 if the data have them
 Metrics = dict[str, Array]  # scalars
 Prepared: TypeAlias = tuple[ModelState, dict[str, Array]]  # a state to evaluate with, and what was found: scalars
 

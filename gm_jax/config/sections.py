@@ -15,8 +15,8 @@ class DataConfig:
 
     name: str = "digits"
     """digits, binarized_digits, digits4x4, toy:two_moons, toy:eight_gaussians, toy:checkerboard, toy:pinwheel,
-    wave:tones, the name of a TensorFlow Datasets set, folder:PATH (PNG and JPEG images; subfolders are classes), or
-    npz:PATH (arrays x and label)."""
+    wave:tones, captions or captions:mnist (digits in colour with captions), the name of a TensorFlow Datasets set,
+    folder:PATH (PNG and JPEG images; subfolders are classes), or npz:PATH (arrays x and label)."""
     dir: Annotated[str | None, Neutral] = None
     """The folder of prepared TensorFlow Datasets; by default TFDS_DATA_DIR, or else ~/tensorflow_datasets. For folder:
     and npz:, the folder that a relative PATH starts from."""

@@ -5,6 +5,8 @@ pipeline.py        cuts splits into batches: `train_batch`, `train_batches`, `ev
 binary_digits.py   black and white digits; `small_world_probabilities()` is the exact distribution of `digits4x4`
 toy.py             2-D toy densities; `toy_log_density(name)` is the exact log-density of a `toy:*` source
 waveform.py        toy waveforms; `waveform_log_prob` is the exact log-probability of a `wave:*` source
+captions.py        a small language for pictures of digits: words, tokens, and what a caption says
+scenes.py          captioned pictures of coloured digits: `captions`, `captions:mnist`
 image_folder.py    PNG and JPEG images in a folder of your own: `folder:PATH`
 arrays.py          arrays of your own, in Python or in an .npz: `npz:PATH`
 image_files.py     decodes images of any origin; resizes their centre
@@ -27,6 +29,7 @@ from gm_jax.data import (
     array_cache,
     arrays,
     binary_digits,
+    captions,
     image_files,
     image_folder,
     known_sets,
@@ -34,6 +37,7 @@ from gm_jax.data import (
     names,
     pipeline,
     prefetch,
+    scenes,
     sources,
     split_writer,
     splits,
@@ -46,6 +50,7 @@ __all__ = [
     "array_cache",
     "arrays",
     "binary_digits",
+    "captions",
     "image_files",
     "image_folder",
     "known_sets",
@@ -53,6 +58,7 @@ __all__ = [
     "names",
     "pipeline",
     "prefetch",
+    "scenes",
     "sources",
     "split_writer",
     "splits",

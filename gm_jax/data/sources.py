@@ -1,4 +1,4 @@
-"""Named sources of data: digits, `toy:*`, `wave:*`, your own, and every image set of TFDS.
+"""Named sources of data: digits, `captions`, `toy:*`, `wave:*`, your own, and every image set of TFDS.
 
 `x` is the data that the literature's numbers refer to: uint8 levels [N, H, W, C] for images and [N, T] for waveforms,
 float32 points [N, 2] for toys. Nothing is scaled, binarised or augmented here: that belongs to a model, which counts
@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gm_jax.data import arrays, binary_digits, image_folder, pipeline, tfds_sources, toy, waveform
+from gm_jax.data import arrays, binary_digits, captions, image_folder, pipeline, scenes, tfds_sources, toy, waveform
 from gm_jax.data.array_cache import Digests, Splits
+from gm_jax.data.names import unknown_name
 from gm_jax.errors import UserError
 from gm_jax.hashing import array_digest
 
@@ -23,6 +24,7 @@ from gm_jax.hashing import array_digest
 EMBEDDED = (
     "digits",
     *binary_digits.NAMES,
+    scenes.CAPTIONS,
     *(toy.PREFIX + name for name in toy.TOYS),
     *(waveform.PREFIX + name for name in waveform.NAMES),
 )
@@ -51,6 +53,8 @@ class Spec(NamedTuple):
         cut: the rule by which splits that the data do not ship were cut, e.g. "validation: last 1/6 of train"; None
             if all are shipped.
         size: rows and columns to which images were resized; None if they are as shipped.
+        tokens: of each caption, including the padding; None if there are no captions.
+        vocabulary: the number of words, including the padding 0; tokens are below it. None without captions.
     """
 
     name: str
@@ -61,6 +65,8 @@ class Spec(NamedTuple):
     version: str | None = None
     cut: str | None = None
     size: int | None = None
+    tokens: int | None = None
+    vocabulary: int | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -80,7 +86,8 @@ class Source(NamedTuple):
 
     Attributes:
         spec: the facts.
-        splits: "train", "validation", "test" -> {"x": [N, ...], "label": [N] int32 if there are labels}.
+        splits: "train", "validation", "test" -> {"x": [N, ...], "label": [N] int32 if there are labels,
+            "tokens": [N, L] int32 if there are captions}.
     """
 
     spec: Spec
@@ -93,6 +100,7 @@ def load(name: str, data_dir: str | None = None, size: int | None = None) -> Sou
     * "digits": scikit-learn's 1,797 8x8 digits, uint8 levels 0..16, 10 classes; 1,437 train, 180 validation and
       180 test by one fixed permutation.
     * "binarized_digits": the same in black and white; "digits4x4": the exact small world. See `binary_digits`.
+    * "captions", "captions:mnist": scikit-learn's or MNIST's digits in colour, with captions. See `scenes`.
     * "toy:two_moons", "toy:eight_gaussians", "toy:checkerboard", "toy:pinwheel": see `toy`.
     * "wave:tones": see `waveform`.
     * "folder:PATH": PNG and JPEG images, see `image_folder`; "npz:PATH": arrays, see `arrays`.
@@ -109,7 +117,7 @@ def load(name: str, data_dir: str | None = None, size: int | None = None) -> Sou
         UserError: there is no such source, it is not prepared in a readable form, a file is damaged, or images differ
             in size and none is given.
     """
-    if size is not None and name in EMBEDDED:
+    if size is not None and name in (*EMBEDDED, scenes.CAPTIONS_MNIST):
         raise UserError(f"--data.size has no effect on {name}: leave it out.")
     version = cut = None
     digests: Digests = {}
@@ -119,6 +127,10 @@ def load(name: str, data_dir: str | None = None, size: int | None = None) -> Sou
         splits, levels, num_classes = binary_digits.binarized_splits(_digits()), 2, 10
     elif name == binary_digits.SMALL_WORLD:
         splits, levels, num_classes = binary_digits.small_world_splits(), 2, 10
+    elif name in scenes.NAMES:
+        splits, levels, num_classes = _captions(name, data_dir), scenes.LEVELS, None
+    elif name.startswith(f"{scenes.CAPTIONS}:"):
+        raise unknown_name("source of captions", name, scenes.NAMES)
     elif name.startswith(toy.PREFIX):
         splits, levels = toy.toy_splits(name), None
         num_classes = toy.TOYS[name.removeprefix(toy.PREFIX)].num_modes
@@ -131,13 +143,15 @@ def load(name: str, data_dir: str | None = None, size: int | None = None) -> Sou
     elif name == ARRAYS.rstrip(":") or name.startswith(ARRAYS):
         raise UserError(f"'{name}' are arrays that only Python has: give them to gm_jax.open_run or gm_jax.train.")
     else:
-        known = (*EMBEDDED, f"{FOLDER}PATH", f"{NPZ}PATH")
+        known = (*EMBEDDED, scenes.CAPTIONS_MNIST, f"{FOLDER}PATH", f"{NPZ}PATH")
         splits, levels, num_classes, version, cut, digests = tfds_sources.read_images(name, data_dir, known, size)
     for split, parts in splits.items():
         if not len(parts["x"]):
             raise UserError(f"'{name}' has no examples in its {split} split: prepare it again, or choose other data.")
     shape = splits["train"]["x"].shape[1:]
     spec = Spec(name, shape, levels, num_classes, fingerprint(splits, digests), version, cut, size)
+    if "tokens" in splits["train"]:
+        spec = spec._replace(tokens=captions.LENGTH, vocabulary=len(captions.VOCABULARY))
     return Source(spec, splits)
 
 
@@ -276,6 +290,13 @@ def fingerprint(splits: Splits, digests: Digests | None = None) -> str:
         for name, array in parts.items()
     ]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def _captions(name: str, data_dir: str | None) -> Splits:
+    if name == scenes.CAPTIONS:
+        return scenes.caption_splits(_digits(), 17)
+    images = tfds_sources.read_images("mnist", data_dir)
+    return scenes.caption_splits(images.splits, images.levels)
 
 
 def _digits() -> Splits:

@@ -172,10 +172,11 @@ class Run(NamedTuple):
 
 
 def abstract_batch(spec: sources.Spec, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes and dtypes of a batch: levels are uint8, points float32, labels int32."""
+    """Returns the shapes and dtypes of a batch: levels are uint8, points float32, labels and tokens int32."""
     x = jax.ShapeDtypeStruct((batch_size, *spec.shape), np.float32 if spec.levels is None else np.uint8)
     labels = {} if spec.num_classes is None else {"label": jax.ShapeDtypeStruct((batch_size,), np.int32)}
-    return {"x": x, **labels}
+    tokens = {} if spec.tokens is None else {"tokens": jax.ShapeDtypeStruct((batch_size, spec.tokens), np.int32)}
+    return {"x": x, **labels, **tokens}
 
 
 def assemble(config: ExperimentConfig, workdir: Path, found: Saved | None = None, given: Given = NOTHING) -> Run:
@@ -340,6 +341,8 @@ def _put_together(
     strategy = parallel.pmap() if config.train.parallel == "pmap" else parallel.jit()
     if config.data.flip and len(spec.shape) != 3:
         raise UserError(f"--data.flip mirrors images, and {spec.name} is not made of images: leave it out.")
+    if config.data.flip and spec.tokens is not None:
+        raise UserError(f"--data.flip would make the captions of {spec.name} wrong: leave it out.")
     experiment = (given.build or recipes.build)(config, spec)
     if splits is not None and experiment.uses_labels:
         sources.check_labels(spec, splits)

@@ -219,7 +219,7 @@ def test_sample_needs_no_data(finished, command, monkeypatch):
     assert command("sample", "--workdir", finished, "--num", "4").code == 0
 
 
-@pytest.mark.parametrize("name", ["digits", "toy:two_moons", "wave:tones"])
+@pytest.mark.parametrize("name", ["digits", "captions", "toy:two_moons", "wave:tones"])
 def test_a_spec_gives_the_shapes_of_a_batch(name):
     source = sources.load(name)
     batch = pipeline.train_batch(source.splits["train"], 5, 0, 0)

@@ -79,3 +79,9 @@ def test_points_are_not_mirrored(tmp_path):
     config = updated(flow_matching.CONFIG, {"data": {"name": "toy:two_moons", "flip": True}})
     with pytest.raises(UserError, match=r"--data\.flip mirrors images, and toy:two_moons is not made of images"):
         gm_jax.train(config, workdir=tmp_path / "run")
+
+
+def test_pictures_with_captions_are_not_mirrored(tmp_path):
+    config = updated(flow_matching.CONFIG, {"data": {"name": "captions", "flip": True}})
+    with pytest.raises(UserError, match=r"--data\.flip would make the captions of captions wrong"):
+        gm_jax.train(config, workdir=tmp_path / "run")
