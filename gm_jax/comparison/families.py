@@ -102,6 +102,12 @@ def _autoregressive_models() -> tuple[Family, ...]:
             evaluations=evaluations.each_dimension,
         ),
         Family(
+            "PixelCNN++",
+            configs.PixelCNNPlusPlusConfig(**_RASTER, output="bernoulli"),
+            {"images": conv, "small_world": {**conv, "features": 16}},
+            evaluations=evaluations.each_dimension,
+        ),
+        Family(
             "PixelRNN",
             configs.PixelRNNConfig(**_RASTER),
             {"images": conv, "small_world": {**conv, "layers": 1}},

@@ -4,6 +4,7 @@ vae.py             variational autoencoders: ELBO, beta-VAE, importance-weighted
 decoder_likelihoods.py  p(x|z) of a decoder: Bernoulli, normal, discretised logistic
 autoregressive.py  exact likelihoods by the chain rule: one ordering or a mixture of several, labels, completions
 autoregressive_networks.py  networks of the conditionals, and the likelihoods of one pixel that their outputs define
+pixel_conditionals.py  networks whose outputs define all colours of a pixel at once: PixelCNN++
 masked_diffusion.py    masked dimensions from visible ones: a bound, and exact likelihoods in any order
 flow.py            normalizing flows: exact likelihoods by a change of variables, priors, dequantisation
 diffusion.py       denoising diffusion: noise, data or v prediction, the bound, guidance

@@ -49,10 +49,10 @@ class Autoregressive:
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
         """Initialises the network, and checks the shape of its outputs."""
         prepare_key, params_key = jax.random.split(key)
-        label = self._label_of(batch)
-        label = None if label is None else label[:1]
+        label, count = self._label_of(batch), self.network.init_examples
+        label = None if label is None else label[:count]
         checks.check_example(self.shape, batch["x"])
-        x = self._prepare(prepare_key, batch["x"][:1])
+        x = self._prepare(prepare_key, batch["x"][:count])
         params = {"autoregressive": self.network.init(params_key, x, label)}
         jax.eval_shape(lambda x: self.nll(params, x, label, 0), x)
         return params, {}

@@ -47,12 +47,14 @@ class OrderedNetwork(NamedTuple):
             dimensions only. With a key the network drops units, as in training.
         conditionals: (params, label, k) -> `samplers.autoregressive.Conditionals`.
         orders: [K, D]; orders[k, i] is the dimension that is generated at position i.
+        init_examples: how many examples `init` gets at most; more than one if it depends on them.
     """
 
     init: Callable[[Key, Array, Array | None], PyTree]
     outputs: Callable[..., Array]
     conditionals: Callable[[PyTree, Array | None, int | Array], samplers.Conditionals]
     orders: np.ndarray
+    init_examples: int = 1
 
 
 class PixelLikelihood(NamedTuple):

@@ -8,6 +8,7 @@ made.py                       masked autoencoder: degrees, mask sets
 masked_conv.py                convolutions that respect raster order, colours included
 pixel_network.py              what PixelCNN and PixelRNN share: fields, scaling, readout, cache
 pixelcnn.py                   PixelCNN, and the gated PixelCNN without a blind spot
+pixelcnn_pp.py                PixelCNN++: two streams at several scales, weight normalisation
 pixelrnn.py                   PixelRNN: Row LSTM, Diagonal BiLSTM
 wavenet.py                    WaveNet: dilated causal convolutions
 transformer.py                causal transformer: masked self-attention, keys and values kept
@@ -24,7 +25,7 @@ dcgan.py                      convolutional generator and discriminator
 gan_resnet.py                 residual generator and discriminator of WGAN-GP and SNGAN
 dropout.py                    dropout that a key turns on
 minibatch_discrimination.py   how close an example is to the rest of its batch
-normalization.py              group, batch, virtual batch and spectral normalisation, and their state
+normalization.py              group, batch, virtual batch, spectral and weight normalisation, and their state
 unet.py                       the U-Net of DDPM, for images
 diffusion_mlp.py              residual perceptron for the diffusion of points and latents
 rbm.py                        restricted Boltzmann machine: weights and biases of binary units on two sides

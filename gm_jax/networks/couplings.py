@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 
+from gm_jax.networks.normalization import weight_norm
 from gm_jax.ops import bijectors, splines
 from gm_jax.ops.cpu import conv
 from gm_jax.types import Array, Key
@@ -136,7 +137,7 @@ class Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         if self.length is not None:
             length = self.param("length", nn.initializers.constant(self.length), (self.features,))
-            kernel = kernel * (length / jnp.sqrt(jnp.sum(jnp.square(kernel), axis=(0, 1, 2))))[None, None, None]
+            kernel = weight_norm(kernel, length)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         side = (self.size // 2, self.size // 2)
         return conv(x, kernel, padding=(side, side)) + bias[None, None, None]

@@ -1,4 +1,4 @@
-"""Normalisations: group, batch, virtual batch and spectral.
+"""Normalisations: group, batch, virtual batch, spectral and weight.
 
 Notation: h [B, ..., C] activations, and every axis but the last counts as a place; W [I, O] a kernel whose taps are
 flattened into I; gamma and beta [C] learned; m and v mean and variance.
@@ -7,6 +7,7 @@ flattened into I; gamma and beta [C] learned; m and v mean and variance.
     batch norm:     m, v of each channel over the batch; running averages in evaluation                          (2)
     virtual:        m_i, v_i of each channel over R reference examples and example i, R + 1 examples in all       (3)
     spectral norm:  W / sigma,    sigma = a^T W b,  a = W b / |W b|,  b = W^T a / |W^T a|                         (4)
+    weight norm:    g_o V_o / |V_o| for each output o, with V [I, O] and g [O] learned                           (5)
 
 These layers keep their state in Flax collections, which a model carries in its `model_state`:
 
@@ -246,6 +247,20 @@ def spectral_norm(matrix: Array, b: Array, *, num_iterations: int) -> tuple[Arra
         b = _unit(product(a, constant))
     # The lower bound keeps a kernel of zeros finite.
     return jnp.maximum(product(product(a, matrix), b), jnp.finfo(matrix.dtype).tiny), b
+
+
+def weight_norm(kernel: Array, length: Array) -> Array:
+    """Computes the weights (5), whose length and direction are parameters of their own.
+
+    Args:
+        kernel: [..., O] V, not zero for any output.
+        length: [O] g.
+    Returns:
+        [..., O] weights.
+    Source: Salimans & Kingma, "Weight Normalization", NeurIPS 2016, arXiv:1602.07868, eq. 2.
+    """
+    inputs = tuple(range(kernel.ndim - 1))
+    return kernel * jnp.expand_dims(length / jnp.sqrt(jnp.sum(jnp.square(kernel), axis=inputs)), inputs)
 
 
 def _unit(x: Array) -> Array:

@@ -17,6 +17,10 @@ distributions (elementwise; the caller sums over the event)
     discretized_logistic_mixture_log_prob          the same for a mixture of logistics
     normal_kl, normal_kl_to_standard               KL between normals, and to N(0, 1)
 
+color_mixture (all colours of a pixel, by one mixture of logistics)
+    split_parameters, parameters_per_pixel         a network's outputs -> a ColorMixture
+    mixture_of_each_color                          the mixture of each colour given the earlier ones
+
 binarization (integer levels -> {0., 1.})
     static                 the data are binary as shipped
     dynamic                drawn with probability level / (levels - 1)

@@ -7,11 +7,13 @@ import numpy as np
 
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
-from gm_jax.models import autoregressive
+from gm_jax.models import autoregressive, pixel_conditionals
 from gm_jax.models import autoregressive_networks as ordered
 from gm_jax.networks import made, pixelcnn, pixelrnn, transformer, wavenet
 from gm_jax.networks.fvsbn import FVSBN
 from gm_jax.networks.nade import NADE
+from gm_jax.networks.pixelcnn_pp import PixelCNNPlusPlus
+from gm_jax.ops.color_mixture import parameters_per_pixel
 from gm_jax.plotting import autoregressive as plotting
 from gm_jax.recipes import image_shapes, likelihoods
 from gm_jax.recipes.configs.autoregressive import (
@@ -20,6 +22,7 @@ from gm_jax.recipes.configs.autoregressive import (
     MADEConfig,
     NADEConfig,
     PixelCNNConfig,
+    PixelCNNPlusPlusConfig,
     PixelRNNConfig,
     RasterConfig,
     TransformerConfig,
@@ -68,6 +71,24 @@ def build_pixelcnn(config: PixelCNNConfig, spec: Spec) -> Experiment:
         dropout=config.dropout,
     )
     return _raster_experiment(config, spec, ordered.image_network(module))
+
+
+def build_pixelcnn_pp(config: PixelCNNPlusPlusConfig, spec: Spec) -> Experiment:
+    """Builds two streams of gated blocks at several scales, and a mixture of logistics for each pixel."""
+    shape = image_shapes.pixel_shape(spec, features=config.features)
+    settings = _raster_settings(config, spec)
+    levels, num_outputs, of_each_color = settings["levels"], settings["outputs_per_dim"], pixel_conditionals.one_color
+    if config.output == "logistic_mixture":
+        num_outputs = parameters_per_pixel(channels=shape[2], components=config.components)
+        of_each_color = pixel_conditionals.mixture_of_colors(levels)
+    elif shape[2] > 1:
+        raise UserError(
+            f"--output {config.output} does not order the {shape[2]} channels of {spec.name}: use --output "
+            "logistic_mixture, or experiments.pixelcnn."
+        )
+    network = {"features": config.features, "blocks": config.blocks, "scales": config.scales}
+    module = PixelCNNPlusPlus(shape, levels, num_outputs, settings["num_classes"], **network, dropout=config.dropout)
+    return _raster_experiment(config, spec, pixel_conditionals.whole_pixel_network(module, of_each_color))
 
 
 def build_pixelrnn(config: PixelRNNConfig, spec: Spec) -> Experiment:

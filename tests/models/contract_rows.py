@@ -30,6 +30,7 @@ from gm_jax.models import (
     noise_contrastive,
     path_objectives,
     path_sampling,
+    pixel_conditionals,
     rbm,
     reflow,
     score,
@@ -47,6 +48,7 @@ from gm_jax.networks.masked_transformer import MaskedTransformer
 from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
 from gm_jax.networks.nice import NICE
 from gm_jax.networks.normalization import WithReferenceBatch
+from gm_jax.networks.pixelcnn_pp import PixelCNNPlusPlus
 from gm_jax.networks.rbm import RBM
 from gm_jax.networks.realnvp import ImageRealNVP, RealNVP
 from gm_jax.networks.spline_flow import SplineFlow
@@ -138,6 +140,15 @@ def _made():
 def _gated_pixelcnn():
     network = pixelcnn.GatedPixelCNN((4, 4, 1), levels=2, outputs_per_dim=1, features=4, layers=1, first_size=3)
     return _binary_pixels(autoregressive_networks.image_network(network))
+
+
+def _pixelcnn_pp():
+    network = PixelCNNPlusPlus((4, 4, 1), 17, 6, features=3, blocks=1, scales=2, dropout=0.25)
+    return autoregressive.Autoregressive(
+        network=pixel_conditionals.whole_pixel_network(network, pixel_conditionals.mixture_of_colors(17)),
+        likelihood=autoregressive_networks.discretized_logistic_mixture(levels=17),
+        shape=(4, 4, 1),
+    ).model
 
 
 def _pixelrnn():
@@ -402,6 +413,7 @@ MODELS = {
     "nade": Row(_nade, (4, 4, 1), 17, "exact", "binary"),
     "made[two orderings]": Row(_made, (4, 4, 1), 17, "exact", "binary"),
     "gated pixelcnn": Row(_gated_pixelcnn, (4, 4, 1), 17, "exact", "binary"),
+    "pixelcnn++": Row(_pixelcnn_pp, (4, 4, 1), 17, "exact", "17 levels"),
     "pixelrnn": Row(_pixelrnn, (4, 4, 1), 17, "exact", "binary"),
     "wavenet": Row(_wavenet, (4, 4, 1), 17, "exact", "17 levels"),
     "masked diffusion": Row(_masked_diffusion, (4, 4, 1), 17, "lower_bound", "17 levels"),

@@ -1,7 +1,7 @@
 """The configurations of all recipes: data only, no jax, so that `--help` answers at once.
 
 vae.py             VAE and IWAE
-autoregressive.py  FVSBN, NADE and MADE; PixelCNN, PixelRNN, WaveNet and transformers
+autoregressive.py  FVSBN, NADE and MADE; PixelCNN, PixelCNN++, PixelRNN, WaveNet and transformers
 masked.py          masked diffusion
 flow.py            NICE, RealNVP, Glow, spline flows, MAF and IAF
 gan.py             GAN, improved GAN and WGAN-GP
@@ -22,6 +22,7 @@ from gm_jax.recipes.configs.autoregressive import (
     MADEConfig,
     NADEConfig,
     PixelCNNConfig,
+    PixelCNNPlusPlusConfig,
     PixelRNNConfig,
     TransformerConfig,
     WaveNetConfig,
@@ -55,7 +56,8 @@ RECIPES: dict[str, type[ExperimentConfig]] = {
     config.recipe: config
     for config in (
         *(VAEConfig, IWAEConfig),
-        *(FVSBNConfig, NADEConfig, MADEConfig, PixelCNNConfig, PixelRNNConfig, WaveNetConfig, TransformerConfig),
+        *(FVSBNConfig, NADEConfig, MADEConfig),
+        *(PixelCNNConfig, PixelCNNPlusPlusConfig, PixelRNNConfig, WaveNetConfig, TransformerConfig),
         MaskedDiffusionConfig,
         *(NICEConfig, RealNVPConfig, GlowConfig, SplineFlowConfig, AutoregressiveFlowConfig),
         *(GANConfig, ImprovedGANConfig, WGANGPConfig),
@@ -91,6 +93,7 @@ __all__ = [
     "OwnModelConfig",
     "PathSamplerConfig",
     "PixelCNNConfig",
+    "PixelCNNPlusPlusConfig",
     "PixelRNNConfig",
     "RBMConfig",
     "RealNVPConfig",

@@ -93,6 +93,25 @@ class PixelCNNConfig(RasterConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PixelCNNPlusPlusConfig(RasterConfig):
+    """A small PixelCNN++; the paper's has 160 features, 5 blocks and 3 scales."""
+
+    recipe: ClassVar[str] = "gm_jax.recipes.autoregressive:build_pixelcnn_pp"
+    preset: PresetName = None
+    output: Literal["bernoulli", "categorical", "logistic_mixture"] = "logistic_mixture"
+    """p(x_i | x_<i): logistic_mixture for levels and colours, as in the paper; for grey images bernoulli or categorical
+    too."""
+    features: Count = 32
+    """Width of both streams."""
+    blocks: Count = 1
+    """Residual blocks of each stream and scale on the way down."""
+    scales: Count = 2
+    """Sizes of the image that it works at, each half of the one before."""
+    dropout: Share = 0.5
+    """Dropout rate of each block in training."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PixelRNNConfig(RasterConfig):
     """A small PixelRNN; the paper's for binary MNIST has 7 layers of 16 units."""
 

@@ -2,7 +2,7 @@
 
 preset.py          the record of a preset, and its checks
 vae.py             the IWAE of its paper
-autoregressive.py  MADE, PixelRNN, PixelCNN and gated PixelCNN
+autoregressive.py  MADE, PixelRNN, PixelCNN, gated PixelCNN and PixelCNN++
 flow.py            NICE, RealNVP and Glow
 gan.py             SNGAN and WGAN-GP with residual networks
 diffusion.py       DDPM
