@@ -86,8 +86,16 @@ def build_pixelcnn_pp(config: PixelCNNPlusPlusConfig, spec: Spec) -> Experiment:
             f"--output {config.output} does not order the {shape[2]} channels of {spec.name}: use --output "
             "logistic_mixture, or experiments.pixelcnn."
         )
-    network = {"features": config.features, "blocks": config.blocks, "scales": config.scales}
-    module = PixelCNNPlusPlus(shape, levels, num_outputs, settings["num_classes"], **network, dropout=config.dropout)
+    module = PixelCNNPlusPlus(
+        shape,
+        levels,
+        num_outputs,
+        settings["num_classes"],
+        features=config.features,
+        blocks=config.blocks,
+        scales=config.scales,
+        dropout=config.dropout,
+    )
     return _raster_experiment(config, spec, pixel_conditionals.whole_pixel_network(module, of_each_color))
 
 
