@@ -9,6 +9,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -211,6 +212,14 @@ def _integer(text: str) -> int:
     if abs(number) >= 2**64:
         raise ValueError("an integer that is too large")
     return number
+
+
+def address(path: Path) -> str | None:
+    """Returns gs://bucket/x and the like, which `Path` has made gs:/bucket/x; None for a path of this machine."""
+    first = path.parts[0] if path.parts else ""
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+:", first) is None:
+        return None
+    return f"{first}//{'/'.join(path.parts[1:])}"
 
 
 def cache_home(environ: Mapping[str, str] = os.environ) -> Path | None:

@@ -1,9 +1,9 @@
 """A cache of decoded arrays: .npy files under $XDG_CACHE_HOME/gm_jax (default ~/.cache/gm_jax).
 
-An entry is a folder: one .npy per array, and `manifest.json` with each array's SHA-256 and other facts. It appears by
-one rename, so no reader sees a part of it. Arrays that are read into memory are used only if their hashes match. The
-cache is a convenience for data that fit into memory: if it cannot be read or written, they are decoded again without a
-message.
+An entry is a folder: one .npy per array, and `manifest.json` with each array's SHA-256, other facts, and the SHA-256 of
+these. It appears by one rename, so no reader sees a part of it. Facts, and arrays that are read into memory, are used
+only if their hashes match; a manifest of an earlier version has no hash of its facts. The cache is a convenience for
+data that fit into memory: if it cannot be read or written, they are decoded again without a message.
 
 Images of more than `memory.MOST_IN_MEMORY` bytes are written row by row (`Writer`) and stay on disk (`mapped_arrays`).
 Hashing 20 GB would take a minute, so a file of images is not hashed if its size and time of change are its stamp in the
@@ -32,7 +32,7 @@ import numpy as np
 from gm_jax import signals
 from gm_jax.data import mapped_arrays, memory
 from gm_jax.files import cache_home, read_json, sync_folder, sync_tree, write_text
-from gm_jax.hashing import array_digest, begun_array_digest
+from gm_jax.hashing import array_digest, begun_array_digest, json_digest
 
 Splits = dict[str, dict[str, np.ndarray]]  # "train" -> {"x": [N, ...], "label": [N]}
 Digests = dict[str, dict[str, str]]  # the same keys -> SHA-256 of the array
@@ -64,6 +64,8 @@ def read(entry: str) -> Stored | None:
         return None
     try:
         manifest = read_json(_regular(root / entry / "manifest.json"))
+        if manifest.get("sha256") not in (None, _digest(manifest["arrays"], manifest["facts"])):
+            return None
         files = [root / entry / _file_name(record["split"], record["name"]) for record in manifest["arrays"]]
         images = [file for file, record in zip(files, manifest["arrays"], strict=True) if record["name"] == "x"]
         is_large = sum(map(_num_bytes, images)) > memory.MOST_IN_MEMORY
@@ -141,7 +143,7 @@ def remove(entry: str) -> None:
     """Removes an entry that `read` has refused, so that its space is free; call it while `alone`."""
     root = cache_home()
     if root is not None:
-        shutil.rmtree(root / entry, ignore_errors=True)
+        _discard(root / entry)
 
 
 class Writer:
@@ -247,9 +249,9 @@ def _remove_leftovers(root: Path) -> None:
 def _is_written(folder: Path, pid: str) -> bool:
     """Returns whether a process of this host still writes a folder."""
     try:
-        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return True  # another user's, or gone
+        return True  # another user's, gone, or not a folder: opening a pipe would block
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -285,12 +287,27 @@ def _publish(folder: Path, entry: Path, digests: Mapping[tuple[str, str], str], 
         {"split": split, "name": name, "sha256": digest, "stamp": _stamp(folder / _file_name(split, name))}
         for (split, name), digest in digests.items()
     ]
-    (folder / "manifest.json").write_text(json.dumps({"arrays": records, "facts": facts}, indent=1))
+    manifest = {"arrays": records, "facts": facts, "sha256": _digest(records, facts)}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
     sync_tree(folder)
     # `read` has refused the entry, so an existing folder is damaged, or an equal copy of another process.
-    shutil.rmtree(entry, ignore_errors=True)
+    _discard(entry)
     folder.rename(entry)
     sync_folder(entry.parent)
+
+
+def _digest(records: list[dict[str, Any]], facts: Mapping[str, Any]) -> str:
+    """Hashes the facts, and which arrays there are; not the stamps, which readers renew."""
+    return json_digest([facts, [[record["split"], record["name"], record["sha256"]] for record in records]])
+
+
+def _discard(entry: Path) -> None:
+    """Removes an entry, or what has its name: a link stays unfollowed, and a pipe, which would block, unopened."""
+    if entry.is_symlink() or not entry.is_dir():
+        with contextlib.suppress(OSError):
+            entry.unlink()
+    else:
+        shutil.rmtree(entry, ignore_errors=True)
 
 
 def _stamp(file: Path) -> list[int]:

@@ -207,6 +207,8 @@ def _is_usable(found: Splits, facts: object) -> bool:
         isinstance(facts, dict)
         and set(facts) == set(_FACTS)
         and facts["levels"] in (2, 256)
+        and isinstance(facts["cut"], str | None)
+        and (facts["num_classes"] is None or (type(facts["num_classes"]) is int and facts["num_classes"] > 0))
         and set(found) == set(splits.SPLITS)
         and all(arrays["x"].dtype == np.uint8 and arrays["x"].ndim == 4 for arrays in found.values() if "x" in arrays)
         and all(set(arrays) == ({"x", "label"} if facts["num_classes"] else {"x"}) for arrays in found.values())

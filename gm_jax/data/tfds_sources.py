@@ -155,7 +155,14 @@ def _not_found(name: str, set_name: str, data_dir: Path, embedded: Iterable[str]
             f"downloads nothing. To prepare it:\n{_how_to_prepare(name, data_dir)}"
         )
     if set_name and os.path.isdir(data_dir / set_name):
-        return UserError(f"{data_dir / set_name} is not a prepared data set: it has no version with {INFO}.")
+        return UserError(
+            f"{data_dir / set_name} is not a prepared data set: it has no version with {INFO}.\n"
+            f"If it holds images of your own, use --data.name folder:{data_dir / set_name}."
+        )
+    if name.lower().endswith(".npz"):
+        return UserError(f"There is no data set {name!r}. For arrays of your own use --data.name npz:{name}.")
+    if os.path.isdir(os.path.expanduser(name)):
+        return UserError(f"There is no data set {name!r}. For images of your own use --data.name folder:{name}.")
     error = _unknown(name, data_dir, embedded)
     if exists:
         return error

@@ -24,6 +24,7 @@ from gm_jax import signals
 from gm_jax.cluster import detached_output
 from gm_jax.config import ExperimentConfig, saved
 from gm_jax.errors import SMALLER_EVALUATION, SMALLER_SAMPLE, SMALLER_TRAINING, UserError, report, too_large
+from gm_jax.files import address
 from gm_jax.recipes import presets
 from gm_jax.runner import compiled_programs, evaluate, flag_suggestions, help_lines, plan, sample, train, xla_flags
 
@@ -225,13 +226,16 @@ def _expanded(args: Any) -> Any:
     """Returns parsed arguments with home folders in place of ~ in every path, also in sections.
 
     Raises:
-        UserError: there is no such home folder.
+        UserError: there is no such home folder, or a path is the address of another machine.
     """
     changes = {}
     for name, value in vars(args).items():
         if dataclasses.is_dataclass(value):
             changes[name] = _expanded(value)
         elif isinstance(value, Path):
+            found = address(value)
+            if found is not None and name != "workdir":  # whose own message comes later
+                raise UserError(f"{found} is not a path of this machine: write to one, and copy the files afterwards.")
             try:
                 changes[name] = value.expanduser()
             except RuntimeError:

@@ -19,7 +19,6 @@ import json
 import logging
 import os
 import platform
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ from typing import Any
 import jax
 
 from gm_jax.errors import UserError
-from gm_jax.files import is_temporary, make_folder, read_json, write_text
+from gm_jax.files import address, is_temporary, make_folder, read_json, write_text
 from gm_jax.runner import hardware
 
 # What the environment can set (JAX_ENABLE_X64, ...) and changes numbers.
@@ -176,12 +175,11 @@ class Folder:
 
 
 def _refuse_address(root: Path) -> None:
-    """Refuses gs://bucket/run and the like, which `Path` has already made gs:/bucket/run."""
-    first = root.parts[0] if root.parts else ""
-    if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+:", first):
+    found = address(root)
+    if found is not None:
         raise UserError(
-            f"{first}//{'/'.join(root.parts[1:])} is not a folder of this machine: choose a --workdir here, and copy "
-            "the folder when the run has ended."
+            f"{found} is not a folder of this machine: choose a --workdir here, and copy the folder when the run has "
+            "ended."
         )
 
 

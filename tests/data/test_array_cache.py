@@ -39,7 +39,9 @@ def test_an_entry_is_read_as_it_was_written(root):
     assert [child.name for child in root.iterdir()] == ["entry"]
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "no manifest", "empty manifest", "other array"])
+@pytest.mark.parametrize(
+    "damage", ["flip", "truncate", "remove", "no manifest", "empty manifest", "other array", "other facts"]
+)
 def test_a_damaged_entry_is_not_used_and_is_replaced(root, damage):
     array_cache.write("entry", SPLITS, FACTS)
     file, manifest = root / "entry" / "train.x.npy", root / "entry" / "manifest.json"
@@ -54,10 +56,21 @@ def test_a_damaged_entry_is_not_used_and_is_replaced(root, damage):
         manifest.unlink()
     elif damage == "empty manifest":
         manifest.write_text(json.dumps([]))
+    elif damage == "other facts":
+        manifest.write_text(manifest.read_text().replace("256,", "2,"))
     else:
         np.save(file, SPLITS["train"]["x"].reshape(6, 4))
     assert array_cache.read("entry") is None
     array_cache.write("entry", SPLITS, FACTS)
+    assert_is_what_was_written(array_cache.read("entry"))
+
+
+def test_an_entry_of_a_version_that_hashed_no_facts_is_used(root):
+    array_cache.write("entry", SPLITS, FACTS)
+    manifest = root / "entry" / "manifest.json"
+    kept = json.loads(manifest.read_text())
+    del kept["sha256"]
+    manifest.write_text(json.dumps(kept))
     assert_is_what_was_written(array_cache.read("entry"))
 
 

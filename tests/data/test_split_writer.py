@@ -164,6 +164,40 @@ def test_a_damaged_entry_is_decoded_again(tmp_path, root, large, damage, monkeyp
     assert decoded == ([] if damage == "touch" else [1])
 
 
+@pytest.mark.parametrize("other", ["file", "pipe", "link to a folder", "link to nothing", "link to itself"])
+@pytest.mark.parametrize("is_large", [True, False])
+def test_what_has_the_name_of_an_entry_is_replaced(tmp_path, root, monkeypatch, is_large, other):
+    monkeypatch.setattr(memory, "MOST_IN_MEMORY", 100 if is_large else 2**30)
+    name = photographs(tmp_path / "data")
+    first = in_memory(sources.load(name))
+    (entry,) = root.iterdir()
+    shutil.rmtree(entry)
+    if other == "file":
+        entry.write_text("")
+    elif other == "pipe":
+        os.mkfifo(entry)
+    else:
+        target = {"link to a folder": tmp_path / "data", "link to nothing": tmp_path / "no", "link to itself": entry}
+        entry.symlink_to(target[other])
+    assert_same(sources.load(name), first)
+    assert not entry.is_symlink()
+    assert array_cache.read(entry.name) is not None
+    assert len(list((tmp_path / "data").rglob("*.png"))) == 30
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+def test_a_pipe_or_link_with_the_name_of_a_leftover_is_left_alone(tmp_path, root, monkeypatch, is_large):
+    monkeypatch.setattr(memory, "MOST_IN_MEMORY", 100 if is_large else 2**30)
+    root.mkdir(parents=True)
+    name = photographs(tmp_path / "data")
+    prefix = f".building-{os.uname().nodename}-{2**22 + 1}"
+    os.mkfifo(root / f"{prefix}-pipe")
+    (root / f"{prefix}-link").symlink_to(tmp_path / "data")
+    sources.load(name)
+    assert {path.name for path in root.glob(".building-*")} == {f"{prefix}-pipe", f"{prefix}-link"}
+    assert len(list((tmp_path / "data").rglob("*.png"))) == 30
+
+
 def test_changed_sources_are_decoded_again(tmp_path, large):
     name = photographs(tmp_path / "data")
     first = sources.load(name)

@@ -374,7 +374,20 @@ def test_a_set_that_has_moved_is_missed_with_the_name_of_the_flag(tmp_path):
 
 def test_a_folder_that_is_not_a_prepared_set_is_named(tmp_path):
     (tmp_path / "pictures").mkdir()
-    assert f"{tmp_path / 'pictures'} is not a prepared data set" in message_of("pictures", tmp_path)
+    message = message_of("pictures", tmp_path)
+    assert f"{tmp_path / 'pictures'} is not a prepared data set" in message
+    assert f"--data.name folder:{tmp_path / 'pictures'}." in message
+
+
+@pytest.mark.parametrize("data_exist", [True, False])
+def test_data_of_ones_own_without_a_prefix_are_told_their_prefix(tmp_path, monkeypatch, data_exist):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    data_dir = tmp_path if data_exist else tmp_path / "moved"
+    assert message_of("my.npz", data_dir).endswith("For arrays of your own use --data.name npz:my.npz.")
+    for name in (str(tmp_path / "photos"), "./photos"):
+        assert message_of(name, data_dir).endswith(f"For images of your own use --data.name folder:{name}.")
+    assert "--data.name folder" not in message_of(str(tmp_path / "nowhere"), data_dir)
 
 
 def test_only_prepared_sets_are_suggested(tmp_path):

@@ -154,6 +154,19 @@ def test_an_address_is_not_taken_for_a_folder(name, command, tiny, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("verb", "flag"), [("sample", "--output"), ("evaluate", "--weights"), ("plan", "--json"), ("plan", "--plot")]
+)
+def test_an_address_is_not_taken_for_a_path(verb, flag, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = command(verb, flag, "gs://bucket/x.png")
+    assert (ended.code, ended.err.splitlines()) == (
+        2,
+        ["error: gs://bucket/x.png is not a path of this machine: write to one, and copy the files afterwards."],
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["a[b]", "a*", "what?", "a\\b", "a.__lock", "a.__lock/b", "not-utf8-\udcff"])
 def test_a_folder_whose_checkpoints_could_not_be_read_back_is_refused(name, command, tiny, tmp_path):
     ended = command("--workdir", tmp_path / name, *tiny)
