@@ -25,7 +25,7 @@ QUICK  := $(if $(GM_JAX_TEST_PLATFORM),,XLA_FLAGS="$(COMPILE)")
 DOCS   := $(VENV)/docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format docs wheel clean
+.PHONY: help setup demo test test-slow lecture lint format docs wheel clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +40,9 @@ test: $(READY)  ## the tests, all but the slow proofs
 
 test-slow: $(READY) $(TPU)  ## the slow proofs: pods of processes, kills, plans for TPUs (CI runs both)
 	$(QUICK) PYTHONPATH=$(TPU) $(BIN)/python -m pytest $(SLOW)
+
+lecture: $(READY)  ## run every page of docs/lecture and check its numbers, changing nothing
+	$(QUICK) $(BIN)/python -m tools.lecture --check
 
 # pyright runs on the machine's node, or fetches one if there is none.
 lint: $(READY)  ## ruff (rules and format) and pyright (types), changing nothing

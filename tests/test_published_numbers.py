@@ -28,6 +28,8 @@ def test_every_table_of_records_is_shown_once():
 
 def test_a_table_of_numbers_is_not_written_by_hand():
     for page in PAGES:
+        if page.parent.name == "lecture":  # tools.lecture writes these pages, and checks their numbers
+            continue
         generated = r"<!-- results:.*?<!-- /results -->|<!-- presets -->.*<!-- /presets -->"
         text = re.sub(generated, "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
         numbers = [

@@ -42,8 +42,9 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Points links from docs/ to files of the root at their pages, and shows code (a hook of mkdocs)."""
+    """Points links from docs/ to files of the root at their pages or entries, and shows code (a hook of mkdocs)."""
     markdown = re.sub(r"^<!-- code: (\S+) -->$", lambda found: _code(REPO / found[1]), markdown, flags=re.MULTILINE)
+    markdown = re.sub(r"\]\((?:\.\./)+gm_jax/(\w+)/\w+\.py(#gm_jax[\w.]+)\)", r"](../api/\1.md\2)", markdown)
     markdown = re.sub(r"\]\(\.\./(examples/\w+\.\w+)\)", lambda found: f"]({_example(found[1])})", markdown)
     return re.sub(r"\]\(\.\./(?P<name>[A-Z]+\.md)\)", lambda found: f"]({COPIES[found['name']]})", markdown)
 
