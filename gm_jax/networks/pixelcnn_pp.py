@@ -69,8 +69,11 @@ class Kernel(NamedTuple):
         return y[:, : 2 * x.shape[1], first : first + 2 * x.shape[2]]
 
 
-DOWN, DOWN_RIGHT = Kernel((2, 3), (1, 1)), Kernel((2, 2), (1, 0))
-ROW, COLUMN, AT_PLACE = Kernel((1, 3), (1, 1)), Kernel((2, 1), (0, 0)), Kernel((1, 1), (0, 0))
+DOWN = Kernel((2, 3), (1, 1))
+DOWN_RIGHT = Kernel((2, 2), (1, 0))
+ROW = Kernel((1, 3), (1, 1))
+COLUMN = Kernel((2, 1), (0, 0))
+AT_PLACE = Kernel((1, 1), (0, 0))
 
 Way = Callable[[Kernel, Array, Array], Array]  # Kernel.convolve, .halve or .double
 
