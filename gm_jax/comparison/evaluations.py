@@ -32,6 +32,11 @@ def sampling_steps(config: Any, spec: Spec) -> int:
     return config.sampling_steps
 
 
+def diffusion_steps(config: Any, spec: Spec) -> int:
+    """Returns the steps of a diffusion whose sampler visits all of them."""
+    return config.diffusion_steps
+
+
 def chain_steps(config: Any, spec: Spec) -> int:
     """Returns the Langevin steps from noise to a sample."""
     return config.chains.sampling_steps

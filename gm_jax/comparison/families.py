@@ -182,6 +182,13 @@ def _diffusion_models() -> tuple[Family, ...]:
             evaluations=evaluations.each_step,
         ),
         Family(
+            "D3PM",
+            configs.D3PMConfig(**_DDPM, transitions="uniform"),
+            {name: {k: v for k, v in ddpm[name].items() if k != "sampler"} for name in ("images", "small_world")},
+            average=enumeration.averaged_bound,
+            evaluations=evaluations.diffusion_steps,
+        ),
+        Family(
             "latent diffusion",
             configs.LatentDiffusionConfig(**_LATENT),
             latent,

@@ -65,6 +65,11 @@ masked_diffusion: the bound of absorbing diffusion, an autoregressive model aver
     masked_diffusion_loss        the bound's integrand at one time                       Shi et al. 2024
     any_order_loss               the same bound from sets of a drawn size                Hoogeboom et al. 2022
 
+discrete_diffusion: the bound of D3PM, term by term
+    categorical_kl               KL(q || p) of states, summed over dimensions            Austin et al. 2021
+    discrete_variational_bound   -L_T - the sum of all terms, of all times or of some    Austin et al. 2021
+    hybrid_loss                  one term, and a share of -log p(x_0 | x_t)              Austin et al. 2021
+
 flow: exact likelihoods by the change of variables, log p_Z(f(x)) + log |det df/dx|
     change_of_variables_nll      -log p(x) from the prior's log-density and the log-det  Dinh et al. 2014
     multi_scale_log_prob         prior of a latent that was factored out in parts        Dinh et al. 2017
@@ -127,6 +132,7 @@ from gm_jax.losses import (
     consistency,
     continuous_flow,
     diffusion,
+    discrete_diffusion,
     energy,
     flow,
     flow_matching,
@@ -152,6 +158,7 @@ from gm_jax.losses.diffusion import (
     variational_bound,
     x0_prediction_loss,
 )
+from gm_jax.losses.discrete_diffusion import categorical_kl, discrete_variational_bound, hybrid_loss
 from gm_jax.losses.energy import (
     contrastive_loss,
     energy_from_logits,
@@ -225,6 +232,7 @@ __all__ = [
     "autoregressive",
     "bernoulli_nll",
     "bound_weight",
+    "categorical_kl",
     "categorical_nll",
     "change_of_variables_nll",
     "combine",
@@ -240,6 +248,8 @@ __all__ = [
     "denoising_kl",
     "denoising_score_matching_loss",
     "diffusion",
+    "discrete_diffusion",
+    "discrete_variational_bound",
     "discretized_logistic_mixture_nll",
     "discretized_logistic_nll",
     "discretized_normal_nll",
@@ -259,6 +269,7 @@ __all__ = [
     "hinge_discriminator_loss",
     "hinge_generator_loss",
     "historical_averaging_penalty",
+    "hybrid_loss",
     "implicit_score_matching_loss",
     "importance_weighted_bound",
     "jensen_shannon_divergence",

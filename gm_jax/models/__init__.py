@@ -6,6 +6,7 @@ autoregressive.py  exact likelihoods by the chain rule: one ordering or a mixtur
 autoregressive_networks.py  networks of the conditionals, and the likelihoods of one pixel that their outputs define
 pixel_conditionals.py  networks whose outputs define all colours of a pixel at once: PixelCNN++
 masked_diffusion.py    masked dimensions from visible ones: a bound, and exact likelihoods in any order
+d3pm.py            discrete diffusion of levels by transition matrices
 flow.py            normalizing flows: exact likelihoods by a change of variables, priors, dequantisation
 diffusion.py       denoising diffusion: noise, data or v prediction, the bound, guidance
 diffusion_space.py     pixels or points, and the decoder at the end of a diffusion

@@ -89,6 +89,12 @@ orders (of dimensions: [D], the dimension at each place)
     raster, column, spiral, random                 row by row, column by column, from the centre, drawn
     named                                          those that data of a shape have, by name
 
+transitions (discrete diffusion by matrices over the states of a dimension)
+    uniform, gaussian, absorbing, from_matrices    the processes; a Transitions
+    linear_betas, cosine_betas, masking_betas      the noise of each step
+    diffuse                                        a sample of q(x_t | x_0)
+    posterior_log_prob, reverse_log_prob           log q(x_(t-1) | x_t, x_0), and p(x_(t-1) | x_t) of a prediction
+
 masking (which dimensions are masked at which time of absorbing diffusion)
     linear, cosine         alpha(t), the probability that a dimension is visible
     loss_weight            the weight of a time in the bound

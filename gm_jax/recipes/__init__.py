@@ -3,8 +3,8 @@
 configs/            the configurations, as data
 presets/            published configurations
 experiment.py       what a recipe returns
-vae.py  autoregressive.py  masked.py  flow.py  gan.py  diffusion.py  score.py  rbm.py  energy.py  jem.py
-one_step.py  minimax_energy.py   (configuration, data spec) -> Experiment
+vae.py  autoregressive.py  masked.py  d3pm.py  flow.py  gan.py  diffusion.py  score.py  rbm.py  energy.py
+jem.py  one_step.py  minimax_energy.py   (configuration, data spec) -> Experiment
 own_model.py        the recipe of a model that was made in Python
 path_samplers.py    samplers on Gaussian paths
 likelihoods.py      what a pixel is to a model

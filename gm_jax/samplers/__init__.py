@@ -1,6 +1,7 @@
 """Sampling loops over array -> array callables.
 
 autoregressive.py    one position after the other; a cached loop, and the naive loop that it equals bit for bit
+discrete.py          discrete diffusion: states are drawn step by step
 masked.py            masked dimensions become visible, one or several at each step
 diffusion.py         the loop of diffusion: falling times, one prediction and one step each
 ddpm.py              the step of DDPM: ancestral sampling

@@ -15,6 +15,7 @@ from gm_jax.models import (
     autoregressive,
     autoregressive_networks,
     consistency,
+    d3pm,
     decoder_likelihoods,
     diffusion,
     diffusion_space,
@@ -54,7 +55,7 @@ from gm_jax.networks.realnvp import ImageRealNVP, RealNVP
 from gm_jax.networks.spline_flow import SplineFlow
 from gm_jax.networks.two_times import TwoTimes
 from gm_jax.networks.unet import UNet
-from gm_jax.ops import binarization, diffusion_process, gaussian_path
+from gm_jax.ops import binarization, diffusion_process, gaussian_path, transitions
 from gm_jax.samplers import dpm_solver, ode, time_grids
 from gm_jax.samplers.ddpm import ancestral
 from gm_jax.types import Likelihood, Model, Objective, Rows
@@ -164,6 +165,16 @@ def _masked_diffusion():
         likelihood=autoregressive_networks.categorical(levels=17),
         shape=(4, 4, 1),
         bound_terms=4,
+    ).model
+
+
+def _d3pm():
+    return d3pm.D3PM(
+        network=UNet((4,), groups=2, dropout=0.1, outputs=17),
+        transitions=transitions.gaussian(transitions.linear_betas(5), num_states=17),
+        levels=17,
+        shape=(4, 4, 1),
+        cross_entropy=0.01,
     ).model
 
 
@@ -415,6 +426,7 @@ MODELS = {
     "gated pixelcnn": Row(_gated_pixelcnn, (4, 4, 1), 17, "exact", "binary"),
     "pixelcnn++": Row(_pixelcnn_pp, (4, 4, 1), 17, "exact", "17 levels"),
     "pixelrnn": Row(_pixelrnn, (4, 4, 1), 17, "exact", "binary"),
+    "d3pm": Row(_d3pm, (4, 4, 1), 17, "lower_bound", "17 levels"),
     "wavenet": Row(_wavenet, (4, 4, 1), 17, "exact", "17 levels"),
     "masked diffusion": Row(_masked_diffusion, (4, 4, 1), 17, "lower_bound", "17 levels"),
     "transformer": Row(_transformer, (4, 4, 1), 17, "exact", "binary"),

@@ -3,6 +3,7 @@
 vae.py             VAE and IWAE
 autoregressive.py  FVSBN, NADE and MADE; PixelCNN, PixelCNN++, PixelRNN, WaveNet and transformers
 masked.py          masked diffusion
+d3pm.py            discrete diffusion by transition matrices
 flow.py            NICE, RealNVP, Glow, spline flows, MAF and IAF
 gan.py             GAN, improved GAN and WGAN-GP
 diffusion.py       DDPM, with and without labels, and latent diffusion
@@ -27,6 +28,7 @@ from gm_jax.recipes.configs.autoregressive import (
     TransformerConfig,
     WaveNetConfig,
 )
+from gm_jax.recipes.configs.d3pm import D3PMConfig
 from gm_jax.recipes.configs.diffusion import (
     AutoencoderConfig,
     ConditionalDDPMConfig,
@@ -58,7 +60,7 @@ RECIPES: dict[str, type[ExperimentConfig]] = {
         *(VAEConfig, IWAEConfig),
         *(FVSBNConfig, NADEConfig, MADEConfig),
         *(PixelCNNConfig, PixelCNNPlusPlusConfig, PixelRNNConfig, WaveNetConfig, TransformerConfig),
-        MaskedDiffusionConfig,
+        *(MaskedDiffusionConfig, D3PMConfig),
         *(NICEConfig, RealNVPConfig, GlowConfig, SplineFlowConfig, AutoregressiveFlowConfig),
         *(GANConfig, ImprovedGANConfig, WGANGPConfig),
         *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig, OwnModelConfig),
@@ -73,6 +75,7 @@ __all__ = [
     "ChainsConfig",
     "ConditionalDDPMConfig",
     "ConsistencyConfig",
+    "D3PMConfig",
     "DDPMConfig",
     "EBMConfig",
     "FVSBNConfig",
