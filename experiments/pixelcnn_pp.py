@@ -4,6 +4,8 @@ python -m experiments.pixelcnn_pp                                        # digit
 python -m experiments.pixelcnn_pp --data.name cifar10 --scales 3         # colours, each given the earlier ones
 python -m experiments.pixelcnn_pp --output bernoulli                     # binary pixels
 python -m experiments.pixelcnn_pp --preset cifar10                       # as published, for an accelerator
+
+Sampling keeps no features: each pixel takes a pass through the whole network.
 """
 
 from gm_jax import runner
