@@ -2,6 +2,7 @@
 
 python -m experiments.flow_matching                                      # digits
 python -m experiments.flow_matching --data.name toy:two_moons            # points: the exact density by the ODE
+python -m experiments.flow_matching --coupling optimal                   # OT-CFM: pairs of least cost in each batch
 python -m experiments.flow_matching sample --sampler.method adaptive
 """
 

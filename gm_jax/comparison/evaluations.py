@@ -37,6 +37,11 @@ def diffusion_steps(config: Any, spec: Spec) -> int:
     return config.diffusion_steps
 
 
+def sampling_steps_or_dimensions(config: Any, spec: Spec) -> int:
+    """Returns the steps of a model that has its own number of them, or 0 for one step a dimension."""
+    return config.sampling_steps or each_dimension(config, spec)
+
+
 def chain_steps(config: Any, spec: Spec) -> int:
     """Returns the Langevin steps from noise to a sample."""
     return config.chains.sampling_steps

@@ -129,6 +129,9 @@ def _autoregressive_models() -> tuple[Family, ...]:
             "masked diffusion",
             configs.MaskedDiffusionConfig(**_RASTER),
             {"images": {**conv, "layers": 2}, "small_world": {**conv, "layers": 2}},
+            average=enumeration.averaged_bound,
+            taxonomy=Taxonomy("explicit", "lower bound", "pixel by pixel", "maximises a bound", "masked data"),
+            evaluations=evaluations.sampling_steps_or_dimensions,
         ),
     )
 

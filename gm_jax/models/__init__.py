@@ -18,6 +18,7 @@ path_likelihoods.py    densities by the probability-flow ODE, by each of several
 path_sampling.py       clipped predictions and examples one by one, for samplers of continuous paths
 meanflow.py        mean velocities for samples in one step: MeanFlow
 consistency.py     a student that ends where its teacher's flow ends, in one step
+optimal_transport.py   flow matching on pairs of data and noise of least cost
 reflow.py          a second, straighter flow that learns from the first one
 second_stage.py        a second network that starts as a copy of the first one
 label_dropout.py       labels that are withheld in training and guide samples

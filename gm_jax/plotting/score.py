@@ -92,3 +92,11 @@ def score_field(model: ScoreModel, params: Params, model_state: ModelState, x: A
     a_t = per_example(model.path.signal(t), x)
     eps = model.predict_fn(params, model_state, None)(a_t * x, t).eps
     return -eps / sigma
+
+
+def velocity_field(model: ScoreModel, params: Params, model_state: ModelState, x: Array) -> Array:
+    """Computes the velocity [N, ...] of the flow in the middle of its path, at x [N, ...] on the scale of the data."""
+    path, c = model.path, model.sigma_data
+    t = jnp.full(x.shape[:1], sum(path.range) / 2)
+    spread = jnp.sqrt(jnp.square(path.signal(t) * c) + jnp.square(path.noise(t)))
+    return ode.flow_fn(model.predict_fn(params, model_state, None), path)(per_example(spread / c, x) * x, t)

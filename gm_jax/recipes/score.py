@@ -12,6 +12,7 @@ from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
 from gm_jax.models import augmentation, flow, path_objectives
 from gm_jax.models.meanflow import MeanFlow
+from gm_jax.models.optimal_transport import OptimalTransportFlow
 from gm_jax.models.reflow import Reflow
 from gm_jax.models.score import ODELikelihood, ScoreModel
 from gm_jax.ops import gaussian_path
@@ -42,6 +43,8 @@ def build_score(config: ScoreConfig, spec: Spec) -> Experiment:
     steps = config.train.steps
     optimizers = {"score": make_optimizer(config.optimizer, num_steps=steps)}
     settings: dict[str, Any] = {"path": config.path}
+    if config.coupling == "optimal":
+        return _optimal_transport(config, spec, family, optimizers, settings)
     if not config.reflow:
         return density_experiment(config, spec, family, family, optimizers, settings)
     if config.labels:
@@ -60,12 +63,52 @@ def build_score(config: ScoreConfig, spec: Spec) -> Experiment:
     }
     reflow = Reflow(flow=family, teacher=family, first_steps=steps - second_steps)
     experiment = density_experiment(config, spec, family, reflow, optimizers, {**settings, "reflow": config.reflow})
-    # The second flow does not denoise independent noise, so the bound says nothing about it.
-    exact = family.likelihood.num_probes == 0
-    roughly = dataclasses.replace(family, likelihood=ODELikelihood(1e-2, 0 if exact else 1))
+    return _without_bound(experiment, family, reflow.second)
+
+
+def _optimal_transport(
+    config: ScoreConfig,
+    spec: Spec,
+    flow: ScoreModel,
+    optimizers: Mapping[str, optax.GradientTransformation],
+    settings: Mapping[str, Any],
+) -> Experiment:
+    """Builds a flow on pairs of least cost.
+
+    Raises:
+        UserError: the configuration asks for what such a flow cannot have.
+    """
+    reasons = {
+        "--prediction velocity": config.prediction != "velocity",
+        f"--sampler.method {', '.join(ODE_METHODS)} without churn": (
+            config.sampler.method not in ODE_METHODS or config.sampler.churn
+        ),
+        "no --labels": config.labels,
+        "no --augment": config.augment,
+        "no --reflow": config.reflow,
+    }
+    missing = [wanted for wanted, is_missing in reasons.items() if is_missing]
+    if missing:
+        raise UserError(f"--coupling optimal trains a flow whose noise depends on the data: use {missing[0]}.")
+    family = OptimalTransportFlow(flow=flow)
+    experiment = density_experiment(config, spec, flow, family, optimizers, {**settings, "coupling": "optimal"})
+    return _without_bound(experiment, flow, lambda params: params)
+
+
+def _without_bound(experiment: Experiment, flow: ScoreModel, params_of: Callable[[Params], Params]) -> Experiment:
+    """Drops what needs independent noise: the bound, and the score. Validation is a rough likelihood by the ODE."""
+    exact = flow.likelihood.num_probes == 0
+    roughly = dataclasses.replace(flow, likelihood=ODELikelihood(1e-2, 0 if exact else 1))
+    pictures = dict(experiment.pictures)
+    if isinstance(lines := pictures.get("flow"), FlowPicture):
+        pictures["flow"] = lines._replace(
+            field=lambda p, s, x: plotting.velocity_field(flow, params_of(p), s, x),
+            field_name="velocity in the middle of the path",
+        )
     return experiment._replace(
-        validation=lambda p, s, key, x: roughly.log_prob(reflow.second(p), s, key, x),
+        validation=lambda p, s, key, x: roughly.log_prob(params_of(p), s, key, x),
         evaluations=experiment.evaluations[1:],
+        pictures=pictures,
     )
 
 
@@ -104,7 +147,7 @@ def density_experiment(
     config: ScoreConfig,
     spec: Spec,
     model: ScoreModel,
-    family: ScoreModel | Reflow | MeanFlow,
+    family: ScoreModel | Reflow | MeanFlow | OptimalTransportFlow,
     optimizers: Mapping[str, optax.GradientTransformation],
     settings: Mapping[str, Any],
 ) -> Experiment:
@@ -178,7 +221,7 @@ def make_path(config: ScoreConfig) -> gaussian_path.GaussianPath:
     return path._replace(range=(_EDGE, path.range[1] - _EDGE))
 
 
-def _second_of(family: ScoreModel | Reflow | MeanFlow) -> Callable[[Params], Params]:
+def _second_of(family: ScoreModel | Reflow | MeanFlow | OptimalTransportFlow) -> Callable[[Params], Params]:
     """Returns the function that takes a run's parameters to those of its score-based model."""
     return family.second if isinstance(family, Reflow) else lambda params: params
 

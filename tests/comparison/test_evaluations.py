@@ -14,16 +14,8 @@ def count(name, data):
 
 
 def test_every_family_states_the_evaluations_of_a_sample():
-    expected = {
-        "VAE": 1,
-        "GAN": 1,
-        "NICE": 1,
-        "PixelCNN": 64,
-        "MADE": 64,
-        "DDPM": 50,
-        "latent diffusion": 51,
-        "D3PM": 100,
-    }
+    expected = {"VAE": 1, "GAN": 1, "NICE": 1, "PixelCNN": 64, "MADE": 64, "DDPM": 50, "latent diffusion": 51}
+    expected |= {"masked diffusion": 64, "D3PM": 100}
     expected |= {"score SDE": 15, "flow matching": 20, "EDM": 35, "MeanFlow": 1, "consistency model": 1}
     expected |= {"RBM": 1000, "EBM": 200, "JEM": 200}
     assert {name: count(name, "binarized_digits") for name in expected} == expected

@@ -155,6 +155,9 @@ class ScoreConfig:
     reflow: Annotated[Share, Added(before=0.0)] = 0.0
     """Share of the steps, the last ones, that train a copy of the flow on pairs of noise and the first flow's samples,
     so that few sampling steps are enough; 0 for no second stage."""
+    coupling: Annotated[Literal["independent", "optimal"], Added(before="independent")] = "independent"
+    """How training pairs data and noise: at random, or at the least cost in each batch, which straightens the flow
+    (OT-CFM)."""
     augment: Annotated[Share, Added(before=0.0)] = 0.0
     """EDM's augmentation of training images: each is mirrored with probability 1/2 and, with this probability each, is
     flipped, scaled, rotated, stretched and moved. The network is conditioned on it, and samples show no augmentation.
