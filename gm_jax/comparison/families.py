@@ -75,60 +75,25 @@ def _gans() -> tuple[Family, ...]:
 
 def _autoregressive_models() -> tuple[Family, ...]:
     conv = _ON_IMAGES
-    short = {**conv, "dilations": (1, 2, 4, 8)}
+    narrow, shallow = {**conv, "features": 16}, {**conv, "layers": 2}
+
+    def row(name: str, config: ExperimentConfig, images: Any, small_world: Any) -> Family:
+        settings = {"images": images, "small_world": small_world}
+        return Family(name, config, settings, evaluations=evaluations.each_dimension)
+
     return (
-        Family(
-            "FVSBN",
-            configs.FVSBNConfig(**_DENSE),
-            {"images": _ON_VECTORS, "small_world": _ON_VECTORS},
-            evaluations=evaluations.each_dimension,
-        ),
-        Family(
-            "NADE",
-            configs.NADEConfig(**_DENSE),
-            {"images": {"hidden": 128}, "small_world": {"hidden": 64}},
-            evaluations=evaluations.each_dimension,
-        ),
-        Family(
-            "MADE",
-            configs.MADEConfig(**_DENSE),
-            {"images": {"hidden": (256,)}, "small_world": {"hidden": (128,)}},
-            evaluations=evaluations.each_dimension,
-        ),
-        Family(
-            "PixelCNN",
-            configs.PixelCNNConfig(**_RASTER),
-            {"images": conv, "small_world": conv},
-            evaluations=evaluations.each_dimension,
-        ),
-        Family(
-            "PixelCNN++",
-            configs.PixelCNNPlusPlusConfig(**_RASTER, output="bernoulli"),
-            {"images": conv, "small_world": {**conv, "features": 16}},
-            evaluations=evaluations.each_dimension,
-        ),
-        Family(
-            "PixelRNN",
-            configs.PixelRNNConfig(**_RASTER),
-            {"images": conv, "small_world": {**conv, "layers": 1}},
-            evaluations=evaluations.each_dimension,
-        ),
-        Family(
-            "WaveNet",
-            configs.WaveNetConfig(**_RASTER),
-            {"images": conv, "small_world": short},
-            evaluations=evaluations.each_dimension,
-        ),
-        Family(
-            "transformer",
-            configs.TransformerConfig(**_RASTER),
-            {"images": conv, "small_world": {**conv, "layers": 2}},
-            evaluations=evaluations.each_dimension,
-        ),
+        row("FVSBN", configs.FVSBNConfig(**_DENSE), _ON_VECTORS, _ON_VECTORS),
+        row("NADE", configs.NADEConfig(**_DENSE), {"hidden": 128}, {"hidden": 64}),
+        row("MADE", configs.MADEConfig(**_DENSE), {"hidden": (256,)}, {"hidden": (128,)}),
+        row("PixelCNN", configs.PixelCNNConfig(**_RASTER), conv, conv),
+        row("PixelCNN++", configs.PixelCNNPlusPlusConfig(**_RASTER, output="bernoulli"), conv, narrow),
+        row("PixelRNN", configs.PixelRNNConfig(**_RASTER), conv, {**conv, "layers": 1}),
+        row("WaveNet", configs.WaveNetConfig(**_RASTER), conv, {**conv, "dilations": (1, 2, 4, 8)}),
+        row("transformer", configs.TransformerConfig(**_RASTER), conv, shallow),
         Family(
             "masked diffusion",
             configs.MaskedDiffusionConfig(**_RASTER),
-            {"images": {**conv, "layers": 2}, "small_world": {**conv, "layers": 2}},
+            {"images": shallow, "small_world": shallow},
             average=enumeration.averaged_bound,
             taxonomy=Taxonomy("explicit", "lower bound", "pixel by pixel", "maximises a bound", "masked data"),
             evaluations=evaluations.sampling_steps_or_dimensions,
