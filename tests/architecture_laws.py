@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "models": MODELLING - {"models"},
     "training": {"types"},
     "data": set(),
-    "evaluation": {"types", "ops", "networks"},
+    "evaluation": {"types", "ops", "networks", "data"},
     "plotting": MODELLING,
     "recipes": LIBRARY - {"recipes"},
     "cluster": {"types", "config", "training"},

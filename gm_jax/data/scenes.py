@@ -3,8 +3,8 @@
     captions         the digits of scikit-learn        captions:mnist   the digits of MNIST, which must be prepared
 
 Scene k of a split is a pure function of (seed, k): it is made of words k W ... (k + 1) W - 1 of one Philox stream. The
-digits of train, validation and test are different handwriting. A glyph is drawn if its five nearest glyphs of train all
-are the same digit, because the data are to be legible.
+digits of train, validation and test are different handwriting. A glyph is drawn if its five (MNIST: ten) nearest glyphs
+of train all are the same digit, because the data are to be legible.
 
 A picture is a blend of one grey and saturated colours,
 
@@ -50,7 +50,6 @@ GREYS = np.array([12, 120, 243], np.int64)  # of BACKGROUNDS
 
 _SEED = 32
 _MOST_GLYPHS = {"train": 4_000, "validation": 500, "test": 500}  # of a set larger than scikit-learn's
-_NEIGHBOURS = 5
 _FAINT = 0.15  # of the ink of a glyph; what is fainter does not count for its box
 _WORDS = 24  # of the stream, for each scene
 _BOX = max(GLYPH_SIDES)
@@ -68,18 +67,19 @@ class Glyphs(NamedTuple):
     first: np.ndarray
 
 
-def caption_splits(digits: Splits, levels: int) -> Splits:
+def caption_splits(digits: Splits, levels: int, *, neighbours: int = 5) -> Splits:
     """Draws the splits, always the same arrays for the same digits.
 
     Args:
         digits: splits of uint8 levels [N, H, W, 1] with labels.
         levels: how many levels they have.
+        neighbours: a glyph is drawn if so many nearest glyphs of train all are the same digit.
     Returns:
         "train" (20,000), "validation" (2,000), "test" (2,000) ->
             {"x": [N, 32, 32, 3] uint8, "tokens": [N, LENGTH] int32}.
     """
     splits = {}
-    for index, (split, glyphs) in enumerate(handwriting(digits, levels).items()):
+    for index, (split, glyphs) in enumerate(handwriting(digits, levels, neighbours=neighbours).items()):
         words = _stream(_SEED, index, NUM_EXAMPLES[split])
         scenes = draw_scenes(words, with_held_out=split == "test")
         said = _leave_unsaid(scenes, words)
@@ -161,12 +161,13 @@ def paint(scenes: Scenes, glyphs: Glyphs, words: np.ndarray) -> np.ndarray:
     return canvas[:, :SIDE, :SIDE].copy()
 
 
-def handwriting(digits: Splits, levels: int) -> dict[str, Glyphs]:
+def handwriting(digits: Splits, levels: int, *, neighbours: int = 5) -> dict[str, Glyphs]:
     """Chooses legible digits and draws each in both sizes; those of the splits are different.
 
     Args:
         digits: splits of uint8 levels [N, H, W, 1] with labels.
         levels: how many levels they have.
+        neighbours: a glyph is kept if so many nearest glyphs of train all are the same digit.
     """
     images, labels = {}, {}
     for split, arrays in digits.items():
@@ -179,12 +180,24 @@ def handwriting(digits: Splits, levels: int) -> dict[str, Glyphs]:
         distance = (reference**2).sum(1) - 2 * flat @ reference.T  # up to a constant for each row
         if split == "train":
             np.fill_diagonal(distance, np.inf)
-        nearest = np.argpartition(distance, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
+        nearest = np.argpartition(distance, neighbours, axis=1)[:, :neighbours]
         kept = np.flatnonzero((labels["train"][nearest] == label[:, None]).all(axis=1))
         kept = kept[np.argsort(label[kept], kind="stable")]
         ink = np.stack([_in_both_sizes(image) for image in x[kept]])
         glyphs[split] = Glyphs(ink, np.searchsorted(label[kept], np.arange(len(DIGITS) + 1)))
     return glyphs
+
+
+def fitted(image: np.ndarray, side: int) -> np.ndarray:
+    """Resizes a picture [H, W] so that its longer side is `side`, in the middle of a square [side, side] of zeros."""
+    scale = side / max(image.shape)
+    height, width = (max(1, round(length * scale)) for length in image.shape)
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.zeros((side, side))
+    square[top : top + height, left : left + width] = (
+        _resampling(image.shape[0], height) @ image @ _resampling(image.shape[1], width).T
+    )
+    return square
 
 
 def _in_both_sizes(image: np.ndarray) -> np.ndarray:
@@ -194,13 +207,9 @@ def _in_both_sizes(image: np.ndarray) -> np.ndarray:
     box = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     sizes = np.zeros((len(GLYPH_SIDES), _BOX, _BOX), np.int64)
     for index, side in enumerate(GLYPH_SIDES):
-        scale = side / max(box.shape)
-        height, width = (max(1, round(length * scale)) for length in box.shape)
-        drawn = _resampling(box.shape[0], height) @ box @ _resampling(box.shape[1], width).T
-        top, left = (side - height) // 2, (side - width) // 2
+        drawn = fitted(box, side)
         # Steeper than linear, so that edges of enlarged digits are not blurred.
-        steep = np.clip(1.5 * (drawn / drawn.max() - 0.5) + 0.5, 0, 1)
-        sizes[index, top : top + height, left : left + width] = np.rint(255 * steep)
+        sizes[index, :side, :side] = np.rint(255 * np.clip(1.5 * (drawn / drawn.max() - 0.5) + 0.5, 0, 1))
     return sizes
 
 

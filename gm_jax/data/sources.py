@@ -296,7 +296,7 @@ def _captions(name: str, data_dir: str | None) -> Splits:
     if name == scenes.CAPTIONS:
         return scenes.caption_splits(_digits(), 17)
     images = tfds_sources.read_images("mnist", data_dir)
-    return scenes.caption_splits(images.splits, images.levels)
+    return scenes.caption_splits(images.splits, images.levels, neighbours=10)
 
 
 def _digits() -> Splits:

@@ -12,6 +12,8 @@ precision_recall.py   the share of samples that look real, and the share of real
 inception_score.py    how certain a classifier is of the samples, and how evenly they use its classes
 calibration.py        accuracy and calibration error of a classifier
 mode_coverage.py      how many modes of a known mixture the samples reach
+obedience.py          how often pictures show what their captions say
+scene_reader.py       reads pictures of coloured digits back
 kde.py                log-density from kernels on samples, for models without a likelihood
 enumeration.py        exact numbers in worlds small enough to enumerate
 """

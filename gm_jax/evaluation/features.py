@@ -37,7 +37,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 # (pt_inception-2015-12-05-6726825d.pth) publish, converted from Google's graph of 2015-12-05.
 INCEPTION_CHECKPOINT = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
-_SMALL = {"digits-cnn": 8, "mnist-cnn": 28}  # name -> side of its images
+# Name -> side of its images. `glyphs-cnn` belongs to `scene_reader` and compares no samples.
+_SMALL = {"digits-cnn": 8, "mnist-cnn": 28, "glyphs-cnn": 14}
 _HOW_TO_CONVERT = "Convert the public checkpoint with python -m tools.convert_inception."
 
 
@@ -92,7 +93,7 @@ def load(name: str, weights: Path | None = None, *, any_weights: bool = False) -
     Raises:
         UserError: the name is unknown, or the file is missing, damaged or not the public one.
     """
-    if name in _SMALL:
+    if name in EXTRACTORS[:2]:
         if weights is not None:
             raise UserError(f"the weights of {name} are part of gm_jax: omit the file of weights.")
         return digit_classifier(name)
@@ -105,7 +106,7 @@ def load(name: str, weights: Path | None = None, *, any_weights: bool = False) -
 
 @functools.cache
 def digit_classifier(name: str) -> Extractor:
-    """Loads this repository's classifier of digits: "digits-cnn" (8x8) or "mnist-cnn" (28x28).
+    """Loads this repository's classifier of digits: "digits-cnn" (8x8), "mnist-cnn" (28x28) or "glyphs-cnn" (14x14).
 
     Raises:
         UserError: the file of weights is missing or damaged.

@@ -33,13 +33,18 @@ def test_the_committed_classifier_knows_held_out_digits(data, levels):
     assert np.linalg.matrix_rank(np.cov(np.asarray(out.features, np.float64).T), tol=1e-4) > 40
 
 
-@pytest.mark.parametrize("name", ["digits-cnn", "mnist-cnn"])
+@pytest.mark.parametrize("name", ["digits-cnn", "mnist-cnn", "glyphs-cnn"])
 def test_committed_weights_are_small_and_state_how_they_were_made(name):
     path = features.WEIGHTS / f"{name}.safetensors"
     assert path.stat().st_size < 500_000
     _, metadata = features.read_weights(path)
     assert metadata["command"].startswith("python -m tools.train_digit_classifier")
     assert float(metadata["test_accuracy"]) > 0.95
+
+
+def test_the_reader_of_glyphs_compares_no_samples():
+    refused("there is no feature extractor 'glyphs-cnn'", features.load, "glyphs-cnn")
+    assert features.digit_classifier("glyphs-cnn").side == 14
 
 
 def test_the_facts_name_extractor_weights_and_resize_rule():
