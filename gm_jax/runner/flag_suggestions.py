@@ -104,6 +104,8 @@ def message(unknown: Sequence[str], flags: Iterable[str], program: str) -> str:
     if not wrong:
         return f"{program} takes no argument {unknown[0]!r}: leave it out, or write the flag that it belongs to."
     flags = sorted(set(flags))
+    if wrong[0] in flags:  # the parser hands back everything after --
+        return f"{program} takes no -- before {wrong[0]}: leave the -- out."
     parts = [_about(word, flags) for word in dict.fromkeys(wrong)]
     return " ".join([*parts, f"{program} --help lists all flags."])
 

@@ -90,6 +90,13 @@ def every_flag():
     return found
 
 
+def test_flags_after_two_dashes_are_not_said_to_be_unknown(command):
+    for dashes in (["--"], ["--hidden", "8", "--"]):
+        ended = command(*dashes, "--train.steps", "20", "--workdir", "x")
+        assert ended.code == 2
+        assert ended.err.endswith("takes no -- before --train.steps: leave the -- out.\n")
+
+
 def test_every_name_of_other_projects_leads_to_a_flag_that_exists(every_flag):
     for typed, known in flag_suggestions.NAMES.items():
         assert known.flags or known.note, typed
