@@ -10,6 +10,7 @@ Exit codes of every command:
 """
 
 import errno
+import re
 import sys
 from typing import overload
 
@@ -22,8 +23,9 @@ _DISK_ERRORS = {
 # What an error says if there is no memory: of a library that cannot be loaded, of a thread, of the system.
 _NO_MEMORY = ("failed to map segment", "can't start new thread", "Cannot allocate memory")
 
-# What jax says if an array does not fit the memory of a device, or the system's.
-_NO_DEVICE_MEMORY = "RESOURCE_EXHAUSTED"
+# How jax begins if an array does not fit the memory of a device, or the system's; the second one if a program that has
+# started already wants the array.
+_NO_DEVICE_MEMORY = re.compile("RESOURCE_EXHAUSTED: (.*)|(Out of memory allocating .*)")
 
 SMALLER_STEP = (
     "Train with a smaller --train.batch-size and more --optimizer.accumulate-steps, whose product is the batch of an "
@@ -80,10 +82,12 @@ def too_large(error: BaseException, remedy: str = "") -> UserError | None:
         remedy: what to do, at most two lines.
     """
     errors = sys.modules.get("jax.errors")  # --help does without jax
-    if errors is None or not isinstance(error, errors.JaxRuntimeError) or _NO_DEVICE_MEMORY not in str(error):
+    if errors is None or not isinstance(error, errors.JaxRuntimeError):
         return None
-    reason = str(error).partition(f"{_NO_DEVICE_MEMORY}: ")[2].splitlines()
-    lines = [f"the device has too little memory: {reason[0] if reason else ''}", remedy]
+    found = _NO_DEVICE_MEMORY.search(str(error))
+    if found is None:
+        return None
+    lines = [f"the device has too little memory: {found[1] or found[2] or ''}", remedy]
     return UserError("\n".join(filter(None, lines)))
 
 

@@ -322,6 +322,11 @@ def test_what_jax_did_not_say_about_a_device_keeps_its_traceback(capsys):
     assert capsys.readouterr().err == ""
     assert errors.report(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: x")) == 2
     assert capsys.readouterr().err == "error: the device has too little memory: x\n"
+    text = "INTERNAL: Error dispatching computation: Out of memory allocating 262144000000000 bytes.\nmore"
+    assert errors.report(jax.errors.JaxRuntimeError(text)) == 2
+    assert capsys.readouterr().err == (
+        "error: the device has too little memory: Out of memory allocating 262144000000000 bytes.\n"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
