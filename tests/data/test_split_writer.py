@@ -273,6 +273,17 @@ def test_the_room_is_measured_without_what_killed_processes_left(tmp_path, root,
     assert mapped_arrays.is_mapped(sources.load(photographs(tmp_path / "data")).splits["train"]["x"])
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_disk_of_just_the_images_has_no_room_for_the_rest(tmp_path, root, large, monkeypatch, more):
+    disk_of(30 * 4 * 5 * 3 + more, root, monkeypatch)
+    name = photographs(tmp_path / "data")
+    if more:
+        assert mapped_arrays.is_mapped(sources.load(name).splits["train"]["x"])
+    else:
+        with pytest.raises(UserError, match="or name a larger disk by XDG_CACHE_HOME"):
+            sources.load(name)
+
+
 @pytest.mark.parametrize("damage", ["a manifest", "an array"])
 def test_the_room_is_measured_without_the_damaged_entry(tmp_path, root, large, monkeypatch, damage):
     name = photographs(tmp_path / "data")
