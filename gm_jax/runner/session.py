@@ -18,7 +18,7 @@ from gm_jax import signals
 from gm_jax.cluster import processes
 from gm_jax.cluster.config import ClusterConfig
 from gm_jax.config import ExperimentConfig, OptimizerConfig, saved
-from gm_jax.data import mapped_arrays, pipeline, sources, tfds_sources
+from gm_jax.data import mapped_arrays, memory, pipeline, sources, tfds_sources
 from gm_jax.data.prefetch import AHEAD, Prefetch
 from gm_jax.errors import UserError
 from gm_jax.evaluation.results import Record
@@ -30,7 +30,7 @@ from gm_jax.runner.run import NOTHING, Given, Run, assemble, check_data
 from gm_jax.training import early_stopping, loop, multihost, parallel
 from gm_jax.training.checkpoint import Checkpointer
 from gm_jax.training.metrics import NonFiniteError
-from gm_jax.training.state import TrainState, check_finite
+from gm_jax.training.state import TrainState, check_finite, check_size
 
 _STOPPED_IN_EVALUATION = (
     "stopped while evaluating; the training is complete and saved: the same command repeats the evaluation"
@@ -196,7 +196,9 @@ def train(run: Run, member: processes.Member) -> int:
     with Checkpointer(
         run.folder.checkpoints, keep_latest=config.keep_checkpoints, fingerprint=run.fingerprint, run=run.identity
     ) as checkpointer:
-        restored = checkpointer.restore_latest(run.abstract_state())
+        abstract = run.abstract_state()
+        check_size(abstract, memory.physical())
+        restored = checkpointer.restore_latest(abstract)
         state = run.strategy.place(restored.state if restored is not None else run.initial_state())
         first = int(state.step)
         if first < config.steps:

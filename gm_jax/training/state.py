@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gm_jax.errors import UserError
 from gm_jax.training.metrics import NonFiniteError
 from gm_jax.types import Array, Batch, Key, Model, ModelState, Params, PyTree
 
@@ -76,6 +77,24 @@ def create(
 
     # Outputs of jit can share a buffer if two leaves have one value, as the EMA does at first.
     return jax.tree.map(jnp.copy, jax.jit(init)(key, batch))
+
+
+def check_size(state: TrainState, most_bytes: int) -> None:
+    """Checks that a state fits into memory, before XLA is asked for it and ends the process.
+
+    Args:
+        state: shapes and dtypes, or arrays.
+        most_bytes: bytes of memory.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    if num_bytes > most_bytes:
+        raise UserError(
+            f"the parameters, their average and the optimiser's state need {num_bytes / 2**30:.3g} GB of memory; this "
+            f"machine has {most_bytes / 2**30:.3g} GB: use a narrower network, or one of fewer layers."
+        )
 
 
 def check_finite(step: int, state: TrainState, initial: Callable[[], TrainState] | None = None) -> None:

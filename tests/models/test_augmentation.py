@@ -1,5 +1,7 @@
 """Augmented images are what their numbers say, drawn as often as the setting says."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,3 +65,8 @@ def test_changes_are_drawn_as_often_as_their_probability():
     # The changes are independent: two of them meet with probability p^2.
     both = ((told[:, 2] != 0) & (told[:, 7] != 0)).mean()
     assert abs(both - p**2) < 4 * p / np.sqrt(count)
+    # So are their sizes: the squares of two normal numbers have the mean product 1; of one number it is 3.
+    squares = [told[:, 2] ** 2, told[:, 5] ** 2 + told[:, 6] ** 2, told[:, 7] ** 2, told[:, 8] ** 2]
+    for one, other in itertools.combinations(squares, 2):
+        both = (one > 0) & (other > 0)
+        assert abs(np.mean((one * other)[both]) - 1.0) < 4 * np.sqrt(8 / both.sum())

@@ -11,7 +11,8 @@ import pytest
 from gm_jax.cluster import processes
 from gm_jax.cluster.config import ClusterConfig
 from gm_jax.config import DataConfig, TrainConfig
-from gm_jax.data import pipeline, sources
+from gm_jax.data import memory, pipeline, sources
+from gm_jax.errors import UserError
 from gm_jax.recipes.experiment import Experiment
 from gm_jax.runner import measure, sample_quality, samples, session
 from gm_jax.runner.folder import Folder
@@ -137,3 +138,11 @@ def test_every_batch_of_samples_has_noise_and_labels_of_its_own(trained):
     np.testing.assert_array_equal(labelled[:, 0], np.arange(num))
     for drawn in (many, sample_quality.Sampler(run, state, seed=1)(num)):
         assert len(np.unique(drawn[:, 1])) == num
+
+
+def test_a_model_that_fits_no_memory_is_refused_before_it_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "physical", lambda: 8)
+    run = two_stages(tmp_path)
+    monkeypatch.setattr(Run, "initial_state", lambda self: pytest.fail("made"))
+    with pytest.raises(UserError, match="use a narrower network, or one of fewer layers"):
+        session.train(run, None)

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from gm_jax.errors import UserError
 from gm_jax.training import state
 from gm_jax.training.metrics import NonFiniteError
 from gm_jax.types import Model, Objective
@@ -58,6 +59,16 @@ def test_the_key_alone_decides_the_state():
     one, again, other = create(seed=1, ema=True), create(seed=1, ema=True), create(seed=2, ema=True)
     assert bits(one) == bits(again)
     assert np.all(np.asarray(one.params["generator"]["w"]) != np.asarray(other.params["generator"]["w"]))
+
+
+def test_a_state_that_fits_no_memory_is_refused_with_both_sizes():
+    small = {"x": jax.ShapeDtypeStruct((10, 10), jnp.float32), "key": jax.random.key(0)}
+    num_bytes = 400 + jax.random.key(0).dtype.itemsize
+    state.check_size(small, num_bytes)
+    with pytest.raises(UserError, match="need 3.8e-07 GB of memory; this machine has 3.7"):
+        state.check_size(small, num_bytes - 10)
+    with pytest.raises(UserError, match="need 7.45e.09 GB"):  # more than 64 bits of bytes
+        state.check_size({"x": jax.ShapeDtypeStruct((2 * 10**9, 10**9), jnp.float32)}, num_bytes)
 
 
 def test_keeping_an_average_changes_nothing_else():
