@@ -114,8 +114,8 @@ def optimal_discriminator() -> Page:
         The data are normal, and the generator is G(z) = w z + b, so that p_G is known and D* can be drawn (dashed).
         Above, three moments of the training: the learned D (red) follows D* where there are examples. The generator
         (green) moves to the data. Below, the value of the game: V(G, D) lies under V(G, D*), as it must, and both end
-        at -log 4, the value if the two densities agree. Then D* is near 1/2 where the examples are. Farther out
-        nobody is asked, and D is anything.
+        at -log 4, the value if the two densities agree. Then D* is near 1/2 where the examples are. Farther out there
+        are no examples, and D can be anything.
         """,
         (
             Number("V(G, D*) at step 100, nats", best[0], -1.0, 0.0, ".3f"),

@@ -113,10 +113,10 @@ def bound_terms() -> Page:
         """
         The bars are the terms of the bound of the model of the page before. Most of the nats are spent near the data,
         at small t, where x_t has lost only detail. The prior's term is almost 0: no information is left at t = T. L_0
-        is the log-density of a point, which may be negative.
+        is minus a log-density, which may be negative.
 
-        At the right the training's loss, which has no weight. The network fails most at small t, where little noise
-        is hard to see. There the bound's weight is large, too.
+        Right: the training's loss, which has no weight. The network fails most at small t, where little noise is hard
+        to see. There the bound's weight is large, too.
         """,
         (
             Number("L_T, nats", float(prior.mean()), 0, 0.02, ".4f"),

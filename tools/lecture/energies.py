@@ -58,9 +58,9 @@ def langevin_chains() -> Page:
         """
         All chains begin at one mode. A step goes down the energy and adds noise; Z is never needed. The chains first
         fill their own mode, then cross the low ridges, and after 3,000 steps all four modes have a quarter each. In
-        the last panel the modes are twice as far apart. The chains would need the same noise to climb a much higher
-        ridge, and almost none does: they mix within a mode and not between modes. This is why samples of energy-based
-        models may look good and be incomplete.
+        the last panel the modes are twice as far apart. With the same noise the chains would have to climb a much
+        higher ridge, and almost none does: they mix within a mode and not between modes. This is why samples of
+        energy-based models may look good and be incomplete.
 
         A finite step has a bias, which a test of acceptance (MALA) removes.
         """,
@@ -114,7 +114,7 @@ def score_fields() -> Page:
         predicting noise. The lengths are on a logarithmic scale of each panel. With little noise the field points to
         the nearest mode, and where there are no data the network has learned nothing. With more noise the fields of
         the modes join, and with a noise larger than the data there is one centre. A sampler follows the fields from
-        right to left.
+        the right panel to the left one.
 
         The errors are under the noisy data: the mean squared difference over the mean square of the exact score.
         """,

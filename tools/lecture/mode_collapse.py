@@ -60,13 +60,14 @@ def mode_collapse() -> Page:
         """
         A setting that is made to fail: the generator learns four times as fast as the discriminator, and both have
         momentum. Columns are techniques, rows are moments of the training, crosses are the eight modes of the data.
-        The plain GAN reaches a few modes only. As soon as the discriminator has learned to refuse them,
-        all samples move on to the next.
+        The plain GAN reaches a few modes only. As soon as the discriminator has learned to refuse them, all samples
+        move on to the next.
 
         Feature matching asks for the right mean of many features, which a single mode does not have: all modes are
         reached, without precision. Minibatch discrimination lets the discriminator see that a batch is too alike: all
-        modes, and sharp. Historical averaging ties the players to their past and stops the jumps. Virtual batch norm
-        helps in part. One-sided smoothing does not help here: it is against a discriminator that is too sure.
+        modes are reached, more precisely. Historical averaging ties the players to their past and stops the jumps.
+        Virtual batch norm helps in part. One-sided smoothing does not help here: it is against a discriminator that
+        is too sure.
         """,
         (
             *(Number(f"modes of 8, {name}, mean over the rows", mean[name], *_MODES[name]) for name in mean),
