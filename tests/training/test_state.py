@@ -65,7 +65,7 @@ def test_a_state_that_fits_no_memory_is_refused_with_both_sizes():
     small = {"x": jax.ShapeDtypeStruct((10, 10), jnp.float32), "key": jax.random.key(0)}
     num_bytes = 400 + jax.random.key(0).dtype.itemsize
     state.check_size(small, num_bytes)
-    with pytest.raises(UserError, match=r"need 3\.8\de-07 GB of memory; this machine has 3\.7"):
+    with pytest.raises(UserError, match=r"need 3\.8e-07 GB of memory; this machine has 3\.7"):
         state.check_size(small, num_bytes - 10)
     with pytest.raises(UserError, match=r"need 7\.45e\+09 GB"):  # more than 64 bits of bytes
         state.check_size({"x": jax.ShapeDtypeStruct((2 * 10**9, 10**9), jnp.float32)}, num_bytes)
