@@ -219,7 +219,7 @@ def tighter_bounds() -> Page:
         """,
         (
             Number("gap of K = 1, nats", gaps[0], kl - 0.05, kl + 0.05, ".3f"),
-            Number("KL(q || p(z given x)) in closed form, nats", kl, kl, kl, ".3f"),
+            Number("KL from q to the posterior in closed form, nats", kl, kl, kl, ".3f"),
             Number("gap of K = 10, nats", gaps[3], 0.02, 0.12, ".3f"),
             Number("gap of K = 1,000, nats", gaps[-1], -0.002, 0.005, ".4f"),
             Number("smallest rise from one K to the next, nats", float(np.min(-np.diff(gaps))), -0.005, 1, ".3f"),

@@ -135,11 +135,14 @@ def _adversarial(extractor: features.Extractor, noise: np.ndarray) -> np.ndarray
         log_probs = extractor.apply(extractor.params, x).log_probs
         return jnp.sum(jnp.take_along_axis(log_probs, wanted[:, None], axis=1))
 
-    def step(_: int, x: Array) -> Array:
+    @jax.jit
+    def step(x: Array) -> Array:
         return jnp.clip(x + 4.0 * jnp.sign(jax.grad(gain)(x)), 0.0, 255.0)
 
-    moved = jax.jit(lambda x: jax.lax.fori_loop(0, 30, step, x))(jnp.asarray(noise, jnp.float32))
-    return np.asarray(moved).round().astype(np.uint8)
+    x = jnp.asarray(noise, jnp.float32)
+    for _ in range(30):  # not a loop of jax, in which gradients of convolutions are slow on CPUs
+        x = step(x)
+    return np.asarray(x).round().astype(np.uint8)
 
 
 def _distances(rng: np.random.Generator, count: int, move: np.ndarray) -> tuple[float, float]:
