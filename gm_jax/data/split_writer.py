@@ -102,15 +102,15 @@ def _read_or_write_on_disk(plan: Plan, examples: Examples, is_usable: Callable[[
         except OSError:
             root = None
         if root is None:
-            _refuse_without_memory(plan, 0)
+            _refuse_without_memory(plan, None)
             return None
         stored = array_cache.read(plan.entry)  # another process may have decoded the same data in the meantime
         if stored is not None and is_usable(stored.splits, stored.facts):
             return stored
         del stored
         array_cache.remove(plan.entry)
-        free = shutil.disk_usage(root).free if os.access(root, os.W_OK | os.X_OK) else 0
-        if plan.num_bytes >= free:
+        free = shutil.disk_usage(root).free if os.access(root, os.W_OK | os.X_OK) else None
+        if free is None or plan.num_bytes >= free:
             _refuse_without_memory(plan, free)
             return None
         with _naming(plan, root):
@@ -122,19 +122,25 @@ def _read_or_write_on_disk(plan: Plan, examples: Examples, is_usable: Callable[[
     return stored
 
 
-def _refuse_without_memory(plan: Plan, free: int) -> None:
+def _refuse_without_memory(plan: Plan, free: int | None) -> None:
     """Warns that the images, for which the cache has no room, are decoded into memory.
+
+    Args:
+        plan: what is to be decoded.
+        free: bytes of the cache's disk; None if the cache cannot be written to.
 
     Raises:
         UserError: the memory is too small.
     """
     cache = cache_home() or "the cache"
+    has = "cannot be written to" if free is None else f"has {_gb(free)} free"
     if plan.num_bytes > memory.physical() // 2:
         raise UserError(
-            f"The {_described(plan)} need {_gb(plan.num_bytes)}; {cache} has {_gb(free)} free, and this machine "
+            f"The {_described(plan)} need {_gb(plan.num_bytes)}; {cache} {has}, and this machine has "
             f"{_gb(memory.physical())} of memory:\n{plan.remedy}, or name a larger disk by XDG_CACHE_HOME."
         )
-    _LOG.warning("%s has no room for %s, which are read into memory", cache, _gb(plan.num_bytes))
+    lacks = "cannot be written to" if free is None else "has no room"
+    _LOG.warning("%s %s: images of %s are read into memory", cache, lacks, _gb(plan.num_bytes))
 
 
 def _write_in_memory(plan: Plan, examples: Examples) -> Stored:

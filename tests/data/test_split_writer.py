@@ -335,13 +335,26 @@ def test_without_room_on_disk_memory_is_used_if_it_suffices(tmp_path, root, larg
     found = sources.load(name)
     assert not mapped_arrays.is_mapped(found.splits["train"]["x"])
     assert list(root.iterdir()) == []  # the full disk is not written to
-    assert "has no room for 1.68e-06 GB, which are read into memory" in caplog.text
+    assert "has no room: images of 1.68e-06 GB are read into memory" in caplog.text
     monkeypatch.setattr(memory, "physical", lambda: 3000)
     with pytest.raises(UserError) as caught:
         sources.load(name)
     assert str(caught.value).startswith(f"The 30 examples of {tmp_path / 'data'} need 1.68e-06 GB; ")
     assert "or name a larger disk by XDG_CACHE_HOME" in str(caught.value)
     assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_cache_of_another_user_is_said_to_be_closed_and_not_full(tmp_path, root, large, monkeypatch, caplog, refused):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    name = photographs(tmp_path / "data")
+    if refused:
+        monkeypatch.setattr(memory, "physical", lambda: 3000)
+        with pytest.raises(UserError, match=f"{root} cannot be written to, and this machine has 2.79e-06 GB of mem"):
+            sources.load(name)
+    else:
+        sources.load(name)
+        assert f"{root} cannot be written to: images of 1.68e-06 GB are read into memory" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_leaves_memory(tmp_path, large, monkeypatch):

@@ -28,6 +28,14 @@ def test_the_jacobian_of_a_layer_is_triangular_in_its_order(check_flow, reverse,
     np.testing.assert_array_equal(depends, expected.T if reverse else expected)
 
 
+def test_in_a_block_every_dimension_depends_on_every_other(random_variables, x64):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(20, 4)))
+    flow = AutoregressiveFlow((4,), (16,), 1)
+    variables = random_variables(flow, x)
+    jacobians = jax.vmap(jax.jacobian(lambda x: flow.apply(variables, x[None], method="forward")[0][0]))(x)
+    assert np.abs(jacobians).max(axis=0).min() > 1e-6
+
+
 def test_the_inverse_flow_with_the_same_parameters_is_the_inverse(random_variables, x64):
     x = np.random.default_rng(0).normal(size=(6, 4))
     maf, iaf = layer(4), layer(4, inverted=True)

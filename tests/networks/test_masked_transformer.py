@@ -29,6 +29,13 @@ def test_an_output_reads_exactly_the_visible_levels(params):
         np.testing.assert_array_equal(changed, np.full(6, not masked[i]), err_msg=str(i))
 
 
+def test_a_masked_dimension_is_not_one_of_a_level(params):
+    masked = network().apply(params, jnp.zeros((1, 6), jnp.int32), jnp.arange(6)[None] < 2)
+    for level in range(5):
+        x = jnp.zeros((1, 6), jnp.int32).at[0, 0].set(level)
+        assert np.abs(network().apply(params, x, jnp.arange(6)[None] == 1) - masked).max() > 1e-3
+
+
 def test_which_dimensions_are_masked_matters(params):
     x = jnp.zeros((1, 6), jnp.int32)
     outputs = [network().apply(params, x, jnp.arange(6)[None] == i) for i in range(6)]
