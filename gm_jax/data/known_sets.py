@@ -25,4 +25,6 @@ KNOWN_SETS: Mapping[str, KnownSet] = {
     "kmnist": KnownSet((28, 28, 1), 256, 10),
     "cifar10": KnownSet((32, 32, 3), 256, 10),
     "cifar100": KnownSet((32, 32, 3), 256, 100),
+    # Latents of an autoencoder that is not here: to train, give them as npz:PATH.
+    "imagenet256_latents": KnownSet((32, 32, 4), None, 1_000),
 }

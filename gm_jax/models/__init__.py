@@ -21,7 +21,8 @@ consistency.py     a student that ends where its teacher's flow ends, in one ste
 optimal_transport.py   flow matching on pairs of data and noise of least cost
 reflow.py          a second, straighter flow that learns from the first one
 second_stage.py        a second network that starts as a copy of the first one
-label_dropout.py       labels that are withheld in training and guide samples
+label_dropout.py       labels and captions that are withheld in training and guide samples
+image_editing.py       samples that start from an image, or keep a part of it
 latent_diffusion.py    a diffusion model of a VAE's latents
 gan.py             generator and discriminator, feature matching, historical averaging, density by kernels
 adversarial_objectives.py  the losses of GANs: non-saturating, hinge, least squares, Wasserstein; penalties

@@ -16,8 +16,8 @@ with a decoder p(x_0 | x_1) of variance beta_1, and with x0_hat clipped to the r
 
 Each L_(t-1) is estimated from one draw of x_t; the sum is over all t, or over K random ones, times (T - 1) / K.
 
-A network with labels gets the label "none", number C, for a share of the training examples, so it is two models,
-p(x | y) and p(x). `log_prob`, and samples without a label, belong to p(x); samples with a label are guided:
+A network with labels or captions gets "none", number C or an empty caption, for a share of the training examples, so it
+is two models, p(x | y) and p(x). `log_prob`, and samples without a label, belong to p(x); others are guided:
 
     (1 + w) f(x_t, y) - w f(x_t)                                                                          (4)
 
@@ -63,18 +63,14 @@ class Parameterization(NamedTuple):
 
 def noise_prediction() -> Parameterization:
     """Makes the parameterisation of DDPM: the output is eps."""
-    return Parameterization(
-        predictions.prediction_from_eps,
-        lambda x_0, eps, output, a_t, sigma_t: losses.noise_prediction_loss(eps, output),
-    )
+    loss = lambda x_0, eps, output, a_t, sigma_t: losses.noise_prediction_loss(eps, output)  # noqa: E731
+    return Parameterization(predictions.prediction_from_eps, loss)
 
 
 def data_prediction() -> Parameterization:
     """Makes the parameterisation whose output is x_0."""
-    return Parameterization(
-        predictions.prediction_from_x0,
-        lambda x_0, eps, output, a_t, sigma_t: losses.x0_prediction_loss(x_0, output),
-    )
+    loss = lambda x_0, eps, output, a_t, sigma_t: losses.x0_prediction_loss(x_0, output)  # noqa: E731
+    return Parameterization(predictions.prediction_from_x0, loss)
 
 
 def v_prediction() -> Parameterization:
@@ -88,19 +84,20 @@ class Diffusion:
 
     Attributes:
         network: (x_t [B, ...], t [B] int32, label [B] or None, train=...) -> [B, ...]; it may draw "dropout". With
-            labels it has num_classes + 1 of them.
+            labels it has num_classes + 1 of them; with captions the label is [B, L] tokens, 0 for padding.
         space: the way from the data to x_0.
         schedule: of T steps.
         shape: of one example.
         parameterization: what the network's output is.
-        sampler: of `sample` and `trajectory`: steps of the schedule, or a sampler of continuous paths, which has no
-            trajectory.
+        sampler: steps of the schedule, or a sampler of continuous paths, which has no trajectory.
         variance_fn: (log abar_s, log abar_t) -> var_ts of (2), for the bound: `diffusion_process.posterior_variance` or
             `transition_variance`.
         num_bound_terms: K; None for the whole sum.
         num_classes: C; None for a model without labels.
-        drop_label: the share of training examples whose label is withheld from the network.
+        num_tokens: L; None for a model without captions.
+        drop_label: the share of training examples whose label or caption is withheld from the network.
         guidance: w of samples with a label.
+        negative: [L] tokens that guidance leads away from; None for no caption.
     """
 
     network: nn.Module
@@ -112,19 +109,26 @@ class Diffusion:
     variance_fn: Callable[[Array, Array], Array]
     num_bound_terms: int | None = None
     num_classes: int | None = None
+    num_tokens: int | None = None
     drop_label: float = 0.1
     guidance: float | Array = 0.0
+    negative: Array | np.ndarray | None = None
 
     @property
     def model(self) -> Model:
         """The record that the train step, evaluation and samplers see."""
         return Model(self.init, (Objective("diffusion", self.loss),), self.sample, self.log_prob)
 
+    @property
+    def labels(self) -> dict[str, int | None]:
+        """C and L."""
+        return {"num_classes": self.num_classes, "num_tokens": self.num_tokens}
+
     def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
         """Initialises the network from the shape of one example, and checks the shape of its output."""
         x_0 = self.space.prepare(batch["x"][:1])
         checks.check_example(self.shape, x_0)
-        label = label_dropout.no_label(1, self.num_classes)
+        label = label_dropout.no_label(1, **self.labels)
         output, variables = self.network.init_with_output(key, x_0, jnp.ones(1, jnp.int32), label)
         outputs = (*x_0.shape[:-1], self.parameterization.num_outputs * x_0.shape[-1])
         checks.check_outputs("the network", output, outputs)
@@ -140,15 +144,14 @@ class Diffusion:
         eps = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
         a_t, sigma_t = self.schedule.signal(t), self.schedule.noise(t)
         x_t = predictions.diffuse(x_0, eps, a_t, sigma_t)
-        label = label_dropout.training_label(label_key, batch, num_classes=self.num_classes, drop_label=self.drop_label)
+        label = label_dropout.training_label(label_key, batch, drop_label=self.drop_label, **self.labels)
         output = self.output(params, x_t, t, label, train=True, rngs={"dropout": dropout_key})
         squared_error = jnp.mean(self.parameterization.loss(x_0, eps, output, a_t, sigma_t))
         return squared_error / int(np.prod(self.shape)), (model_state, {})
 
     def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         """Computes the bound (3), and states its settings T and K."""
-        num_steps = self.schedule.num_steps
-        bound = self.variational_bound(params, model_state, key, x)
+        bound, num_steps = self.variational_bound(params, model_state, key, x), self.schedule.num_steps
         terms = (("T", num_steps), ("bound_terms", self.num_bound_terms or num_steps - 1))
         settings = (*terms, *space_setting(self.space.side, x.shape[1:]))
         return Likelihood(bound, kind="lower_bound", measure=self.space.measure, settings=settings)
@@ -212,12 +215,12 @@ class Diffusion:
 
         Times are integers of the schedule, or floating times of its path.
         """
-        if self.num_classes is None:
+        if self.num_classes is None and self.num_tokens is None:
             refuse_options(label=label)
+        guided = {"weight": self.guidance, "negative": self.negative, **self.labels}
 
         def predict(x_t: Array, t: Array) -> Prediction:
-            apply_fn, weight = functools.partial(self.output, params), self.guidance
-            output = label_dropout.guided_output(apply_fn, x_t, t, label, num_classes=self.num_classes, weight=weight)
+            output = label_dropout.guided_output(functools.partial(self.output, params), x_t, t, label, **guided)
             grid = self.schedule if jnp.issubdtype(t.dtype, jnp.integer) else self.schedule.path()
             return self.parameterization.predict(x_t, output, grid.signal(t), grid.noise(t))
 

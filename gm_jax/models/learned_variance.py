@@ -23,6 +23,7 @@ L_simple, for which the paper sees no gain.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ import numpy as np
 
 from gm_jax.errors import refuse_options
 from gm_jax.losses import diffusion as losses
+from gm_jax.models import label_dropout
 from gm_jax.models.diffusion import Diffusion, Parameterization
 from gm_jax.ops import diffusion_process, predictions
 from gm_jax.ops.levels import space_setting
@@ -88,7 +90,9 @@ class LearnedVariance:
         eps = jax.random.normal(noise_key, x_0.shape, x_0.dtype)
         a_t, sigma_t = schedule.signal(t), schedule.noise(t)
         x_t = predictions.diffuse(x_0, eps, a_t, sigma_t)
-        output = model.output(params, x_t, t, train=True, rngs={"dropout": dropout_key})
+        label_key = jax.random.fold_in(key, 1)
+        label = label_dropout.training_label(label_key, batch, drop_label=model.drop_label, **model.labels)
+        output = model.output(params, x_t, t, label, train=True, rngs={"dropout": dropout_key})
         simple = model.parameterization.loss(x_0, eps, output, a_t, sigma_t) / size
         x0_hat = model.clipped(model.parameterization.predict(x_t, output, a_t, sigma_t).x_0)
         term = self.bound_term(batch["x"], x_0, jax.lax.stop_gradient(x0_hat), share_of(output), t)
@@ -143,21 +147,24 @@ class LearnedVariance:
         temperature: float | Array | None = None,
     ) -> Array:
         """Draws n samples [n, ...] as the data set ships them, by ancestral steps of variance (1)."""
-        refuse_options(label=label, temperature=temperature)
+        refuse_options(temperature=temperature)
         model = self.diffusion
         if self.sampling_times is None:
-            return model.sample(params, model_state, key, n)
+            return model.sample(params, model_state, key, n, label=label)
+        if not any(model.labels.values()):
+            refuse_options(label=label)
         noise_key, key = jax.random.split(key)
         x_T = jax.random.normal(noise_key, (n, *model.shape))
         x_0 = ddpm.sample_with_variance(
-            lambda x_t, t: self.reverse(params, x_t, t), model.schedule, key, x_T, self.sampling_times
+            lambda x_t, t: self.reverse(params, x_t, t, label), model.schedule, key, x_T, self.sampling_times
         )
         return model.space.to_data(x_0)
 
-    def reverse(self, params: Params, x_t: Array, t: Array) -> tuple[Array, Array]:
-        """Computes x0_hat, clipped, and v of (1), both [B, ...], from x_t at times t [B]."""
+    def reverse(self, params: Params, x_t: Array, t: Array, label: Array | None = None) -> tuple[Array, Array]:
+        """Computes x0_hat, clipped, and v of (1), both [B, ...], from x_t at t [B]; guided if labels are given."""
         model = self.diffusion
-        output = model.output(params, x_t, t)
+        guided = {"weight": model.guidance, "negative": model.negative, **model.labels}
+        output = label_dropout.guided_output(functools.partial(model.output, params), x_t, t, label, **guided)
         factors = model.schedule.signal(t), model.schedule.noise(t)
         return model.clipped(model.parameterization.predict(x_t, output, *factors).x_0), share_of(output)
 

@@ -11,6 +11,7 @@ pixelcnn.py                   PixelCNN, and the gated PixelCNN without a blind s
 pixelcnn_pp.py                PixelCNN++: two streams at several scales, weight normalisation
 pixelrnn.py                   PixelRNN: Row LSTM, Diagonal BiLSTM
 wavenet.py                    WaveNet: dilated causal convolutions
+transformer_trunk.py          the layers that all transformers of tokens share
 transformer.py                causal transformer: masked self-attention, keys and values kept
 masked_transformer.py         transformer that predicts masked dimensions from all visible ones
 couplings.py                  invertible layers, their chains, and the networks inside couplings
@@ -27,10 +28,13 @@ dropout.py                    dropout that a key turns on
 minibatch_discrimination.py   how close an example is to the rest of its batch
 normalization.py              group, batch, virtual batch, spectral and weight normalisation, and their state
 unet.py                       the U-Net of DDPM, for images
+text_encoder.py               transformer that reads captions, padding masked
+dit.py                        diffusion transformer with adaLN-Zero, of labels or of text
+autoencoder.py                convolutional autoencoder whose latents are a small image
 diffusion_mlp.py              residual perceptron for the diffusion of points and latents
 rbm.py                        restricted Boltzmann machine: weights and biases of binary units on two sides
 energy.py                     scalar energies of points and images
-attention.py                  self-attention over the places of an image; multi-head attention; a transformer's block
+attention.py                  self-attention over an image; multi-head and cross-attention; a transformer's block
 two_times.py                  a network of two times, for mean velocities
 time_embedding.py             sinusoidal embedding of the time, and of a label
 label_bias.py                 the bias that a class label adds

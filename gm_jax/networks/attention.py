@@ -1,9 +1,10 @@
-"""Attention: the block of a U-Net, multi-head attention to any context, and the block of a transformer.
+"""Attention: the block of a U-Net, multi-head attention to any context, and the layers of transformers.
 
 Notation: x [B, N, F] queries' features, c [B, M, G] the context, D = F / heads.
 
     Attn(x, c) = concat_h(softmax(Q_h K_h^T / sqrt(D)) V_h) W_O,    Q = x W_Q + b, K = c W_K, V = c W_V + b   (1)
     h <- h + Attn(LN(h), LN(h)),    h <- h + W_2 gelu(W_1 LN(h))                                             (2)
+    h <- h + Attn(LN(h), c)                                                                                  (3)
 
 Self-attention has c = x; cross-attention reads another sequence. A mask [N, M] names the positions that each query
 reads; a causal one, m <= n, is `np.tri(N, dtype=bool)`. Keys have no bias: it would shift all scores of a query
@@ -14,7 +15,8 @@ later positions do not change them. A step computes those of one position, and r
 
 Sources: (1) Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762, section 3.2. (2), with the
     normalisation before each layer: Radford et al., "Language Models are Unsupervised Multitask Learners" (GPT-2),
-    2019, section 2.3.
+    2019, section 2.3. (3): Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022,
+    arXiv:2112.10752, section 3.3.
 """
 
 from functools import partial
@@ -100,13 +102,19 @@ class MultiHeadAttention(nn.Module):
         self.out = dense(kernel_init=self.out_init)
 
     def __call__(self, x: Array, context: Array, mask: Array | np.ndarray | None = None) -> Array:
-        """Maps x [B, N, F], a context [B, M, G] and a mask [N, M] to [B, N, F].
+        """Maps x [B, N, F], a context [B, M, G] and a mask, [N, M] or [B, N, M], to [B, N, F].
 
         Raises:
             ValueError: `heads` does not divide F.
         """
         q, k, v = (self._split(part) for part in (self.query(x), self.key(context), self.value(context)))
         return self.out(attention(q, k, v, mask).reshape(x.shape))
+
+    def weights(self, x: Array, context: Array, mask: Array) -> Array:
+        """Computes the softmax of (1): [B, heads, N, M], how much each query reads of each position of the context."""
+        q, k = self._split(self.query(x)), self._split(self.key(context))
+        scores = jnp.einsum("bnhd,bmhd->bhnm", q, k) / np.sqrt(q.shape[-1])
+        return jax.nn.softmax(jnp.where(mask[:, None], scores, -jnp.inf), axis=-1)
 
     def begin(self, n: int, length: int, dtype: DTypeLike) -> KeysAndValues:
         """Returns the cache before the first of `length` positions."""
@@ -127,6 +135,40 @@ class MultiHeadAttention(nn.Module):
     def _split(self, x: Array) -> Array:
         """Splits [..., F] into the heads, [..., heads, D]."""
         return x.reshape(*x.shape[:-1], self.heads, -1)
+
+
+class CrossAttention(nn.Module):
+    """A residual layer that reads a context (3): h [B, N, F] -> the same shape; it starts as the identity.
+
+    Applied with the collection "attention_maps" mutable, it keeps its weights, [B, N, M], the mean of the heads.
+
+    Attributes:
+        features: F.
+        heads: number of heads; it divides F.
+        dtype: precision of the computation.
+    """
+
+    features: int
+    heads: int
+    dtype: DTypeLike | None = None
+
+    def setup(self) -> None:
+        self.norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype)
+        self.attention = MultiHeadAttention(self.features, self.heads, nn.initializers.zeros, self.dtype)
+
+    def __call__(self, h: Array, context: Array | None, counts: Array) -> Array:
+        """Maps h [B, N, F], a context [B, M, G] and which of its positions count, [B, M] bool, to [B, N, F].
+
+        Raises:
+            ValueError: there is no context; a layer that then read h itself would hide a mistake.
+        """
+        if context is None:
+            raise ValueError("cross-attention needs a context: pass one, or use a network without text.")
+        normed = self.norm(h)
+        mask = jnp.broadcast_to(counts[:, None], (*h.shape[:2], context.shape[1]))
+        if self.is_mutable_collection("attention_maps") and not self.is_initializing():
+            self.sow("attention_maps", "weights", jnp.mean(self.attention.weights(normed, context, mask), axis=1))
+        return h + self.attention(normed, context, mask)
 
 
 class TransformerBlock(nn.Module):
@@ -157,7 +199,7 @@ class TransformerBlock(nn.Module):
         self.drop = Dropout(self.dropout)
 
     def __call__(self, h: Array, mask: Array | np.ndarray | None = None) -> Array:
-        """Maps h [B, N, F] and a mask [N, N] to [B, N, F]."""
+        """Maps h [B, N, F] and a mask, [N, N] or [B, N, N], to [B, N, F]."""
         normed = self.attention_norm(h)
         return self._mlp(h + self.drop(self.attention(normed, normed, mask)))
 

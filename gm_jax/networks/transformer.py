@@ -8,9 +8,9 @@ fastest: i = 0 ... D-1. Each x_i is a token. Position i is given the token befor
     outputs_i = W LN(h_i) + b                                                                               (3)
 
 with e an embedding of levels, t_a(i) a learned vector for the coordinate of pixel i on axis a (row, column and colour
-of an image; place of a sequence), y a class label, and the blocks of `attention`. Every output sees every earlier
-level: the receptive field is everything. A pass costs O(D^2 F + D F^2); position i of the cached evaluation (`begin`,
-`step`) costs O(D F + F^2).
+of an image; place of a sequence), y a class label, and the blocks and readout of `transformer_trunk`. Every output sees
+every earlier level: the receptive field is everything. A pass costs O(D^2 F + D F^2); position i of the cached
+evaluation (`begin`, `step`) costs O(D F + F^2).
 
 Sources: the network: Radford et al., "Language Models are Unsupervised Multitask Learners" (GPT-2), 2019, and on pixels
     Chen et al., "Generative Pretraining from Pixels" (Image GPT), ICML 2020. A learned vector for each axis: Child et
@@ -18,37 +18,16 @@ Sources: the network: Radford et al., "Language Models are Unsupervised Multitas
     every position: Parmar et al., "Image Transformer", ICML 2018, arXiv:1802.05751.
 """
 
-import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 
-from gm_jax.networks.attention import KeysAndValues, TransformerBlock
-from gm_jax.networks.dropout import Dropout
+from gm_jax.networks.attention import KeysAndValues
 from gm_jax.networks.label_bias import LabelBias, add_bias
 from gm_jax.networks.masked_conv import at_column
+from gm_jax.networks.transformer_trunk import TransformerTrunk
 from gm_jax.types import Array
-
-
-def position_tables(event_shape: tuple[int, ...], features: int, dtype: DTypeLike | None) -> dict[int, nn.Embed]:
-    """Returns the tables of t_a in (1), by axis; an axis of one pixel says nothing and has none."""
-    return {axis: nn.Embed(size, features, dtype) for axis, size in enumerate(event_shape) if size > 1}
-
-
-def sum_of_positions(
-    tables: Mapping[int, nn.Embed], event_shape: tuple[int, ...], features: int, dtype: DTypeLike | None
-) -> Array:
-    """Computes sum_a t_a(i) of every position i: [1, D, F]."""
-    total = jnp.zeros((1, *event_shape, features), dtype or jnp.result_type(float))
-    for axis, table in tables.items():
-        along = [1] * (len(event_shape) + 1) + [features]
-        along[axis + 1] = event_shape[axis]
-        total = total + table(jnp.arange(event_shape[axis])).reshape(along)
-    return total.reshape(1, -1, features)
 
 
 class TransformerCache(NamedTuple):
@@ -63,41 +42,22 @@ class TransformerCache(NamedTuple):
     known: Array
 
 
-class CausalTransformer(nn.Module):
+class CausalTransformer(TransformerTrunk):
     """A causal transformer (1)-(3): levels [B, ...] -> outputs [B, ..., P].
 
+    The last row of the embedding is the start token. Without layers, the outputs at i depend on x_{i-1} only.
+
     Attributes:
-        event_shape: shape of one example, e.g. (28, 28, 1) or (256,); D is the product.
-        levels: L.
-        outputs_per_dim: P.
-        features: F.
-        heads: heads of each layer; they divide F.
-        layers: number of blocks; without any, the outputs at i depend on x_{i-1} only.
-        dropout: dropout rate of h in (1) and of each block's updates in training.
         num_classes: number of classes of the labels; None for a network without labels.
-        dtype: precision of the computation.
+
+    Other attributes are those of the trunk.
     """
 
-    event_shape: tuple[int, ...]
-    levels: int
-    outputs_per_dim: int
-    features: int = 64
-    heads: int = 4
-    layers: int = 3
-    dropout: float = 0.0
     num_classes: int | None = None
-    dtype: DTypeLike | None = None
 
     def setup(self) -> None:
-        # The last row is the start token.
-        self.embedding = nn.Embed(self.levels + 1, self.features, self.dtype)
-        self.positions = position_tables(self.event_shape, self.features, self.dtype)
+        super().setup()
         self.label_bias = LabelBias(self.num_classes, self.features, self.dtype)
-        self.drop = Dropout(self.dropout)
-        settings = (self.features, self.heads, self.layers, self.dropout, self.dtype)
-        self.blocks = [TransformerBlock(*settings) for _ in range(self.layers)]
-        self.norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype)
-        self.readout = nn.Dense(self.outputs_per_dim, dtype=self.dtype)
 
     def __call__(self, x: Array, label: Array | None = None) -> Array:
         """Maps levels x [B, ...] and labels [B] to outputs [B, ..., P]; x may be flat, [B, D].
@@ -109,11 +69,6 @@ class CausalTransformer(nn.Module):
             raise ValueError(f"the transformer is made for examples of {self.event_shape}, not {x.shape[1:]}.")
         return self.from_embedded(self.embed(x), label).reshape(*x.shape, self.outputs_per_dim)
 
-    @property
-    def num_dims(self) -> int:
-        """D."""
-        return math.prod(self.event_shape)
-
     def embed(self, x: Array) -> Array:
         """Maps levels x [B, ...] to e(x) [B, D, F]."""
         return self.embedding(x.reshape(x.shape[0], self.num_dims))
@@ -121,11 +76,8 @@ class CausalTransformer(nn.Module):
     def from_embedded(self, e: Array, label: Array | None = None) -> Array:
         """Maps embedded levels e(x) [B, D, F] to outputs [B, D, P]."""
         start = jnp.broadcast_to(self.embedding(jnp.int32(self.levels)), (e.shape[0], 1, self.features))
-        h = self.drop(jnp.concatenate([start, e[:, :-1]], axis=1) + self._known(label))
-        mask = np.tri(self.num_dims, dtype=bool)
-        for block in self.blocks:
-            h = block(h, mask)
-        return self.readout(self.norm(h))
+        h = jnp.concatenate([start, e[:, :-1]], axis=1) + self._known(label)
+        return self.read(h, np.tri(self.num_dims, dtype=bool))
 
     def begin(self, n: int, label: Array | None = None) -> TransformerCache:
         """Returns the cache before the first position of n examples."""
@@ -144,6 +96,6 @@ class CausalTransformer(nn.Module):
 
     def _known(self, label: Array | None) -> Array:
         """Computes the terms of (1) that do not depend on x: [1, D, F], or [B, D, F] with labels [B]."""
-        total = sum_of_positions(self.positions, self.event_shape, self.features, self.dtype)
+        total = self.sum_of_positions()
         bias = self.label_bias(label)
         return total if bias is None else add_bias(jnp.broadcast_to(total, (bias.shape[0], *total.shape[1:])), bias)

@@ -191,15 +191,16 @@ class ResidualBlock(nn.Module):
     dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(self, x: Array, embedding: Array, *, train: bool = False) -> Array:
-        """Maps x [B, H, W, I] and silu(e) [B, E] to [B, H', W', features]."""
+    def __call__(self, x: Array, embedding: Array | None = None, *, train: bool = False) -> Array:
+        """Maps x [B, H, W, I] and silu(e) [B, E], None for a network without a time, to [B, H', W', features]."""
         norm = partial(GroupNorm, self.groups, dtype=self.dtype)
         conv = partial(nn.Conv, self.features, dtype=self.dtype)
         h = nn.silu(norm(name="norm_0")(x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = conv((3, 3), name="conv_0")(h)
-        h = h + nn.Dense(self.features, dtype=self.dtype, name="time")(embedding)[:, None, None]
+        if embedding is not None:
+            h = h + nn.Dense(self.features, dtype=self.dtype, name="time")(embedding)[:, None, None]
         h = nn.silu(norm(name="norm_1")(h))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = conv((3, 3), kernel_init=nn.initializers.zeros, name="conv_1")(h)

@@ -116,7 +116,8 @@ def attention(q: Array, k: Array, v: Array, mask: Array | np.ndarray | None = No
         q: [B, N, heads, D] queries.
         k: [B, M, heads, D] keys.
         v: [B, M, heads, D] values.
-        mask: [N, M] bool, whether query n reads key m; each query must read one. None if every query reads all keys.
+        mask: [N, M], or [B, N, M] for each image, bool, whether query n reads key m; each query must read one. None if
+            every query reads all keys.
     Returns:
         [B, N, heads, D] y.
     Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762, eq. (1).
@@ -126,12 +127,19 @@ def attention(q: Array, k: Array, v: Array, mask: Array | np.ndarray | None = No
 
 def attention_at_once(q: Array, k: Array, v: Array, mask: Array | np.ndarray | None = None) -> Array:
     """Computes equation (4) for the whole batch at once."""
-    return jax.vmap(_attend_one, in_axes=(0, 0, 0, None))(q, k, v, mask)
+    return jax.vmap(_attend_one, in_axes=(0, 0, 0, _mask_axis(mask)))(q, k, v, mask)
 
 
 def attention_by_image(q: Array, k: Array, v: Array, mask: Array | np.ndarray | None = None) -> Array:
     """Computes equation (4) for one image after the other, without storing the scores for the gradient."""
+    if _mask_axis(mask) == 0:
+        return jax.lax.map(lambda qkvm: jax.checkpoint(_attend_one)(*qkvm), (q, k, v, jnp.asarray(mask)))
     return jax.lax.map(lambda qkv: jax.checkpoint(_attend_one)(*qkv, mask), (q, k, v))
+
+
+def _mask_axis(mask: Array | np.ndarray | None) -> int | None:
+    """Returns the axis of the images of a mask; None for one mask of all images, or for none."""
+    return 0 if mask is not None and mask.ndim == 3 else None
 
 
 def attention_of_one_query(q: Array, k: Array, v: Array, mask: Array) -> Array:

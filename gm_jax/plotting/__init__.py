@@ -6,6 +6,7 @@ animation.py  chains and pictures over time as GIF
 layout.py     grids that fit any number of examples, and their labels
 densities.py  densities of points in the plane as PNG
 vector_fields.py  lines of a flow and fields of arrows in the plane as PNG
+text_to_image.py   prompts, words, guidance, and where words are read
 vae.py        reconstructions, interpolations and traversals of a latent space
 flow.py       samples of a flow at several temperatures, interpolations of its latents
 autoregressive.py  completions of the first half of an image

@@ -18,11 +18,14 @@ from gm_jax.recipes.configs.diffusion import (
     AutoencoderConfig,
     ConditionalDDPMConfig,
     DDPMConfig,
+    DiTConfig,
     LatentDiffusionConfig,
     MLPConfig,
     SamplerConfig,
     UNetConfig,
 )
+from gm_jax.recipes.configs.text_to_image import SpatialAutoencoderConfig
+from gm_jax.recipes.dit import make_dit
 from gm_jax.recipes.experiment import Experiment, Observation
 from gm_jax.recipes.optimizers import make_adam, make_optimizer
 from gm_jax.recipes.run_length import first_stage_steps
@@ -44,9 +47,16 @@ def build_ddpm(config: DDPMConfig, spec: Spec) -> Experiment:
         UserError: the fields contradict each other or do not fit the data.
     """
     experiment = _data_space_experiment(config, config.network, spec, num_classes=None)
+    if not config.learned_variance and config.loss_aware_times:
+        raise UserError("--loss-aware-times has no effect without --learned-variance: add it, or leave it out.")
+    return _with_learned_variance(experiment, config, loss_aware=config.loss_aware_times)
+
+
+def _with_learned_variance(
+    experiment: Experiment, config: DDPMConfig | ConditionalDDPMConfig, *, loss_aware: bool = False
+) -> Experiment:
+    """Returns the experiment with a learned variance, if the configuration asks for one."""
     if not config.learned_variance:
-        if config.loss_aware_times:
-            raise UserError("--loss-aware-times has no effect without --learned-variance: add it, or leave it out.")
         if config.bound_weight != DDPMConfig.bound_weight:
             raise UserError("--bound-weight has no effect without --learned-variance: add it, or leave it out.")
         return experiment
@@ -60,10 +70,10 @@ def build_ddpm(config: DDPMConfig, spec: Spec) -> Experiment:
     family = learned_variance.LearnedVariance(
         diffusion=inner,
         bound_weight=config.bound_weight,
-        loss_aware=config.loss_aware_times,
+        loss_aware=loss_aware,
         sampling_times=trailing_times(config.diffusion_steps, config.sampler.steps) if is_ancestral else None,
     )
-    validation = dataclasses.replace(family, diffusion=_with_bound_terms(inner, config.validation_terms))
+    validation = dataclasses.replace(family, diffusion=with_bound_terms(inner, config.validation_terms))
     # Its pictures show the means of the reverse process, with one of the fixed variances.
     return experiment._replace(
         model=family.model,
@@ -84,18 +94,14 @@ def build_conditional_ddpm(config: ConditionalDDPMConfig, spec: Spec) -> Experim
             "and 1."
         )
     settings = {"guidance": config.guidance, "drop_label": config.drop_label}
-    return _data_space_experiment(config, config.network, spec, num_classes=spec.num_classes, **settings)
+    experiment = _data_space_experiment(config, config.network, spec, num_classes=spec.num_classes, **settings)
+    return _with_learned_variance(experiment, config)
 
 
 def build_latent_diffusion(config: LatentDiffusionConfig, spec: Spec) -> Experiment:
     """Builds a VAE and a diffusion model of its latents, in two stages of one run."""
     first = config.autoencoder
-    first_steps = first_stage_steps(first, num_steps=config.train.steps)
-    if first_steps >= config.train.steps:
-        raise UserError(
-            f"--autoencoder.steps {first_steps} leave none of --train.steps {config.train.steps} for the diffusion "
-            "model: use fewer."
-        )
+    first_steps = config.train.steps - second_stage_steps(first, num_steps=config.train.steps)
     autoencoder, facts = _autoencoder(first, spec, elbo_samples=config.elbo_samples)
     # A latent is a point for the diffusion model.
     latents = spec._replace(shape=(first.latent_dim,), levels=None)
@@ -104,7 +110,7 @@ def build_latent_diffusion(config: LatentDiffusionConfig, spec: Spec) -> Experim
     family = latent_diffusion.LatentDiffusion(
         autoencoder=autoencoder, prior=prior, levels=spec.levels, vae_steps=first_steps
     )
-    validation = dataclasses.replace(family, prior=_with_bound_terms(prior, config.validation_terms))
+    validation = dataclasses.replace(family, prior=with_bound_terms(prior, config.validation_terms))
     return Experiment(
         family.model,
         family=family,
@@ -119,9 +125,24 @@ def build_latent_diffusion(config: LatentDiffusionConfig, spec: Spec) -> Experim
     )
 
 
+def second_stage_steps(first: AutoencoderConfig | SpatialAutoencoderConfig, *, num_steps: int) -> int:
+    """Returns how many of a run's steps train the diffusion model.
+
+    Raises:
+        UserError: the first stage leaves none.
+    """
+    first_steps = first_stage_steps(first, num_steps=num_steps)
+    if first_steps >= num_steps:
+        raise UserError(
+            f"--autoencoder.steps {first_steps} leave none of --train.steps {num_steps} for the diffusion model: use "
+            "fewer."
+        )
+    return num_steps - first_steps
+
+
 def diffusion_model(
     config: AnyDiffusionConfig,
-    network: UNetConfig | MLPConfig | None,
+    network: UNetConfig | MLPConfig | DiTConfig | nn.Module | None,
     spec: Spec,
     *,
     num_classes: int | None = None,
@@ -131,10 +152,10 @@ def diffusion_model(
 
     Args:
         config: the configuration.
-        network: the network's part of it; None for the usual one of such data.
+        network: the network's part of it, or the network itself; None for the usual one of such data.
         spec: of the data.
         num_classes: None for a model without labels.
-        **settings: settings of labels, for `models.diffusion.Diffusion`.
+        **settings: settings of labels and captions, for `models.diffusion.Diffusion`.
 
     Raises:
         UserError: the fields contradict each other or do not fit the data.
@@ -152,7 +173,7 @@ def diffusion_model(
         "velocity": diffusion.v_prediction,
     }
     return diffusion.Diffusion(
-        network=make_network(network, spec, num_classes),
+        network=network if isinstance(network, nn.Module) else make_network(network, spec, num_classes),
         space=space,
         schedule=schedule,
         shape=spec.shape,
@@ -216,7 +237,11 @@ def make_sampler(
 
 
 def make_network(
-    network: UNetConfig | MLPConfig | None, spec: Spec, num_classes: int | None, *, augmented: int | None = None
+    network: UNetConfig | MLPConfig | DiTConfig | None,
+    spec: Spec,
+    num_classes: int | None,
+    *,
+    augmented: int | None = None,
 ) -> nn.Module:
     """Returns the network that a configuration describes; with labels it has one more class, "no label".
 
@@ -227,6 +252,10 @@ def make_network(
     """
     if network is None:
         network = UNetConfig() if image_shapes.is_image(spec) else MLPConfig()
+    if isinstance(network, DiTConfig):
+        if not image_shapes.is_image(spec):
+            raise UserError(f"{spec.name} is not made of images, which --network dit needs: use --network mlp.")
+        return make_dit(network, num_classes=num_classes)
     labels = None if num_classes is None else num_classes + 1
     settings: dict[str, Any] = {"num_classes": labels, "dropout": network.dropout, "dtype": network.dtype}
     if isinstance(network, MLPConfig):
@@ -247,7 +276,7 @@ def make_network(
 
 def _data_space_experiment(
     config: AnyDiffusionConfig,
-    network: UNetConfig | MLPConfig | None,
+    network: UNetConfig | MLPConfig | DiTConfig | None,
     spec: Spec,
     *,
     num_classes: int | None,
@@ -258,14 +287,14 @@ def _data_space_experiment(
         family.model,
         family=family,
         optimizers={"diffusion": make_optimizer(config.optimizer, num_steps=config.train.steps)},
-        validation=_with_bound_terms(family, config.validation_terms).log_prob,
+        validation=with_bound_terms(family, config.validation_terms).log_prob,
         pictures=plotting.grids(family),
         settings={"variance": config.variance},
         uses_labels=num_classes is not None,
     )
 
 
-def _with_bound_terms(family: diffusion.Diffusion, num_terms: int) -> diffusion.Diffusion:
+def with_bound_terms(family: diffusion.Diffusion, num_terms: int) -> diffusion.Diffusion:
     """Returns the family with another number of denoising terms in its bound; 0 for all."""
     return dataclasses.replace(family, num_bound_terms=num_terms or None)
 

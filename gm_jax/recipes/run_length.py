@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 from gm_jax.config import AdamConfig, OptimizerConfig
 from gm_jax.config.sections import WITHOUT_END
 from gm_jax.recipes.configs.diffusion import AutoencoderConfig
+from gm_jax.recipes.configs.text_to_image import SpatialAutoencoderConfig
 
 ConfigT = TypeVar("ConfigT")
 
@@ -27,7 +28,7 @@ def warmup_steps(optimizer: OptimizerConfig | AdamConfig, *, num_updates: int) -
     return num_updates // 10
 
 
-def first_stage_steps(autoencoder: AutoencoderConfig, *, num_steps: int) -> int:
+def first_stage_steps(autoencoder: AutoencoderConfig | SpatialAutoencoderConfig, *, num_steps: int) -> int:
     """Returns how many of the run's steps train the autoencoder."""
     if autoencoder.steps is not None:
         return autoencoder.steps
@@ -42,7 +43,7 @@ def resolved(config: ConfigT) -> ConfigT:
     changes: dict[str, Any] = {}
     parts = vars(config)
     num_steps = parts["train"].steps
-    if isinstance(first := parts.get("autoencoder"), AutoencoderConfig):
+    if isinstance(first := parts.get("autoencoder"), (AutoencoderConfig, SpatialAutoencoderConfig)):
         first_steps = first_stage_steps(first, num_steps=num_steps)
         adam = dataclasses.replace(first.optimizer, warmup_steps=warmup_steps(first.optimizer, num_updates=first_steps))
         changes["autoencoder"] = dataclasses.replace(first, steps=first_steps, optimizer=adam)

@@ -22,6 +22,7 @@ events.py    TensorBoard's events
 trackers.py  TensorBoard, Weights & Biases or MLflow
 measure.py   the numbers of a run
 samples.py   samples of a run
+image_edits.py       pictures that a run draws near a given one
 sample_quality.py    samples compared with data by their features
 draw.py      the pictures of a run
 animate.py   the GIFs of a run

@@ -1,4 +1,4 @@
-"""Checks of what a caller in Python gives to a run: examples, and values of fields."""
+"""Checks of what a caller in Python gives to a run: data, examples, and values of fields."""
 
 import dataclasses
 import json
@@ -7,8 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from gm_jax.data.sources import Spec
+from gm_jax.data.sources import Source, Spec, from_arrays
 from gm_jax.errors import UserError
+
+
+def as_source(data: Any, spec: Spec | None = None, *, name: str = "arrays", size: int | None = None) -> Source:
+    """Returns data as a source, under the name and the size that a run has saved, if there is one.
+
+    Raises:
+        UserError: the arrays are not what `data.arrays` describes.
+    """
+    if isinstance(data, Source):
+        return data
+    return from_arrays(data, name, size) if spec is None else from_arrays(data, spec.name, spec.size)
 
 
 def as_data(spec: Spec, x: Any) -> np.ndarray:

@@ -4,12 +4,14 @@ Every function takes (params, model_state, key, ...), so that `trained_run.Train
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from gm_jax.models.autoregressive import Autoregressive
 from gm_jax.models.diffusion import Diffusion
 from gm_jax.models.flow import Flow
 from gm_jax.models.gan import GAN
+from gm_jax.models.image_editing import edit_pixels
 from gm_jax.models.latent_diffusion import LatentDiffusion
 from gm_jax.models.vae import VAE
 from gm_jax.plotting import flow as flow_latents
@@ -20,18 +22,18 @@ FamilyFn = Callable[..., Any]  # (params, model_state, key, *arrays, **settings)
 
 
 def functions_of(family: Any) -> Mapping[str, FamilyFn]:
-    """Returns the functions of a family by name: encode, decode, reconstruct, interpolate, trajectory, complete."""
+    """Returns the functions of a family by name, such as encode, decode, reconstruct, trajectory, edit, complete."""
     match family:
         case VAE():
             return _of_vae(family)
         case LatentDiffusion():
-            return {**_of_vae(family.autoencoder), "trajectory": _prior_trajectory(family)}
+            return {**_of_vae(family.autoencoder), "trajectory": _prior_trajectory(family), "edit": family.edit}
         case Flow():
             return {"encode": family.encode, "decode": _without_key(family.decode), "interpolate": _on_lines(family)}
         case GAN():
             return {"decode": _without_key(family.generate)}
         case Diffusion():
-            return {"trajectory": family.trajectory}
+            return {"trajectory": family.trajectory, "edit": partial(edit_pixels, family)}
         case Autoregressive():
             return {"complete": _without_state(family.complete)}
     return {}

@@ -11,8 +11,11 @@ from gm_jax.files import replacing
 from gm_jax.runner.evaluate import with_optional_fields
 
 if TYPE_CHECKING:
-    from gm_jax.data.sources import Spec
+    import numpy as np
 
+    from gm_jax.data.sources import Spec
+    from gm_jax.runner.run import Run
+    from gm_jax.training.state import TrainState
 
 _SHOWN = 400  # samples in the PNG, at most
 
@@ -34,6 +37,14 @@ class SampleArgs:
     """Seed of the samples."""
     label: CountOrZero | None = None
     """The class to draw from, for a model that is conditioned on labels; by default all classes, equally often."""
+    prompt: str | None = None
+    """What to draw, for a model of captions; by default a sample of p(x)."""
+    image: Path | None = None
+    """A picture to start from, of the size of the data, for models with an encoder or of pixels; see --strength."""
+    strength: float | None = None
+    """Of --image: from 0 (the picture itself) to 1 (a new one); by default 0.6, or 1 with --mask."""
+    mask: Path | None = None
+    """Of --image: a picture that is white where --image is drawn again, and black where it is kept."""
     temperature: Temperature | None = None
     """For autoregressive models and flows: less than 1 draws samples closer to the most likely ones; by default 1."""
     output: Path | None = None
@@ -57,14 +68,14 @@ def sample_run(config_type: type[ExperimentConfig], args: SampleArgs) -> None:
 
     from gm_jax.plotting import images
     from gm_jax.plotting.layout import Grid
-    from gm_jax.runner import draw, samples
+    from gm_jax.runner import draw
     from gm_jax.runner.run import reopen
 
     changes = saved.given(args, saved.sampling_fields(config_type))
     run = reopen(args.workdir, config_type=config_type, with_data=False, changes=changes)
     png = png_path(args.output or run.folder.root / f"samples-seed{args.seed}.png")
     state, step = run.restore(args.checkpoint)
-    drawn = samples.draw_many(run, state, args.num, seed=args.seed, **sample_options(run.spec, args))
+    drawn = draw_asked(run, state, args)
     grid = images.as_grid(drawn[:_SHOWN])
     titled = Grid(grid, title=", ".join(["Samples", *described(args)]))
     images.draw_grid(png, titled, run.spec.levels, subtitle=draw.describe(run, step))
@@ -78,9 +89,37 @@ def sample_run(config_type: type[ExperimentConfig], args: SampleArgs) -> None:
         print(f"warning: {bad} of {args.num} samples are not finite", file=sys.stderr)
 
 
+def draw_asked(run: "Run", state: "TrainState", args: SampleArgs) -> "np.ndarray":
+    """Draws the samples that the flags ask for: new ones, or edited copies of a picture.
+
+    Raises:
+        UserError: the picture, the mask or the strength does not fit, or the model has no such option.
+    """
+    from gm_jax.runner import image_edits, samples
+
+    options = sample_options(run.spec, args)
+    if args.image is None:
+        for name in ("strength", "mask"):
+            if getattr(args, name) is not None:
+                raise UserError(f"--{name} is of a picture to start from: add --image, or leave it out.")
+        return samples.draw_many(run, state, args.num, seed=args.seed, **options)
+    strength = args.strength if args.strength is not None else 0.6 if args.mask is None else 1.0
+    return image_edits.draw_edits(
+        run,
+        state,
+        image_edits.read_image(run.spec, args.image, args.num),
+        seed=args.seed,
+        strength=strength,
+        mask=None if args.mask is None else image_edits.read_mask(args.mask),
+        **options,
+    )
+
+
 def described(args: SampleArgs) -> list[str]:
     """Returns what was asked of the samples, for the title of their picture."""
     label = [] if args.label is None else [f"label {args.label}"]
+    label += [] if args.prompt is None else [f'"{args.prompt}"']
+    label += [] if args.image is None else [f"from {args.image.name}"]
     return label + ([] if args.temperature is None else [f"temperature {args.temperature:g}"])
 
 
@@ -88,13 +127,11 @@ def sample_options(spec: "Spec", args: SampleArgs) -> dict[str, Any]:
     """Returns the options of the model's `sample` that the flags ask for.
 
     Raises:
-        UserError: the data have no such class.
+        UserError: the data have no such class, or the prompt cannot be read.
     """
     from gm_jax.runner import samples
 
-    options: dict[str, Any] = {}
-    if args.label is not None:
-        options["label"] = samples.label_rows(spec, args.label, args.num)
+    options = samples.label_options(spec, args.num, args.label, args.prompt)
     if args.temperature is not None:
         options["temperature"] = args.temperature
     return options

@@ -1,12 +1,13 @@
 """Samples of a run: in one call, or in batches if they are many."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from gm_jax import signals
+from gm_jax.data import captions
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
 from gm_jax.runner.run import Run
@@ -31,6 +32,34 @@ def label_rows(spec: Spec, label: Any, num: int) -> np.ndarray:
         use = f"use a label from 0 to {classes - 1}" if classes else "leave --label out"
         raise UserError(f"--label {wrong.flat[0]} does not exist: {spec.name} has {classes} classes; {use}.")
     return np.full(num, rows, np.int32)
+
+
+def prompt_rows(spec: Spec, prompt: str | Sequence[str], num: int) -> np.ndarray:
+    """Returns [num, L] int32 tokens of a prompt, or of one for each sample.
+
+    Raises:
+        UserError: the data have no captions, a prompt cannot be read, or there is not one for each sample.
+    """
+    if spec.tokens is None:
+        raise UserError(f"--prompt needs a run on captions, and {spec.name} has none: leave it out.")
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if len(prompts) not in (1, num):
+        raise UserError(f"there are {len(prompts)} prompts for {num} samples: give one, or {num}.")
+    rows = np.stack([captions.encode(text) for text in prompts])
+    return np.ascontiguousarray(np.broadcast_to(rows, (num, spec.tokens)))
+
+
+def label_options(spec: Spec, num: int, label: Any, prompt: str | Sequence[str] | None = None) -> dict[str, Any]:
+    """Returns the label of the model's `sample` as its option: rows of a label or of a prompt; empty without both.
+
+    Raises:
+        UserError: both are given, or one does not fit the data.
+    """
+    if label is not None and prompt is not None:
+        raise UserError("--label and --prompt are two ways to say what to draw: leave one out.")
+    if prompt is not None:
+        return {"label": prompt_rows(spec, prompt, num)}
+    return {} if label is None else {"label": label_rows(spec, label, num)}
 
 
 def draw_samples(run: Run, state: TrainState, num: int, *, seed: int, **options: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ The data of the run are not needed, except where a method says so.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -21,11 +21,11 @@ from gm_jax.config import ExperimentConfig
 from gm_jax.config.saved import measuring_fields
 from gm_jax.data import pipeline
 from gm_jax.data.array_cache import Splits
-from gm_jax.data.sources import ARRAYS, Source, Spec, from_arrays
+from gm_jax.data.sources import ARRAYS, Source, Spec
 from gm_jax.errors import UserError
 from gm_jax.evaluation import results
 from gm_jax.recipes.own_model import own_experiment
-from gm_jax.runner import arguments, measure, samples
+from gm_jax.runner import arguments, image_edits, measure, samples
 from gm_jax.runner.family_functions import functions_of
 from gm_jax.runner.run import EVAL_BATCH, Given, Run, changed, reopen
 from gm_jax.training.state import TrainState
@@ -64,19 +64,8 @@ def open_run(
     """
     given = Given(None, _builder(model))
     run = reopen(workdir, config_type=config_type, with_data=False, given=given)
-    source = None if data is None else as_source(data, run.spec)
+    source = None if data is None else arguments.as_source(data, run.spec)
     return TrainedRun(run, checkpoint, ema=ema, model=model, source=source, data_dir=data_dir)
-
-
-def as_source(data: Any, spec: Spec | None = None, *, name: str = "arrays", size: int | None = None) -> Source:
-    """Returns data as a source, under the name and the size that a run has saved, if there is one.
-
-    Raises:
-        UserError: the arrays are not what `data.arrays` describes.
-    """
-    if isinstance(data, Source):
-        return data
-    return from_arrays(data, name, size) if spec is None else from_arrays(data, spec.name, spec.size)
 
 
 class TrainedRun:
@@ -150,11 +139,7 @@ class TrainedRun:
 
     @property
     def results(self) -> list[results.Record]:
-        """The records of results.json; none if nothing was measured yet.
-
-        Raises:
-            UserError: the file is damaged.
-        """
+        """The records of results.json; none if nothing was measured yet. A damaged file raises a UserError."""
         return measure.read_results(self._run)
 
     @property
@@ -184,6 +169,7 @@ class TrainedRun:
         *,
         seed: int = 0,
         label: Labels = None,
+        prompt: str | Sequence[str] | None = None,
         temperature: float | None = None,
         **sampling: Any,
     ) -> np.ndarray:
@@ -193,6 +179,7 @@ class TrainedRun:
             n: how many.
             seed: of the samples.
             label: a class, or one for each sample, for a model that is conditioned on labels.
+            prompt: what to draw, or one for each sample, for a model of captions.
             temperature: for autoregressive models and flows; less than 1 stays closer to the most likely samples.
             **sampling: fields of the configuration that change how samples are drawn, e.g. guidance=2.0 or
                 sampler={"method": "ddim", "steps": 20}. For a family of your own, fields of the family.
@@ -202,12 +189,37 @@ class TrainedRun:
             UserError: the model has no such option, or a value is out of range.
         """
         run = self._variant(sampling)
-        options: dict[str, Any] = {}
-        if label is not None:
-            options["label"] = samples.label_rows(self.spec, label, n)
-        if temperature is not None:
-            options["temperature"] = temperature
+        options = samples.label_options(self.spec, n, label, prompt)
+        options |= {} if temperature is None else {"temperature": temperature}
         return samples.draw_many(run, self.state, arguments.positive(n, "n"), seed=seed, **options)
+
+    def edit(
+        self,
+        x: Any,
+        *,
+        strength: float = 0.6,
+        mask: Any = None,
+        seed: int = 0,
+        label: Labels = None,
+        prompt: str | Sequence[str] | None = None,
+        **sampling: Any,
+    ) -> np.ndarray:
+        """Draws a picture near each x: image to image, or inpainting with a mask; see `models.image_editing`.
+
+        Args:
+            x: [N, H, W, C] as the data set ships them.
+            strength: from 0, which returns the decoded latents of x, to 1, which draws new samples.
+            mask: [H, W] bool, True where the picture is drawn again, best with strength 1; None for everywhere.
+            seed: of the noise.
+            label: as for `sample`.
+            prompt: as for `sample`.
+            **sampling: as for `sample`.
+        Raises:
+            UserError: the model cannot edit, or an argument does not fit it.
+        """
+        options = samples.label_options(self.spec, len(x), label, prompt)
+        run = self._variant(sampling)
+        return image_edits.draw_edits(run, self.state, x, seed=seed, strength=strength, mask=mask, **options)
 
     def log_prob(self, x: Any, *, seed: int = 0, batch_size: int = EVAL_BATCH, **measuring: Any) -> Likelihood:
         """Computes log p(x) in the model's own measure, as an evaluation with the same seed does.
@@ -283,13 +295,8 @@ class TrainedRun:
         Raises:
             UserError: the family has no encoder, or the data do not fit it.
         """
-        return self._call(
-            "interpolate",
-            seed,
-            arguments.as_data(self.spec, x_a),
-            arguments.as_data(self.spec, x_b),
-            num=arguments.positive(num, "num"),
-        )
+        ends = (arguments.as_data(self.spec, x) for x in (x_a, x_b))
+        return self._call("interpolate", seed, *ends, num=arguments.positive(num, "num"))
 
     def trajectory(self, n: int, *, seed: int = 0, label: Labels = None, **sampling: Any) -> Any:
         """Draws the samples of a diffusion model with every state on the way, see `samplers.diffusion.Trajectory`.
@@ -304,7 +311,7 @@ class TrainedRun:
         Raises:
             UserError: the family has no trajectory, or no such option.
         """
-        options = {} if label is None else {"label": samples.label_rows(self.spec, label, n)}
+        options = samples.label_options(self.spec, n, label)
         return self._call("trajectory", seed, n=arguments.positive(n, "n"), changes=sampling, **options)
 
     def complete(
@@ -328,7 +335,7 @@ class TrainedRun:
             UserError: the family does not complete, or x does not fit it.
         """
         x = arguments.as_data(self.spec, x)
-        options: dict[str, Any] = {} if label is None else {"label": samples.label_rows(self.spec, label, len(x))}
+        options = samples.label_options(self.spec, len(x), label)
         return self._call("complete", seed, x, num_kept=num_kept, temperature=temperature, **options)
 
     def _call(

@@ -23,8 +23,9 @@ from gm_jax.recipes.configs import RECIPES, OwnModelConfig
 from gm_jax.recipes.experiment import Experiment
 from gm_jax.recipes.own_model import own_experiment
 from gm_jax.runner import session
+from gm_jax.runner.arguments import as_source
 from gm_jax.runner.run import Given
-from gm_jax.runner.trained_run import TrainedRun, as_source, open_run
+from gm_jax.runner.trained_run import TrainedRun, open_run
 
 Optimizer = optax.GradientTransformation
 

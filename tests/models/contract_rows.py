@@ -24,6 +24,7 @@ from gm_jax.models import (
     flow,
     gan,
     jem,
+    latent_diffusion,
     learned_variance,
     masked_diffusion,
     meanflow,
@@ -39,9 +40,11 @@ from gm_jax.models import (
 )
 from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, transformer, wavenet
 from gm_jax.networks.affine_flow import AffineFlow
+from gm_jax.networks.autoencoder import SpatialDecoder, SpatialEncoder
 from gm_jax.networks.autoregressive_flow import AutoregressiveFlow
 from gm_jax.networks.convnet import ConvDecoder, ConvEncoder
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
+from gm_jax.networks.dit import DiT
 from gm_jax.networks.energy import EnergyMLP
 from gm_jax.networks.gan_mlp import MLPDiscriminator, MLPGenerator
 from gm_jax.networks.glow import Glow
@@ -53,10 +56,12 @@ from gm_jax.networks.pixelcnn_pp import PixelCNNPlusPlus
 from gm_jax.networks.rbm import RBM
 from gm_jax.networks.realnvp import ImageRealNVP, RealNVP
 from gm_jax.networks.spline_flow import SplineFlow
+from gm_jax.networks.text_encoder import TextEncoder
 from gm_jax.networks.two_times import TwoTimes
 from gm_jax.networks.unet import UNet
 from gm_jax.ops import binarization, diffusion_process, gaussian_path, transitions
 from gm_jax.samplers import dpm_solver, ode, time_grids
+from gm_jax.samplers.ddim import ddim
 from gm_jax.samplers.ddpm import ancestral
 from gm_jax.types import Likelihood, Model, Objective, Rows
 
@@ -416,6 +421,37 @@ def _energy_with_chains():
     return Model(init, (Objective("energy", loss),), sample, log_prob, sync={"chains": Rows()})
 
 
+def _text_to_image():
+    autoencoder = vae.VAE(
+        encoder=SpatialEncoder((4,), 1, groups=2, patch=2),
+        decoder=SpatialDecoder((4,), (4, 4, 1), 1, 2, groups=2, patch=2),
+        likelihood=decoder_likelihoods.discretized_logistic(levels=17),
+        latent_dim=4,
+        objective=vae.elbo_objective(),
+    )
+    schedule = diffusion_process.cosine_schedule(8)
+    prior = diffusion.Diffusion(
+        network=DiT(8, layers=1, heads=2, patch=1, text=TextEncoder((3,), 6, 8, features=8, heads=2, layers=1)),
+        space=diffusion_space.points(),
+        schedule=schedule,
+        shape=(2, 2, 1),
+        parameterization=diffusion.v_prediction(),
+        sampler=ddim(schedule, 4),
+        variance_fn=diffusion_process.transition_variance,
+        num_tokens=3,
+    )
+    model = latent_diffusion.LatentDiffusion(autoencoder=autoencoder, prior=prior, levels=17, vae_steps=30).model
+
+    def with_captions(objective):
+        def loss(params, model_state, key, batch):
+            tokens = 1 + batch["x"][:, 0, :3, 0].astype(jnp.int32) % 5
+            return objective.loss(params, model_state, key, {**batch, "tokens": tokens})
+
+        return objective._replace(loss=loss)
+
+    return model._replace(objectives=tuple(map(with_captions, model.objectives)))
+
+
 MODELS = {
     "vae[bernoulli]": Row(_bernoulli_vae, (4, 4, 1), 17, "lower_bound", "binary"),
     "iwae[points]": Row(_iwae_of_points, (2,), None, "lower_bound", "continuous"),
@@ -440,6 +476,8 @@ MODELS = {
     "ddpm": Row(_ddpm, (4, 4, 1), 17, "lower_bound", "17 levels"),
     "ddpm[points]": Row(_ddpm_of_points, (2,), None, "lower_bound", "continuous"),
     "ddpm[learned variance, points]": Row(_learned_variance_of_points, (2,), None, "lower_bound", "continuous"),
+    # The autoencoder trains first and is then fixed.
+    "text to image": Row(_text_to_image, (4, 4, 1), 17, "lower_bound", "17 levels", loss="vae/loss"),
     "score[points]": Row(_score_of_points, (2,), None, "exact", "continuous"),
     "meanflow[points]": Row(_meanflow_of_points, (2,), None, "exact", "continuous", loss="squared_error"),
     "reflow[points]": Row(_reflow_of_points, (2,), None, "exact", "continuous", loss="score/loss"),

@@ -46,3 +46,32 @@ def test_a_guided_output_is_the_papers(weight):
     np.testing.assert_allclose(out, np.tile(expected[:, None], (1, 3)), rtol=1e-6)
     without = label_dropout.guided_output(reveal, X, T, None, num_classes=10, weight=weight)
     np.testing.assert_array_equal(without, np.full((2, 3), 10.0))
+
+
+CAPTIONS = jnp.array([[3, 4, 0], [5, 0, 0]])
+
+
+def first_word(x, t, tokens):
+    return tokens[:, :1] * jnp.ones_like(x)
+
+
+def test_captions_are_withheld_whole():
+    n = 20_000
+    batch = {"x": jnp.ones((n, 1)), "tokens": jnp.ones((n, 3), jnp.int32)}
+    found = label_dropout.training_label(jax.random.key(0), batch, num_classes=None, drop_label=0.3, num_tokens=3)
+    assert set(np.unique(np.sum(found, axis=1))) == {0, 3}
+    np.testing.assert_allclose(np.mean(found[:, 0] == 0), 0.3, atol=4 * np.sqrt(0.3 * 0.7 / n))
+    with pytest.raises(UserError, match="data have none: choose data with captions"):
+        label_dropout.training_label(jax.random.key(0), {"x": X}, num_classes=None, drop_label=0.1, num_tokens=3)
+
+
+def test_a_negative_caption_takes_the_place_of_none():
+    def guided(tokens, weight, negative=None):
+        settings = {"num_classes": None, "num_tokens": 3, "weight": weight, "negative": negative}
+        return label_dropout.guided_output(first_word, X, T, tokens, **settings)[:, 0]
+
+    np.testing.assert_array_equal(guided(CAPTIONS, 2.0), [9.0, 15.0])  # 3 y - 2 * 0
+    np.testing.assert_array_equal(guided(CAPTIONS, 2.0, jnp.array([1, 0, 0])), [7.0, 13.0])
+    np.testing.assert_array_equal(guided(CAPTIONS, 2.0, jnp.zeros(3, jnp.int32)), guided(CAPTIONS, 2.0))
+    np.testing.assert_array_equal(guided(CAPTIONS, 0.0, jnp.array([1, 0, 0])), [3.0, 5.0])
+    np.testing.assert_array_equal(guided(None, 2.0), [0.0, 0.0])

@@ -15,6 +15,7 @@ from gm_jax.ops import diffusion_process
 from gm_jax.samplers.ddpm import ancestral
 from gm_jax.training import state, step
 from gm_jax.training.checkpoint import Checkpointer
+from tests.captioned_model import CAPTIONS, IMAGES, STATE, captioned
 
 KEY = jax.random.key(0)
 SCHEDULE = diffusion_process.linear_schedule(40, beta_min=0.5, beta_max=15.0)
@@ -217,3 +218,69 @@ def test_latents_of_two_sizes_are_refused():
     other = dataclasses.replace(model, prior=dataclasses.replace(model.prior, shape=(3,)))
     with pytest.raises(UserError, match=r"have shape \[3\], and those of the autoencoder \[2\]"):
         other.model.init(KEY, {"x": points(4)})
+
+
+# Latents that are an image, of captioned images of 8 x 8 pixels.
+
+
+def test_captions_change_samples_and_a_caption_without_words_is_no_caption():
+    model, params = captioned()
+    sample = jax.jit(model.sample, static_argnums=3)
+    with_words, other, without, none = (
+        np.asarray(sample(params, STATE, KEY, 3, label=label))
+        for label in (CAPTIONS, CAPTIONS[::-1], jnp.zeros_like(CAPTIONS), None)
+    )
+    assert with_words.shape == (3, 8, 8, 3)
+    assert np.any(with_words != other)
+    np.testing.assert_array_equal(without, none)
+
+
+def guided(weight, negative=None):
+    model, params = captioned()
+    prior = dataclasses.replace(model.prior, guidance=weight, negative=negative)
+    return np.asarray(prior.sample(params, {}, KEY, 3, label=CAPTIONS))
+
+
+def test_no_guidance_is_the_conditional_model_bit_for_bit_and_null_is_no_negative_caption():
+    model, params = captioned()
+    x, t = jnp.ones((3, 4, 4, 2)), jnp.full(3, 7, jnp.int32)
+    prior = dataclasses.replace(model.prior, guidance=0.0)
+    prediction = prior.predict_fn(params, {}, CAPTIONS)(x, t)
+    output = prior.output(params, x, t, CAPTIONS)
+    expected = prior.parameterization.predict(x, output, SCHEDULE.signal(t), SCHEDULE.noise(t))
+    for found, wanted in zip(prediction, expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(guided(3.0), guided(3.0, np.zeros(3, np.int32)))
+    assert np.abs(guided(3.0) - guided(3.0, np.array([5, 1, 0]))).max() > 1e-3
+    np.testing.assert_array_equal(guided(0.0), guided(0.0, np.array([5, 1, 0])))
+
+
+def test_strength_0_returns_the_decoded_latents_and_1_a_sample():
+    model, params = captioned()
+    edit = jax.jit(model.edit, static_argnames="strength")
+    mean, _ = model.autoencoder.encode(params, KEY, IMAGES)
+    decoded = np.clip(np.rint(model.autoencoder.decode(params, mean)), 0, 255)
+    found = np.asarray(edit(params, STATE, KEY, IMAGES, strength=0.0), np.int32)
+    assert np.abs(found - decoded).max() <= 1  # a value at half a level may be rounded to either side
+    assert np.mean(found != decoded) < 0.01
+    sample = model.sample(params, STATE, KEY, 3, label=CAPTIONS)
+    np.testing.assert_array_equal(edit(params, STATE, KEY, IMAGES, strength=1.0, label=CAPTIONS), sample)
+
+
+def test_what_the_mask_keeps_is_the_picture_itself():
+    model, params = captioned()
+    mask = np.zeros((8, 8), bool)
+    mask[:3, :5] = True
+    part = np.asarray(model.edit(params, STATE, KEY, IMAGES, strength=1.0, mask=jnp.asarray(mask), label=CAPTIONS))
+    np.testing.assert_array_equal(part[:, ~mask], IMAGES[:, ~mask])
+    assert np.mean(part[:, mask] != np.asarray(IMAGES)[:, mask]) > 0.9
+
+
+def test_the_bound_of_images_of_latents_is_finite_and_of_the_data():
+    model, params = captioned()
+    likelihood = jax.jit(model.log_prob)(params, STATE, KEY, IMAGES)
+    assert likelihood.log_prob.shape == (3,)
+    assert np.isfinite(likelihood.log_prob).all()
+    assert dict(likelihood.settings)["space"] == "[0,255]^192"
+    own = model.autoencoder_elbo(params, STATE, KEY, IMAGES)
+    np.testing.assert_array_equal(own.log_prob, model.autoencoder.elbo(params, {}, KEY, IMAGES).log_prob)

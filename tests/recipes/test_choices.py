@@ -20,6 +20,7 @@ DIGITS = Spec("digits", (8, 8, 1), 17, 10, "")
 BINARY = Spec("binarized_mnist", (28, 28, 1), 2, None, "")
 COLOURS = Spec("cifar10", (32, 32, 3), 256, 10, "")
 POINTS = Spec("toy:two_moons", (2,), None, None, "")
+CAPTIONS = Spec("captions", (32, 32, 3), 256, None, "", tokens=12, vocabulary=35)
 PIXEL, NUMBER = Spec("tiny", (1, 1, 1), 17, 10, ""), Spec("tiny", (1,), None, None, "")
 
 CHOICES = [
@@ -80,6 +81,8 @@ CHOICES = [
     ("latent_diffusion", {}, BINARY),
     ("latent_diffusion", {"diffusion_steps": 50, "sampler": {"steps": 10}}, COLOURS),
     ("latent_diffusion", {}, POINTS),
+    ("text_to_image", {"negative_prompt": "a red two", "network": {"layers": 1, "patch": 1}}, CAPTIONS),
+    ("text_to_image", {"autoencoder": {"patch": 1, "features": (8, 8, 16)}, "text": {"layers": 0}}, CAPTIONS),
     ("ebm", {"spectral_norm": True, "penalty": 0.1}, DIGITS),
     ("ebm", {"chains": {"persistent": 0, "clip_gradient": 0.01}}, POINTS),
     ("ebm", {"objective": "nce"}, POINTS),
@@ -225,6 +228,13 @@ MISTAKES = [
     ("ddpm_conditional", {}, BINARY, "no labels"),
     ("ddpm_conditional", {"drop_label": 1.0}, DIGITS, "--drop-label 1"),
     ("latent_diffusion", {"train": TrainConfig(steps=4_000), "autoencoder": {"steps": 4_000}}, DIGITS, "leave none"),
+    ("text_to_image", {}, COLOURS, "cifar10: the model reads captions, but the data have none"),
+    ("text_to_image", {"autoencoder": {"patch": 3}}, CAPTIONS, "use 1, 2 or 4"),
+    ("text_to_image", {"autoencoder": {"features": (8,) * 6}}, CAPTIONS, "divisible by 64"),
+    ("text_to_image", {"network": {"heads": 3}}, CAPTIONS, "--network.heads 3 do not divide"),
+    ("text_to_image", {"text": {"heads": 3}}, CAPTIONS, "--text.heads 3 do not divide"),
+    ("text_to_image", {"drop_caption": 0.0}, CAPTIONS, "--drop-caption 0"),
+    ("text_to_image", {"negative_prompt": "a purple two"}, CAPTIONS, "purple"),
     ("improved_gan", {"train": {"batch_size": 1}}, DIGITS, "at least 2, or --no-virtual-batch-norm"),
     ("wgan_gp", {"train": {"steps": 4}}, DIGITS, "--critic-steps 5 leave the generator no update in 4 steps"),
     (

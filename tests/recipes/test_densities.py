@@ -16,6 +16,7 @@ from gm_jax.runner.run import abstract_batch
 
 DIGITS = Spec("digits", (8, 8, 1), 17, 10, "")
 POINTS = Spec("toy:two_moons", (2,), None, None, "")
+CAPTIONS = Spec("captions", (32, 32, 3), 256, None, "", tokens=12, vocabulary=35)
 
 DENSITIES = [
     ("vae", {"decoder": "normal"}, DIGITS, "[0,16]^64"),
@@ -38,6 +39,7 @@ DENSITIES = [
     ("ddpm", {}, POINTS, "R^2"),
     ("latent_diffusion", {}, DIGITS, "[0,16]^64"),
     ("latent_diffusion", {}, POINTS, "R^2"),
+    ("text_to_image", {}, CAPTIONS, "[0,255]^3072"),
 ]
 
 

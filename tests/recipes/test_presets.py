@@ -10,6 +10,7 @@ import pytest
 from gm_jax import recipes
 from gm_jax.config import saved
 from gm_jax.config.saved import updated
+from gm_jax.data import known_sets
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
 from gm_jax.recipes import configs, presets
@@ -21,6 +22,9 @@ NAMES = sorted(presets.PRESETS)
 
 
 def spec_of(preset):
+    known = known_sets.KNOWN_SETS.get(preset.config.data.name)
+    if known is not None and known.levels is None:
+        return Spec(preset.config.data.name, preset.shape, None, known.num_classes, "")
     return Spec(preset.config.data.name, preset.shape, 2 if "binarized" in preset.config.data.name else 256, 10, "")
 
 

@@ -7,6 +7,7 @@ d3pm.py            discrete diffusion by transition matrices
 flow.py            NICE, RealNVP, Glow, spline flows, MAF and IAF
 gan.py             GAN, improved GAN and WGAN-GP
 diffusion.py       DDPM, with and without labels, and latent diffusion
+text_to_image.py   latent diffusion of captioned images
 score.py           score-based models in continuous time
 preset.py          the field that names a preset
 one_step.py        MeanFlow and consistency models
@@ -33,6 +34,7 @@ from gm_jax.recipes.configs.diffusion import (
     AutoencoderConfig,
     ConditionalDDPMConfig,
     DDPMConfig,
+    DiTConfig,
     LatentDiffusionConfig,
     MLPConfig,
     SamplerConfig,
@@ -52,6 +54,7 @@ from gm_jax.recipes.configs.one_step import ConsistencyConfig, MeanFlowConfig
 from gm_jax.recipes.configs.own_model import OwnModelConfig
 from gm_jax.recipes.configs.rbm import RBMConfig
 from gm_jax.recipes.configs.score import ODELikelihoodConfig, PathSamplerConfig, ScoreConfig
+from gm_jax.recipes.configs.text_to_image import SpatialAutoencoderConfig, TextEncoderConfig, TextToImageConfig
 from gm_jax.recipes.configs.vae import IWAEConfig, VAEConfig
 
 RECIPES: dict[str, type[ExperimentConfig]] = {
@@ -63,7 +66,7 @@ RECIPES: dict[str, type[ExperimentConfig]] = {
         *(MaskedDiffusionConfig, D3PMConfig),
         *(NICEConfig, RealNVPConfig, GlowConfig, SplineFlowConfig, AutoregressiveFlowConfig),
         *(GANConfig, ImprovedGANConfig, WGANGPConfig),
-        *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig, OwnModelConfig),
+        *(DDPMConfig, ConditionalDDPMConfig, LatentDiffusionConfig, TextToImageConfig, OwnModelConfig),
         *(RBMConfig, EBMConfig, JEMConfig, MinimaxEBMConfig),
         *(ScoreConfig, MeanFlowConfig, ConsistencyConfig),
     )
@@ -77,6 +80,7 @@ __all__ = [
     "ConsistencyConfig",
     "D3PMConfig",
     "DDPMConfig",
+    "DiTConfig",
     "EBMConfig",
     "FVSBNConfig",
     "GANConfig",
@@ -102,7 +106,10 @@ __all__ = [
     "RealNVPConfig",
     "SamplerConfig",
     "ScoreConfig",
+    "SpatialAutoencoderConfig",
     "SplineFlowConfig",
+    "TextEncoderConfig",
+    "TextToImageConfig",
     "TransformerConfig",
     "UNetConfig",
     "VAEConfig",

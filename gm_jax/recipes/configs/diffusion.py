@@ -73,6 +73,23 @@ class MLPConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DiTConfig:
+    """A diffusion transformer, for images and for latents that are an image."""
+
+    name: ClassVar[str] = "dit"
+    features: Annotated[Count, Added(128)] = 128
+    """Width."""
+    layers: Annotated[Count, Added(4)] = 4
+    """Blocks."""
+    heads: Annotated[Count, Added(4)] = 4
+    """Heads of each attention; they divide the width."""
+    patch: Annotated[Count, Added(2)] = 2
+    """Side of a patch, in pixels or latents."""
+    dtype: Annotated[Precision, Added("float32")] = "float32"
+    """Precision of the network's computation; parameters and losses stay float32."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplerConfig:
     """How samples are drawn."""
 
@@ -158,8 +175,14 @@ class ConditionalDDPMConfig(AnyDiffusionConfig):
     """Denoising diffusion with labels. Likelihoods, and samples without a label, are of the unconditional model."""
 
     recipe: ClassVar[str] = "gm_jax.recipes.diffusion:build_conditional_ddpm"
-    network: UNetConfig | MLPConfig | None = None
+    preset: PresetName = None
+    network: UNetConfig | MLPConfig | DiTConfig | None = None
     """By default a UNetConfig for images and an MLPConfig for other data."""
+    learned_variance: Annotated[bool, Added(before=False)] = False
+    """Learn the variance of the reverse process, between those of --variance transition and posterior, which then have
+    no effect (Nichol & Dhariwal 2021); --sampler.method ancestral uses it."""
+    bound_weight: Annotated[RateOrZero, Added(before=1e-3)] = 1e-3
+    """Of a learned variance: weight of the bound in the loss."""
     guidance: Annotated[
         Guidance,
         Sampling,

@@ -5,7 +5,7 @@ vae.py             the IWAE of its paper
 autoregressive.py  MADE, PixelRNN, PixelCNN, gated PixelCNN and PixelCNN++
 flow.py            NICE, RealNVP and Glow
 gan.py             SNGAN and WGAN-GP with residual networks
-diffusion.py       DDPM
+diffusion.py       DDPM and DiT
 score.py           EDM
 
 `docs/presets.md` is made of them by `python -m tools.presets`.

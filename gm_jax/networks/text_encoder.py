@@ -1,0 +1,42 @@
+"""A transformer that reads captions: the context of a denoiser, trained with it.
+
+    h_0 = e(start),    h_i = e(x_i) + t(i),    i = 1 ... L                                                  (1)
+    h  <- block(h, mask),    mask[i, j] = (x_j is a word, or j = 0),    for each layer                      (2)
+    context_i = W LN(h_i) + b                                                                               (3)
+
+Every position reads the start token and all words, and none reads the padding, token 0. The null caption is L tokens of
+padding, so that its context is that of the start token alone. The layers are those of `transformer_trunk`.
+
+Source: a text encoder that is trained with the denoiser: Rombach et al., "High-Resolution Image Synthesis with Latent
+    Diffusion Models", CVPR 2022, arXiv:2112.10752, section 4.3.1.
+"""
+
+import jax.numpy as jnp
+
+from gm_jax.networks.transformer_trunk import TransformerTrunk
+from gm_jax.types import Array
+
+PADDING = 0
+
+
+class TextEncoder(TransformerTrunk):
+    """The network (1)-(3): tokens [B, L] -> the context [B, L + 1, P] and which of it counts, [B, L + 1].
+
+    The event shape is (L,), the levels are the words of the vocabulary with the padding, and the last row of the
+    embedding is the start token. Attributes are those of the trunk.
+    """
+
+    def __call__(self, tokens: Array) -> tuple[Array, Array]:
+        """Maps tokens [B, L] int32 to the context [B, L + 1, P] and its mask [B, L + 1] bool; position 0 is the start.
+
+        Raises:
+            ValueError: captions have another length.
+        """
+        if tokens.shape[1:] != self.event_shape:
+            raise ValueError(f"the text encoder reads {self.event_shape[0]} tokens, not {list(tokens.shape[1:])}.")
+        batch = tokens.shape[0]
+        start = jnp.broadcast_to(self.embedding(jnp.int32(self.levels)), (batch, 1, self.features))
+        h = jnp.concatenate([start, self.embedding(tokens) + self.sum_of_positions()], axis=1)
+        counts = jnp.concatenate([jnp.ones((batch, 1), bool), tokens != PADDING], axis=1)
+        mask = jnp.broadcast_to(counts[:, None], (batch, h.shape[1], h.shape[1]))
+        return self.read(h, mask), counts

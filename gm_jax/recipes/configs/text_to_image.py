@@ -1,0 +1,100 @@
+"""The configuration of text to image: a spatial autoencoder, a text encoder and a diffusion transformer."""
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+from tyro.conf import arg
+
+from gm_jax.config import (
+    AdamConfig,
+    Count,
+    CountOrZero,
+    DataConfig,
+    Guidance,
+    Measuring,
+    Precision,
+    Rate,
+    RateOrZero,
+    Sampling,
+    Share,
+    Widths,
+)
+from gm_jax.recipes.configs.diffusion import AnyDiffusionConfig, DiTConfig, SamplerConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpatialAutoencoderConfig:
+    """The first stage, a convolutional VAE whose latents are a small image."""
+
+    steps: Count | None = None
+    """How many of --train.steps train the VAE; the others train the diffusion model. By default 4,000, or a third of a
+    run that is no longer."""
+    optimizer: AdamConfig = AdamConfig(warmup_steps=None)
+    patch: Count = 2
+    """Side of the squares of pixels whose numbers are the channels of the first level: 1, 2 or 4."""
+    features: Widths = (24, 48)
+    """Channels of each level; each level except the last halves the sides."""
+    blocks: Count = 1
+    """Residual blocks of each level."""
+    channels: Count = 4
+    """Channels of the latents."""
+    groups: Count = 8
+    """Groups of channels of each normalisation."""
+    attention: bool = False
+    """Self-attention at the smallest level."""
+    log_var: float = -5.0
+    """Log-variance of p(x|z), for pixels in [0, 1]."""
+    beta: RateOrZero = 0.05
+    """Weight of the KL term."""
+    dtype: Precision = "float32"
+    """Precision of the networks' computation; parameters and losses stay float32."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig:
+    """A transformer that reads captions, trained with the diffusion model."""
+
+    features: Count = 128
+    """Width."""
+    layers: CountOrZero = 2
+    """Blocks."""
+    heads: Count = 4
+    """Heads of each attention; they divide the width."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextToImageConfig(AnyDiffusionConfig):
+    """Latent diffusion of captioned images."""
+
+    recipe: ClassVar[str] = "gm_jax.recipes.text_to_image:build_text_to_image"
+    data: DataConfig = DataConfig(name="captions")
+    autoencoder: SpatialAutoencoderConfig = SpatialAutoencoderConfig()
+    network: DiTConfig = DiTConfig()
+    text: TextEncoderConfig = TextEncoderConfig()
+    sampler: SamplerConfig = SamplerConfig(method="ddim", steps=50)
+    beta_min: Rate | None = 1.0
+    """T beta_1 of the linear schedule, less than 20; the paper has 0.1. Latents carry noise of their own and need no
+    finer steps."""
+    guidance: Annotated[
+        Guidance,
+        Sampling,
+        arg(
+            help="w of classifier-free guidance: 0 for the conditional model, -1 for the unconditional one. Other "
+            "libraries call 1 + w the guidance scale."
+        ),
+    ] = 2.0
+    negative_prompt: Annotated[
+        str, Sampling, arg(help="What guidance leads away from, instead of from an empty caption.")
+    ] = ""
+    drop_caption: Share = 0.1
+    """Share of training examples whose caption is hidden from the network."""
+    bound_terms: Annotated[
+        CountOrZero,
+        Measuring,
+        arg(help="Denoising terms of the bound that the evaluation draws for each example; 0 for all T - 1."),
+    ] = 20
+    validation_terms: Count = 5
+    """Denoising terms of the bound that are drawn at a validation in training."""
+    elbo_samples: Annotated[
+        Count, Measuring, arg(help="Latents per example, for the reconstruction term of the bound.")
+    ] = 1

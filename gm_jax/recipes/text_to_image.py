@@ -1,0 +1,122 @@
+"""The recipe of text to image: latent diffusion with latents that are an image and with captions."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+
+from gm_jax.data import captions
+from gm_jax.data.sources import Spec
+from gm_jax.errors import NO_CAPTIONS, UserError
+from gm_jax.models import latent_diffusion, vae
+from gm_jax.networks import autoencoder
+from gm_jax.plotting import text_to_image as plotting
+from gm_jax.recipes import image_shapes, likelihoods
+from gm_jax.recipes.configs.text_to_image import SpatialAutoencoderConfig, TextToImageConfig
+from gm_jax.recipes.diffusion import diffusion_model, second_stage_steps, with_bound_terms
+from gm_jax.recipes.dit import make_dit, make_text_encoder
+from gm_jax.recipes.experiment import Experiment, LogProbEvaluation
+from gm_jax.recipes.optimizers import make_adam, make_optimizer
+
+# Of the grid of prompts; each is of the grammar of `data.captions`.
+PROMPTS = (
+    "a red seven left of a small blue two",
+    "a large green three at the top left",
+    "a small yellow eight above a magenta zero on white",
+    "a cyan five at the bottom right on black",
+    "a blue one below a red four",
+    "a large magenta nine right of a small green six",
+)
+# The words of one caption, changed one at a time.
+_CHANGED = (
+    "a large red seven at the top left on black",
+    "a large green seven at the top left on black",
+    "a large green two at the top left on black",
+    "a small green two at the top left on black",
+    "a small green two at the bottom right on black",
+    "a small green two at the bottom right on white",
+)
+
+
+def build_text_to_image(config: TextToImageConfig, spec: Spec) -> Experiment:
+    """Builds a spatial VAE and a diffusion model of its latents given captions, in two stages of one run.
+
+    Raises:
+        UserError: the data have no captions, or the fields contradict each other.
+    """
+    if spec.tokens is None or spec.vocabulary is None:
+        raise UserError(f"{spec.name}: {NO_CAPTIONS}.")
+    if config.drop_caption == 0.0:
+        raise UserError(
+            "--drop-caption 0 leaves the model without captions untrained: use a number above 0, such as 0.1."
+        )
+    first = config.autoencoder
+    rest = second_stage_steps(first, num_steps=config.train.steps)
+    autoencoder_family = spatial_autoencoder(first, spec, elbo_samples=config.elbo_samples)
+    shape = latent_shape(first, spec)
+    negative = captions.encode(config.negative_prompt) if config.negative_prompt else None
+    prior = diffusion_model(
+        config,
+        make_dit(config.network, reads=make_text_encoder(config.text, spec, features=config.network.features)),
+        spec._replace(shape=shape, levels=None),  # a latent is a point for the diffusion model
+        num_tokens=spec.tokens,
+        drop_label=config.drop_caption,
+        guidance=config.guidance,
+        negative=negative,
+    )
+    family = latent_diffusion.LatentDiffusion(
+        autoencoder=autoencoder_family, prior=prior, levels=spec.levels, vae_steps=config.train.steps - rest
+    )
+    validation = dataclasses.replace(family, prior=with_bound_terms(prior, config.validation_terms))
+    return Experiment(
+        family.model,
+        family=family,
+        optimizers={
+            "vae": make_adam(first.optimizer, num_updates=config.train.steps - rest, section="autoencoder.optimizer"),
+            "diffusion": make_optimizer(config.optimizer, num_steps=rest),
+        },
+        validation=validation.log_prob,
+        evaluations=(LogProbEvaluation("autoencoder_negative_elbo", family.autoencoder_elbo),),
+        pictures=plotting.grids(family, _as_tokens(PROMPTS), _as_tokens(_CHANGED)),
+        settings={"variance": config.variance, "guidance": config.guidance},
+    )
+
+
+def spatial_autoencoder(config: SpatialAutoencoderConfig, spec: Spec, *, elbo_samples: int) -> vae.VAE:
+    """Returns the first stage.
+
+    Raises:
+        UserError: the data are not images, or their sides cannot be halved so often.
+    """
+    likelihood, _ = likelihoods.decoder_likelihood(spec, decoder="normal", log_var=config.log_var)
+    settings = {
+        "blocks": config.blocks,
+        "groups": config.groups,
+        "attention": config.attention,
+        "patch": config.patch,
+        "dtype": config.dtype,
+    }
+    outputs = likelihood.outputs_per_dim
+    return vae.VAE(
+        encoder=autoencoder.SpatialEncoder(config.features, config.channels, **settings),
+        decoder=autoencoder.SpatialDecoder(config.features, spec.shape, config.channels, outputs, **settings),
+        likelihood=likelihood,
+        latent_dim=math.prod(latent_shape(config, spec)),
+        objective=vae.elbo_objective(beta=config.beta),
+        num_elbo_samples=elbo_samples,
+    )
+
+
+def latent_shape(config: SpatialAutoencoderConfig, spec: Spec) -> tuple[int, int, int]:
+    """Returns the shape of the latents of one image.
+
+    Raises:
+        UserError: the data are not images, or their sides cannot be halved so often.
+    """
+    image, levels = image_shapes.image_shape(spec), len(config.features)
+    return autoencoder.latent_shape(image, levels=levels, channels=config.channels, patch=config.patch)
+
+
+def _as_tokens(prompts: tuple[str, ...]) -> plotting.Captions:
+    tokens = [captions.encode(prompt) for prompt in prompts]
+    return plotting.Captions(prompts, jnp.stack([jnp.asarray(caption) for caption in tokens]))
