@@ -4,7 +4,8 @@
     batch = take(x, indices)      # new array; the same as np.take for every array
 
 The system keeps the pages that were read for as long as memory is free, and drops them without asking if it is not. A
-page that the file has no longer would end the process by SIGBUS, hence `take` looks at the file's length before.
+page that the file has no longer ends the process by SIGBUS, hence `take` looks at the file's length before; a file that
+is cut short in the middle of `take` still does.
 """
 
 import math
