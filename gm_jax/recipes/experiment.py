@@ -54,6 +54,23 @@ class ClassEvaluation(NamedTuple):
     measure: Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
 
 
+class CaptionEvaluation(NamedTuple):
+    """Numbers about samples of the captions of a split, such as how they obey them.
+
+    Attributes:
+        units: name of each number -> its unit, e.g. {"obedience_digit": "share"}.
+        measure: (samples [N, ...], tokens [N, L], the split's own examples of these captions [N, ...], their
+            reconstructions [N, ...]), numpy -> the number of each name.
+        reconstruct: (params, model_state, key, x [B, ...]) -> [B, ...], what the model keeps of examples.
+        num_samples: N, at most; one for each of the split's first captions.
+    """
+
+    units: Mapping[str, str]
+    measure: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Mapping[str, float]]
+    reconstruct: Callable[[Params, ModelState, Key, Array], Array]
+    num_samples: int = 500
+
+
 class Observation(NamedTuple):
     """What a model models of the data: what its samples are compared with.
 
@@ -117,7 +134,7 @@ class Experiment(NamedTuple):
     model: Model
     optimizers: Mapping[str, optax.GradientTransformation]
     validation: LogProbFn | None = None
-    evaluations: tuple[LogProbEvaluation | SampleEvaluation | ClassEvaluation, ...] = ()
+    evaluations: tuple[LogProbEvaluation | SampleEvaluation | ClassEvaluation | CaptionEvaluation, ...] = ()
     prepare_evaluation: PrepareFn | None = None
     prepare_validation: PrepareFn | None = None
     pictures: Mapping[str, GridFn | DensityPicture | FlowPicture] = MappingProxyType({})

@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax.numpy as jnp
 
-from gm_jax.data import captions
+from gm_jax.data import captions, scenes
 from gm_jax.data.sources import Spec
 from gm_jax.errors import NO_CAPTIONS, UserError
 from gm_jax.models import latent_diffusion, vae
@@ -16,8 +17,10 @@ from gm_jax.recipes.configs.text_to_image import SpatialAutoencoderConfig, TextT
 from gm_jax.recipes.diffusion import diffusion_model, second_stage_steps, with_bound_terms
 from gm_jax.recipes.dit import make_dit, make_text_encoder
 from gm_jax.recipes.experiment import Experiment, LogProbEvaluation
+from gm_jax.recipes.obedience import obedience_evaluation
 from gm_jax.recipes.optimizers import make_adam, make_optimizer
 
+_OBEDIENCE_SAMPLES = 500
 # Of the grid of prompts; each is of the grammar of `data.captions`.
 PROMPTS = (
     "a red seven left of a small blue two",
@@ -76,7 +79,7 @@ def build_text_to_image(config: TextToImageConfig, spec: Spec) -> Experiment:
             "diffusion": make_optimizer(config.optimizer, num_steps=rest),
         },
         validation=validation.log_prob,
-        evaluations=(LogProbEvaluation("autoencoder_negative_elbo", family.autoencoder_elbo),),
+        evaluations=_evaluations(family, spec),
         pictures=plotting.grids(family, _as_tokens(PROMPTS), _as_tokens(_CHANGED)),
         settings={"variance": config.variance, "guidance": config.guidance},
     )
@@ -115,6 +118,13 @@ def latent_shape(config: SpatialAutoencoderConfig, spec: Spec) -> tuple[int, int
     """
     image, levels = image_shapes.image_shape(spec), len(config.features)
     return autoencoder.latent_shape(image, levels=levels, channels=config.channels, patch=config.patch)
+
+
+def _evaluations(family: latent_diffusion.LatentDiffusion, spec: Spec) -> tuple[Any, ...]:
+    """Returns the bound of the autoencoder and, for captions that `evaluation.obedience` reads, their obedience."""
+    bound = LogProbEvaluation("autoencoder_negative_elbo", family.autoencoder_elbo)
+    is_read = spec.name in scenes.NAMES
+    return (bound, *([obedience_evaluation(family, num_samples=_OBEDIENCE_SAMPLES)] if is_read else []))
 
 
 def _as_tokens(prompts: tuple[str, ...]) -> plotting.Captions:

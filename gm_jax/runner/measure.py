@@ -13,7 +13,7 @@ import numpy as np
 from gm_jax.data import pipeline
 from gm_jax.errors import UserError
 from gm_jax.evaluation import features, likelihood, results
-from gm_jax.recipes.experiment import ClassEvaluation, LogProbEvaluation, SampleEvaluation
+from gm_jax.recipes.experiment import CaptionEvaluation, ClassEvaluation, LogProbEvaluation, SampleEvaluation
 from gm_jax.runner import draw, sample_quality, samples
 from gm_jax.runner.run import EVAL_BATCH, Run
 from gm_jax.training import parallel
@@ -119,7 +119,7 @@ def measure_run(
     for evaluation in _of_samples(run):
         before_batch("samples")
         records += _counted_records(run, state, evaluation, of_noise)
-    return records
+    return records + _records_of_captions(run, state, split, of_noise, before_batch)
 
 
 def _counted_records(
@@ -168,7 +168,7 @@ def num_parts(run: Run, split: str, *, batch_size: int = EVAL_BATCH) -> int:
     rows, shards = len(run.loaded[split]["x"]), run.strategy.num_shards
     batches = -(-rows // (-(-min(batch_size, rows) // shards) * shards))
     is_own = run.experiment.model.log_prob is not None
-    in_one = sum(isinstance(one, SampleEvaluation) for one in run.experiment.evaluations)
+    in_one = sum(isinstance(one, SampleEvaluation | CaptionEvaluation) for one in run.experiment.evaluations)
     return (len(run.experiment.evaluations) - in_one + is_own) * batches + in_one
 
 
@@ -289,6 +289,38 @@ def _class_records(
     numbers = evaluation.measure(np.concatenate(predicted), arrays["label"])
     return [
         results.Record(name, float(value), evaluation.units[name], "score", *where, dict(settings))
+        for name, value in numbers.items()
+    ]
+
+
+def _records_of_captions(
+    run: Run, state: TrainState, split: str, of_noise: Mapping[str, Any], before_batch: Callable[[str], None]
+) -> list[results.Record]:
+    records = []
+    for evaluation in run.experiment.evaluations:
+        if isinstance(evaluation, CaptionEvaluation):
+            before_batch("samples of captions")
+            settings = {**run.experiment.settings, **of_noise}
+            records += _caption_records(run, state, evaluation, split, settings=settings)
+    return records
+
+
+def _caption_records(
+    run: Run, state: TrainState, evaluation: CaptionEvaluation, split: str, *, settings: Mapping[str, Any]
+) -> list[results.Record]:
+    """Returns the numbers about samples of a split's captions; a number that is not finite has no value."""
+    num = min(evaluation.num_samples, len(run.loaded[split]["x"]))
+    x, tokens = (np.asarray(run.loaded[split][name][:num]) for name in ("x", "tokens"))
+    drawn = samples.draw_many(run, state, num, seed=settings["seed"], label=tokens)
+    here, key = parallel.local(state), jax.random.key(settings["seed"])
+    kept = np.asarray(jax.jit(evaluation.reconstruct)(here.eval_params, here.model_state, key, x))
+    numbers = evaluation.measure(drawn, tokens, x, kept)
+    where = (run.spec.name, run.spec.measure, split, num)
+    return [
+        results.Record(
+            *(name, float(value) if np.isfinite(value) else None, evaluation.units[name], "estimate", *where),
+            dict(settings),
+        )
         for name, value in numbers.items()
     ]
 

@@ -9,7 +9,9 @@ from experiments import text_to_image
 from gm_jax.cluster import processes
 from gm_jax.cluster.config import ClusterConfig
 from gm_jax.data import scenes
-from gm_jax.runner import cli, session
+from gm_jax.recipes.experiment import CaptionEvaluation
+from gm_jax.runner import cli, measure, session
+from gm_jax.runner.run import reopen
 
 pytestmark = pytest.mark.slow  # every verb compiles programs of its own
 
@@ -30,6 +32,7 @@ TINY = (
     *("--diffusion-steps", "30", "--sampler.steps", "5", "--bound-terms", "1", "--validation-terms", "1"),
     *("--optimizer.warmup-steps", "0", "--autoencoder.optimizer.warmup-steps", "0"),
 )
+NUM_EXAMPLES = {"train": 24, "validation": 12, "test": 12}
 PROMPT = "a red seven left of a small blue two"
 
 
@@ -37,7 +40,7 @@ PROMPT = "a red seven left of a small blue two"
 def folder(tmp_path_factory):
     """The folder of a tiny run on few pictures, which nothing has evaluated."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scenes, "NUM_EXAMPLES", {"train": 24, "validation": 12, "test": 12})
+        patch.setattr(scenes, "NUM_EXAMPLES", NUM_EXAMPLES)
         path = tmp_path_factory.mktemp("runs") / "captions"
         name = "experiments.text_to_image"
         _, args = cli.parse(text_to_image.CONFIG, ["--workdir", str(path), *TINY], module=text_to_image)
@@ -141,3 +144,18 @@ def test_a_prompt_for_a_run_without_text_is_refused(whole, command):
     ended = command("sample", "--workdir", whole, "--image", "picture.png")
     assert ended.code == 2
     assert "--image needs a run on images of 256 levels" in ended.err
+
+
+def test_an_evaluation_reads_samples_of_the_captions_back(folder, monkeypatch):
+    monkeypatch.setattr(scenes, "NUM_EXAMPLES", NUM_EXAMPLES)
+    reopened = reopen(folder)
+    evaluations = [one for one in reopened.experiment.evaluations if isinstance(one, CaptionEvaluation)]
+    experiment = reopened.experiment._replace(evaluations=tuple(evaluations))
+    experiment = experiment._replace(model=experiment.model._replace(log_prob=None))
+    state, step = reopened.restore("latest")
+    records = measure.measure_run(reopened._replace(experiment=experiment), state, step, split="test", seed=0)
+    values = {record.name: record for record in records}
+    assert {"obedience_seen_digit", "obedience_held_out_caption", "ceiling_colour", "floor_caption"} <= set(values)
+    assert values["ceiling_caption"].value > 0.8
+    assert values["floor_caption"].examples == 12
+    assert values["floor_caption"].settings["guidance"] == 2.0
