@@ -110,8 +110,9 @@ def obeyed(shown: Scenes, said: Scenes) -> dict[str, np.ndarray]:
     two, shows_two = said.digit[:, 1] >= 0, shown.digit[:, 1] >= 0
     swapped = shown._replace(**{name: getattr(shown, name)[:, ::-1] for name in ("digit", "colour", "size")})
     score = lambda scene: sum(_each(getattr(scene, n), getattr(said, n)).sum(axis=1) for n in ("digit", "colour"))  # noqa: E731
-    swap = score(swapped) > score(shown)
-    in_order = Scenes(*(np.where(swap[:, None], b, a) for a, b in zip(shown[:3], swapped[:3], strict=True)), *shown[3:])
+    swap = np.greater(score(swapped), score(shown))
+    digit, colour, size = (np.where(swap[:, None], b, a) for a, b in zip(shown[:3], swapped[:3], strict=True))
+    in_order = shown._replace(digit=digit, colour=colour, size=size)
     right: dict[str, np.ndarray] = {}
     for name in ("digit", "colour", "size"):
         given, says = getattr(in_order, name), getattr(said, name)
@@ -131,8 +132,9 @@ def _left_or_upper_first(said: Scenes) -> Scenes:
     """Writes "right of" and "below" the other way round."""
     relation = said.arrangement - len(PLACES)
     turn = (relation >= 0) & (relation % 2 == 1)
-    parts = (np.where(turn[:, None], array[:, ::-1], array) for array in said[:3])
-    return Scenes(*parts, np.where(turn, said.arrangement - 1, said.arrangement), said.background)
+    digit, colour, size = (np.where(turn[:, None], array[:, ::-1], array) for array in said[:3])
+    arrangement = np.where(turn, said.arrangement - 1, said.arrangement)
+    return Scenes(digit, colour, size, arrangement, said.background)
 
 
 def _each(shown: np.ndarray, said: np.ndarray) -> np.ndarray:

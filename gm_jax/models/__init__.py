@@ -1,6 +1,8 @@
 """One family per file: networks, losses and samplers combined into a `Model`, the whole algorithm top to bottom.
 
 vae.py             variational autoencoders: ELBO, beta-VAE, importance-weighted
+conditional_vae.py     a VAE of p(x|y), and the bound of p(x) by summing over the classes
+given_label.py         a network with its labels filled in, which a family of unlabelled data uses
 decoder_likelihoods.py  p(x|z) of a decoder: Bernoulli, normal, discretised logistic
 autoregressive.py  exact likelihoods by the chain rule: one ordering or a mixture of several, labels, completions
 autoregressive_networks.py  networks of the conditionals, and the likelihoods of one pixel that their outputs define
@@ -25,6 +27,7 @@ label_dropout.py       labels and captions that are withheld in training and gui
 image_editing.py       samples that start from an image, or keep a part of it
 latent_diffusion.py    a diffusion model of a VAE's latents
 gan.py             generator and discriminator, feature matching, historical averaging, density by kernels
+conditional_gan.py     generator and discriminator that see the label
 adversarial_objectives.py  the losses of GANs: non-saturating, hinge, least squares, Wasserstein; penalties
 rbm.py             restricted Boltzmann machines: contrastive divergence, persistent chains, likelihoods
 rbm_partition.py       log Z of a restricted Boltzmann machine: exact, or by annealed importance sampling

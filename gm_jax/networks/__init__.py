@@ -38,6 +38,7 @@ attention.py                  self-attention over an image; multi-head and cross
 two_times.py                  a network of two times, for mean velocities
 time_embedding.py             sinusoidal embedding of the time, and of a label
 label_bias.py                 the bias that a class label adds
+class_conditional.py          networks that see a label, made of networks that do not; projection discriminators
 inception.py                  Inception v3 as FID uses it, for evaluation
 digit_classifier.py           a small classifier of digits, for evaluation
 """

@@ -10,6 +10,7 @@ dit.py              diffusion transformers and their text encoders
 own_model.py        the recipe of a model that was made in Python
 path_samplers.py    samplers on Gaussian paths
 likelihoods.py      what a pixel is to a model
+labels.py           the classes that a model is conditioned on
 run_length.py       defaults that depend on the length of the run
 image_shapes.py     what networks for images ask of the data
 optimizers.py       optimiser configurations to optax transformations

@@ -15,7 +15,7 @@ from gm_jax.networks.nade import NADE
 from gm_jax.networks.pixelcnn_pp import PixelCNNPlusPlus
 from gm_jax.ops.color_mixture import parameters_per_pixel
 from gm_jax.plotting import autoregressive as plotting
-from gm_jax.recipes import image_shapes, likelihoods
+from gm_jax.recipes import image_shapes, labels, likelihoods
 from gm_jax.recipes.configs.autoregressive import (
     DenseConfig,
     FVSBNConfig,
@@ -178,9 +178,7 @@ def _experiment(
 
 def _num_classes(config: DenseConfig | RasterConfig, spec: Spec) -> int | None:
     """Returns how many labels the model is conditioned on, or None."""
-    if config.conditional and spec.num_classes is None:
-        raise UserError(f"{spec.name} has no labels to condition on: use --no-conditional.")
-    return spec.num_classes if config.conditional else None
+    return labels.num_classes(spec) if config.conditional else None
 
 
 def _pixel_orders(config: DenseConfig, spec: Spec) -> np.ndarray:

@@ -14,11 +14,14 @@ from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
 from gm_jax.evaluation import kde
 from gm_jax.evaluation.mode_coverage import mode_coverage
-from gm_jax.models import adversarial_objectives, gan
+from gm_jax.models import adversarial_objectives, conditional_gan, gan
 from gm_jax.networks import dcgan, gan_mlp, gan_resnet
+from gm_jax.networks.class_conditional import LabelledInput, ProjectionDiscriminator
 from gm_jax.networks.minibatch_discrimination import MinibatchDiscrimination
 from gm_jax.networks.normalization import WithReferenceBatch
-from gm_jax.recipes import image_shapes
+from gm_jax.plotting import class_conditional
+from gm_jax.plotting import gan as plotting
+from gm_jax.recipes import image_shapes, labels
 from gm_jax.recipes.configs.gan import AnyGANConfig, GANConfig, ImprovedGANConfig, WGANGPConfig
 from gm_jax.recipes.experiment import Experiment, SampleEvaluation
 from gm_jax.recipes.optimizers import make_adam
@@ -147,7 +150,11 @@ def adversarial_experiment(
         kde.likelihood, partial(kde.choose_bandwidth, grid=jnp.geomspace(*_BANDWIDTHS)), config.centres
     )
     scaling, side = (gan.points(), "R") if spec.levels is None else (gan.images(levels=spec.levels), "[0,1]")
-    family = gan.GAN(
+    num_classes = labels.num_classes(spec) if config.conditional else 0
+    if config.conditional:
+        generator = LabelledInput(generator, num_classes)
+        discriminator = ProjectionDiscriminator(discriminator, num_classes)
+    game = gan.GAN(
         generator=generator,
         discriminator=discriminator,
         losses=losses,
@@ -157,6 +164,11 @@ def adversarial_experiment(
         kernels=kernels,
         **settings,
     )
+    family: gan.GAN | conditional_gan.ConditionalGAN = game
+    pictures = plotting.grids(game, spec.shape)
+    if config.conditional:
+        family = conditional_gan.ConditionalGAN(gan=game, num_classes=num_classes)
+        pictures = class_conditional.grids_of_gan(family, spec.shape)
     steps = config.train.steps
     return Experiment(
         family.model,
@@ -165,9 +177,11 @@ def adversarial_experiment(
             "generator": make_adam(config.generator, num_updates=steps // generator_every, section="generator"),
             "discriminator": make_adam(config.discriminator, num_updates=steps, section="discriminator"),
         },
+        pictures=pictures,
         prepare_evaluation=family.calibrate,
         evaluations=(mode_evaluation(),) if spec.name == "toy:eight_gaussians" else (),
         settings={"space": f"{side}^{math.prod(spec.shape)}"},
+        uses_labels=config.conditional,
     )
 
 

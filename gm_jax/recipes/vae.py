@@ -1,14 +1,17 @@
 """Recipes of variational autoencoders."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 
 from gm_jax.data.sources import Spec
-from gm_jax.models import vae
+from gm_jax.models import conditional_vae, vae
 from gm_jax.networks import convnet, mlp
+from gm_jax.networks.class_conditional import LabelledInput
+from gm_jax.plotting import class_conditional
 from gm_jax.plotting import vae as plotting
-from gm_jax.recipes import likelihoods
+from gm_jax.recipes import labels, likelihoods
 from gm_jax.recipes.configs.vae import AnyVAEConfig, IWAEConfig, VAEConfig
 from gm_jax.recipes.experiment import Experiment, LogProbEvaluation
 from gm_jax.recipes.optimizers import make_optimizer
@@ -53,6 +56,8 @@ def _vae_experiment(config: AnyVAEConfig, spec: Spec, objective: vae.ObjectiveFn
         num_importance_samples=config.importance_samples,
         num_elbo_samples=10,
     )
+    if config.conditional:
+        return _conditional_experiment(config, spec, family, facts)
     return Experiment(
         family.model,
         family=family,
@@ -63,6 +68,33 @@ def _vae_experiment(config: AnyVAEConfig, spec: Spec, objective: vae.ObjectiveFn
         sample_mean=family.sample_mean,
         settings=facts,
         observation=likelihoods.observation(likelihood, spec),
+    )
+
+
+def _conditional_experiment(config: AnyVAEConfig, spec: Spec, given: vae.VAE, facts: dict[str, Any]) -> Experiment:
+    """Puts a VAE of p(x|y) together. The ELBO is not reported, because it does not bound the sum over the classes."""
+    num_classes = labels.num_classes(spec)
+
+    def family_of(num_samples: int) -> conditional_vae.ConditionalVAE:
+        labelled = dataclasses.replace(
+            given,
+            encoder=LabelledInput(given.encoder, num_classes, flat=config.network == "mlp"),
+            decoder=LabelledInput(given.decoder, num_classes),
+            num_importance_samples=num_samples,
+        )
+        return conditional_vae.ConditionalVAE(vae=labelled, num_classes=num_classes)
+
+    family = family_of(config.importance_samples)
+    return Experiment(
+        family.model,
+        family=family,
+        optimizers={"vae": make_optimizer(config.optimizer, num_steps=config.train.steps)},
+        validation=family_of(config.validation_samples).log_prob,
+        pictures=class_conditional.grids_of_vae(family, spec.shape),
+        sample_mean=family.sample_mean,
+        settings=facts,
+        observation=likelihoods.observation(given.likelihood, spec),
+        uses_labels=True,
     )
 
 

@@ -26,7 +26,7 @@ from gm_jax.errors import UserError
 from gm_jax.evaluation import results
 from gm_jax.recipes.own_model import own_experiment
 from gm_jax.runner import arguments, image_edits, measure, samples
-from gm_jax.runner.family_functions import functions_of
+from gm_jax.runner.family_functions import functions_of, latent_label, lines_of_latents
 from gm_jax.runner.run import EVAL_BATCH, Given, Run, changed, reopen
 from gm_jax.training.state import TrainState
 from gm_jax.training.step import make_eval_step
@@ -257,46 +257,47 @@ class TrainedRun:
             parts.append(jax.tree.map(lambda leaf, mask=mask: np.asarray(leaf)[mask], found))
         return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
 
-    def encode(self, x: Any, *, seed: int = 0) -> Any:
+    def encode(self, x: Any, *, seed: int = 0, label: Labels = None) -> Any:
         """Encodes data: (mean [N, Z], log-variance [N, Z]) of a VAE's q(z|x), or the latents [N, D] of a flow.
 
         Args:
             x: [N, ...] as the data set ships them.
             seed: of the noise that prepares x, e.g. binarises or dequantises it.
+            label: a class, or one for each example: for a class-conditional VAE alone, which needs it.
         Raises:
-            UserError: the family has no encoder, or x does not fit it.
+            UserError: the family has no encoder, or x or the label does not fit it.
         """
-        return self._call("encode", seed, arguments.as_data(self.spec, x))
+        x = arguments.as_data(self.spec, x)
+        return self._call("encode", seed, x, **latent_label(self.family, "encode", self.spec, label, len(x)))
 
-    def decode(self, z: Any) -> Array:
+    def decode(self, z: Any, *, label: Labels = None) -> Array:
         """Decodes latents [N, Z]: means of a VAE's p(x|z), or the data of a flow's or a GAN's latents.
 
-        Raises:
-            UserError: the family has no decoder.
+        A class-conditional model needs `label`, a class or one for each latent. What does not fit raises a UserError.
         """
-        return self._call("decode", 0, jnp.asarray(z))
+        return self._call("decode", 0, jnp.asarray(z), **latent_label(self.family, "decode", self.spec, label, len(z)))
 
     def reconstruct(self, x: Any, *, seed: int = 0) -> Array:
         """Decodes the means of a VAE's q(z|x): float32 [N, ...] on the data set's scale.
 
-        Raises:
-            UserError: the family has no encoder, or x does not fit it.
+        A family without an encoder, and x that does not fit it, raise a UserError.
         """
         return self._call("reconstruct", seed, arguments.as_data(self.spec, x))
 
-    def interpolate(self, x_a: Any, x_b: Any, *, num: int = 10, seed: int = 0) -> Array:
-        """Decodes points on the lines between the latents of pairs: [N, num, ...], ends included.
+    def interpolate(self, x_a: Any, x_b: Any, *, num: int = 10, seed: int = 0, label: Labels = None) -> Array:
+        """Decodes points between the latents of pairs: [N, num, ...], ends included; on lines, or on a GAN's arcs.
 
         Args:
-            x_a: [N, ...] starts of the lines.
-            x_b: [N, ...] ends of the lines.
+            x_a: [N, ...] data where the lines start; of a GAN, which has no encoder, latents [N, Z].
+            x_b: [N, ...] where they end.
             num: points on each line.
             seed: of the noise that prepares the data.
-        Raises:
-            UserError: the family has no encoder, or the data do not fit it.
+            label: a class, or one for each pair: for a class-conditional GAN alone, which needs it.
         """
-        ends = (arguments.as_data(self.spec, x) for x in (x_a, x_b))
-        return self._call("interpolate", seed, *ends, num=arguments.positive(num, "num"))
+        checked = jnp.asarray if lines_of_latents(self.family) else functools.partial(arguments.as_data, self.spec)
+        options: dict[str, Any] = {"num": arguments.positive(num, "num")}
+        options |= latent_label(self.family, "interpolate", self.spec, label, len(x_a))
+        return self._call("interpolate", seed, checked(x_a), checked(x_b), **options)
 
     def trajectory(self, n: int, *, seed: int = 0, label: Labels = None, **sampling: Any) -> Any:
         """Draws the samples of a diffusion model with every state on the way, see `samplers.diffusion.Trajectory`.

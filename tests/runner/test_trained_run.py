@@ -13,6 +13,7 @@ import gm_jax
 from gm_jax.config import AdamConfig, DataConfig, OptimizerConfig, TrainConfig, saved
 from gm_jax.data import sources
 from gm_jax.errors import UserError
+from gm_jax.models.conditional_vae import ConditionalVAE
 from gm_jax.recipes import configs
 from gm_jax.recipes import vae as vae_recipe
 from gm_jax.recipes.run_length import resolved
@@ -197,6 +198,15 @@ SMALL = {
         centres=20,
     ),
 }
+SMALL["gan with labels"] = dataclasses.replace(SMALL["gan"], conditional=True)
+SMALL["vae with labels"] = configs.VAEConfig(
+    train=TrainConfig(steps=4, batch_size=8),
+    optimizer=OptimizerConfig(),
+    hidden=(8,),
+    latent_dim=3,
+    importance_samples=2,
+    conditional=True,
+)
 
 
 @pytest.fixture
@@ -254,13 +264,35 @@ def test_an_autoregressive_model_completes_what_is_kept(opened):
 
 @pytest.mark.parametrize("opened", ["gan"], indirect=True)
 def test_the_density_of_a_gan_is_fitted_to_the_validation_split(opened, monkeypatch):
-    assert opened.decode(np.zeros((2, 3), np.float32)).shape == (2, 8, 8, 1)
+    z = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    assert opened.decode(z[:2]).shape == (2, 8, 8, 1)
+    arcs = opened.interpolate(z[:2], z[2:], num=5)
+    assert arcs.shape == (2, 5, 8, 8, 1)
+    np.testing.assert_array_equal(arcs[:, 0], opened.decode(z[:2]))
+    assert "no labels to sample by" in message_of(lambda: opened.decode(z, label=3))
     found = opened.log_prob(TEST[:5])
     assert found.kind == "estimate"
     assert np.isfinite(found.log_prob).all()
     monkeypatch.setattr(sources, "load", lambda *args: (_ for _ in ()).throw(UserError("digits are not here")))
     fresh = gm_jax.open_run(opened.folder)
     assert message_of(lambda: fresh.log_prob(TEST[:5])) == "digits are not here"
+
+
+@pytest.mark.parametrize("opened", ["gan with labels", "vae with labels"], indirect=True)
+def test_latents_of_a_model_with_labels_belong_to_a_class(opened):
+    z = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    assert (opened.sample(4, label=3) != opened.sample(4, label=5)).any()
+    np.testing.assert_array_equal(opened.decode(z, label=3), opened.decode(z, label=[3, 3]))
+    assert (opened.decode(z, label=3) != opened.decode(z, label=5)).any()
+    assert "give label=" in message_of(lambda: opened.decode(z))
+    assert "--label 10 does not exist: digits has 10 classes" in message_of(lambda: opened.sample(4, label=10))
+    assert "--label 10 does not exist" in message_of(lambda: opened.decode(z, label=10))
+    if isinstance(opened.family, ConditionalVAE):
+        assert opened.encode(TEST[:2], label=[1, 2])[0].shape == (2, 3)
+        assert dict(opened.log_prob(TEST[:2]).settings)["labels"] == 10
+        assert "has no 'interpolate'" in message_of(lambda: opened.interpolate(TEST[:2], TEST[2:4]))
+    else:
+        assert opened.interpolate(z[:1], z[1:], num=5, label=3).shape == (1, 5, 8, 8, 1)
 
 
 def test_a_config_of_a_recipe_outside_gm_jax_opens_with_its_type(finished):

@@ -41,6 +41,8 @@ class AnyGANConfig:
     """mlp: widths of the hidden layers of both players."""
     latent_dim: Count = 32
     """Dimensions of z."""
+    conditional: Annotated[bool, Added(False)] = False
+    """Generator and discriminator also see the label; a sample without a label has one drawn."""
     centres: Annotated[
         Count, Measuring, arg(help="Samples at the centres of the kernels of the estimated density.")
     ] = 1_000

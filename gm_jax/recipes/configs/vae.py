@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import arg
 
 from gm_jax.config import (
+    Added,
     Binarization,
     Count,
     DataConfig,
@@ -35,6 +36,9 @@ class AnyVAEConfig:
     """Activation after each hidden layer."""
     latent_dim: Count = 50
     """Dimensions of z."""
+    conditional: Annotated[bool, Added(False)] = False
+    """Encoder and decoder also see the label. Likelihoods are of p(x), summed over the classes; a sample without a
+    label has one drawn."""
     decoder: Literal["bernoulli", "normal", "discretized_logistic"] | None = None
     """p(x|z): bernoulli for binarised images, normal for densities, discretized_logistic for levels. By default
     bernoulli for images of one channel, discretized_logistic for other data with levels, normal for points."""
