@@ -10,12 +10,11 @@ The method is that of Rombach et al., CVPR 2022, arXiv:2112.10752, with a DiT fo
 
 from gm_jax import runner
 from gm_jax.config import OptimizerConfig, TrainConfig
-from gm_jax.recipes.configs import SpatialAutoencoderConfig, TextToImageConfig
+from gm_jax.recipes.configs import TextToImageConfig
 
 CONFIG = TextToImageConfig(
-    train=TrainConfig(steps=4_200, batch_size=64, checkpoint_every=1_400, steps_per_call=10, ema_decay=0.999),
+    train=TrainConfig(steps=4_000, batch_size=64, checkpoint_every=1_000, steps_per_call=10, ema_decay=0.999),
     optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None, clip_norm=1.0),
-    autoencoder=SpatialAutoencoderConfig(steps=1_200),
 )
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from gm_jax.data.sources import Spec
 from gm_jax.recipes.run_length import resolved, warmup_steps
 
 DIGITS = Spec("digits", (8, 8, 1), 17, 10, "")
+CAPTIONS = Spec("captions", (32, 32, 3), 256, None, "", tokens=12, vocabulary=35)
 EXPERIMENTS = sorted(path.stem for path in pathlib.Path(experiments.__path__[0]).glob("[a-z]*.py"))
 
 
@@ -23,7 +24,8 @@ def config_of(name, **train):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @pytest.mark.parametrize("steps", [5, 50, 100, 101])
 def test_a_run_of_a_few_steps_is_built_without_further_flags(name, steps):
-    recipes.build(config_of(name, steps=steps), DIGITS)
+    config = config_of(name, steps=steps)
+    recipes.build(config, CAPTIONS if config.data.name == "captions" else DIGITS)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
