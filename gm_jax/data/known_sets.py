@@ -9,12 +9,12 @@ class KnownSet(NamedTuple):
 
     Attributes:
         shape: of one example.
-        levels: each value is an integer level 0 .. levels - 1.
+        levels: each value is an integer level 0 .. levels - 1; None for real numbers.
         num_classes: labels are 0 to num_classes - 1; None if there are no labels.
     """
 
     shape: tuple[int, ...]
-    levels: int
+    levels: int | None
     num_classes: int | None
 
 

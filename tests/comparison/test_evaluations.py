@@ -1,6 +1,5 @@
 from gm_jax.comparison import families, measure
 from gm_jax.data.sources import Spec
-from gm_jax.evaluation import enumeration
 
 SPECS = {
     "binarized_digits": Spec("binarized_digits", (8, 8, 1), 2, 10, ""),
@@ -28,11 +27,3 @@ def test_every_family_states_the_evaluations_of_a_sample():
         for data in SPECS
         if measure.kind_of(data) in row.settings
     )
-
-
-def test_a_bound_is_averaged_as_a_bound():
-    """The mean of exp(bound) is no bound: in the small world it would claim a better model than the data themselves."""
-    for row in families.table():
-        if row.taxonomy.density == "lower bound" and row.log_prob_of_states is None:
-            found = getattr(row.average, "func", row.average)
-            assert found is enumeration.averaged_bound, row.name

@@ -79,12 +79,13 @@ def test_a_part_of_the_times_starts_from_the_diffused_image(params):
 def test_the_mask_says_what_is_drawn(params, sampler):
     model = model_of(sampler)
     everywhere = edit(params, model, strength=1.0, mask=jnp.ones((2, 2, 1), bool))
-    np.testing.assert_array_equal(everywhere, edit(params, model, strength=1.0))
+    # Two programs, whose sums are in another order.
+    np.testing.assert_allclose(everywhere, edit(params, model, strength=1.0), atol=1e-6)
     mask = jnp.array([[True, False], [False, True]])[..., None]
     part = np.asarray(edit(params, model, strength=1.0, mask=mask))
     np.testing.assert_allclose(part[:, ~np.asarray(mask)], X[:, ~np.asarray(mask)], atol=1e-6)
     assert np.abs(part - X)[:, np.asarray(mask)].min() > 1e-4
-    # The known places are told to the network: what is drawn depends on them.
+    # The network sees the known places: what is drawn depends on them.
     assert np.abs(part - everywhere)[:, np.asarray(mask)].max() > 1e-4
 
 

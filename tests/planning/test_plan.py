@@ -173,7 +173,8 @@ def test_a_plan_of_a_preset_reads_no_data(name, monkeypatch):
     config = presets.PRESETS[name].config
     run = assemble(config, pathlib.Path(), given=Given(source=known_source(config)))
     assert run.spec.shape == presets.PRESETS[name].shape
-    assert run.spec.measure == ("binary" if "binarized" in config.data.name else "256 levels")
+    measures = {"binarized_mnist": "binary", "imagenet256_latents": "continuous"}
+    assert run.spec.measure == measures.get(config.data.name, "256 levels")
 
 
 def test_a_known_set_is_planned_in_the_size_that_is_asked_for_and_others_are_read():

@@ -102,7 +102,8 @@ def test_a_run_of_the_legacy_configs_resumes_and_is_saved_in_todays_format(legac
         "data": {"size": None, "flip": False},
         "train": {"steps": 30, "tracker": "tensorboard", **average},
     }
-    assert now["config"] == {**old, **{name: {**old[name], **fields} for name, fields in added.items()}}
+    sections = {name: {**old[name], **fields} for name, fields in added.items()}
+    assert now["config"] == {**old, **sections, "conditional": False}
     assert runner.open_run(legacy_configs).config == updated(
         runner.open_run(FIRST_FORMAT).config, {"train": {"steps": 30}}
     )
