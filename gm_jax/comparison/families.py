@@ -113,12 +113,13 @@ def _flows() -> tuple[Family, ...]:
     # The inverse takes a step for each dimension, so that an epoch of images would take all of the time.
     mafs = {"images": short, "points": _ON_POINTS, "small_world": short}
     iafs = {"points": _ON_POINTS, "small_world": short}
+    of_maf = Taxonomy("explicit", "exact", "dimension by dimension", "maximises log p", "as many as the data")
     return (
         Family("NICE", configs.NICEConfig(**_NICE), nices),
         Family("RealNVP", configs.RealNVPConfig(**_IMAGE_FLOW), realnvps),
         Family("Glow", configs.GlowConfig(**_IMAGE_FLOW), {"images": glow, "small_world": glow}),
         Family("spline flow", configs.SplineFlowConfig(**_SPLINE), splines),
-        Family("MAF", configs.AutoregressiveFlowConfig(**_SPLINE), mafs),
+        Family("MAF", configs.AutoregressiveFlowConfig(**_SPLINE), mafs, taxonomy=of_maf),
         Family("IAF", configs.AutoregressiveFlowConfig(**_SPLINE, inverted=True), iafs),
     )
 
@@ -179,7 +180,7 @@ def _score_models() -> tuple[Family, ...]:
         "images": {"network": unet, "train": {"batch_size": 64, "steps": 200}},
         "points": {"network": perceptron, "train": {"batch_size": 256, "steps": 4_000}},
     }
-    one_step = Taxonomy("explicit", "exact", "one step", "removes noise", "noisy data")
+    one_step = Taxonomy("explicit", "exact, of its ODE", "one step", "removes noise", "noisy data")
     implicit = Taxonomy("implicit", "none", "one step", "learns from a diffusion model", "noisy data")
 
     def row(name: str, **settings: Any) -> Family:

@@ -55,6 +55,7 @@ def guided_output(
     weight: float | Array,
     num_tokens: int | None = None,
     negative: Array | None = None,
+    guide: Callable[..., Array] = classifier_free_guidance,
 ) -> Array:
     """Computes a network's output without labels, with labels [B], or guided by (1), with one call for both models.
 
@@ -67,6 +68,7 @@ def guided_output(
         weight: w.
         num_tokens: L; None for a model without captions.
         negative: a caption [L] in place of "none" in (1).
+        guide: (conditional, unconditional, weight=w) -> output; (1) by default.
     Returns:
         [B, ...] output.
     """
@@ -77,5 +79,5 @@ def guided_output(
         other = none if negative is None else jnp.broadcast_to(negative[None], none.shape)
         twice = (jnp.concatenate(pair) for pair in ((x_t, x_t), (t, t), (label, other)))
         conditional, unconditional = jnp.split(apply_fn(*twice), 2)
-        return classifier_free_guidance(conditional, unconditional, weight=weight)
+        return guide(conditional, unconditional, weight=weight)
     return apply_fn(x_t, t, none if label is None else label)

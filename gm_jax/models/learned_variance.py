@@ -36,6 +36,7 @@ from gm_jax.models.diffusion import Diffusion, Parameterization
 from gm_jax.ops import diffusion_process, predictions
 from gm_jax.ops.levels import space_setting
 from gm_jax.samplers import ddpm
+from gm_jax.samplers.guidance import classifier_free_guidance
 from gm_jax.types import Array, Batch, Key, Likelihood, Mean, Metrics, Model, ModelState, Objective, Params
 
 _UNIFORM = 0.1  # share of (3)
@@ -161,9 +162,9 @@ class LearnedVariance:
         return model.space.to_data(x_0)
 
     def reverse(self, params: Params, x_t: Array, t: Array, label: Array | None = None) -> tuple[Array, Array]:
-        """Computes x0_hat, clipped, and v of (1), both [B, ...], from x_t at t [B]; guided if labels are given."""
+        """Computes x0_hat, clipped and guided if labels are given, and v of (1), both [B, ...], from x_t at t [B]."""
         model = self.diffusion
-        guided = {"weight": model.guidance, "negative": model.negative, **model.labels}
+        guided = {"weight": model.guidance, "negative": model.negative, "guide": _guide_first, **model.labels}
         output = label_dropout.guided_output(functools.partial(model.output, params), x_t, t, label, **guided)
         factors = model.schedule.signal(t), model.schedule.noise(t)
         return model.clipped(model.parameterization.predict(x_t, output, *factors).x_0), share_of(output)
@@ -187,3 +188,10 @@ def share_of(output: Array) -> Array:
 def _halves(output: Array) -> tuple[Array, Array]:
     first, second = jnp.split(output, 2, axis=-1)
     return first, second
+
+
+def _guide_first(conditional: Array, unconditional: Array, *, weight: float | Array) -> Array:
+    """Guides the first output; v stays that of the conditional model, because a guided one would leave [0, 1]."""
+    first, second = _halves(conditional)
+    guided = classifier_free_guidance(first, _halves(unconditional)[0], weight=weight)
+    return jnp.concatenate([guided, second], axis=-1)

@@ -41,7 +41,7 @@ def optimal_pairs(x_0: Array, eps: Array) -> Array:
     chex.assert_equal_shape([x_0, eps])
     x, noise = x_0.reshape(len(x_0), -1), eps.reshape(len(eps), -1)
     # The squares of either side are the same for every order.
-    rows, columns = optax.assignment.hungarian_algorithm(-2.0 * x @ noise.T)
+    rows, columns = optax.assignment.hungarian_algorithm(-jnp.matmul(x, noise.T, precision="highest"))
     return eps[jnp.zeros_like(columns).at[rows].set(columns)]
 
 

@@ -31,9 +31,10 @@ def build_d3pm(config: D3PMConfig, spec: Spec) -> Experiment:
     else:
         process = transitions.uniform(transitions.cosine_betas(num_steps), num_states=levels)
     if transitions.end_divergence(process) > _LARGEST_END_DIVERGENCE:
+        remedy = "more --diffusion-steps" if config.transitions == "uniform" else "--transitions uniform"
         raise UserError(
-            f"{num_steps} steps of --transitions {config.transitions} leave much of {levels} levels: use --transitions "
-            "uniform, or other --diffusion-steps."
+            f"after {num_steps} steps of --transitions {config.transitions} {levels} levels can still be told apart, "
+            f"and samples start without any: use {remedy}."
         )
     family = D3PM(
         network=make_network(config.network, spec, None).clone(outputs=levels),

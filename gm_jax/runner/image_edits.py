@@ -60,7 +60,10 @@ def draw_edits(
     x = arguments.as_data(run.spec, x)
     edit = functions_of(run.experiment.family).get("edit")
     if edit is None:
-        raise UserError("this model cannot start from a picture: leave --image out, or use a diffusion model.")
+        raise UserError(
+            "this model cannot start from a picture: leave --image out, or use ddpm, ddpm_conditional, "
+            "latent_diffusion or text_to_image."
+        )
     if mask is not None and np.shape(mask) != x.shape[1:3]:
         given, wanted = (" x ".join(map(str, shape)) for shape in (np.shape(mask), x.shape[1:3]))
         raise UserError(f"the mask is {given}, and the pictures are {wanted}: give a mask of the same sides.")

@@ -63,6 +63,7 @@ def run_of(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_vae_holds_the_truth_of_the_small_world(run_of):
     row, run, state = run_of("VAE")
     log_q = row.log_prob_of_states(run.config, run.spec, state.eval_params)
@@ -84,6 +85,7 @@ def test_the_draws_of_a_flow_between_its_levels_are_counted(run_of):
     assert 0 < found.low.examples == found.high.examples < intervals.NUM_SAMPLES
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_flow_holds_the_truth_of_the_small_world(run_of):
     _, run, state = run_of("NICE")
     family = run.experiment.family

@@ -11,10 +11,10 @@ def test_the_data_of_every_preset_are_known():
         assert KNOWN_SETS[preset.config.data.name].shape == preset.shape
 
 
-def test_a_known_set_holds_images_of_levels():
+def test_a_known_set_holds_images_of_levels_or_of_latents():
     for name, known in KNOWN_SETS.items():
         assert len(known.shape) == 3, name
-        assert known.levels == (2 if "binarized" in name else 256), name
+        assert known.levels == {"binarized_mnist": 2, "imagenet256_latents": None}.get(name, 256), name
 
 
 @pytest.mark.slow

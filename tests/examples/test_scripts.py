@@ -48,6 +48,7 @@ def test_the_readme_and_the_site_list_every_script():
         assert f"<!-- code: examples/{name}.py -->" in page, name
 
 
+@pytest.mark.slow
 def test_a_vae_of_own_networks_learns_own_images(run):
     found, out = run("own_vae")
     assert (found["bound"].kind, found["bound"].measure) == ("lower_bound", "256 levels")

@@ -1,5 +1,7 @@
 """A learned variance against the two fixed ones, and what its gradient reaches."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -174,3 +176,26 @@ def test_a_network_has_twice_the_outputs_for_images_and_points():
     found = network.apply(network.init(KEY, x, jnp.ones(3)), x, jnp.ones(3))
     assert found.shape == (3, 4, 4, 2)
     np.testing.assert_array_equal(learned_variance.share_of(found), 0.5 * np.ones((3, 4, 4, 1)))
+
+
+class ByLabel(nn.Module):
+    """Both outputs depend on the label, of three and none."""
+
+    @nn.compact
+    def __call__(self, x, t, label=None, *, train=False):
+        shift = self.param("shift", nn.initializers.constant(0.0), (4, 2))[label]
+        return jnp.concatenate([0.4 * x + shift[:, :1], shift[:, 1:] + jnp.zeros_like(x)], axis=-1)
+
+
+@pytest.mark.parametrize("weight", [0.0, 4.0])
+def test_guidance_moves_the_mean_and_leaves_the_variance_of_the_conditional_model(weight):
+    model = of(ByLabel())
+    inner = dataclasses.replace(model.diffusion, num_classes=3, guidance=weight)
+    model = dataclasses.replace(model, diffusion=inner)
+    shift = jnp.array([[0.1, 0.3], [0.2, -0.5], [0.0, 0.7], [-0.3, -0.9]])
+    params = {"diffusion": {"shift": shift}}
+    t, label = jnp.full(6, 5), jnp.array([0, 1, 2, 0, 1, 2])
+    x_0, v = model.reverse(params, X, t, label)
+    eps = 0.4 * X + ((1 + weight) * shift[label, :1] - weight * shift[3:, :1])
+    np.testing.assert_allclose(x_0, (X - SCHEDULE.noise(5) * eps) / SCHEDULE.signal(5), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(v, jnp.broadcast_to(0.5 * (shift[label, 1:] + 1), X.shape), rtol=1e-6)

@@ -44,6 +44,7 @@ def test_guidance_of_minus_one_is_no_caption():
     assert np.abs(found.examples[0].astype(np.int32) - none).max() <= 1  # y - (y - none) rounds
 
 
+@pytest.mark.slow
 def test_a_map_for_each_word_is_white_where_it_is_read_most():
     found = grid("attention")
     assert found.columns == ("sample", "a", "b")

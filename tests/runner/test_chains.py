@@ -44,6 +44,7 @@ def test_a_mistake_is_a_short_error_and_writes_nothing(experiment, arguments, me
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_label_is_refused_by_a_model_without(command, tmp_path):
     folder = tmp_path / "run"
     assert command(*TINY_RBM, "--workdir", folder, experiment=rbm).code == 0

@@ -8,6 +8,7 @@ from gm_jax.runner.run import reopen
 from tests.run_fixtures import STEPS
 
 
+@pytest.mark.slow
 def test_a_finished_run_shows_its_results_again_at_once(finished, command, tiny, monkeypatch):
     (finished / "evaluated.json").unlink(missing_ok=True)
     first = command("--workdir", finished, *tiny).out

@@ -41,6 +41,7 @@ def test_evaluate_repeats_numbers_and_pictures_of_training_bit_for_bit(finished,
     assert "nll" in ended.out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("elsewhere")
 def test_results_of_several_splits_are_kept(finished, command):
     test = json.loads((finished / "results.json").read_text())

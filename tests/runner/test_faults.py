@@ -57,6 +57,7 @@ def test_a_run_killed_five_times_ends_as_an_undisturbed_one_bit_for_bit(whole, p
     assert same_end(folder, whole, state_hash)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "step"),
     [("term", 14), *(pytest.param(fault, 30, marks=pytest.mark.slow) for fault in ("int", "hup"))],
@@ -92,6 +93,7 @@ class Interrupted:
         signal.raise_signal(self.number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("moment", ["eval_batches", "draw_grid", "_draw_progress", "draw_curves"])
 def test_a_signal_in_the_final_evaluation_is_not_lost_and_loses_nothing(
@@ -184,6 +186,7 @@ def test_if_all_checkpoints_are_damaged_nothing_starts_again(finished, command, 
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("value", "named"), [pytest.param(np.nan, "nan", marks=pytest.mark.slow), (1e30, "inf")])
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     value, named, command, tiny, tmp_path, monkeypatch, state_hash
@@ -210,6 +213,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     assert state_hash(folder)[1] == STEPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "named"),
     [

@@ -212,6 +212,7 @@ def test_a_checkpoint_of_another_run_is_refused_and_named(finished, command, tin
     assert "resuming from step 10 of 20" in ended.out
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_identity_and_a_run_of_an_earlier_version_needs_none(finished, command, tiny, state_hash):
     config = finished / "config.json"
     identity = json.loads(config.read_text())["identity"]
@@ -236,6 +237,7 @@ def test_a_run_keeps_its_identity_and_a_run_of_an_earlier_version_needs_none(fin
     assert json.loads(config.read_text())["identity"] == ""
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_checkpoint_protects_nothing(command, tiny, tmp_path):
     folder = tmp_path / "run"
     short = (*tiny, "--train.steps", "20")

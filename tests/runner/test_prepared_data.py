@@ -65,6 +65,7 @@ def test_wrong_labels_are_refused_by_families_that_use_them(experiment, flags, c
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_wrong_labels_do_not_matter_to_others(command, tmp_path):
     put(tmp_path / "data", labels=(0, -1, 10**9))
     where = ("--data.name", "vers", "--data.dir", tmp_path / "data", "--workdir", tmp_path / "run")

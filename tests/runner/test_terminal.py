@@ -8,6 +8,7 @@ import pytest
 from gm_jax.runner import terminal
 
 
+@pytest.mark.slow
 def test_a_header_says_what_is_trained_on_what_and_where(command, tiny, tmp_path):
     out = command("--workdir", tmp_path / "run", *tiny, "--train.steps", "20").out
     head = dict(re.findall(r"(?m)^(data|parameters|device|training) +(.+)$", out))

@@ -168,6 +168,7 @@ def test_records_that_are_lost_cost_one_warning(fake, finished, caplog):
     assert (wandb.logged, wandb.finished) == ([{"train/loss": 1.0, "step": 4}], 1)
 
 
+@pytest.mark.slow
 def test_no_tracker_leaves_the_metrics_alone(tiny, command, tmp_path):
     ended = command(*tiny, "--train.steps", "10", "--workdir", tmp_path / "run", "--train.tracker", "none")
     assert ended.code == 0, ended.err

@@ -228,6 +228,7 @@ def test_the_folder_of_the_data_is_saved_with_the_run(command, tiny, tmp_path, m
     assert saved["config"]["data"]["dir"] == str(tmp_path / "tfds")
 
 
+@pytest.mark.slow
 def test_steps_per_call_that_do_not_divide_are_lowered_and_reported(command, tiny, tmp_path):
     ended = command("--workdir", tmp_path / "run", *tiny, "--train.steps", "6", "--train.steps-per-call", "4")
     assert ended.code == 0
@@ -277,6 +278,7 @@ def test_a_run_that_stops_early_keeps_its_best_checkpoint(command, tiny, tmp_pat
     assert state_hash(folders[0]) == before
 
 
+@pytest.mark.slow
 def test_without_an_average_the_parameters_are_evaluated(command, tiny, tmp_path):
     ended = command("--workdir", tmp_path / "run", *tiny, "--train.ema-decay", "0", "--train.steps", "20")
     assert ended.code == 0, ended.err

@@ -63,10 +63,10 @@ def latent_plane() -> Page:
         """
         Both models have the same networks and two latents. The colour is the digit. The circle holds 99 % of the
         prior N(0, I). Nothing asks the plain autoencoder to use the region of the prior. It spreads its codes far
-        beyond, with gaps between them, and a draw from N(0, I) rarely decodes to a digit that is like the data. The
-        KL pulls the codes of the VAE into the circle, and its noise closes the gaps.
+        beyond, with gaps between them, so that draws from N(0, I) decode to the few digits whose codes happen to lie
+        there. The KL pulls the codes of the VAE into the circle, and its noise closes the gaps.
 
-        The plain autoencoder reconstructs better, because it pays nothing for its codes.
+        With two latents both reconstruct about equally well: the KL asks for an order of the codes, not for fewer.
         """,
         (
             Number("share of codes inside the circle, plain autoencoder", inside["plain autoencoder"], 0.0, 0.6, ".2f"),
@@ -109,8 +109,7 @@ def log_variance() -> Page:
         With v = o the loss is not a number as soon as one output is not positive. Most runs end at the first step,
         some later, and none reaches the end. With v = o^2 all runs stay finite, but networks stop at the pole instead
         of crossing it, and gradients can be of any size: the spikes. Most runs end far from the best fit. With v =
-        exp(o) all runs find it, and nothing can fail. This is why every encoder and decoder of gm_jax outputs a log-
-        variance.
+        exp(o) all runs find it. This is why every encoder and decoder of gm_jax outputs the logarithm of a variance.
         """,
         (
             Number("finite runs of 20, v = o", finite["v"], 0, 0, ".0f"),
@@ -159,8 +158,8 @@ def posterior_collapse() -> Page:
         """
         Seven VAEs with 8 latents differ only in beta. A latent costs beta times its KL and pays by a better
         reconstruction. If the price is too high, the best encoder ignores x: q(z_j | x) is the prior, and the latent
-        carries nothing. The latents switch off one after the other. At the largest beta all have collapsed, and the
-        decoder draws the same mean picture for every z.
+        carries nothing. The latents switch off one after the other. At the largest beta all have collapsed: no latent
+        is active, and the KL is 0.
 
         The sum of both terms is smallest near beta = 1, because only there it is what the training minimises.
         """,
@@ -212,10 +211,10 @@ def tighter_bounds() -> Page:
         """,
         (losses.log_importance_weights, losses.importance_weighted_bound, losses.encoder_log_prob),
         """
-        Here everything is known: z ~ N(0, 1), p(x | z) is normal around 1.5 z, so that log p(x) and the posterior p(z
-        | x) have closed forms. The encoder q is wrong on purpose, shifted and too wide. With K = 1 the gap is exactly
-        the KL divergence from q to the posterior (dashed). With more samples the bound rises to log p(x), although q
-        is as wrong as before.
+        Here everything is known: z ~ N(0, 1), p(x | z) is normal around 1.5 z, so that log p(x) and the posterior p(z |
+        x) have closed forms. The encoder q is wrong on purpose, shifted and too wide. With K = 1 the gap is, up to the
+        error of the draws, the KL divergence from q to the posterior (dashed). With more samples the bound rises to log
+        p(x), although q is as wrong as before.
         """,
         (
             Number("gap of K = 1, nats", gaps[0], kl - 0.05, kl + 0.05, ".3f"),

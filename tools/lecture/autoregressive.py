@@ -112,8 +112,8 @@ def order_bias() -> Page:
         """
         With exact conditionals every order gives the same log p(x). A trained network need not. Here one MADE is
         trained for each order, with the same initial parameters and the same batches. Above: when a pixel is drawn,
-        from light to dark. Below: what it costs on the test split, in nats. A pixel that is drawn early costs almost
-        its entropy, a late one only what the others leave open: the costs move, and their sum hardly changes.
+        from light to dark. Below: what it costs on the test split, in nats. The costs move from
+        pixel to pixel with the order, and their sum hardly changes.
 
         The biases of these networks begin at the frequency of each pixel. The last number is a warning: with biases
         that begin at 0 the column order seems to cost more, because the black margin comes first there, has nothing

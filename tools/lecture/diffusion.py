@@ -63,8 +63,8 @@ def chains() -> Page:
         right: the reverse chain begins with new noise and removes a little at each step, by a network that predicts
         the noise. The large shape appears first, the fine one last.
 
-        The last number compares the samples with the true density: it is what the data themselves would cost, plus
-        what the samples lack.
+        The last number is the cost of the samples under the true density. It is large if samples lie where data are
+        rare, and does not see what the samples leave out.
         """,
         (
             Number("standard deviation of the data", float(np.std(x)), 1.2, 1.8, ".2f"),
@@ -108,7 +108,6 @@ def bound_terms() -> Page:
             losses.denoising_kl,
             losses.decoder_normal_nll,
             losses.variational_bound,
-            losses.bound_weight,
         ),
         """
         The bars are the terms of the bound of the model of the page before. Most of the nats are spent near the data,
@@ -116,7 +115,7 @@ def bound_terms() -> Page:
         is minus a log-density, which may be negative.
 
         Right: the training's loss, which has no weight. The network fails most at small t, where little noise is hard
-        to see. There the bound's weight is large, too.
+        to see.
         """,
         (
             Number("L_T, nats", float(prior.mean()), 0, 0.02, ".4f"),

@@ -112,9 +112,9 @@ def score_fields() -> Page:
         """
         Grey arrows are the exact scores of four normals, red arrows those of a small network that was trained by
         predicting noise. The lengths are on a logarithmic scale of each panel. With little noise the field points to
-        the nearest mode, and where there are no data the network has learned nothing. With more noise the fields of
-        the modes join, and with a noise larger than the data there is one centre. A sampler follows the fields from
-        the right panel to the left one.
+        the nearest mode, and the network has seen examples near the modes alone. With more noise the fields of the
+        modes join, and with a noise larger than the data there is one centre. A sampler follows the fields from the
+        right panel to the left one.
 
         The errors are under the noisy data: the mean squared difference over the mean square of the exact score.
         """,
@@ -164,9 +164,9 @@ def probability_flow() -> Page:
         (ode.flow_fn, ode.heun, sde.euler_maruyama, flow_lines, vector_fields.draw_flow, score.ScoreModel),
         """
         Left: 120 draws of noise (orange) move along the lines of the ODE to samples (red), on the scale of the data.
-        Lines do not cross, because the ODE is a flow. Right: the scores that they follow, at one noise. The SDE
-        reaches the same density along rough paths: the samples of both cost the same under the true density, as much
-        as the data.
+        Two of them are never at one point at one time; in the plane, without time, lines may cross. Right: the scores
+        that they follow, at one noise. The SDE reaches the same density along rough paths: the samples of both cost the
+        same under the true density, as much as the data.
 
         Because the ODE is a flow, it also has a density. The last number is how far it is from the true one.
         """,

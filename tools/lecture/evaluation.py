@@ -56,8 +56,8 @@ def inception_score_fooled() -> Page:
         (inception_score, features.load, gather),
         """
         A classifier of digits takes the place of Inception. The score is high if the classifier is certain of each
-        image (blue bars) and the images use all classes (orange bars). Data have both. One class alone has a flat
-        score of 1, whatever its images look like.
+        image (blue bars) and the images use all classes (orange bars). Data have both. One class alone has a
+        score near 1, as good as its images are.
 
         The last column begins as noise. Each image climbs the gradient of the classifier's log p(y | x) for a class
         that we choose in turn. No image looks like a digit, yet the set scores as high as the data: the score sees

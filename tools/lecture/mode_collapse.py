@@ -40,6 +40,9 @@ def mode_collapse() -> Page:
     covered = {name: [mode_coverage(x, modes, std) for x in along] for name, along in samples.items()}
     mean = {name: float(np.mean([found.modes_covered for found in along])) for name, along in covered.items()}
     share = {name: float(np.mean([found.share_at_modes for found in along])) for name, along in covered.items()}
+    cloud = share["feature matching"]
+    data = toy.toy_splits(_RING)["test"]["x"]
+    blind = mode_coverage(np.random.default_rng(0).normal(scale=np.std(data), size=data.shape), modes, std)
 
     return Page(
         """
@@ -63,11 +66,12 @@ def mode_collapse() -> Page:
         The plain GAN reaches a few modes only. As soon as the discriminator has learned to refuse them, all samples
         move on to the next.
 
-        Feature matching asks for the right mean of many features, which a single mode does not have: all modes are
-        reached, without precision. Minibatch discrimination lets the discriminator see that a batch is too alike: all
-        modes are reached, more precisely. Historical averaging ties the players to their past and stops the jumps.
-        Virtual batch norm helps in part. One-sided smoothing does not help here: it is against a discriminator that
-        is too sure.
+        Feature matching asks for the right mean of many features, which a single mode does not have: the samples do
+        not collapse, but they are a cloud that finds no mode either. The last number is the share near a mode of such
+        a cloud, one normal as wide as the data, which reaches all eight modes too. Minibatch discrimination lets the
+        discriminator see that a batch is too alike: its samples are a ring. Historical averaging ties the players to
+        their past and stops the jumps, at a cloud. Virtual batch norm helps in part. One-sided smoothing does not
+        help here: it is against a discriminator that is too sure.
         """,
         (
             *(Number(f"modes of 8, {name}, mean over the rows", mean[name], *_MODES[name]) for name in mean),
@@ -75,6 +79,11 @@ def mode_collapse() -> Page:
                 "share near a mode, feature matching, mean over the rows", share["feature matching"], 0.25, 0.6, ".2f"
             ),
             Number("share near a mode, minibatch discrimination", share["minibatch discrimination"], 0.45, 1, ".2f"),
+            Number(
+                "the same, less that of feature matching", share["minibatch discrimination"] - cloud, 0.05, 1, ".2f"
+            ),
+            Number("modes of 8 of one normal as wide as the data", blind.modes_covered, 8, 8, ".0f"),
+            Number("share near a mode of that normal", blind.share_at_modes, 0.35, 0.48, ".2f"),
         ),
         partial(_draw, samples, covered),
     )

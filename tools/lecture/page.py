@@ -97,7 +97,7 @@ def markdown(name: str, title: str, page: Page) -> str:
     if page.draw is not None:
         parts.append(f"![{title}]({name}.png)")
     paragraphs = textwrap.dedent(page.seen).strip().split("\n\n")
-    parts += [textwrap.fill(" ".join(paragraph.split()), 120) for paragraph in paragraphs]
+    parts += [textwrap.fill(" ".join(paragraph.split()), 120, break_on_hyphens=False) for paragraph in paragraphs]
     if page.table:
         parts.append(page.table.strip())
     rows = [f"| {n.name} | {n.value:{n.form}} | {range_of(n)} |" for n in page.numbers]

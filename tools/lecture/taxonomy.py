@@ -22,7 +22,7 @@ def taxonomy() -> Page:
         sample drawn? What does training do? What is drawn or computed beside the data?
 
         No row wins every column. An exact density costs a step for each pixel, or latents as large as the data. One
-        pass per sample costs the density, or leaves a bound.
+        pass from a few latents costs the density, or leaves a bound.
         """,
         (
             Number("families", len(rows), 20, 60, ".0f"),

@@ -74,7 +74,7 @@ _DITS = tuple(
         not_as_published=(
             "The latents are your own: --data.name npz:PATH of an array [N, 32, 32, 4], and their labels.",
             "Images are not mirrored: encode the mirrored ones too.",
-            "Guidance also acts on the learned variance and on all channels; the source guides the first three.",
+            "Guidance acts on all channels; the source's code guides the first three.",
             "Vectors of classes start at 0; the source draws them with a standard deviation of 0.02.",
         ),
     )
