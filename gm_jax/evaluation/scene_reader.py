@@ -117,7 +117,7 @@ def _background(image: np.ndarray, mask: np.ndarray) -> int:
 
 
 def _boxes(mask: np.ndarray) -> tuple[list[_Box], int]:
-    """Returns the boxes of one or two glyphs, first left or top, and their arrangement; no box if there is no ink."""
+    """Returns the boxes of one or two glyphs, first left or top, and their arrangement; an empty image has no box."""
     whole = _tight(mask, (slice(0, SIDE), slice(0, SIDE)))
     if whole is None:
         return [], NOT_SAID
