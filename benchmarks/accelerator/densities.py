@@ -111,6 +111,15 @@ def flow_matching(dtype: Any) -> "Model":
     return family.model._replace(log_prob=family.bound)
 
 
+def optimal_transport(dtype: Any) -> "Model":
+    """Flow matching on pairs of least cost, which have no bound: it has no log p here."""
+    from gm_jax.models.optimal_transport import OptimalTransportFlow
+    from gm_jax.networks.diffusion_mlp import DiffusionMLP
+
+    flow = _linear_path(DiffusionMLP(16, 1, dtype=dtype))
+    return OptimalTransportFlow(flow=flow).model._replace(log_prob=None)
+
+
 def mean_flow(dtype: Any) -> "Model":
     """MeanFlow, whose loss has a derivative along the path."""
     from gm_jax.models import meanflow, path_objectives

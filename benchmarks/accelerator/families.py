@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.accelerator import densities
+from benchmarks.accelerator import densities, orders_and_labels
 from benchmarks.accelerator.densities import BATCH, CLASSES, IMAGE, LEVELS, POINT, binarize
 
 if TYPE_CHECKING:
@@ -271,4 +271,13 @@ FAMILIES: Mapping[str, Family] = {
     "jem": Family(densities.joint_energy_model, POINT, has_dtype=True),
     "minimax ebm": Family(densities.minimax_energy_model, POINT, has_dtype=True),
     "rbm": Family(densities.boltzmann_machine),
+    "maf": Family(functools.partial(orders_and_labels.autoregressive_flow, inverted=False)),
+    "iaf": Family(functools.partial(orders_and_labels.autoregressive_flow, inverted=True)),
+    "masked diffusion": _with_dtype(orders_and_labels.masked_diffusion_of_levels),
+    "d3pm": _with_dtype(orders_and_labels.diffusion_of_levels),
+    "pixelcnn++": _with_dtype(orders_and_labels.pixelcnn_of_whole_pixels),
+    "vae, conditional": _with_dtype(orders_and_labels.conditional_vae_of_labels),
+    "gan, conditional": Family(orders_and_labels.conditional_gan_of_labels, scale=2.0),
+    "text to image": _with_dtype(orders_and_labels.text_to_image),
+    "optimal transport of points": Family(densities.optimal_transport, POINT, has_dtype=True),
 }
