@@ -37,6 +37,10 @@ vae: variational autoencoders; it re-exports the decoders' likelihoods
     importance_weighted_bound    log of the mean of K importance weights                 Burda et al. 2016
     resampled_importance_weighted_bound    the same, its gradient from a few of the K    Burda et al. 2016
 
+vector_quantization: an encoder and its codebook
+    codebook_loss                |sg(z) - e|^2, moves the codes                          van den Oord et al. 2017
+    commitment_loss              |z - sg(e)|^2, moves the encoder's outputs              van den Oord et al. 2017
+
 gan: adversarial games on logits, and their penalties
     minimax_value                V(G, D), which D maximises and G minimises              Goodfellow et al. 2014
     discriminator_loss           -V; real_target < 1 is one-sided label smoothing        Goodfellow 2014, Salimans 2016
@@ -143,6 +147,7 @@ from gm_jax.losses import (
     meanflow,
     score_matching,
     vae,
+    vector_quantization,
 )
 from gm_jax.losses.combine import weighted_sum
 from gm_jax.losses.consistency import consistency_loss
@@ -225,6 +230,7 @@ from gm_jax.losses.vae import (
     reparameterize,
     resampled_importance_weighted_bound,
 )
+from gm_jax.losses.vector_quantization import codebook_loss, commitment_loss
 
 __all__ = [
     "adaptive_weight",
@@ -235,7 +241,9 @@ __all__ = [
     "categorical_kl",
     "categorical_nll",
     "change_of_variables_nll",
+    "codebook_loss",
     "combine",
+    "commitment_loss",
     "conditional_flow_matching_loss",
     "consistency",
     "consistency_loss",
@@ -313,6 +321,7 @@ __all__ = [
     "vae",
     "variance_reduced_sliced_score_matching_loss",
     "variational_bound",
+    "vector_quantization",
     "wasserstein_critic_loss",
     "wasserstein_generator_loss",
     "weighted_sum",

@@ -30,6 +30,12 @@ dequantization (levels -> the unit interval -> the real line, with log-determina
     uniform_dequantize, quantize                   (level + noise) / levels, and its inverse
     logit, logit_inverse                           log-odds of alpha + (1 - 2 alpha) y
 
+quantization (vectors to codes)
+    nearest_code, code_means                       the nearest of K codes, and how often each one is used
+    straight_through       a value with the gradient of what it replaces
+    scalar_values, scalar_code, scalar_vector      FSQ: numbers rounded to a few levels, and their code
+    perplexity             how many codes are used, as if equally often
+
 augmentation (of images, by a matrix in homogeneous coordinates)
     scaling, rotation, translation                 the matrix of a map about the centre
     resample               values of the mapped image, without aliasing
