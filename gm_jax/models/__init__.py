@@ -26,6 +26,8 @@ second_stage.py        a second network that starts as a copy of the first one
 label_dropout.py       labels and captions that are withheld in training and guide samples
 image_editing.py       samples that start from an image, or keep a part of it
 latent_diffusion.py    a diffusion model of a VAE's latents
+vq_vae.py          an autoencoder of discrete codes, and an autoregressive model of them
+quantizers.py          codes as moving averages with restarts, and finite scalar quantisation
 gan.py             generator and discriminator, feature matching, historical averaging, density by kernels
 conditional_gan.py     generator and discriminator that see the label
 adversarial_objectives.py  the losses of GANs: non-saturating, hinge, least squares, Wasserstein; penalties

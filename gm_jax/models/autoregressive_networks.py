@@ -110,6 +110,15 @@ def categorical(*, levels: int) -> PixelLikelihood:
     )
 
 
+def codes(*, num_codes: int) -> PixelLikelihood:
+    """One of K codes of a quantiser, which are not levels of an image: int32 data; K outputs, the logits.
+
+    Args:
+        num_codes: K.
+    """
+    return categorical(levels=num_codes)._replace(to_data=lambda x: x)
+
+
 def discretized_logistic_mixture(*, levels: int) -> PixelLikelihood:
     """One of L ordered levels: the bins of a mixture of M logistics; 3 M outputs.
 

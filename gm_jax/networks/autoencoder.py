@@ -1,9 +1,10 @@
-"""A convolutional autoencoder whose latents are a small image: the first stage of latent diffusion.
+"""A convolutional autoencoder whose latents are a small image: the first stage of latent diffusion and of VQ-VAE.
 
 Images [H, W, C] become latents [H / f, W / f, Z] with f = p 2 ** (levels - 1): squares of p x p pixels, whose numbers
 are the channels of one place, then residual blocks at each level, halved by convolutions of stride 2 and doubled by
-repeated places and a convolution. p is 1 in the source; 2 is cheaper. Both networks keep the contract of `mlp.py`, with
-latents flattened in raster order: the encoder returns (mean [B, D], log_var [B, D]), D = H / f * W / f * Z.
+repeated places and a convolution. p is 1 in the source; 2 is cheaper. The networks keep the contract of `mlp.py`, with
+latents flattened in raster order: `SpatialEncoder` returns (mean [B, D], log_var [B, D]), D = H / f * W / f * Z, and
+`SpatialCodeEncoder`, for latents without a distribution, [B, D].
 
 Source: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022, arXiv:2112.10752,
     appendix G; code CompVis/latent-diffusion, ldm/modules/diffusionmodules/model.py.
@@ -52,23 +53,42 @@ class SpatialEncoder(nn.Module):
         Raises:
             UserError: x is not a batch of images, or its sides cannot be halved so often.
         """
-        latent_shape(x.shape[1:], levels=len(self.features), channels=self.channels, patch=self.patch)
-        conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
-        for _ in range(self.patch.bit_length() - 1):
-            x = squeeze(x)
-        h = conv(self.features[0], name="first")(x)
-        for level, width in enumerate(self.features):
-            for i in range(self.blocks):
-                h = ResidualBlock(width, self.groups, dtype=self.dtype, name=f"down_{level}_{i}")(h)
-            if level < len(self.features) - 1:
-                h = conv(width, strides=(2, 2), padding=((0, 1), (0, 1)), name=f"halve_{level}")(h)
-        h = _middle(h, self.groups, self.attention, self.dtype)
-        h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm")(h))
-        moments = nn.Conv(2 * self.channels, (1, 1), dtype=self.dtype, name="moments")(
-            conv(2 * self.channels, name="last")(h)
-        )
+        settings = (self.blocks, self.groups, self.attention, self.patch, self.dtype)
+        moments = _encoded(x, self.features, 2 * self.channels, "moments", *settings)
         mean, log_var = jnp.split(moments, 2, axis=-1)
         return mean.reshape(len(x), -1), log_var.reshape(len(x), -1)
+
+
+class SpatialCodeEncoder(nn.Module):
+    """Vectors z at the places of an image, which a quantiser maps to codes: [B, H, W, C] -> [B, D].
+
+    Attributes:
+        features: channels of each level, from the image inwards; each level except the last halves the sides.
+        channels: Z, the numbers of a vector.
+        blocks: residual blocks of each level.
+        groups: of the normalisations; they divide all features.
+        attention: whether the smallest level has self-attention.
+        patch: p, 1 or a power of 2.
+        dtype: precision of the computation.
+    """
+
+    features: tuple[int, ...]
+    channels: int
+    blocks: int = 1
+    groups: int = 8
+    attention: bool = False
+    patch: int = 1
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps scaled floats x [B, H, W, C] to z [B, D], place by place.
+
+        Raises:
+            UserError: x is not a batch of images, or its sides cannot be halved so often.
+        """
+        settings = (self.blocks, self.groups, self.attention, self.patch, self.dtype)
+        return _encoded(x, self.features, self.channels, "vectors", *settings).reshape(len(x), -1)
 
 
 class SpatialDecoder(nn.Module):
@@ -140,6 +160,33 @@ def latent_shape(event_shape: tuple[int, ...], *, levels: int, channels: int, pa
     check_sides(event_shape, stages=levels - 1 + patch.bit_length() - 1)
     factor = patch * 2 ** (levels - 1)
     return event_shape[0] // factor, event_shape[1] // factor, channels
+
+
+def _encoded(
+    x: Array,
+    features: tuple[int, ...],
+    outputs: int,
+    name: str,
+    blocks: int,
+    groups: int,
+    attention: bool,
+    patch: int,
+    dtype: DTypeLike | None,
+) -> Array:
+    """The layers of an encoder, whose last one has this name: [B, H, W, C] -> [B, H / f, W / f, outputs]."""
+    latent_shape(x.shape[1:], levels=len(features), channels=outputs, patch=patch)
+    conv = partial(nn.Conv, kernel_size=(3, 3), dtype=dtype)
+    for _ in range(patch.bit_length() - 1):
+        x = squeeze(x)
+    h = conv(features[0], name="first")(x)
+    for level, width in enumerate(features):
+        for i in range(blocks):
+            h = ResidualBlock(width, groups, dtype=dtype, name=f"down_{level}_{i}")(h)
+        if level < len(features) - 1:
+            h = conv(width, strides=(2, 2), padding=((0, 1), (0, 1)), name=f"halve_{level}")(h)
+    h = _middle(h, groups, attention, dtype)
+    h = nn.silu(GroupNorm(groups, dtype=dtype, name="norm")(h))
+    return nn.Conv(outputs, (1, 1), dtype=dtype, name=name)(conv(outputs, name="last")(h))
 
 
 def _middle(h: Array, groups: int, attention: bool, dtype: DTypeLike | None) -> Array:

@@ -8,6 +8,7 @@ densities.py  densities of points in the plane as PNG
 vector_fields.py  lines of a flow and fields of arrows in the plane as PNG
 text_to_image.py   prompts, words, guidance, and where words are read
 vae.py        reconstructions, interpolations and traversals of a latent space
+vq_vae.py     reconstructions from discrete codes
 gan.py        arcs between latents of a GAN
 class_conditional.py  the same latents in every class
 flow.py       samples of a flow at several temperatures, interpolations of its latents

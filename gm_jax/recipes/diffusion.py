@@ -24,11 +24,10 @@ from gm_jax.recipes.configs.diffusion import (
     SamplerConfig,
     UNetConfig,
 )
-from gm_jax.recipes.configs.text_to_image import SpatialAutoencoderConfig
 from gm_jax.recipes.dit import make_dit
 from gm_jax.recipes.experiment import Experiment, Observation
 from gm_jax.recipes.optimizers import make_adam, make_optimizer
-from gm_jax.recipes.run_length import first_stage_steps
+from gm_jax.recipes.run_length import second_stage_steps
 from gm_jax.recipes.vae import encoder_and_decoder
 from gm_jax.samplers import ddim, ddpm, time_grids
 from gm_jax.samplers.diffusion import Sampler, trailing_times
@@ -123,21 +122,6 @@ def build_latent_diffusion(config: LatentDiffusionConfig, spec: Spec) -> Experim
         # Samples are decoded means, which are grey even if the likelihood is of binary pixels.
         observation=Observation(lambda key, x: x, spec.measure),
     )
-
-
-def second_stage_steps(first: AutoencoderConfig | SpatialAutoencoderConfig, *, num_steps: int) -> int:
-    """Returns how many of a run's steps train the diffusion model.
-
-    Raises:
-        UserError: the first stage leaves none.
-    """
-    first_steps = first_stage_steps(first, num_steps=num_steps)
-    if first_steps >= num_steps:
-        raise UserError(
-            f"--autoencoder.steps {first_steps} leave none of --train.steps {num_steps} for the diffusion model: use "
-            "fewer."
-        )
-    return num_steps - first_steps
 
 
 def diffusion_model(

@@ -1,4 +1,4 @@
-"""Defaults that depend on the length of a run: the warm-up, and the steps of latent diffusion's first stage.
+"""Defaults that depend on the length of a run: the warm-up, and the steps of the first of two stages.
 
 They are constants for runs of the usual length, and shares of a run that is too short for them.
 """
@@ -9,10 +9,13 @@ from typing import Any, TypeVar, cast
 
 from gm_jax.config import AdamConfig, OptimizerConfig
 from gm_jax.config.sections import WITHOUT_END
+from gm_jax.errors import UserError
 from gm_jax.recipes.configs.diffusion import AutoencoderConfig
 from gm_jax.recipes.configs.text_to_image import SpatialAutoencoderConfig
+from gm_jax.recipes.configs.vq_vae import CodeAutoencoderConfig
 
 ConfigT = TypeVar("ConfigT")
+FirstStage = AutoencoderConfig | SpatialAutoencoderConfig | CodeAutoencoderConfig
 
 _WARMUP_STEPS = 100
 _FIRST_STAGE_STEPS = 4_000
@@ -28,11 +31,26 @@ def warmup_steps(optimizer: OptimizerConfig | AdamConfig, *, num_updates: int) -
     return num_updates // 10
 
 
-def first_stage_steps(autoencoder: AutoencoderConfig | SpatialAutoencoderConfig, *, num_steps: int) -> int:
+def first_stage_steps(autoencoder: FirstStage, *, num_steps: int) -> int:
     """Returns how many of the run's steps train the autoencoder."""
     if autoencoder.steps is not None:
         return autoencoder.steps
     return _FIRST_STAGE_STEPS if num_steps > _FIRST_STAGE_STEPS else max(1, num_steps // 3)
+
+
+def second_stage_steps(first: FirstStage, *, num_steps: int) -> int:
+    """Returns how many of a run's steps train the model of latents or codes.
+
+    Raises:
+        UserError: the first stage leaves none.
+    """
+    first_steps = first_stage_steps(first, num_steps=num_steps)
+    if first_steps >= num_steps:
+        raise UserError(
+            f"--autoencoder.steps {first_steps} leave none of --train.steps {num_steps} for the second stage: use "
+            "fewer."
+        )
+    return num_steps - first_steps
 
 
 def resolved(config: ConfigT) -> ConfigT:
@@ -43,7 +61,7 @@ def resolved(config: ConfigT) -> ConfigT:
     changes: dict[str, Any] = {}
     parts = vars(config)
     num_steps = parts["train"].steps
-    if isinstance(first := parts.get("autoencoder"), (AutoencoderConfig, SpatialAutoencoderConfig)):
+    if isinstance(first := parts.get("autoencoder"), FirstStage):
         first_steps = first_stage_steps(first, num_steps=num_steps)
         adam = dataclasses.replace(first.optimizer, warmup_steps=warmup_steps(first.optimizer, num_updates=first_steps))
         changes["autoencoder"] = dataclasses.replace(first, steps=first_steps, optimizer=adam)

@@ -14,11 +14,12 @@ from gm_jax.networks import autoencoder
 from gm_jax.plotting import text_to_image as plotting
 from gm_jax.recipes import image_shapes, likelihoods
 from gm_jax.recipes.configs.text_to_image import SpatialAutoencoderConfig, TextToImageConfig
-from gm_jax.recipes.diffusion import diffusion_model, second_stage_steps, with_bound_terms
+from gm_jax.recipes.diffusion import diffusion_model, with_bound_terms
 from gm_jax.recipes.dit import make_dit, make_text_encoder
 from gm_jax.recipes.experiment import Experiment, LogProbEvaluation
 from gm_jax.recipes.obedience import obedience_evaluation
 from gm_jax.recipes.optimizers import make_adam, make_optimizer
+from gm_jax.recipes.run_length import second_stage_steps
 
 _OBEDIENCE_SAMPLES = 500
 # Of the grid of prompts; each is of the grammar of `data.captions`.

@@ -18,9 +18,11 @@ from gm_jax.models.gan import GAN
 from gm_jax.models.image_editing import edit_pixels
 from gm_jax.models.latent_diffusion import LatentDiffusion
 from gm_jax.models.vae import VAE
+from gm_jax.models.vq_vae import VQVAE
 from gm_jax.plotting import flow as flow_latents
 from gm_jax.plotting import gan as gan_latents
 from gm_jax.plotting import vae as vae_latents
+from gm_jax.plotting import vq_vae as codes
 from gm_jax.runner import samples
 from gm_jax.types import Array, Key, ModelState, Params
 
@@ -34,6 +36,12 @@ def functions_of(family: Any) -> Mapping[str, FamilyFn]:
             return _of_vae(family)
         case LatentDiffusion():
             return {**_of_vae(family.autoencoder), "trajectory": _prior_trajectory(family), "edit": family.edit}
+        case VQVAE():
+            return {
+                "encode": family.codes,
+                "decode": _without_key(family.decode),
+                "reconstruct": partial(codes.reconstruct, family),
+            }
         case Flow():
             return {"encode": family.encode, "decode": _without_key(family.decode), "interpolate": _on_lines(family)}
         case GAN():

@@ -76,9 +76,11 @@ def choice_flags(config_type: type) -> list[tuple[str, Any, Any]]:
     found = []
     for name, sections in choices(config_type).items():
         chosen = Literal[tuple(sections)]  # type: ignore[valid-type]
-        text = f"Which {name}; by default the usual one for the data. With --help it lists the --{name}.* flags."
+        default = getattr(next(f.default for f in dataclasses.fields(config_type) if f.name == name), "name", None)
+        usual, short = ("the usual one for the data", "by the data") if default is None else (default, default)
+        text = f"Which {name}; by default {usual}. With --help it lists the --{name}.* flags."
         flag = name.replace("_", "-")
-        hint = Annotated[chosen | None, arg(name=flag, help=text, help_behavior_hint="(default: by the data)")]
+        hint = Annotated[chosen | None, arg(name=flag, help=text, help_behavior_hint=f"(default: {short})")]
         found.append((f"chosen_{name}", hint, dataclasses.field(default=None)))
     return found
 

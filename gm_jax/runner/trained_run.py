@@ -258,7 +258,7 @@ class TrainedRun:
         return jax.tree.map(lambda *leaves: jnp.asarray(np.concatenate(leaves)), *parts)
 
     def encode(self, x: Any, *, seed: int = 0, label: Labels = None) -> Any:
-        """Encodes data: (mean [N, Z], log-variance [N, Z]) of a VAE's q(z|x), or the latents [N, D] of a flow.
+        """Encodes data: (mean [N, Z], log-variance [N, Z]) of a VAE's q(z|x), or latents [N, D] of a flow, or codes.
 
         Args:
             x: [N, ...] as the data set ships them.
@@ -271,14 +271,14 @@ class TrainedRun:
         return self._call("encode", seed, x, **latent_label(self.family, "encode", self.spec, label, len(x)))
 
     def decode(self, z: Any, *, label: Labels = None) -> Array:
-        """Decodes latents [N, Z]: means of a VAE's p(x|z), or the data of a flow's or a GAN's latents.
+        """Decodes latents [N, Z], or codes: means of a VAE's p(x|z), or the data of a flow's or a GAN's latents.
 
         A class-conditional model needs `label`, a class or one for each latent. What does not fit raises a UserError.
         """
         return self._call("decode", 0, jnp.asarray(z), **latent_label(self.family, "decode", self.spec, label, len(z)))
 
     def reconstruct(self, x: Any, *, seed: int = 0) -> Array:
-        """Decodes the means of a VAE's q(z|x): float32 [N, ...] on the data set's scale.
+        """Decodes the means of a VAE's q(z|x), or the codes of x: float32 [N, ...] on the data set's scale.
 
         A family without an encoder, and x that does not fit it, raise a UserError.
         """

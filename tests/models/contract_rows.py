@@ -18,9 +18,12 @@ from gm_jax.models import (
     flow,
     masked_diffusion,
     pixel_conditionals,
+    quantizers,
     vae,
+    vq_vae,
 )
 from gm_jax.networks import fvsbn, made, nade, pixelcnn, pixelrnn, transformer, wavenet
+from gm_jax.networks.autoencoder import SpatialCodeEncoder, SpatialDecoder
 from gm_jax.networks.autoregressive_flow import AutoregressiveFlow
 from gm_jax.networks.class_conditional import LabelledInput
 from gm_jax.networks.convnet import ConvDecoder, ConvEncoder
@@ -193,11 +196,29 @@ def _spline_flow():
     return _flow(SplineFlow((2,), (12,), blocks=2, num_bins=5), levels=None)
 
 
+def _vq_vae():
+    settings = {"groups": 2}
+    network = transformer.CausalTransformer((2, 2, 1), 6, 6, 8, 2, 1)
+    return vq_vae.VQVAE(
+        encoder=SpatialCodeEncoder((4, 6), 3, **settings),
+        decoder=SpatialDecoder((4, 6), (4, 4, 1), 3, **settings),
+        likelihood=decoder_likelihoods.bernoulli(lambda key, x: binarization.threshold(x, levels=17), levels=17),
+        quantizer=quantizers.EMACodebook(num_codes=6, dim=3),
+        prior=autoregressive.Autoregressive(
+            network=autoregressive_networks.sequence_network(network, length=4),
+            likelihood=autoregressive_networks.codes(num_codes=6),
+            shape=(2, 2, 1),
+        ),
+        vae_steps=100,
+    ).model
+
+
 MODELS = {
     "vae[bernoulli]": Row(_bernoulli_vae, (4, 4, 1), 17, "lower_bound", "binary"),
     "iwae[points]": Row(_iwae_of_points, (2,), None, "lower_bound", "continuous"),
     "vae[conv, discretized_logistic]": Row(_convolutional_vae, (4, 4, 1), 17, "lower_bound", "17 levels"),
     "vae[labels]": Row(_conditional_vae, (4, 4, 1), 17, "lower_bound", "binary"),
+    "vq_vae": Row(_vq_vae, (4, 4, 1), 17, "lower_bound", "binary", loss="vae/nll"),
     "fvsbn": Row(_fvsbn, (4, 4, 1), 17, "exact", "binary"),
     "nade": Row(_nade, (4, 4, 1), 17, "exact", "binary"),
     "made[two orderings]": Row(_made, (4, 4, 1), 17, "exact", "binary"),

@@ -83,6 +83,15 @@ def test_each_likelihood_has_its_measure():
     assert LIKELIHOODS["categorical"][0].measure == "17 levels"
 
 
+def test_codes_are_any_integers_and_stay_what_they_are():
+    likelihood = autoregressive_networks.codes(num_codes=300)
+    x = likelihood.prepare(jax.random.key(0), jnp.array([[7, 299]]))
+    np.testing.assert_array_equal(likelihood.to_data(x), [[7, 299]])
+    outputs = jax.random.normal(jax.random.key(1), (1, 2, 300))
+    expected = -jax.nn.log_softmax(outputs)[0, [0, 1], [7, 299]].sum()
+    np.testing.assert_allclose(likelihood.nll(x, outputs), expected[None], rtol=1e-5)
+
+
 # Dense networks.
 
 

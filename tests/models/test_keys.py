@@ -6,6 +6,7 @@ split, must not be used again. Numbers folded into a key give new keys, which it
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,12 +22,14 @@ from gm_jax.models import (
     flow,
     gan,
     latent_diffusion,
+    quantizers,
     vae,
+    vq_vae,
 )
 from gm_jax.networks import made, wavenet
 from gm_jax.networks.diffusion_mlp import DiffusionMLP
 from gm_jax.networks.gan_mlp import MLPDiscriminator, MLPGenerator
-from gm_jax.networks.mlp import MLPDecoder, MLPEncoder
+from gm_jax.networks.mlp import MLP, MLPDecoder, MLPEncoder
 from gm_jax.networks.nice import NICE
 from gm_jax.networks.normalization import WithReferenceBatch
 from gm_jax.ops import binarization, diffusion_process
@@ -120,6 +123,30 @@ def latent():
     )
 
 
+class FlatEncoder(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return MLP((6,), 4)(x.reshape(len(x), -1))
+
+
+def vector_quantized():
+    module = wavenet.WaveNet(levels=6, outputs_per_dim=6, features=4, skip=4, dilations=(1,), num_classes=CLASSES)
+    prior = autoregressive.Autoregressive(
+        network=autoregressive_networks.sequence_network(module, length=2),
+        likelihood=autoregressive_networks.codes(num_codes=6),
+        shape=(2,),
+        num_classes=CLASSES,
+    )
+    return vq_vae.VQVAE(
+        encoder=FlatEncoder(),
+        decoder=MLPDecoder((6,), (4, 4, 1)),
+        likelihood=decoder_likelihoods.bernoulli(binarize, levels=17),
+        quantizer=quantizers.EMACodebook(num_codes=6, dim=2),
+        prior=prior,
+        vae_steps=2,
+    )
+
+
 FAMILIES = {
     "vae": lambda: vae_of(vae.elbo_objective(num_samples=2)),
     "iwae": lambda: vae_of(vae.iwae_objective(num_samples=3)),
@@ -130,6 +157,7 @@ FAMILIES = {
     "diffusion": lambda: diffusion_of((4, 4, 1), diffusion_space.pixels(levels=17), num_classes=CLASSES),
     "wgan": wgan,
     "latent diffusion": latent,
+    "vq-vae": vector_quantized,
 }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gm_jax.errors import UserError
-from gm_jax.networks.autoencoder import SpatialDecoder, SpatialEncoder, latent_shape
+from gm_jax.networks.autoencoder import SpatialCodeEncoder, SpatialDecoder, SpatialEncoder, latent_shape
 
 SETTINGS = {"groups": 2, "attention": True}
 X = jax.random.normal(jax.random.key(0), (2, 8, 12, 3))
@@ -47,3 +47,15 @@ def test_the_parameters_of_the_published_autoencoder():
 def test_images_that_cannot_be_halved_are_refused(shape):
     with pytest.raises(UserError):
         SpatialEncoder((4, 6, 8), 4, groups=2).init(jax.random.key(0), jnp.ones(shape))
+
+
+def test_the_encoder_of_codes_has_one_vector_for_each_place():
+    settings = {"groups": 2, "attention": True, "patch": 2}
+    z, variables = SpatialCodeEncoder((4, 6), 5, **settings).init_with_output(jax.random.key(0), X)
+    assert z.shape == (2, 2 * 3 * 5)
+    # Its layers are those of the encoder of moments, but for the number of outputs.
+    other = SpatialEncoder((4, 6), 5, **settings).init(jax.random.key(0), X)["params"]
+    mine = variables["params"]
+    assert set(mine) - {"vectors"} == set(other) - {"moments"}
+    for name in set(mine) - {"vectors", "last"}:
+        assert jax.tree.map(jnp.shape, mine[name]) == jax.tree.map(jnp.shape, other[name])

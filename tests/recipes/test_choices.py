@@ -12,7 +12,7 @@ from gm_jax.config import TrainConfig
 from gm_jax.config.saved import updated
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
-from gm_jax.recipes.configs import MLPConfig, UNetConfig
+from gm_jax.recipes.configs import FSQConfig, MLPConfig, UNetConfig
 from gm_jax.runner.run import abstract_batch
 from gm_jax.training import model_state as model_state_lib
 
@@ -86,6 +86,10 @@ CHOICES = [
     ("latent_diffusion", {}, BINARY),
     ("latent_diffusion", {"diffusion_steps": 50, "sampler": {"steps": 10}}, COLOURS),
     ("latent_diffusion", {}, POINTS),
+    ("vq_vae", {}, DIGITS),
+    ("vq_vae", {"conditional": True, "prior": {"layers": 1}, "autoencoder": {"patch": 1}}, COLOURS),
+    ("vq_vae", {"quantizer": FSQConfig(levels=(3, 4)), "decoder": "discretized_logistic"}, BINARY),
+    ("vq_vae", {"quantizer": {"codes": 300, "restart_below": 0.0}, "autoencoder": {"dtype": "bfloat16"}}, CAPTIONS),
     ("text_to_image", {"negative_prompt": "a red two", "network": {"layers": 1, "patch": 1}}, CAPTIONS),
     ("text_to_image", {"autoencoder": {"patch": 1, "features": (8, 8, 16)}, "text": {"layers": 0}}, CAPTIONS),
     ("ebm", {"spectral_norm": True, "penalty": 0.1}, DIGITS),
@@ -235,6 +239,12 @@ MISTAKES = [
     ("ddpm_conditional", {}, BINARY, "no labels"),
     ("ddpm_conditional", {"drop_label": 1.0}, DIGITS, "--drop-label 1"),
     ("latent_diffusion", {"train": TrainConfig(steps=4_000), "autoencoder": {"steps": 4_000}}, DIGITS, "leave none"),
+    ("vq_vae", {}, POINTS, "toy:two_moons is not made of images"),
+    ("vq_vae", {"quantizer": FSQConfig(levels=(5, 1))}, DIGITS, "--quantizer.levels 1 cannot code anything"),
+    ("vq_vae", {"prior": {"heads": 3}}, DIGITS, "--prior.heads 3 do not divide --prior.features 64"),
+    ("vq_vae", {"train": TrainConfig(steps=50), "autoencoder": {"steps": 50}}, DIGITS, "leave none"),
+    ("vq_vae", {"autoencoder": {"features": (8,) * 5}}, DIGITS, "divisible by 32"),
+    ("vq_vae", {"conditional": True}, BINARY, "binarized_mnist has no labels"),
     ("text_to_image", {}, COLOURS, "cifar10: the model reads captions, but the data have none"),
     ("text_to_image", {"autoencoder": {"patch": 3}}, CAPTIONS, "use 1, 2 or 4"),
     ("text_to_image", {"autoencoder": {"features": (8,) * 6}}, CAPTIONS, "divisible by 64"),

@@ -198,6 +198,13 @@ SMALL = {
         centres=20,
     ),
 }
+SMALL["vq-vae"] = configs.VQVAEConfig(
+    train=TrainConfig(steps=4, batch_size=8),
+    optimizer=OptimizerConfig(),
+    autoencoder=configs.CodeAutoencoderConfig(features=(8, 8)),
+    quantizer=configs.FSQConfig(levels=(3, 2)),
+    prior=configs.CodePriorConfig(features=8, layers=1),
+)
 SMALL["gan with labels"] = dataclasses.replace(SMALL["gan"], conditional=True)
 SMALL["vae with labels"] = configs.VAEConfig(
     train=TrainConfig(steps=4, batch_size=8),
@@ -251,6 +258,15 @@ def test_latent_diffusion_has_the_functions_of_both(opened):
     assert opened.encode(TEST[:3])[0].shape == (3, 3)
     assert opened.decode(np.zeros((2, 3), np.float32)).shape == (2, 8, 8, 1)
     assert opened.trajectory(2).x_t.shape == (8, 2, 3)
+
+
+@pytest.mark.parametrize("opened", ["vq-vae"], indirect=True)
+def test_the_codes_of_a_vq_vae_decode_to_its_reconstructions(opened):
+    codes = opened.encode(TEST[:3])
+    assert (codes.shape, codes.dtype) == ((3, 2, 2, 1), np.int32)
+    np.testing.assert_array_equal(opened.decode(codes), opened.reconstruct(TEST[:3]))
+    assert (opened.sample(5, temperature=0.1) != opened.sample(5)).any()
+    assert opened.log_prob(TEST[:3]).kind == "lower_bound"
 
 
 @pytest.mark.parametrize("opened", ["made"], indirect=True)

@@ -8,6 +8,7 @@ flow.py            NICE, RealNVP, Glow, spline flows, MAF and IAF
 gan.py             GAN, improved GAN and WGAN-GP
 diffusion.py       DDPM, with and without labels, and latent diffusion
 text_to_image.py   latent diffusion of captioned images
+vq_vae.py          VQ-VAE
 score.py           score-based models in continuous time
 preset.py          the field that names a preset
 one_step.py        MeanFlow and consistency models
@@ -56,11 +57,18 @@ from gm_jax.recipes.configs.rbm import RBMConfig
 from gm_jax.recipes.configs.score import ODELikelihoodConfig, PathSamplerConfig, ScoreConfig
 from gm_jax.recipes.configs.text_to_image import SpatialAutoencoderConfig, TextEncoderConfig, TextToImageConfig
 from gm_jax.recipes.configs.vae import IWAEConfig, VAEConfig
+from gm_jax.recipes.configs.vq_vae import (
+    CodeAutoencoderConfig,
+    CodebookConfig,
+    CodePriorConfig,
+    FSQConfig,
+    VQVAEConfig,
+)
 
 RECIPES: dict[str, type[ExperimentConfig]] = {
     config.recipe: config
     for config in (
-        *(VAEConfig, IWAEConfig),
+        *(VAEConfig, IWAEConfig, VQVAEConfig),
         *(FVSBNConfig, NADEConfig, MADEConfig),
         *(PixelCNNConfig, PixelCNNPlusPlusConfig, PixelRNNConfig, WaveNetConfig, TransformerConfig),
         *(MaskedDiffusionConfig, D3PMConfig),
@@ -76,12 +84,16 @@ __all__ = [
     "RECIPES",
     "AutoencoderConfig",
     "ChainsConfig",
+    "CodeAutoencoderConfig",
+    "CodePriorConfig",
+    "CodebookConfig",
     "ConditionalDDPMConfig",
     "ConsistencyConfig",
     "D3PMConfig",
     "DDPMConfig",
     "DiTConfig",
     "EBMConfig",
+    "FSQConfig",
     "FVSBNConfig",
     "GANConfig",
     "GlowConfig",
@@ -113,6 +125,7 @@ __all__ = [
     "TransformerConfig",
     "UNetConfig",
     "VAEConfig",
+    "VQVAEConfig",
     "WGANGPConfig",
     "WaveNetConfig",
 ]
