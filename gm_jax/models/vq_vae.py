@@ -18,6 +18,7 @@ A sample is c from P(c), whose network keeps what it has computed, and then x fr
 
 import dataclasses
 import math
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -164,8 +165,7 @@ class VQVAE:
 
     def decoder_outputs(self, params: Params, e: Array) -> Array:
         """Computes the decoder's outputs [B, ...] for vectors [B, P * D]."""
-        outputs = self.decoder.apply({"params": params["vae"]["decoder"]}, e)
-        return _at_least_float32(outputs)
+        return _at_least_float32(cast(Array, self.decoder.apply({"params": params["vae"]["decoder"]}, e)))
 
     def _outputs_of(self, params: Params, model_state: ModelState, codes: Array) -> Array:
         e = self.quantizer.vectors(model_state["quantizer"], codes.reshape(len(codes), -1))
@@ -182,7 +182,7 @@ class VQVAE:
         """Returns x as the likelihood sees it, and z [B, P * D]."""
         x = self.likelihood.prepare(key, x)
         z = self.encoder.apply({"params": params["vae"]["encoder"]}, self.likelihood.encoder_input(x))
-        return x, _at_least_float32(z)
+        return x, _at_least_float32(cast(Array, z))
 
     def _places(self, z: Array) -> Array:
         return z.reshape(-1, self.quantizer.dim)
