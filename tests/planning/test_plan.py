@@ -82,7 +82,6 @@ def test_every_experiment_reduces_its_gradients_at_once_and_donates_its_state(na
     # One for each player: each player sees the updates of those before it.
     keeps_rows = any(isinstance(declared, Rows) for declared in run.experiment.model.sync.values())
     keeps_rows = keeps_rows and "chains" in run.abstract_state().model_state
-    keeps_rows = keeps_rows or name == "vq_vae"  # which device restarts which codes
     expected = {"all-reduce", "all-gather"} if keeps_rows else {"all-reduce"}
     assert set(made.cost.collectives) == expected, "parameters are gathered, or more"
     averaged = [averaged_state(run, objective) for objective in run.experiment.model.objectives]
