@@ -165,9 +165,12 @@ class Rows:
 
     Attributes:
         per_step: rows in a block, over all devices; None for one row per example of the batch.
+        fixed: whether training never changes rows and count, which are then only shared out: nothing is gathered, and
+            what a loss returns for them is dropped.
     """
 
     per_step: int | None = None
+    fixed: bool = False
 
 
 # How the devices of a mapped step keep a collection of model state. A mapping has one entry per part of a collection.

@@ -87,7 +87,7 @@ class EMACodebook:
     @property
     def sync(self) -> Mapping[str, Sync]:
         """How devices keep the parts of the state."""
-        return {"usage": Mean(), "restarts": Rows(per_step=self.num_codes)}
+        return {"usage": Mean(), "restarts": Rows(per_step=self.num_codes, fixed=True)}
 
     def init(self, key: Key) -> ModelState:
         """Returns the state before the first step."""

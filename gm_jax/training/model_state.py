@@ -3,7 +3,8 @@
     Mean        the step averages it over devices
     Replicated  every device computes the same
     Fixed       the step keeps the old value
-    Rows        a loss sees this device's rows of the block; the step gathers the refreshed rows of all devices
+    Rows        a loss sees this device's rows of the block; the step gathers the refreshed rows of all devices, unless
+                they are fixed
 
 Before a loss the step calls `local_view`, after it `merge`. The axis is named here and in the step, so that no family
 needs it. Without an axis there is one device, which sees the whole block.
@@ -97,7 +98,7 @@ def merge(
             return _mean_of_changed(before, after, axis_name)
         if isinstance(declared, Replicated):
             return after
-        if isinstance(declared, Fixed):
+        if isinstance(declared, Fixed) or declared.fixed:
             return before
         start, _, size = _block(declared, name, before, batch_size, axis_name)
 

@@ -216,6 +216,26 @@ def test_means_are_averaged_counters_agree_and_fixed_state_stays():
     np.testing.assert_array_equal(found["reference"], old["reference"])
 
 
+@pytest.mark.two_devices
+@each_strategy
+def test_fixed_rows_are_shared_out_and_never_changed(make):
+    def init(key, batch):
+        return {"energy": jnp.zeros(())}, {"own": {"rows": jnp.arange(6), "count": jnp.int32(0)}, "seen": jnp.zeros(6)}
+
+    def loss(params, model_state, key, batch):
+        own = model_state["own"]["rows"]
+        after = {"rows": own + 1, "count": jnp.int32(7)}
+        seen = jnp.zeros(6).at[own].set(6 / len(own) * own)
+        return params["energy"] + jnp.mean(batch["x"]), ({"own": after, "seen": seen}, {})
+
+    sync = {"own": Rows(per_step=6, fixed=True), "seen": Mean()}
+    model = Model(init, (Objective("energy", loss),), sample=None, sync=sync)
+    found = chains.train(make(), model)[-1].model_state
+    np.testing.assert_array_equal(found["own"]["rows"], np.arange(6))
+    assert int(found["own"]["count"]) == 0
+    np.testing.assert_allclose(found["seen"], np.arange(6))  # each row was seen by one device
+
+
 def test_untouched_means_stay_bit_for_bit_on_any_number_of_devices():
     # A mean of three equal floats is off by a rounding for a part of them.
     old = {"own": jax.random.normal(jax.random.key(0), (200,)), "other": jax.random.normal(jax.random.key(1), (200,))}
