@@ -22,7 +22,8 @@ def build_vq_vae(config: VQVAEConfig, spec: Spec) -> Experiment:
     """
     first, image = config.autoencoder, image_shapes.image_shape(spec)
     rest = second_stage_steps(first, num_steps=config.train.steps)
-    likelihood, facts = likelihoods.decoder_likelihood(spec, decoder=config.decoder, binarization=config.binarization)
+    decoder = config.decoder or ("bernoulli" if spec.levels == 2 else "discretized_logistic")
+    likelihood, facts = likelihoods.decoder_likelihood(spec, decoder=decoder, binarization=config.binarization)
     quantizer, commitment = make_quantizer(config.quantizer)
     settings = {
         "blocks": first.blocks,

@@ -308,6 +308,11 @@ def test_a_contradiction_is_refused_with_what_to_do(name, choices, spec, message
         built(name, choices, spec)
 
 
+@pytest.mark.parametrize(("spec", "measure"), [(DIGITS, "17 levels"), (BINARY, "binary"), (COLOURS, "256 levels")])
+def test_a_vq_vae_is_of_the_levels_of_the_data(spec, measure):
+    assert built("vq_vae", {}, spec).family.likelihood.measure == measure
+
+
 def test_the_bound_of_latent_diffusion_reports_its_latents_and_terms():
     experiment = built("latent_diffusion", {"diffusion_steps": 30, "sampler": {"steps": 5}, "elbo_samples": 3}, DIGITS)
     batch = abstract_batch(DIGITS, 4)

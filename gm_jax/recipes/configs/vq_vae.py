@@ -95,8 +95,8 @@ class VQVAEConfig:
     conditional: bool = False
     """Condition the codes on the class label. The reported likelihood is of the mixture of all classes."""
     decoder: Literal["bernoulli", "discretized_logistic"] | None = None
-    """p(x|c): bernoulli for binarised images, discretized_logistic for levels. By default bernoulli for images of one
-    channel, discretized_logistic for other images."""
+    """p(x|c): bernoulli for binarised images, discretized_logistic for levels. By default bernoulli if the data are
+    binary, else discretized_logistic: noise of a binarisation would take most of the codes."""
     binarization: Binarization | None = None
     """For bernoulli: static (as shipped), dynamic (resampled at each step) or threshold (at half). By default static if
     the data are binary, else dynamic."""
