@@ -11,7 +11,7 @@ from gm_jax.config import OptimizerConfig, TrainConfig
 from gm_jax.recipes.configs import VQVAEConfig
 
 CONFIG = VQVAEConfig(
-    train=TrainConfig(steps=8_000, batch_size=64, checkpoint_every=500, steps_per_call=10, ema_decay=0.999),
+    train=TrainConfig(steps=4_000, batch_size=64, checkpoint_every=250, ema_decay=0.999),
     optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None),
 )
 

@@ -28,7 +28,7 @@ class CodeAutoencoderConfig:
     optimizer: AdamConfig = AdamConfig(warmup_steps=None)
     patch: Count = 2
     """Side of the squares of pixels whose numbers are the channels of the first level: 1, 2 or 4."""
-    features: Widths = (32, 64)
+    features: Widths = (16, 32)
     """Channels of each level; each level except the last halves the sides."""
     blocks: Count = 1
     """Residual blocks of each level."""
@@ -45,7 +45,7 @@ class CodebookConfig:
     """Codes that are moving averages of the encoder's outputs."""
 
     name: ClassVar[str] = "codebook"
-    codes: Count = 128
+    codes: Count = 64
     """K, the number of codes; a multiple of the devices with --train.parallel pmap."""
     dim: Count = 8
     """Numbers of the vector of a code."""
@@ -76,7 +76,7 @@ class CodePriorConfig:
     """Heads of the attention; they divide the width."""
     layers: Count = 3
     """Layers, each of attention and a perceptron."""
-    dropout: Share = 0.1
+    dropout: Share = 0.2
     """Dropout rate of the embeddings and of each layer's updates in training."""
 
 
