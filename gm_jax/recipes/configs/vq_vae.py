@@ -62,7 +62,7 @@ class FSQConfig:
     """Finite scalar quantisation: each number of a vector is rounded to a few levels."""
 
     name: ClassVar[str] = "fsq"
-    levels: Widths = (8, 5, 5)
+    levels: Widths = (8, 8)
     """Levels of each number, at least 2; the number of codes is their product. The paper advises 5 or more."""
 
 
