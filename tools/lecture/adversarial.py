@@ -120,8 +120,8 @@ def optimal_discriminator() -> Page:
         (
             Number("V(G, D*) at step 100, nats", best[0], -1.0, 0.0, ".3f"),
             Number("V(G, D*) at the end, nats; -log 4 is -1.386", best[-1], -1.3863, -1.33, ".3f"),
-            Number("smallest V(G, D*) - V(G, D), nats", float(np.min(best - value)), 0, 0.1, ".4f"),
-            Number("median V(G, D*) - V(G, D), nats", float(np.median(best - value)), 0, 0.1, ".4f"),
+            Number("smallest V(G, D*) - V(G, D), nats", float(np.min(best - value)), 0, 0.01, ".4f"),
+            Number("median V(G, D*) - V(G, D), nats", float(np.median(best - value)), 0, 0.02, ".4f"),
         ),
         draw,
     )

@@ -119,7 +119,7 @@ def bound_terms() -> Page:
         """,
         (
             Number("L_T, nats", float(prior.mean()), 0, 0.02, ".4f"),
-            Number("sum of L_1 ... L_49, nats", float(kls.mean(axis=1).sum()), 1, 8, ".2f"),
+            Number("sum of L_1 ... L_49, nats", float(kls.mean(axis=1).sum()), 4, 8, ".2f"),
             Number("share of L_1 ... L_9 in it", early / float(kls.mean(axis=1).sum()), 0.5, 1, ".2f"),
             Number("bound on -log p, the sum of the bars, nats", total, 2.4, 3.2, ".2f"),
             Number(

@@ -93,13 +93,13 @@ def score_fields() -> Page:
             _contours(axes, _RING, 3.2, sigma)
             points = vector_fields.grid_of([(-3.2, 3.2)] * 2).reshape(24, 24, 2)[1::2, 1::2].reshape(-1, 2)
             longest = 0.0
-            for arrows, colour in (
-                (_RING.score(jnp.asarray(points), 1.0, sigma), "0.4"),
-                (score_field(family, params, {}, jnp.asarray(points), sigma=sigma), "tab:red"),
+            for arrows, colour, width in (
+                (_RING.score(jnp.asarray(points), 1.0, sigma), "0.65", 0.012),
+                (score_field(family, params, {}, jnp.asarray(points), sigma=sigma), "tab:red", 0.005),
             ):
                 short = vector_fields.shortened(np.asarray(arrows, np.float64))
                 longest = longest or float(np.hypot(*short.T).max())
-                axes.quiver(*points.T, *short.T, angles="xy", color=colour, width=0.005, scale=12 * longest)
+                axes.quiver(*points.T, *short.T, angles="xy", color=colour, width=width, scale=12 * longest)
             axes.set(title=f"noise {sigma:g}: relative error {error[sigma]:.3f}", aspect="equal", xticks=[], yticks=[])
         images.save_figure(path, figure, dpi=80)
 

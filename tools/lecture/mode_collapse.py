@@ -27,8 +27,8 @@ _MODES = {
     "feature matching": (6, 8, ".2f"),
     "minibatch discrimination": (5, 8, ".2f"),
     "historical averaging": (5, 8, ".2f"),
-    "one-sided label smoothing": (0, 5, ".2f"),
-    "virtual batch norm": (1, 8, ".2f"),
+    "one-sided label smoothing": (0, 4.5, ".2f"),
+    "virtual batch norm": (4, 8, ".2f"),
 }  # ranges of the numbers of covered modes, and their format
 Along = Mapping[str, list[np.ndarray]]  # name -> samples [N, 2] at each stop
 
