@@ -35,6 +35,7 @@ diffusion_mlp.py              residual perceptron for the diffusion of points an
 rbm.py                        restricted Boltzmann machine: weights and biases of binary units on two sides
 energy.py                     scalar energies of points and images
 attention.py                  self-attention over an image; multi-head and cross-attention; a transformer's block
+convolution.py                convolutions whose gradients are fast inside of loops
 two_times.py                  a network of two times, for mean velocities
 time_embedding.py             sinusoidal embedding of the time, and of a label
 label_bias.py                 the bias that a class label adds

@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from gm_jax.errors import UserError
 from gm_jax.networks.attention import SelfAttention
 from gm_jax.networks.convnet import check_sides
+from gm_jax.networks.convolution import Conv
 from gm_jax.networks.normalization import GroupNorm
 from gm_jax.networks.unet import ResidualBlock, upsample_nearest
 from gm_jax.ops.bijectors import squeeze, unsqueeze
@@ -125,13 +126,13 @@ class SpatialDecoder(nn.Module):
         """
         levels = len(self.features)
         height, width, _ = latent_shape(self.event_shape, levels=levels, channels=self.channels, patch=self.patch)
-        conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
-        h = nn.Conv(self.channels, (1, 1), dtype=self.dtype, name="latents")(z.reshape(len(z), height, width, -1))
+        conv = partial(Conv, kernel_size=(3, 3), dtype=self.dtype)
+        h = Conv(self.channels, (1, 1), dtype=self.dtype, name="latents")(z.reshape(len(z), height, width, -1))
         h = conv(self.features[-1], name="first")(h)
         h = _middle(h, self.groups, self.attention, self.dtype)
         for level, channels in reversed(list(enumerate(self.features))):
             for i in range(self.blocks + 1):
-                h = ResidualBlock(channels, self.groups, dtype=self.dtype, name=f"up_{level}_{i}")(h)
+                h = ResidualBlock(channels, self.groups, conv=Conv, dtype=self.dtype, name=f"up_{level}_{i}")(h)
             if level > 0:
                 h = conv(channels, name=f"double_{level}")(upsample_nearest(h))
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm")(h))
@@ -175,22 +176,22 @@ def _encoded(
 ) -> Array:
     """The layers of an encoder, whose last one has this name: [B, H, W, C] -> [B, H / f, W / f, outputs]."""
     latent_shape(x.shape[1:], levels=len(features), channels=outputs, patch=patch)
-    conv = partial(nn.Conv, kernel_size=(3, 3), dtype=dtype)
+    conv = partial(Conv, kernel_size=(3, 3), dtype=dtype)
     for _ in range(patch.bit_length() - 1):
         x = squeeze(x)
     h = conv(features[0], name="first")(x)
     for level, width in enumerate(features):
         for i in range(blocks):
-            h = ResidualBlock(width, groups, dtype=dtype, name=f"down_{level}_{i}")(h)
+            h = ResidualBlock(width, groups, conv=Conv, dtype=dtype, name=f"down_{level}_{i}")(h)
         if level < len(features) - 1:
             h = conv(width, strides=(2, 2), padding=((0, 1), (0, 1)), name=f"halve_{level}")(h)
     h = _middle(h, groups, attention, dtype)
     h = nn.silu(GroupNorm(groups, dtype=dtype, name="norm")(h))
-    return nn.Conv(outputs, (1, 1), dtype=dtype, name=name)(conv(outputs, name="last")(h))
+    return Conv(outputs, (1, 1), dtype=dtype, name=name)(conv(outputs, name="last")(h))
 
 
 def _middle(h: Array, groups: int, attention: bool, dtype: DTypeLike | None) -> Array:
-    h = ResidualBlock(h.shape[-1], groups, dtype=dtype, name="middle_0")(h)
+    h = ResidualBlock(h.shape[-1], groups, conv=Conv, dtype=dtype, name="middle_0")(h)
     if attention:
         h = SelfAttention(None, groups, dtype=dtype, name="middle_attention")(h)
-    return ResidualBlock(h.shape[-1], groups, dtype=dtype, name="middle_1")(h)
+    return ResidualBlock(h.shape[-1], groups, conv=Conv, dtype=dtype, name="middle_1")(h)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gm_jax.errors import UserError
+from gm_jax.networks.convolution import Conv
 from gm_jax.ops.bijectors import unsqueeze
 from gm_jax.types import Array
 
@@ -42,7 +43,7 @@ class ConvEncoder(nn.Module):
         """
         check_sides(x.shape[1:], stages=len(self.features))
         for width in self.features:
-            x = self.activation(nn.Conv(width, (3, 3), strides=(2, 2), dtype=self.dtype)(x))
+            x = self.activation(Conv(width, (3, 3), strides=(2, 2), dtype=self.dtype)(x))
         x = x.reshape(x.shape[0], -1)
         x = self.activation(nn.Dense(self.hidden, dtype=self.dtype)(x))
         mean, log_var = jnp.split(nn.Dense(2 * self.latent_dim, dtype=self.dtype)(x), 2, axis=-1)
@@ -92,7 +93,7 @@ class ConvDecoder(nn.Module):
 
     def _double(self, h: Array, out: int) -> Array:
         """Doubles both sides by sub-pixel convolution: [B, H, W, D] -> [B, 2H, 2W, out]."""
-        return unsqueeze(nn.Conv(4 * out, (3, 3), dtype=self.dtype)(h))
+        return unsqueeze(Conv(4 * out, (3, 3), dtype=self.dtype)(h))
 
 
 def check_sides(event_shape: tuple[int, ...], *, stages: int) -> None:

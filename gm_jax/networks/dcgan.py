@@ -23,6 +23,7 @@ from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 
 from gm_jax.networks import convnet
+from gm_jax.networks.convolution import Conv
 from gm_jax.networks.gan_mlp import leaky_relu
 from gm_jax.networks.normalization import BatchNorm, NormFactory, SpectralNorm
 from gm_jax.ops.cpu import conv_transpose
@@ -126,7 +127,7 @@ class DCGANDiscriminator(nn.Module):
         h = x
         for stage, width in enumerate(self.features):
             norm = self.norm if stage > 0 else None
-            layer = nn.Conv(
+            layer = Conv(
                 width,
                 (4, 4),
                 strides=(2, 2),

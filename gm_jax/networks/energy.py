@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gm_jax.networks import convnet
+from gm_jax.networks.convolution import Conv
 from gm_jax.networks.normalization import SpectralNorm
 from gm_jax.types import Array
 
@@ -62,9 +63,9 @@ class EnergyConvNet(nn.Module):
         """
         convnet.check_sides(x.shape[1:], stages=len(self.features))
         settings = {"train": train, "spectral_norm": self.spectral_norm}
-        h = nn.swish(_apply(nn.Conv(self.features[0], (3, 3), dtype=self.dtype), x, **settings))
+        h = nn.swish(_apply(Conv(self.features[0], (3, 3), dtype=self.dtype), x, **settings))
         for width in self.features:
-            layer = nn.Conv(width, (4, 4), strides=(2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype)
+            layer = Conv(width, (4, 4), strides=(2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype)
             h = nn.swish(_apply(layer, h, **settings))
         return _readout(h.reshape(h.shape[0], -1), self.num_classes, **settings)
 

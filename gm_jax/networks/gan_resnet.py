@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gm_jax.networks import convnet
+from gm_jax.networks.convolution import Conv
 from gm_jax.networks.normalization import BatchNorm, NormFactory, SpectralNorm
 from gm_jax.networks.unet import halve, upsample_nearest
 from gm_jax.types import Array
@@ -64,7 +65,7 @@ class ResNetGenerator(nn.Module):
             settings = {"before": upsample_nearest, "norm": self.norm, "dtype": self.dtype}
             h = ResidualBlock(self.features, **settings, name=f"block_{stage}")(h, train=train)
         h = nn.relu(h if self.norm is None else self.norm()(h, train=train))
-        return jnp.tanh(nn.Conv(channels, (3, 3), kernel_init=_GLOROT, dtype=self.dtype, name="last")(h))
+        return jnp.tanh(Conv(channels, (3, 3), kernel_init=_GLOROT, dtype=self.dtype, name="last")(h))
 
 
 class ResNetDiscriminator(nn.Module):
@@ -136,7 +137,7 @@ class ResidualBlock(nn.Module):
         """Maps x [B, H, W, I] to [B, H', W', features]."""
 
         def conv(h: Array, size: int, init: nn.initializers.Initializer) -> Array:
-            layer = nn.Conv(self.features, (size, size), kernel_init=init, dtype=self.dtype)
+            layer = Conv(self.features, (size, size), kernel_init=init, dtype=self.dtype)
             return SpectralNorm(layer)(h, train=train) if self.spectral_norm else layer(h)
 
         def activate(h: Array) -> Array:

@@ -58,6 +58,8 @@ class UNet(nn.Module):
         augmented: how many numbers describe the augmentation of an example; None for a network without them.
         remat: stores only the inputs of blocks and attentions for the backward pass, which computes the rest again:
             less memory on accelerators if maps are large, for about a sixth more products.
+        conv: the convolutions; `convolution.Conv` if the network is trained in turns or by several steps in a call,
+            and not by forward mode.
     """
 
     features: tuple[int, ...]
@@ -74,6 +76,7 @@ class UNet(nn.Module):
     outputs: int = 1
     remat: bool = False
     augmented: int | None = None
+    conv: Callable[..., nn.Module] = nn.Conv
 
     @nn.compact
     def __call__(
@@ -85,7 +88,7 @@ class UNet(nn.Module):
             UserError: x_t is not a batch of images, or the network's settings do not divide its sides or channels.
         """
         self._check(x_t.shape[1:])
-        conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
+        conv = partial(self.conv, kernel_size=(3, 3), dtype=self.dtype)
         settings = {"groups": self.groups, "rescale": self.rescale, "dtype": self.dtype}
         stem = self.stem or self.features[0]
         time = TimeEmbedding(stem, 4 * stem, self.num_classes, self.dtype, self.augmented, name="time")
@@ -93,7 +96,9 @@ class UNet(nn.Module):
         last = len(self.features) - 1
 
         def block(h: Array, channels: int, name: str, resample: Resample | None = None) -> Array:
-            layer = ResidualBlock(channels, dropout=self.dropout, resample=resample, name=name, **settings)
+            layer = ResidualBlock(
+                channels, dropout=self.dropout, resample=resample, conv=self.conv, name=name, **settings
+            )
             return self._run(layer, h, embedding, train=train)
 
         def attend(h: Array, name: str) -> Array:
@@ -181,6 +186,7 @@ class ResidualBlock(nn.Module):
         resample: r of (5), `halve` or `upsample_nearest`; None for (4).
         rescale: divides the sum by sqrt(2).
         dtype: precision of the computation.
+        conv: the convolutions, see `UNet`.
     """
 
     features: int
@@ -189,12 +195,13 @@ class ResidualBlock(nn.Module):
     resample: Resample | None = None
     rescale: bool = False
     dtype: DTypeLike | None = None
+    conv: Callable[..., nn.Module] = nn.Conv
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array | None = None, *, train: bool = False) -> Array:
         """Maps x [B, H, W, I] and silu(e) [B, E], None for a network without a time, to [B, H', W', features]."""
         norm = partial(GroupNorm, self.groups, dtype=self.dtype)
-        conv = partial(nn.Conv, self.features, dtype=self.dtype)
+        conv = partial(self.conv, self.features, dtype=self.dtype)
         h = nn.silu(norm(name="norm_0")(x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)

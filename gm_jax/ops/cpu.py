@@ -4,6 +4,7 @@ XLA compiles a few convolutions, products and sums poorly for CPUs. All detours 
 networks read as their papers do; `docs/performance.md` has the measured times.
 
     conv              jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, rhs_dilation=dilation)
+    strided_conv      jax.lax.conv_general_dilated(x, kernel, strides, padding)
     causal_conv       the same over [B, T, C], with zeros before the beginning
     conv_transpose    jax.lax.conv_transpose(x, kernel, (2, 2), "SAME") of a 4 x 4 kernel
     attention         jax.nn.dot_product_attention(q, k, v, mask=mask)
@@ -27,6 +28,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 
 from gm_jax.ops.bijectors import unsqueeze
 from gm_jax.types import Array
@@ -62,6 +64,34 @@ def conv(x: Array, kernel: Array, *, padding: Sides, dilation: tuple[int, int] =
     widths = [(0, 0), *padding, (0, 0)]
     padded = jax.lax.pad(x, jnp.zeros((), x.dtype), [(*width, 0) for width in widths])
     return _valid_conv(padded, kernel, dilation)
+
+
+def strided_conv(
+    x: Array, kernel: Array, *, strides: tuple[int, int], padding: Sides, precision: jax.lax.PrecisionLike = None
+) -> Array:
+    """Computes a convolution whose gradients are as fast inside of scans and conditionals as outside.
+
+    XLA brings the convolutions of a CPU program into the one form that it computes fast, but not those in the body of a
+    loop or of a conditional, where the gradients that JAX derives took 30 times as long (`docs/performance.md`). Here
+    reverse mode finds that form. The numbers are the same. Forward mode in the body of a loop (`jax.jvp`) is slow in
+    turn.
+
+    Args:
+        x: [B, H, W, C] maps.
+        kernel: [I, J, C, F] weights, of the dtype of `x`.
+        strides: vertical and horizontal.
+        padding: zeros added (above, below) and (left, right).
+        precision: of the products, as `jax.lax` has it.
+    Returns:
+        [B, H', W', F].
+    Raises:
+        AssertionError: an array is not floating of rank 4, or the dtypes or the numbers of channels differ.
+    """
+    chex.assert_rank([x, kernel], 4)
+    chex.assert_type([x, kernel], float)
+    chex.assert_equal(x.dtype, kernel.dtype)
+    chex.assert_equal(x.shape[3], kernel.shape[2])
+    return _strided_conv(x, kernel, strides, padding, precision)
 
 
 def causal_conv(x: Array, kernel: Array, *, dilation: int = 1) -> Array:
@@ -224,6 +254,40 @@ def _matvec_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> 
     (h, v), (h_dot, v_dot) = primals, tangents
     # The product in v makes its gradient a product too, which is the faster form.
     return matvec(h, v), jnp.sum(h_dot * v[None], axis=-1) + h @ v_dot
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+def _strided_conv(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: Sides, precision: jax.lax.PrecisionLike
+) -> Array:
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=_IMAGES, precision=precision)
+
+
+def _strided_conv_derivative(
+    strides: tuple[int, int],
+    padding: Sides,
+    precision: jax.lax.PrecisionLike,
+    primals: tuple[Array, Array],
+    tangents: tuple[Array | SymbolicZero, Array | SymbolicZero],
+) -> tuple[Array, Array]:
+    (x, kernel), (dx, dw) = primals, tangents
+    y = _strided_conv(x, kernel, strides, padding, precision)
+    convolve = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=strides, padding=padding, precision=precision
+    )
+    # JAX transposes a convolution by exchanging dimension numbers: those below become _IMAGES, the form that is fast.
+    terms = []
+    if not isinstance(dx, SymbolicZero):
+        swapped = jnp.swapaxes(kernel, 2, 3)
+        terms.append(convolve(dx, swapped, dimension_numbers=("NHWC", "HWOI", "NHWC")))
+    if not isinstance(dw, SymbolicZero):
+        channels_first, inputs_first = jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(dw, (2, 0, 1, 3))
+        by_row = convolve(channels_first, inputs_first, dimension_numbers=("CHWN", "IHWO", "HWNC"))
+        terms.append(jnp.transpose(by_row, (2, 0, 1, 3)))
+    return y, sum(terms[1:], terms[0])  # JAX differentiates in one of the arrays, or in both
+
+
+_strided_conv.defjvp(_strided_conv_derivative, symbolic_zeros=True)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

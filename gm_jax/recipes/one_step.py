@@ -7,7 +7,9 @@ from gm_jax.errors import UserError
 from gm_jax.models import path_objectives
 from gm_jax.models.consistency import ConsistencyModel
 from gm_jax.models.meanflow import MeanFlow
+from gm_jax.networks.convolution import Conv
 from gm_jax.networks.two_times import TwoTimes
+from gm_jax.networks.unet import UNet
 from gm_jax.plotting import one_step as plotting
 from gm_jax.recipes.configs.one_step import AnyOneStepConfig, ConsistencyConfig, MeanFlowConfig
 from gm_jax.recipes.configs.score import PathSamplerConfig, ScoreConfig
@@ -76,6 +78,8 @@ def build_consistency(config: ConsistencyConfig, spec: Spec) -> Experiment:
         guidance=config.guidance,
     )
     teacher = score_model(inner, spec)
+    if isinstance(teacher.network, UNet):  # trained in turns
+        teacher = dataclasses.replace(teacher, network=teacher.network.clone(conv=Conv))
     family = ConsistencyModel(
         teacher=teacher, teacher_steps=first_steps, num_times=config.times, num_steps=config.sampling_steps
     )

@@ -152,6 +152,64 @@ def test_conv_rejects_wrong_arrays(x, kernel):
         conv(x, kernel, padding=((0, 0), (0, 0)))
 
 
+STRIDED = [
+    ((2, 6, 5, 3), (3, 3, 3, 4), (1, 1), ((1, 1), (1, 1))),
+    ((2, 7, 6, 2), (4, 3, 2, 5), (2, 2), ((1, 2), (0, 1))),
+]
+each_stride = pytest.mark.parametrize(("image", "kernel", "strides", "padding"), STRIDED)
+FAST = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # NHWC, HWIO, NHWC
+
+
+def plain_strided_conv(x, w, *, strides, padding):
+    return jax.lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@each_stride
+def test_strided_conv_and_its_derivatives_of_both_modes_equal_the_plain_ones(x64, image, kernel, strides, padding):
+    x, w = draw(image, kernel, dtype=jnp.float64)
+    dx, dw = jnp.sin(3.0 * x), jnp.cos(2.0 * w)
+
+    def found(conv):
+        conv = functools.partial(conv, strides=strides, padding=padding)
+
+        def slope(x, w):
+            return jax.grad(lambda x: jnp.sum(jnp.sin(conv(x, w))))(x)
+
+        y, pull = jax.vjp(conv, x, w)
+        of_slope = jax.grad(lambda w: jnp.sum(slope(x, w) ** 2))(w)
+        along = jax.jvp(lambda w: slope(x, w), (w,), (dw,))
+        one_each = jax.vmap(lambda x, w: conv(x[None], w), (0, None))(x, w)
+        return y, pull(jnp.cos(y)), jax.jvp(conv, (x, w), (dx, dw)), of_slope, along, one_each
+
+    of_both = (
+        jax.tree.leaves(jax.jit(lambda conv=conv: found(conv))()) for conv in (cpu.strided_conv, plain_strided_conv)
+    )
+    for one, other in zip(*of_both, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11)
+
+
+@each_stride
+def test_gradients_of_strided_conv_are_convolutions_in_the_form_that_is_fast(image, kernel, strides, padding):
+    x, w = draw(image, kernel)
+
+    def forms(conv, argnums):
+        loss = jax.grad(lambda x, w: jnp.sum(jnp.sin(conv(x, w, strides=strides, padding=padding))), argnums)
+        equations = jax.make_jaxpr(loss)(x, w).jaxpr.eqns
+        found = [eqn.params["dimension_numbers"] for eqn in equations if eqn.primitive.name == "conv_general_dilated"]
+        return [(tuple(numbers.lhs_spec), tuple(numbers.rhs_spec), tuple(numbers.out_spec)) for numbers in found]
+
+    assert forms(cpu.strided_conv, (0, 1)) == [FAST, FAST]  # the convolution itself is in a call
+    assert forms(cpu.strided_conv, 1) == [FAST]  # the data need no gradient
+    assert set(forms(plain_strided_conv, (0, 1))) != {FAST}
+
+
+def test_strided_conv_rejects_wrong_arrays():
+    x, w = draw((2, 5, 5, 3), (3, 3, 3, 4))
+    for wrong_x, wrong_w in ((x[0], w), (x, w[:, :, :2]), (x.astype(jnp.int32), w), (x, w.astype(jnp.bfloat16))):
+        with pytest.raises(AssertionError):
+            cpu.strided_conv(wrong_x, wrong_w, strides=(1, 1), padding=((1, 1), (1, 1)))
+
+
 @pytest.mark.parametrize(("taps", "dilation"), [(1, 1), (2, 1), (2, 4), (3, 2), (2, 9), (3, 20)])
 def test_causal_conv_equals_the_explicit_sum(taps, dilation):
     x, w = draw((2, 9, 3), (taps, 3, 4))
