@@ -42,8 +42,9 @@ def convolve(
         )
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    (rows, columns), (vertical, horizontal) = padding, window_strides
-    sides = (tuple(rows), tuple(columns))
+    (above, below), (left, right) = padding
+    vertical, horizontal = window_strides
+    sides = ((above, below), (left, right))
     return cpu.strided_conv(lhs, rhs, strides=(vertical, horizontal), padding=sides, precision=precision)
 
 

@@ -96,10 +96,8 @@ class UNet(nn.Module):
         last = len(self.features) - 1
 
         def block(h: Array, channels: int, name: str, resample: Resample | None = None) -> Array:
-            layer = ResidualBlock(
-                channels, dropout=self.dropout, resample=resample, conv=self.conv, name=name, **settings
-            )
-            return self._run(layer, h, embedding, train=train)
+            options = {"dropout": self.dropout, "resample": resample, "conv": self.conv, **settings}
+            return self._run(ResidualBlock(channels, name=name, **options), h, embedding, train=train)
 
         def attend(h: Array, name: str) -> Array:
             return self._run(SelfAttention(self.head_dim, name=name, **settings), h)
