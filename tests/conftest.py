@@ -38,6 +38,7 @@ def _programs_of_one_file():
     yield
     jax.clear_caches()
     gc.collect()
+    gc.freeze()  # what is left is modules, which later searches pass over
 
 
 @pytest.fixture
