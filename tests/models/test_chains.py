@@ -110,7 +110,7 @@ def test_one_program_over_two_devices_divides_the_chains_among_them(name):
 
 
 @each_family
-def test_chains_saved_and_restored_ten_times_are_those_of_one_run(name, tmp_path):
+def test_chains_saved_and_restored_three_times_are_those_of_one_run(name, tmp_path):
     family, optimizers, start, batch = setup(name)
     strategy = parallel.jit(jax.devices()[:1])
     compiled = strategy.compile(placed_step(strategy, family, optimizers))
@@ -121,14 +121,14 @@ def test_chains_saved_and_restored_ten_times_are_those_of_one_run(name, tmp_path
         return before
 
     after = start
-    for step_ in range(2, 22, 2):
+    for step_ in (2, 4, 6):
         after = trained(after, 2)
         with Checkpointer(tmp_path) as checkpointer:
             checkpointer.save(step_, after)
         with Checkpointer(tmp_path) as checkpointer:
             after = checkpointer.restore_latest(start).state
-    whole = trained(start, 20)
-    assert int(whole.model_state["chains"]["count"]) == 20
+    whole = trained(start, 6)
+    assert int(whole.model_state["chains"]["count"]) == 6
     for found, expected in zip(*(jax.tree.leaves(one) for one in (after, whole)), strict=True):
         np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
 
