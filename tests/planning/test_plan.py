@@ -18,7 +18,7 @@ from gm_jax.data import sources
 from gm_jax.errors import UserError
 from gm_jax.planning import plan, roofline, tpus
 from gm_jax.recipes import presets
-from gm_jax.recipes.configs import ChainsConfig, UNetConfig
+from gm_jax.recipes.configs import ChainsConfig, DiTConfig, SpatialAutoencoderConfig, TextEncoderConfig, UNetConfig
 from gm_jax.runner.plan import known_source, make_plan
 from gm_jax.runner.run import Given, abstract_batch, assemble
 from gm_jax.training.model_state import local_view
@@ -64,6 +64,19 @@ def averaged_state(run, objective):
     return [out.aval for path, out, before in leaves if out is not before and isinstance(declared(path), Mean)]
 
 
+# One layer of each kind: the others are like it, and each compiles for some ten seconds.
+SMALL = {
+    "masked_diffusion": {"layers": 1},
+    "transformer": {"layers": 1},
+    "pixelcnn_pp": {"features": 8},
+    "text_to_image": {
+        "autoencoder": SpatialAutoencoderConfig(features=(8, 16)),
+        "network": DiTConfig(layers=1),
+        "text": TextEncoderConfig(layers=1),
+    },
+}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @needs_libtpu
@@ -72,7 +85,8 @@ def test_every_experiment_reduces_its_gradients_at_once_and_donates_its_state(na
     # Two of the techniques need the images of all chips: docs/planning.md has what they send.
     techniques = {"minibatch_discrimination": False, "feature_matching": False}
     chains = {"chains": ChainsConfig(persistent=3_200)}  # a multiple of both batches
-    changes = {"improved_gan": techniques, "ebm": chains, "jem": chains, "rbm": {"chains": 128}}.get(name, {})
+    changes = {"improved_gan": techniques, "ebm": chains, "jem": chains, "rbm": {"chains": 128}} | SMALL
+    changes = dict(changes.get(name, {}))
     module = importlib.import_module(f"experiments.{name}")
     if "UNetConfig" in str(typing.get_type_hints(type(module.CONFIG)).get("network")):
         # With a block of every kind, and small: those of the default compile for a minute each.
