@@ -18,7 +18,6 @@ ConfigT = TypeVar("ConfigT")
 FirstStage = AutoencoderConfig | SpatialAutoencoderConfig | CodeAutoencoderConfig
 
 _WARMUP_STEPS = 100
-_FIRST_STAGE_STEPS = 4_000
 
 
 def warmup_steps(optimizer: OptimizerConfig | AdamConfig, *, num_updates: int) -> int:
@@ -35,7 +34,8 @@ def first_stage_steps(autoencoder: FirstStage, *, num_steps: int) -> int:
     """Returns how many of the run's steps train the autoencoder."""
     if autoencoder.steps is not None:
         return autoencoder.steps
-    return _FIRST_STAGE_STEPS if num_steps > _FIRST_STAGE_STEPS else max(1, num_steps // 3)
+    most = autoencoder.most_steps
+    return most if num_steps > most else max(1, num_steps // 3)
 
 
 def second_stage_steps(first: FirstStage, *, num_steps: int) -> int:

@@ -199,6 +199,7 @@ class ConditionalDDPMConfig(AnyDiffusionConfig):
 class AutoencoderConfig:
     """The first stage, a VAE."""
 
+    most_steps: ClassVar[int] = 4_000
     steps: Count | None = None
     """How many of --train.steps train the VAE; the others train the diffusion model. By default 4,000, or a third of a
     run that is no longer."""

@@ -26,10 +26,11 @@ from gm_jax.recipes.configs.diffusion import AnyDiffusionConfig, DiTConfig, Samp
 class SpatialAutoencoderConfig:
     """The first stage, a convolutional VAE whose latents are a small image."""
 
+    most_steps: ClassVar[int] = 12_000
     steps: Count | None = None
-    """How many of --train.steps train the VAE; the others train the diffusion model. By default 4,000, or a third of a
+    """How many of --train.steps train the VAE; the others train the diffusion model. By default 12,000, or a third of a
     run that is no longer."""
-    optimizer: AdamConfig = AdamConfig(warmup_steps=None)
+    optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, warmup_steps=None)
     patch: Count = 2
     """Side of the squares of pixels whose numbers are the channels of the first level: 1, 2 or 4."""
     features: Widths = (24, 48)
@@ -42,7 +43,7 @@ class SpatialAutoencoderConfig:
     """Groups of channels of each normalisation."""
     attention: bool = False
     """Self-attention at the smallest level."""
-    log_var: float = -5.0
+    log_var: float = -6.0
     """Log-variance of p(x|z), for pixels in [0, 1]."""
     beta: RateOrZero = 0.05
     """Weight of the KL term."""

@@ -22,6 +22,7 @@ from gm_jax.config import (
 class CodeAutoencoderConfig:
     """The first stage, a convolutional autoencoder."""
 
+    most_steps: ClassVar[int] = 4_000
     steps: Count | None = None
     """How many of --train.steps train the autoencoder; the others train the model of its codes. By default 4,000, or a
     third of a run that is no longer."""
