@@ -1,0 +1,63 @@
+"""Rates of obedience of a run become a table."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gm_jax import runner
+from gm_jax.evaluation import obedience
+from tests.tools.test_publish import COMMAND
+from tools import publish_obedience, results
+
+RUN = Path(__file__).parents[1] / "runner" / "data" / "legacy_vae"
+SETS = ("obedience_seen", "obedience_held_out", "ceiling", "reconstructed", "floor")
+
+
+def record(name, value, guidance):
+    facts = {"unit": "share", "kind": "estimate", "data": "captions", "measure": "256 levels", "split": "test"}
+    return {"name": name, "value": value, **facts, "examples": 500, "settings": {"guidance": guidance}}
+
+
+def publish(places):
+    argv = [str(places / "run"), "--command", COMMAND, "--folder", str(places)]
+    runner.program(publish_obedience.Config, publish_obedience.publish, argv)
+
+
+@pytest.fixture
+def places(tmp_path):
+    shutil.copytree(RUN, tmp_path / "run")
+    return tmp_path
+
+
+def test_each_weight_has_a_row_between_the_data_and_shuffled_captions(places):
+    found = [
+        record(f"{name}_{attribute}", 0.001 * index + 0.01 * place + 0.1 * guidance, guidance)
+        for place, name in enumerate(SETS)
+        for index, attribute in enumerate(obedience.ATTRIBUTES)
+        for guidance in (2.0, 0.0)
+    ]
+    (places / "run" / "results.json").write_text(json.dumps(found))
+    publish(places)
+    content = results.read("obedience", places)
+    assert [row["id"] for row in content["rows"]] == [
+        "ceiling-data",
+        "reconstructed-data",
+        "obedience_seen-0",
+        "obedience_seen-2",
+        "obedience_held_out-0",
+        "obedience_held_out-2",
+        "floor-data",
+    ]
+    lines = results.markdown(content).splitlines()
+    assert lines[0].split(" | ")[2:] == [*obedience.ATTRIBUTES[:-1], f"{obedience.ATTRIBUTES[-1]} |"]
+    assert lines[5].startswith("| samples, combinations of training | 2 | 0.200 | 0.201 |")
+    assert lines[-1].startswith("| samples, captions shuffled | | 0.040 | 0.041 |")
+
+
+def test_a_run_without_rates_is_refused(places, capsys):
+    with pytest.raises(SystemExit) as ended:
+        publish(places)
+    assert ended.value.code == 2
+    assert "has no rates of obedience" in capsys.readouterr().err
