@@ -6,7 +6,7 @@
     python -m tools.results
 
 Rows are the data, what the autoencoder makes of them, samples at each weight of guidance that the run was evaluated
-with, and samples whose captions are shuffled; columns are the attributes.
+with, for captions of both kinds and for shuffled ones; columns are the attributes.
 """
 
 import dataclasses
@@ -26,11 +26,12 @@ from gm_jax.runner.run import load_saved
 from tools.publish import check_command, where_it_ran
 from tools.results import RECORDS
 
+_DATA = {"ceiling": "the data", "reconstructed": "reconstructions"}
 _SAMPLES = {
     "obedience_seen": "samples, combinations of training",
     "obedience_held_out": "samples, held-out combinations",
+    "floor": "samples, captions shuffled",
 }
-_LIMITS = {"ceiling": "the data", "reconstructed": "reconstructions", "floor": "samples, captions shuffled"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,18 +50,17 @@ def publish(config: Config) -> str:
     """Writes the table; returns how many rows it has.
 
     Raises:
-        UserError: the folder has no rates, or the command is another run's.
+        UserError: the folder has no rates, or several for one weight, or the command is another run's.
     """
     folder = Folder(config.run)
     check_command(config.command, load_saved(config.run))
-    found = [record for record in results.read(folder.results) if record.unit == "share"]
+    found = [record for record in results.read(folder.results) if record.name.startswith((*_DATA, *_SAMPLES))]
     weights = sorted({record.settings["guidance"] for record in found})
     if not weights:
         raise UserError(f"{folder.results} has no rates of obedience: evaluate the run first.")
     facts = {"command": config.command, **where_it_ran(folder.versions, None)}
-    rows = [_row(found, name, title, None, weights[0]) for name, title in list(_LIMITS.items())[:2]]
+    rows = [_row(found, name, title, None, weights[0]) for name, title in _DATA.items()]
     rows += [_row(found, name, title, weight, weight) for name, title in _SAMPLES.items() for weight in weights]
-    rows.append(_row(found, "floor", _LIMITS["floor"], None, weights[0]))
     columns: list[dict[str, Any]] = [{"title": "pictures", "field": "pictures"}, {"title": "w", "field": "weight"}]
     columns += [{"title": name, "number": name, "digits": 3, "sign": False} for name in obedience.ATTRIBUTES]
     content = {"columns": columns, "rows": [{**row, **facts} for row in rows]}
@@ -76,6 +76,10 @@ def _row(found: Iterable[results.Record], name: str, title: str, shown: float | 
         attribute = record.name.removeprefix(f"{name}_")
         if attribute in obedience.ATTRIBUTES and record.settings["guidance"] == weight:
             numbers.append({**record._asdict(), "name": attribute})
+    if len({number["name"] for number in numbers}) < len(numbers):
+        raise UserError(
+            f"the run has several rates {name} with w = {weight:g}: evaluate one checkpoint, seed and split."
+        )
     word = "" if shown is None else f"{shown:g}"
     return {"id": f"{name}-{word or 'data'}", "labels": {"pictures": title, "weight": word}, "numbers": numbers}
 

@@ -12,7 +12,8 @@ batch: the averages are `Mean` state. The source has counts and sums instead, an
 A code that is hardly used, f_k < r / K, is restarted (Dhariwal et al., "Jukebox", 2020, arXiv:2005.00341, section 3.1):
 it is moved to an output of the encoder in this batch, drawn by the step's key, with the frequency 1 / K. Exactly one
 device does this for each code, so `Rows` tell each device which codes are its own. At first all frequencies are 0, so
-that the first step moves every code to an output of the encoder.
+that the first step moves every code to an output of the encoder. The perplexity is of averages of n_k that restarts
+leave alone.
 
 `FSQ` (Mentzer et al., ICLR 2024, arXiv:2309.15505) rounds each number and has no codebook. It keeps f_k of (1) alone,
 for the perplexity.
@@ -33,7 +34,7 @@ _TINY = 1e-30  # a code that was never used has the vector 0
 
 
 class Quantizer(Protocol):
-    """What a VQ-VAE needs of a quantiser; its state holds "usage" with "frequency" [K]."""
+    """What a VQ-VAE needs of a quantiser."""
 
     @property
     def num_codes(self) -> int:
@@ -66,6 +67,10 @@ class Quantizer(Protocol):
         """Returns the state after a step that gave z [N, D] these codes [N]."""
         ...
 
+    def perplexity(self, state: ModelState) -> Array:
+        """Computes the perplexity of the codes of the latest batches, between 1 and K."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class EMACodebook:
@@ -93,10 +98,11 @@ class EMACodebook:
         """Returns the state before the first step."""
         if self.restart_below > 0.0:
             usage = {"frequency": jnp.zeros(self.num_codes), "sums": jnp.zeros((self.num_codes, self.dim))}
+            usage["seen"] = jnp.zeros(self.num_codes)
             return {"usage": usage, "restarts": {"rows": jnp.arange(self.num_codes), "count": jnp.int32(0)}}
         frequency = jnp.full(self.num_codes, 1.0 / self.num_codes)
         sums = jax.random.normal(key, (self.num_codes, self.dim)) / self.num_codes
-        return {"usage": {"frequency": frequency, "sums": sums}}
+        return {"usage": {"frequency": frequency, "sums": sums, "seen": jnp.zeros(self.num_codes)}}
 
     def codebook(self, state: ModelState) -> Array:
         """Computes e [K, D]."""
@@ -119,6 +125,7 @@ class EMACodebook:
         usage = {
             "frequency": _moved(state["usage"]["frequency"], frequency, self.decay),
             "sums": _moved(state["usage"]["sums"], sums, self.decay),
+            "seen": _moved(state["usage"]["seen"], frequency, self.decay),
         }
         if self.restart_below == 0.0:
             return {"usage": usage}
@@ -129,11 +136,15 @@ class EMACodebook:
         restarted = jnp.zeros_like(sums).at[own].set(drawn * (devices / self.num_codes))
         # The frequencies before this step are those that all devices know.
         is_unused = state["usage"]["frequency"] < self.restart_below / self.num_codes
-        usage = {
+        usage |= {
             "frequency": jnp.where(is_unused, 1.0 / self.num_codes, usage["frequency"]),
             "sums": jnp.where(is_unused[:, None], restarted, usage["sums"]),
         }
         return {**state, "usage": usage}
+
+    def perplexity(self, state: ModelState) -> Array:
+        """Computes the perplexity of the codes of the latest batches, between 1 and K."""
+        return quantization.perplexity(state["usage"]["seen"])
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -180,6 +191,10 @@ class FSQ:
         """Returns the state after a step that gave z [N, D] these codes [N]."""
         frequency, _ = quantization.code_means(codes, z, num_codes=self.num_codes)
         return {"usage": {"frequency": _moved(state["usage"]["frequency"], frequency, self.decay)}}
+
+    def perplexity(self, state: ModelState) -> Array:
+        """Computes the perplexity of the codes of the latest batches, between 1 and K."""
+        return quantization.perplexity(state["usage"]["frequency"])
 
 
 def _moved(average: Array, value: Array, decay: float) -> Array:

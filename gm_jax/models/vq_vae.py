@@ -28,7 +28,7 @@ from gm_jax.losses import combine, vector_quantization
 from gm_jax.models.autoregressive import Autoregressive
 from gm_jax.models.decoder_likelihoods import DecoderLikelihood
 from gm_jax.models.quantizers import Quantizer
-from gm_jax.ops import checks, quantization
+from gm_jax.ops import checks
 from gm_jax.ops.levels import space_setting
 from gm_jax.types import Array, Batch, Key, Likelihood, Metrics, Model, ModelState, Objective, Params, steps
 
@@ -88,7 +88,7 @@ class VQVAE:
     ) -> tuple[Array, tuple[ModelState, Metrics]]:
         """Evaluates (1), and moves the codes to the outputs of the encoder.
 
-        Metrics: nll, -log p(x | c(x)); commitment, without beta; perplexity of the codes, see `ops.quantization`.
+        Metrics: nll, -log p(x | c(x)); commitment, without beta; perplexity of the codes of the latest batches.
         """
         prepare_key, codes_key = jax.random.split(key)
         state = model_state["quantizer"]
@@ -101,7 +101,7 @@ class VQVAE:
         value = jnp.mean(combine.weighted_sum(terms, **weights))
         metrics = {name: jnp.mean(term) for name, term in terms.items()}
         # Of the state before this step, because a mapped step has not joined the parts of the new one yet.
-        metrics["perplexity"] = quantization.perplexity(state["usage"]["frequency"])
+        metrics["perplexity"] = self.quantizer.perplexity(state)
         places = self._places(jax.lax.stop_gradient(z))
         return value, ({"quantizer": self.quantizer.updated(state, codes_key, places, codes)}, metrics)
 

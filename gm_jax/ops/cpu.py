@@ -69,12 +69,12 @@ def conv(x: Array, kernel: Array, *, padding: Sides, dilation: tuple[int, int] =
 def strided_conv(
     x: Array, kernel: Array, *, strides: tuple[int, int], padding: Sides, precision: jax.lax.PrecisionLike = None
 ) -> Array:
-    """Computes a convolution whose gradients are as fast inside of scans and conditionals as outside.
+    """Computes a convolution whose first derivatives are as fast inside of scans and conditionals as outside.
 
     XLA brings the convolutions of a CPU program into the one form that it computes fast, but not those in the body of a
     loop or of a conditional, where the gradients that JAX derives took 30 times as long (`docs/performance.md`). Here
-    reverse mode finds that form. The numbers are the same. Forward mode in the body of a loop (`jax.jvp`) is slow in
-    turn.
+    reverse mode finds that form. The numbers are the same. In the body of a loop forward mode (`jax.jvp`) is slow in
+    turn, and so are some convolutions of gradients of gradients, such as penalties on slopes.
 
     Args:
         x: [B, H, W, C] maps.

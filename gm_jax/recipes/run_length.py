@@ -34,8 +34,8 @@ def first_stage_steps(autoencoder: FirstStage, *, num_steps: int) -> int:
     """Returns how many of the run's steps train the autoencoder."""
     if autoencoder.steps is not None:
         return autoencoder.steps
-    most = autoencoder.most_steps
-    return most if num_steps > most else max(1, num_steps // 3)
+    part, whole = autoencoder.share
+    return min(autoencoder.most_steps, max(1, num_steps * part // whole))
 
 
 def second_stage_steps(first: FirstStage, *, num_steps: int) -> int:

@@ -24,6 +24,7 @@ NOT_IN_HALF_PRECISION = {
     *("cumlogsumexp", "cumsum", "erf_inv", "exp", "expm1", "lgamma", "log", "log1p", "logsumexp", "reduce_prod"),
     "reduce_sum",
 }
+OF_ACTIVATIONS = {"pixelcnn++": {"expm1"}}  # ELUs
 NAMES = [name for name, family in families.FAMILIES.items() if family.has_dtype]
 
 
@@ -54,7 +55,8 @@ def test_losses_and_likelihoods_of_a_network_in_bfloat16_sum_in_float32(name):
     assert {aval.dtype for aval in closed.out_avals} == {jnp.dtype(jnp.float32)}
     found = half_precision(closed.jaxpr)
     assert found["dot_general"] + found["conv_general_dilated"] > 0, "nothing is in half precision"
-    assert {primitive for primitive, count in found.items() if count} & NOT_IN_HALF_PRECISION == set()
+    in_half = {primitive for primitive, count in found.items() if count} & NOT_IN_HALF_PRECISION
+    assert in_half == OF_ACTIVATIONS.get(name, set())
 
 
 def test_the_search_finds_a_sum_a_logarithm_and_a_softmax():

@@ -24,7 +24,7 @@ def batch(seed, n=24):
 
 def state_of(frequency, vectors, quantizer):
     usage = {"frequency": jnp.float32(frequency), "sums": jnp.float32(frequency)[:, None] * jnp.float32(vectors)}
-    return {**quantizer.init(KEY), "usage": usage}
+    return {**quantizer.init(KEY), "usage": {**usage, "seen": jnp.zeros(K)}}
 
 
 def stepped(quantizer, before, z, key=KEY):
@@ -76,6 +76,17 @@ def test_the_first_step_moves_every_code_to_a_vector_of_the_batch():
     distances = np.abs(batch(0)[:, None] - np.asarray(quantizer.codebook(now))[None]).sum(axis=2)
     assert (distances.min(axis=0) < 1e-6).all()
     assert len(set(distances.argmin(axis=0))) > 1
+
+
+@pytest.mark.parametrize("used", [1, 2])
+def test_the_perplexity_is_that_of_the_codes_in_use_whatever_restarts(used):
+    quantizer = EMACodebook(num_codes=K, dim=D, decay=0.9, restart_below=0.5)
+    now = quantizer.init(KEY)
+    for t in range(60):
+        # Outputs of `used` codes alone, which the restarts of the others cannot leave.
+        codes = jnp.arange(24) % used
+        now = quantizer.updated(now, jax.random.key(t), jnp.asarray(batch(t)), codes)
+    assert float(quantizer.perplexity(now)) == pytest.approx(used, rel=1e-5)
 
 
 def test_a_code_that_is_never_used_stays_finite():

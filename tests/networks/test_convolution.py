@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
+from gm_jax.networks import autoencoder, convnet, dcgan, energy, gan_resnet
 from gm_jax.networks.convolution import Conv
 
 SETTINGS = {
@@ -36,3 +38,36 @@ def test_parameters_values_and_gradients_are_those_of_flax(name):
 
     for one, other in zip(jax.tree.leaves(values(ours)), jax.tree.leaves(values(plain)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+NETWORKS = {
+    "Conv": (Conv(6, (3, 3)), {}),
+    "convolutional encoder": (convnet.ConvEncoder((4, 4), 3, hidden=8), {}),
+    "spatial encoder": (autoencoder.SpatialEncoder((8, 8), 2, groups=4), {}),
+    "energy": (energy.EnergyConvNet((4, 4)), {"train": True}),
+    "dcgan": (dcgan.DCGANDiscriminator((4, 4)), {"train": True}),
+    "residual gan": (gan_resnet.ResNetDiscriminator(4), {"train": True}),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_of_networks_have_convolutions_in_the_form_that_is_fast_inside_of_loops(name):
+    (network, settings), x = NETWORKS[name], jnp.ones((2, 8, 8, 1))
+    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), x, **settings))
+
+    def loss(variables, x):
+        outputs = network.apply(variables, x, **settings, mutable=True)[0]
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(outputs))
+
+    found = list(convolutions(jax.make_jaxpr(jax.grad(loss, (0, 1)))(variables, x).jaxpr))
+    assert len(found) > 1
+    assert set(found) == {((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))}  # NHWC, HWIO, NHWC
+
+
+def convolutions(jaxpr):
+    """Yields the dimension numbers of every convolution of a program."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            yield tuple(map(tuple, equation.params["dimension_numbers"]))
+        for inner in jaxprs_in_params(equation.params):
+            yield from convolutions(inner)

@@ -39,6 +39,25 @@ def test_a_run_of_usual_length_warms_up_as_it_always_did(name):
 
 
 @pytest.mark.parametrize(
+    ("name", "steps", "first"),
+    [
+        ("latent_diffusion", 12_000, 4_000),
+        ("latent_diffusion", 3_000, 1_000),
+        ("latent_diffusion", 4_001, 1_333),
+        ("latent_diffusion", 50_000, 4_000),
+        ("text_to_image", 28_000, 12_000),
+        ("text_to_image", 12_001, 5_143),
+        ("vq_vae", 2, 1),
+    ],
+)
+def test_a_longer_run_never_has_a_shorter_second_stage(name, steps, first):
+    config = resolved(config_of(name, steps=steps))
+    assert config.autoencoder.steps == first
+    longer = resolved(config_of(name, steps=steps + 1))
+    assert steps - first <= steps + 1 - longer.autoencoder.steps
+
+
+@pytest.mark.parametrize(
     ("optimizer", "num_updates", "expected"),
     [
         (OptimizerConfig(schedule="cosine", warmup_steps=None), 101, 100),

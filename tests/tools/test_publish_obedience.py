@@ -48,12 +48,22 @@ def test_each_weight_has_a_row_between_the_data_and_shuffled_captions(places):
         "obedience_seen-2",
         "obedience_held_out-0",
         "obedience_held_out-2",
-        "floor-data",
+        "floor-0",
+        "floor-2",
     ]
     lines = results.markdown(content).splitlines()
     assert lines[0].split(" | ")[2:] == [*obedience.ATTRIBUTES[:-1], f"{obedience.ATTRIBUTES[-1]} |"]
     assert lines[5].startswith("| samples, combinations of training | 2 | 0.200 | 0.201 |")
-    assert lines[-1].startswith("| samples, captions shuffled | | 0.040 | 0.041 |")
+    assert lines[-1].startswith("| samples, captions shuffled | 2 | 0.240 | 0.241 |")
+
+
+def test_rates_of_two_checkpoints_are_refused(places, capsys):
+    found = [record("ceiling_digit", 0.5, 2.0), record("ceiling_digit", 0.9, 2.0)]
+    (places / "run" / "results.json").write_text(json.dumps(found))
+    with pytest.raises(SystemExit) as ended:
+        publish(places)
+    assert ended.value.code == 2
+    assert "several rates ceiling with w = 2" in capsys.readouterr().err
 
 
 def test_a_run_without_rates_is_refused(places, capsys):

@@ -200,9 +200,10 @@ class AutoencoderConfig:
     """The first stage, a VAE."""
 
     most_steps: ClassVar[int] = 4_000
+    share: ClassVar[tuple[int, int]] = (1, 3)
     steps: Count | None = None
-    """How many of --train.steps train the VAE; the others train the diffusion model. By default 4,000, or a third of a
-    run that is no longer."""
+    """How many of --train.steps train the VAE; the others train the diffusion model. By default a third, and at most
+    4,000."""
     optimizer: AdamConfig = AdamConfig(warmup_steps=None)
     network: Literal["mlp", "conv"] = "mlp"
     """Fully connected, or convolutional (for images whose sides are multiples of 4)."""

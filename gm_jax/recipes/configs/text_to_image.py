@@ -27,9 +27,10 @@ class SpatialAutoencoderConfig:
     """The first stage, a convolutional VAE whose latents are a small image."""
 
     most_steps: ClassVar[int] = 12_000
+    share: ClassVar[tuple[int, int]] = (3, 7)
     steps: Count | None = None
-    """How many of --train.steps train the VAE; the others train the diffusion model. By default 12,000, or a third of a
-    run that is no longer."""
+    """How many of --train.steps train the VAE; the others train the diffusion model. By default three sevenths, and at
+    most 12,000."""
     optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, warmup_steps=None)
     patch: Count = 2
     """Side of the squares of pixels whose numbers are the channels of the first level: 1, 2 or 4."""

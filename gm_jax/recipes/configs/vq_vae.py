@@ -23,9 +23,10 @@ class CodeAutoencoderConfig:
     """The first stage, a convolutional autoencoder."""
 
     most_steps: ClassVar[int] = 4_000
+    share: ClassVar[tuple[int, int]] = (1, 3)
     steps: Count | None = None
-    """How many of --train.steps train the autoencoder; the others train the model of its codes. By default 4,000, or a
-    third of a run that is no longer."""
+    """How many of --train.steps train the autoencoder; the others train the model of its codes. By default a third, and
+    at most 4,000."""
     optimizer: AdamConfig = AdamConfig(warmup_steps=None)
     patch: Count = 2
     """Side of the squares of pixels whose numbers are the channels of the first level: 1, 2 or 4."""
