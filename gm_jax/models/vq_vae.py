@@ -14,6 +14,9 @@ because no term of the sum is negative. So `log_prob` is a lower bound of log p(
 source's first stage, (2) is `uniform_prior_bound`.
 
 A sample is c from P(c), whose network keeps what it has computed, and then x from p(x | c).
+
+The codes follow the encoder's latest parameters, while an evaluation takes their moving average. So the rate of the
+first stage should end near 0, where both agree.
 """
 
 import dataclasses
@@ -24,6 +27,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gm_jax.errors import UserError
 from gm_jax.losses import combine, vector_quantization
 from gm_jax.models.autoregressive import Autoregressive
 from gm_jax.models.decoder_likelihoods import DecoderLikelihood
@@ -160,7 +164,16 @@ class VQVAE:
         return codes.reshape(-1, *self.prior.shape)
 
     def decode(self, params: Params, model_state: ModelState, codes: Array) -> Array:
-        """Computes the mean of p(x | c) for codes [B, ...]: float32 [B, ...] on the data set's scale."""
+        """Computes the mean of p(x | c) for codes [B, H, W, 1] int32 in 0 ... K - 1: float32 [B, ...], in levels.
+
+        Raises:
+            UserError: the codes are no integers, or have another shape.
+        """
+        if not jnp.issubdtype(codes.dtype, jnp.integer) or codes.shape[1:] != self.prior.shape:
+            shape = ", ".join(map(str, self.prior.shape))
+            raise UserError(
+                f"codes are integers [N, {shape}], not {codes.dtype} {list(codes.shape)}: give those of encode."
+            )
         return self.likelihood.mean(self._outputs_of(params, model_state, codes))
 
     def decoder_outputs(self, params: Params, e: Array) -> Array:

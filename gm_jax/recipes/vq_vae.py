@@ -13,6 +13,8 @@ from gm_jax.recipes.experiment import Experiment, LogProbEvaluation
 from gm_jax.recipes.optimizers import make_adam, make_optimizer
 from gm_jax.recipes.run_length import second_stage_steps
 
+_MOST_CODES = 2**16
+
 
 def build_vq_vae(config: VQVAEConfig, spec: Spec) -> Experiment:
     """Builds an autoencoder of discrete codes and a causal transformer of the codes.
@@ -65,11 +67,16 @@ def make_quantizer(config: CodebookConfig | FSQConfig) -> tuple[quantizers.Quant
     """Returns the quantiser and the weight of the commitment, which FSQ does not need.
 
     Raises:
-        UserError: a number of FSQ has fewer than two levels.
+        UserError: a number of FSQ has fewer than two levels, or there are too many codes.
     """
     if isinstance(config, FSQConfig):
         if min(config.levels) < 2:
             raise UserError(f"--quantizer.levels {min(config.levels)} cannot code anything: use 2 or more, better 5.")
+        if math.prod(config.levels) > _MOST_CODES:
+            raise UserError(
+                f"--quantizer.levels have {math.prod(config.levels):,} codes, more than the {_MOST_CODES:,} whose "
+                "probabilities a model can hold: use fewer or smaller levels."
+            )
         return quantizers.FSQ(levels=config.levels), 0.0
     codebook = quantizers.EMACodebook(
         num_codes=config.codes, dim=config.dim, decay=config.decay, restart_below=config.restart_below

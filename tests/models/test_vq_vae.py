@@ -166,10 +166,20 @@ def test_samples_have_the_probabilities_of_the_model():
     x = jax.jit(model.model.sample, static_argnums=3)(params, model_state, KEY, num)
     counts = np.bincount(np.asarray(x).reshape(num, 4) @ [8, 4, 2, 1], minlength=16)
     p = np.exp(exact_log_prob(model, params, model_state)[0])
-    np.testing.assert_allclose(counts / num, p, atol=4 * 0.5 / np.sqrt(num))
+    assert np.all(np.abs(counts / num - p) < 4 * np.sqrt(p * (1 - p) / num))
     assert np.abs(p - 1 / 16).max() > 0.05
     means = model.sample_mean(params, model_state, KEY, 10)
     np.testing.assert_allclose(means, model.sample(params, model_state, KEY, 10), atol=1e-5)
+
+
+def test_only_codes_are_decoded():
+    model = certain()
+    params, model_state = created(model)
+    codes = model.codes(params, model_state, KEY, jnp.asarray(IMAGES))
+    assert model.decode(params, model_state, codes).shape == IMAGES.shape
+    for wrong in (codes.astype(jnp.float32), codes[..., 0], codes[:, :0]):
+        with pytest.raises(UserError, match="codes are integers"):
+            model.decode(params, model_state, wrong)
 
 
 def loss_gradients(model, params, model_state, x):

@@ -241,6 +241,7 @@ MISTAKES = [
     ("latent_diffusion", {"train": TrainConfig(steps=4_000), "autoencoder": {"steps": 4_000}}, DIGITS, "leave none"),
     ("vq_vae", {}, POINTS, "toy:two_moons is not made of images"),
     ("vq_vae", {"quantizer": FSQConfig(levels=(5, 1))}, DIGITS, "--quantizer.levels 1 cannot code anything"),
+    ("vq_vae", {"quantizer": FSQConfig(levels=(300, 300))}, DIGITS, "--quantizer.levels have 90,000 codes"),
     ("vq_vae", {"prior": {"heads": 3}}, DIGITS, "--prior.heads 3 do not divide --prior.features 64"),
     ("vq_vae", {"train": TrainConfig(steps=50), "autoencoder": {"steps": 50}}, DIGITS, "leave none"),
     ("vq_vae", {"autoencoder": {"features": (8,) * 5}}, DIGITS, "divisible by 32"),
