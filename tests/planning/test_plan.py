@@ -99,9 +99,7 @@ def test_every_experiment_reduces_its_gradients_at_once_and_donates_its_state(na
     expected = {"all-reduce", "all-gather"} if keeps_rows else {"all-reduce"}
     assert set(made.cost.collectives) == expected, "parameters are gathered, or more"
     averaged = [averaged_state(run, objective) for objective in run.experiment.model.objectives]
-    # The compiler sends two numbers of text to image, which are in the same psum as its gradients, by themselves.
-    alone = 1 if name == "text_to_image" else 0
-    assert made.cost.collectives["all-reduce"].count == len(averaged) + alone
+    assert made.cost.collectives["all-reduce"].count == len(averaged)
     num_bytes = 4 * (made.num_params + sum(leaf.size for leaves in averaged for leaf in leaves))
     assert made.cost.collectives["all-reduce"].num_bytes == pytest.approx(num_bytes, rel=0.02)
     assert made.cost.donated
