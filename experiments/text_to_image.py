@@ -12,7 +12,7 @@ from gm_jax import runner
 from gm_jax.config import OptimizerConfig, TrainConfig
 from gm_jax.recipes.configs import TextToImageConfig
 
-# Small batches: at equal time the autoencoder keeps many more details by them.
+# Small batches: in the same time, the autoencoder learns to keep more details with them.
 CONFIG = TextToImageConfig(
     train=TrainConfig(steps=28_000, batch_size=8, checkpoint_every=7_000, steps_per_call=50, ema_decay=0.9995),
     optimizer=OptimizerConfig(learning_rate=7e-4, schedule="cosine", warmup_steps=None, clip_norm=1.0),

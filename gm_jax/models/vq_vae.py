@@ -167,7 +167,7 @@ class VQVAE:
         """Computes the mean of p(x | c) for codes [B, H, W, 1] int32 in 0 ... K - 1: float32 [B, ...], in levels.
 
         Raises:
-            UserError: the codes are no integers, or have another shape.
+            UserError: the codes are not integers, or have another shape.
         """
         if not jnp.issubdtype(codes.dtype, jnp.integer) or codes.shape[1:] != self.prior.shape:
             shape = ", ".join(map(str, self.prior.shape))

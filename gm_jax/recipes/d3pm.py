@@ -33,8 +33,8 @@ def build_d3pm(config: D3PMConfig, spec: Spec) -> Experiment:
     if transitions.end_divergence(process) > _LARGEST_END_DIVERGENCE:
         remedy = "more --diffusion-steps" if config.transitions == "uniform" else "--transitions uniform"
         raise UserError(
-            f"after {num_steps} steps of --transitions {config.transitions} {levels} levels can still be told apart, "
-            f"and samples start without any: use {remedy}."
+            f"after {num_steps} steps of --transitions {config.transitions} the noisy image still shows its "
+            f"{levels} levels, but samples start from pure noise: use {remedy}."
         )
     family = D3PM(
         network=make_network(config.network, spec, None).clone(outputs=levels),

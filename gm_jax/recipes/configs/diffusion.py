@@ -199,6 +199,7 @@ class ConditionalDDPMConfig(AnyDiffusionConfig):
 class AutoencoderConfig:
     """The first stage, a VAE."""
 
+    # The default of `steps`: this share of the run, and at most so many.
     most_steps: ClassVar[int] = 4_000
     share: ClassVar[tuple[int, int]] = (1, 3)
     steps: Count | None = None

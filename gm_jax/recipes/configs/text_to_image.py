@@ -26,6 +26,7 @@ from gm_jax.recipes.configs.diffusion import AnyDiffusionConfig, DiTConfig, Samp
 class SpatialAutoencoderConfig:
     """The first stage, a convolutional VAE whose latents are a small image."""
 
+    # The default of `steps`: this share of the run, and at most so many.
     most_steps: ClassVar[int] = 12_000
     share: ClassVar[tuple[int, int]] = (3, 7)
     steps: Count | None = None

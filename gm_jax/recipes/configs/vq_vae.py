@@ -22,6 +22,7 @@ from gm_jax.config import (
 class CodeAutoencoderConfig:
     """The first stage, a convolutional autoencoder."""
 
+    # The default of `steps`: this share of the run, and at most so many.
     most_steps: ClassVar[int] = 4_000
     share: ClassVar[tuple[int, int]] = (1, 3)
     steps: Count | None = None
