@@ -143,10 +143,11 @@ def chosen_numbers(
                 f"{chosen[key].settings} and {record.settings}"
             )
         chosen[key] = record
-    return [_published(record) for record in chosen.values()]
+    return [published(record) for record in chosen.values()]
 
 
-def _published(record: run_results.Record) -> dict[str, Any]:
+def published(record: run_results.Record) -> dict[str, Any]:
+    """Returns a result of a run as a published number: its errors beside its settings, None without one."""
     settings = {name: value for name, value in record.settings.items() if name not in _ELSEWHERE}
     extra = {name: record.settings.get(name) for name in _ELSEWHERE}
     return {**record._asdict(), "settings": settings, **extra}

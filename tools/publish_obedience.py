@@ -23,7 +23,7 @@ from gm_jax.evaluation import obedience, results
 from gm_jax.files import write_text
 from gm_jax.runner.folder import Folder
 from gm_jax.runner.run import load_saved
-from tools.publish import check_command, where_it_ran
+from tools.publish import check_command, published, where_it_ran
 from tools.results import RECORDS
 
 _DATA = {"ceiling": "the data", "reconstructed": "reconstructions"}
@@ -75,7 +75,7 @@ def _row(found: Iterable[results.Record], name: str, title: str, shown: float | 
     for record in found:
         attribute = record.name.removeprefix(f"{name}_")
         if attribute in obedience.ATTRIBUTES and record.settings["guidance"] == weight:
-            numbers.append({**record._asdict(), "name": attribute})
+            numbers.append({**published(record), "name": attribute})
     if len({number["name"] for number in numbers}) < len(numbers):
         raise UserError(
             f"the run has several rates {name} with w = {weight:g}: evaluate one checkpoint, seed and split."

@@ -54,19 +54,31 @@ class ClassEvaluation(NamedTuple):
     measure: Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
 
 
+class Measured(NamedTuple):
+    """A number about a set of examples.
+
+    Attributes:
+        value: nan if no example tells it.
+        standard_error: of the mean over the examples; nan if too few tell it.
+    """
+
+    value: float
+    standard_error: float
+
+
 class CaptionEvaluation(NamedTuple):
     """Numbers about samples of the captions of a split, such as how they obey them.
 
     Attributes:
         units: name of each number -> its unit, e.g. {"obedience_digit": "share"}.
         measure: (samples [N, ...], tokens [N, L], the split's own examples of these captions [N, ...], their
-            reconstructions [N, ...]), numpy -> the number of each name.
+            reconstructions [N, ...]), numpy -> the number of each name, and its error.
         reconstruct: (params, model_state, key, x [B, ...]) -> [B, ...], what the model keeps of examples.
         num_samples: N, at most; one for each of the split's first captions.
     """
 
     units: Mapping[str, str]
-    measure: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Mapping[str, float]]
+    measure: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Mapping[str, Measured]]
     reconstruct: Callable[[Params, ModelState, Key, Array], Array]
     num_samples: int = 500
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from gm_jax.evaluation import obedience
 from gm_jax.models.latent_diffusion import LatentDiffusion
-from gm_jax.recipes.experiment import CaptionEvaluation
+from gm_jax.recipes.experiment import CaptionEvaluation, Measured
 from gm_jax.types import Array, Key, ModelState, Params
 
 _SETS = ("obedience_seen", "obedience_held_out", "ceiling", "reconstructed", "floor")
@@ -21,7 +21,7 @@ def obedience_evaluation(family: LatentDiffusion, *, num_samples: int) -> Captio
     (floor).
     """
 
-    def measure(drawn: np.ndarray, tokens: np.ndarray, x: np.ndarray, kept: np.ndarray) -> Mapping[str, float]:
+    def measure(drawn: np.ndarray, tokens: np.ndarray, x: np.ndarray, kept: np.ndarray) -> Mapping[str, Measured]:
         of_samples = obedience.obedience(drawn, tokens)
         rates = {
             "obedience_seen": of_samples["seen"],
@@ -30,7 +30,11 @@ def obedience_evaluation(family: LatentDiffusion, *, num_samples: int) -> Captio
             "reconstructed": obedience.obedience(kept, tokens)["all"],
             "floor": obedience.floor(drawn, tokens)["all"],
         }
-        return {f"{name}_{attribute}": rate.rate for name, of in rates.items() for attribute, rate in of.items()}
+        return {
+            f"{name}_{attribute}": Measured(rate.rate, rate.standard_error)
+            for name, of in rates.items()
+            for attribute, rate in of.items()
+        }
 
     def reconstruct(params: Params, model_state: ModelState, key: Key, x: Array) -> Array:
         return family.edit(params, model_state, key, x, strength=0.0)

@@ -318,11 +318,15 @@ def _caption_records(
     where = (run.spec.name, run.spec.measure, split, num)
     return [
         results.Record(
-            *(name, float(value) if np.isfinite(value) else None, evaluation.units[name], "estimate", *where),
-            dict(settings),
+            *(name, _finite(number.value), evaluation.units[name], "estimate", *where),
+            {**settings, "standard_error": _finite(number.standard_error)},
         )
-        for name, value in numbers.items()
+        for name, number in numbers.items()
     ]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _of_samples(run: Run) -> list[SampleEvaluation]:

@@ -159,3 +159,4 @@ def test_an_evaluation_reads_samples_of_the_captions_back(folder, monkeypatch):
     assert values["ceiling_caption"].value > 0.8
     assert values["floor_caption"].examples == 12
     assert values["floor_caption"].settings["guidance"] == 2.0
+    assert values["ceiling_caption"].settings["standard_error"] is not None

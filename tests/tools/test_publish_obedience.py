@@ -15,9 +15,9 @@ RUN = Path(__file__).parents[1] / "runner" / "data" / "legacy_vae"
 SETS = ("obedience_seen", "obedience_held_out", "ceiling", "reconstructed", "floor")
 
 
-def record(name, value, guidance):
+def record(name, value, guidance, error=0.02):
     facts = {"unit": "share", "kind": "estimate", "data": "captions", "measure": "256 levels", "split": "test"}
-    return {"name": name, "value": value, **facts, "examples": 500, "settings": {"guidance": guidance}}
+    return {"name": name, "value": value, **facts, "examples": 500, "settings": {"guidance": guidance, "standard_error": error}}
 
 
 def publish(places):
@@ -53,8 +53,8 @@ def test_each_weight_has_a_row_between_the_data_and_shuffled_captions(places):
     ]
     lines = results.markdown(content).splitlines()
     assert lines[0].split(" | ")[2:] == [*obedience.ATTRIBUTES[:-1], f"{obedience.ATTRIBUTES[-1]} |"]
-    assert lines[5].startswith("| samples, combinations of training | 2 | 0.200 | 0.201 |")
-    assert lines[-1].startswith("| samples, captions shuffled | 2 | 0.240 | 0.241 |")
+    assert lines[5].startswith("| samples, combinations of training | 2 | 0.200 ± 0.020 | 0.201 ± 0.020 |")
+    assert lines[-1].startswith("| samples, captions shuffled | 2 | 0.240 ± 0.020 | 0.241 ± 0.020 |")
 
 
 def test_rates_of_two_checkpoints_are_refused(places, capsys):
