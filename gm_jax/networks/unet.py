@@ -9,6 +9,9 @@
 where e is the sum of the embeddings of the time and the label. Self-attention follows each block of chosen levels. The
 last convolution of each block, the last product of each attention and the last layer of the network start at zero.
 
+A network with captions, as that of latent diffusion, reads the context of a text encoder by a cross-attention after
+each self-attention; the context of its start token is added to e.
+
 DDPM++ halves and doubles by residual blocks as those of BigGAN,
 
     block:   conv1x1(r(x)) + conv(dropout(silu(norm(conv(r(silu(norm(x)))) + dense(silu(e))))))           (5)
@@ -19,7 +22,8 @@ a level only. It divides every sum of a residual by sqrt(2).
 Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239, appendix B. This
     network differs in the numbers of heads (one there) and groups, and pads all four sides with zeros before halving.
     Ronneberger, Fischer & Brox, "U-Net", MICCAI 2015, arXiv:1505.04597. Song et al., "Score-Based Generative Modeling
-    through Stochastic Differential Equations", ICLR 2021, arXiv:2011.13456, appendix H: DDPM++.
+    through Stochastic Differential Equations", ICLR 2021, arXiv:2011.13456, appendix H: DDPM++. Rombach et al.,
+    "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022, arXiv:2112.10752, section 3.3: captions.
 """
 
 from collections.abc import Callable
@@ -31,8 +35,9 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from gm_jax.errors import UserError
-from gm_jax.networks.attention import SelfAttention
+from gm_jax.networks.attention import CrossAttention, SelfAttention
 from gm_jax.networks.normalization import GroupNorm
+from gm_jax.networks.text_encoder import TextEncoder
 from gm_jax.networks.time_embedding import TimeEmbedding
 from gm_jax.types import Array
 
@@ -58,6 +63,7 @@ class UNet(nn.Module):
         augmented: how many numbers describe the augmentation of an example; None for a network without them.
         remat: stores only the inputs of blocks and attentions for the backward pass, which computes the rest again:
             less memory on accelerators if maps are large, for about a sixth more products.
+        text: reads captions, to a context of 4 stem features; None for a network without text.
         conv: the convolutions; `convolution.Conv` if the network is trained in turns or by several steps in a call,
             and not by forward mode.
     """
@@ -76,23 +82,32 @@ class UNet(nn.Module):
     outputs: int = 1
     remat: bool = False
     augmented: int | None = None
+    text: TextEncoder | None = None
     conv: Callable[..., nn.Module] = nn.Conv
 
     @nn.compact
     def __call__(
         self, x_t: Array, t: Array, label: Array | None = None, *, changes: Array | None = None, train: bool = False
     ) -> Array:
-        """Maps x_t [B, H, W, C], t [B], labels [B] and changes [B, A] to [B, H, W, C times outputs].
+        """Maps x_t [B, H, W, C], t [B], labels [B] or captions [B, L], changes [B, A] to [B, H, W, C times outputs].
 
         Raises:
             UserError: x_t is not a batch of images, or the network's settings do not divide its sides or channels.
+            ValueError: the label or the caption is missing, or the network has none.
         """
         self._check(x_t.shape[1:])
         conv = partial(self.conv, kernel_size=(3, 3), dtype=self.dtype)
         settings = {"groups": self.groups, "rescale": self.rescale, "dtype": self.dtype}
         stem = self.stem or self.features[0]
         time = TimeEmbedding(stem, 4 * stem, self.num_classes, self.dtype, self.augmented, name="time")
-        embedding = nn.silu(time(t, label, changes))
+        caption, label = (None, label) if self.text is None else (label, None)
+        embedding, context = time(t, label, changes), None
+        if self.text is not None:
+            if caption is None:
+                raise ValueError("the network reads captions but got none: pass tokens.")
+            context, counts = self.text(caption)
+            embedding = embedding + context[:, 0]
+        embedding = nn.silu(embedding)
         last = len(self.features) - 1
 
         def block(h: Array, channels: int, name: str, resample: Resample | None = None) -> Array:
@@ -100,7 +115,12 @@ class UNet(nn.Module):
             return self._run(ResidualBlock(channels, name=name, **options), h, embedding, train=train)
 
         def attend(h: Array, name: str) -> Array:
-            return self._run(SelfAttention(self.head_dim, name=name, **settings), h)
+            h = self._run(SelfAttention(self.head_dim, name=name, **settings), h)
+            if context is None:
+                return h
+            heads = h.shape[-1] // (self.head_dim or h.shape[-1])
+            read = CrossAttention(h.shape[-1], heads, self.dtype, name=name.replace("attention", "cross_attention"))
+            return read(h.reshape(len(h), -1, h.shape[-1]), context, counts).reshape(h.shape)
 
         def half(h: Array, level: int) -> Array:
             if self.resample_by_blocks:

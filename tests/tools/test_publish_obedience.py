@@ -17,7 +17,8 @@ SETS = ("obedience_seen", "obedience_held_out", "ceiling", "reconstructed", "flo
 
 def record(name, value, guidance, error=0.02):
     facts = {"unit": "share", "kind": "estimate", "data": "captions", "measure": "256 levels", "split": "test"}
-    return {"name": name, "value": value, **facts, "examples": 500, "settings": {"guidance": guidance, "standard_error": error}}
+    settings = {"guidance": guidance, "standard_error": error}
+    return {"name": name, "value": value, **facts, "examples": 500, "settings": settings}
 
 
 def publish(places):
