@@ -88,8 +88,11 @@ class Partition:
 
     @property
     def num_transitions(self) -> int:
-        """Transitions of Hamiltonian Monte Carlo from the data to the starts of the reversed chains."""
-        return self.num_temperatures // 5 + 1
+        """Transitions of Hamiltonian Monte Carlo from the data to the starts of the reversed chains.
+
+        Many for each temperature, because chains that have not left the data put the high end below log Z.
+        """
+        return 4 * self.num_temperatures
 
     def settings(self, shape: tuple[int, ...], *, is_reversed: bool = False) -> tuple[tuple[str, Any], ...]:
         """Returns what the reader of a likelihood must know of its log Z, or of the end from the reversed chains."""

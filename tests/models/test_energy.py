@@ -175,7 +175,7 @@ def test_images_have_the_measure_of_their_levels(spectral_norm):
     assert {end: one.kind for end, one in of_ends.items()} == {"low": "upper_bound", "high": "lower_bound"}
     assert dict(of_ends["low"].settings) == {**settings, "space": "[0,3]^4"}
     assert {end: one.measure for end, one in of_ends.items()} == {"low": "continuous", "high": "3 levels"}
-    assert dict(of_ends["high"].settings)["by"] == "reversed chains from data after 5 transitions"
+    assert dict(of_ends["high"].settings)["by"] == "reversed chains from data after 80 transitions"
     for end, one in of_ends.items():
         np.testing.assert_allclose(one.log_prob, found.log_prob + notes["log_z"] - notes[f"log_z_{end}"], rtol=1e-5)
     h = model.space.prepare(jax.random.key(1), x)
