@@ -100,8 +100,10 @@ def measure(config: Config) -> str:
     }
     is_new = not (config.folder / f"{TABLE}.json").exists()
     table = {"columns": COLUMNS, "rows": []} if is_new else read(TABLE, config.folder)
-    rows = [*(one for one in table["rows"] if one["id"] != config.row), row]
-    content = json.dumps({**table, "rows": rows}, indent=1, ensure_ascii=False, allow_nan=False)
+    rows = [one for one in table["rows"] if one["id"] != config.row]
+    place = next((i for i, one in enumerate(table["rows"]) if one["id"] == config.row), len(rows))
+    table = {**table, "rows": [*rows[:place], row, *rows[place:]]}
+    content = json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False)
     write_text(config.folder / f"{TABLE}.json", content + "\n")
     return f"{config.model}: {number['value']:.3f} over {len(values)} seeds. Next: python -m tools.results"
 

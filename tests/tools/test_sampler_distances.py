@@ -38,7 +38,7 @@ def test_a_row_holds_the_mean_over_the_seeds_and_their_spread(tmp_path, monkeypa
     assert "a VAE: 2.000 over 3 seeds" in capsys.readouterr().out
     assert len(drawn) == 3
     assert np.any(drawn[0] != drawn[1])
-    kept, row = json.loads((tmp_path / "score_samples.json").read_text())["rows"]
+    row, kept = json.loads((tmp_path / "score_samples.json").read_text())["rows"]
     assert (kept["id"], row["id"], row["command"]) == ("kept", "old", COMMAND)
     evaluations, number = row["numbers"]
     assert evaluations["value"] == 1
