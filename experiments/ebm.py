@@ -1,6 +1,6 @@
 """The deep energy-based model (Du & Mordatch, NeurIPS 2019, arXiv:1903.08689), with persistent Langevin chains.
 
-    python -m experiments.ebm                                                     # digits, about four minutes
+    python -m experiments.ebm                                                     # digits, about a minute
     python -m experiments.ebm --network conv --train.steps-per-call 1             # sharper, and several times slower
     python -m experiments.ebm --chains.persistent 0                               # short runs from noise
     python -m experiments.ebm --data.name toy:eight_gaussians                     # points, and a picture of the density

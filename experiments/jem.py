@@ -1,6 +1,6 @@
 """A classifier that is an energy-based model (JEM; Grathwohl et al., ICLR 2020, arXiv:1912.03263).
 
-    python -m experiments.jem                       # digits
+    python -m experiments.jem                       # digits, about a minute
     python -m experiments.jem sample --label 3      # threes
 
 It reports accuracy and calibration, and draws samples of each class.
