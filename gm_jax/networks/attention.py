@@ -181,6 +181,7 @@ class TransformerBlock(nn.Module):
             that the sum of all updates starts with the scale of one (GPT-2, section 2.3).
         dropout: dropout rate of both updates in training (Vaswani et al., section 5.4).
         dtype: precision of the computation.
+        starts_as_identity: starts the kernels of both updates at zero instead.
     """
 
     features: int
@@ -188,9 +189,11 @@ class TransformerBlock(nn.Module):
     layers: int = 1
     dropout: float = 0.0
     dtype: DTypeLike | None = None
+    starts_as_identity: bool = False
 
     def setup(self) -> None:
         update_init = nn.initializers.variance_scaling(0.5 / self.layers, "fan_in", "truncated_normal")
+        update_init = nn.initializers.zeros if self.starts_as_identity else update_init
         norm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False, dtype=self.dtype)
         self.attention_norm, self.mlp_norm = norm(), norm()
         self.attention = MultiHeadAttention(self.features, self.heads, update_init, self.dtype)

@@ -8,8 +8,8 @@
 with p the sines and cosines of each patch's row and column. W and b of (3) and (4) start at 0, and so does the output
 of the cross-attention: every block starts as the identity, and the network's output as 0.
 
-y is a class label, or a caption: a text encoder then gives the context of the cross-attention, and the context of its
-start token is added to c.
+y is a class label, or a caption: a text encoder then gives the context of the cross-attention, and its summary is added
+to c.
 
 Sources: Peebles & Xie, "Scalable Diffusion Models with Transformers", ICCV 2023, arXiv:2212.09748. The cross-attention
     after the self-attention: Chen et al., "PixArt-alpha", ICLR 2024, arXiv:2310.00426, section 2.3.
@@ -66,7 +66,7 @@ class DiT(nn.Module):
             if caption is None:
                 raise ValueError("the network reads captions but got none: pass tokens.")
             context, counts = self.text(caption)
-            c = c + context[:, 0]
+            c = c + self.text.summary(context, counts)
         c = nn.silu(c)
         h = nn.Dense(self.features, dtype=self.dtype, name="patches")(_patches(x_t, self.patch))
         h = h + _positions(height, width, self.features).astype(h.dtype)[None]

@@ -7,10 +7,20 @@
 Every position reads the start token and all words, and none reads the padding, token 0. The null caption is L tokens of
 padding, so that its context is that of the start token alone. The layers are those of `transformer_trunk`.
 
-Source: a text encoder that is trained with the denoiser: Rombach et al., "High-Resolution Image Synthesis with Latent
-    Diffusion Models", CVPR 2022, arXiv:2112.10752, section 4.3.1.
+A denoiser adds a summary of the caption to its embedding of the time: the sum over the start token and the n words,
+
+    summary = (context_0 + ... + context_n) / sqrt(n + 1)                                                   (4)
+
+or context_0 alone. Entries of e and t start with variance 1 and the layers as the identity, so that (4) starts as a sum
+over the words, from which a denoiser learns what a word changes long before the layers have learned to pass it on.
+
+Sources: a text encoder that is trained with the denoiser: Rombach et al., "High-Resolution Image Synthesis with Latent
+    Diffusion Models", CVPR 2022, arXiv:2112.10752, section 4.3.1. A summary of the caption beside the time: Saharia et
+    al., "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding" (Imagen), NeurIPS 2022,
+    arXiv:2205.11487, section 2.3, where it is the mean.
 """
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from gm_jax.networks.transformer_trunk import TransformerTrunk
@@ -23,8 +33,15 @@ class TextEncoder(TransformerTrunk):
     """The network (1)-(3): tokens [B, L] -> the context [B, L + 1, P] and which of it counts, [B, L + 1].
 
     The event shape is (L,), the levels are the words of the vocabulary with the padding, and the last row of the
-    embedding is the start token. Attributes are those of the trunk.
+    embedding is the start token.
+
+    Attributes:
+        sums: whether the summary is (4), or context_0; the others are those of the trunk.
     """
+
+    embedding_init: nn.initializers.Initializer = nn.initializers.normal(1.0)
+    starts_as_identity: bool = True
+    sums: bool = True
 
     def __call__(self, tokens: Array) -> tuple[Array, Array]:
         """Maps tokens [B, L] int32 to the context [B, L + 1, P] and its mask [B, L + 1] bool; position 0 is the start.
@@ -40,3 +57,10 @@ class TextEncoder(TransformerTrunk):
         counts = jnp.concatenate([jnp.ones((batch, 1), bool), tokens != PADDING], axis=1)
         mask = jnp.broadcast_to(counts[:, None], (batch, h.shape[1], h.shape[1]))
         return self.read(h, mask), counts
+
+    def summary(self, context: Array, counts: Array) -> Array:
+        """Maps the context [B, L + 1, P] and its mask [B, L + 1] to a vector of the caption, [B, P]."""
+        if not self.sums:
+            return context[:, 0]
+        counted = counts.astype(context.dtype)
+        return jnp.einsum("bmp,bm->bp", context, counted) / jnp.sqrt(jnp.sum(counted, axis=1, keepdims=True))

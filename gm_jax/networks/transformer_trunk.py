@@ -24,9 +24,15 @@ from gm_jax.networks.dropout import Dropout
 from gm_jax.types import Array
 
 
-def position_tables(event_shape: tuple[int, ...], features: int, dtype: DTypeLike | None) -> dict[int, nn.Embed]:
+def position_tables(
+    event_shape: tuple[int, ...],
+    features: int,
+    dtype: DTypeLike | None,
+    init: nn.initializers.Initializer = nn.linear.default_embed_init,
+) -> dict[int, nn.Embed]:
     """Returns the tables of t_a in (1), by axis; an axis of one pixel says nothing and has none."""
-    return {axis: nn.Embed(size, features, dtype) for axis, size in enumerate(event_shape) if size > 1}
+    sizes = {axis: size for axis, size in enumerate(event_shape) if size > 1}
+    return {axis: nn.Embed(size, features, dtype, embedding_init=init) for axis, size in sizes.items()}
 
 
 def sum_of_positions(
@@ -53,6 +59,8 @@ class TransformerTrunk(nn.Module):
         layers: number of blocks.
         dropout: dropout rate of h in (1) and of each block's updates in training.
         dtype: precision of the computation.
+        embedding_init: initialiser of the tables e and t_a.
+        starts_as_identity: whether the blocks start as the identity.
     """
 
     event_shape: tuple[int, ...]
@@ -63,12 +71,14 @@ class TransformerTrunk(nn.Module):
     layers: int = 3
     dropout: float = 0.0
     dtype: DTypeLike | None = None
+    embedding_init: nn.initializers.Initializer = nn.linear.default_embed_init
+    starts_as_identity: bool = False
 
     def setup(self) -> None:
-        self.embedding = nn.Embed(self.levels + 1, self.features, self.dtype)
-        self.positions = position_tables(self.event_shape, self.features, self.dtype)
+        self.embedding = nn.Embed(self.levels + 1, self.features, self.dtype, embedding_init=self.embedding_init)
+        self.positions = position_tables(self.event_shape, self.features, self.dtype, self.embedding_init)
         self.drop = Dropout(self.dropout)
-        settings = (self.features, self.heads, self.layers, self.dropout, self.dtype)
+        settings = (self.features, self.heads, self.layers, self.dropout, self.dtype, self.starts_as_identity)
         self.blocks = [TransformerBlock(*settings) for _ in range(self.layers)]
         self.norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype)
         self.readout = nn.Dense(self.outputs_per_dim, dtype=self.dtype)

@@ -10,7 +10,12 @@ where e is the sum of the embeddings of the time and the label. Self-attention f
 last convolution of each block, the last product of each attention and the last layer of the network start at zero.
 
 A network with captions, as that of latent diffusion, reads the context of a text encoder by a cross-attention after
-each self-attention; the context of its start token is added to e.
+each self-attention; its summary of the caption is added to e.
+
+The embedding can scale the features too, as in ADM, which lets a condition change what a network does at some places
+and not at others:
+
+    block:   x + conv(dropout(silu((1 + s) norm(conv(silu(norm(x)))) + b))),    (s, b) = dense(silu(e))   (6)
 
 DDPM++ halves and doubles by residual blocks as those of BigGAN,
 
@@ -24,6 +29,7 @@ Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2
     Ronneberger, Fischer & Brox, "U-Net", MICCAI 2015, arXiv:1505.04597. Song et al., "Score-Based Generative Modeling
     through Stochastic Differential Equations", ICLR 2021, arXiv:2011.13456, appendix H: DDPM++. Rombach et al.,
     "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022, arXiv:2112.10752, section 3.3: captions.
+    Dhariwal & Nichol, "Diffusion Models Beat GANs on Image Synthesis" (ADM), NeurIPS 2021, arXiv:2105.05233, section 3.
 """
 
 from collections.abc import Callable
@@ -64,6 +70,7 @@ class UNet(nn.Module):
         remat: stores only the inputs of blocks and attentions for the backward pass, which computes the rest again:
             less memory on accelerators if maps are large, for about a sixth more products.
         text: reads captions, to a context of 4 stem features; None for a network without text.
+        scale_shift: blocks (6) in place of (4).
         conv: the convolutions; `convolution.Conv` if the network is trained in turns or by several steps in a call,
             and not by forward mode.
     """
@@ -83,6 +90,7 @@ class UNet(nn.Module):
     remat: bool = False
     augmented: int | None = None
     text: TextEncoder | None = None
+    scale_shift: bool = False
     conv: Callable[..., nn.Module] = nn.Conv
 
     @nn.compact
@@ -99,28 +107,16 @@ class UNet(nn.Module):
         conv = partial(self.conv, kernel_size=(3, 3), dtype=self.dtype)
         settings = {"groups": self.groups, "rescale": self.rescale, "dtype": self.dtype}
         stem = self.stem or self.features[0]
-        time = TimeEmbedding(stem, 4 * stem, self.num_classes, self.dtype, self.augmented, name="time")
-        caption, label = (None, label) if self.text is None else (label, None)
-        embedding, context = time(t, label, changes), None
-        if self.text is not None:
-            if caption is None:
-                raise ValueError("the network reads captions but got none: pass tokens.")
-            context, counts = self.text(caption)
-            embedding = embedding + context[:, 0]
-        embedding = nn.silu(embedding)
-        last = len(self.features) - 1
+        embedding, read = self._conditions(stem, t, label, changes)
 
         def block(h: Array, channels: int, name: str, resample: Resample | None = None) -> Array:
-            options = {"dropout": self.dropout, "resample": resample, "conv": self.conv, **settings}
+            options = {"dropout": self.dropout, "resample": resample, "scale_shift": self.scale_shift}
+            options |= {"conv": self.conv, **settings}
             return self._run(ResidualBlock(channels, name=name, **options), h, embedding, train=train)
 
         def attend(h: Array, name: str) -> Array:
             h = self._run(SelfAttention(self.head_dim, name=name, **settings), h)
-            if context is None:
-                return h
-            heads = h.shape[-1] // (self.head_dim or h.shape[-1])
-            read = CrossAttention(h.shape[-1], heads, self.dtype, name=name.replace("attention", "cross_attention"))
-            return read(h.reshape(len(h), -1, h.shape[-1]), context, counts).reshape(h.shape)
+            return h if read is None else self._reads(h, *read, name=name.replace("attention", "cross_attention"))
 
         def half(h: Array, level: int) -> Array:
             if self.resample_by_blocks:
@@ -139,7 +135,7 @@ class UNet(nn.Module):
                 h = block(h, channels, f"down_{level}_{i}")
                 h = attend(h, f"down_attention_{level}_{i}") if level in self.attention else h
                 skips.append(h)
-            if level < last:
+            if level < len(self.features) - 1:
                 h = half(h, level)
                 skips.append(h)
 
@@ -158,6 +154,27 @@ class UNet(nn.Module):
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm")(h))
         h = conv(self.outputs * x_t.shape[-1], kernel_init=nn.initializers.zeros, name="last")(h)
         return h.astype(jnp.promote_types(h.dtype, jnp.float32))
+
+    def _conditions(
+        self, stem: int, t: Array, label: Array | None, changes: Array | None
+    ) -> tuple[Array, tuple[Array, Array] | None]:
+        """Returns silu(e) [B, 4 stem], and the context and mask of the captions, if the network reads them."""
+        caption, label = (None, label) if self.text is None else (label, None)
+        time = TimeEmbedding(stem, 4 * stem, self.num_classes, self.dtype, self.augmented, name="time")
+        embedding = time(t, label, changes)
+        if self.text is None:
+            return nn.silu(embedding), None
+        if caption is None:
+            raise ValueError("the network reads captions but got none: pass tokens.")
+        context, counts = self.text(caption)
+        return nn.silu(embedding + self.text.summary(context, counts)), (context, counts)
+
+    def _reads(self, h: Array, context: Array, counts: Array, *, name: str) -> Array:
+        """Lets every place of h [B, H, W, C] read the context."""
+        batch, *_, channels = h.shape
+        heads = channels // (self.head_dim or channels)
+        reading = CrossAttention(channels, heads, self.dtype, name=name)
+        return reading(h.reshape(batch, -1, channels), context, counts).reshape(h.shape)
 
     def _run(self, layer: nn.Module, *inputs: Array, **options: bool) -> Array:
         def call(layer: nn.Module, *inputs: Array) -> Array:
@@ -204,6 +221,7 @@ class ResidualBlock(nn.Module):
         resample: r of (5), `halve` or `upsample_nearest`; None for (4).
         rescale: divides the sum by sqrt(2).
         dtype: precision of the computation.
+        scale_shift: whether e scales the features too, (6).
         conv: the convolutions, see `UNet`.
     """
 
@@ -213,6 +231,7 @@ class ResidualBlock(nn.Module):
     resample: Resample | None = None
     rescale: bool = False
     dtype: DTypeLike | None = None
+    scale_shift: bool = False
     conv: Callable[..., nn.Module] = nn.Conv
 
     @nn.compact
@@ -224,9 +243,15 @@ class ResidualBlock(nn.Module):
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
         h = conv((3, 3), name="conv_0")(h)
-        if embedding is not None:
-            h = h + nn.Dense(self.features, dtype=self.dtype, name="time")(embedding)[:, None, None]
-        h = nn.silu(norm(name="norm_1")(h))
+        if embedding is not None and self.scale_shift:
+            moves = nn.Dense(2 * self.features, dtype=self.dtype, name="time")(embedding)[:, None, None]
+            scale, shift = jnp.split(moves, 2, axis=-1)
+            h = (1.0 + scale) * norm(name="norm_1")(h) + shift
+        else:
+            if embedding is not None:
+                h = h + nn.Dense(self.features, dtype=self.dtype, name="time")(embedding)[:, None, None]
+            h = norm(name="norm_1")(h)
+        h = nn.silu(h)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = conv((3, 3), kernel_init=nn.initializers.zeros, name="conv_1")(h)
         is_same = x.shape[-1] == self.features and self.resample is None

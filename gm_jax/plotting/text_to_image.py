@@ -100,15 +100,19 @@ def attention(
     t = jnp.full(1, max(1, round(_NOISE * schedule.num_steps)), jnp.int32)
     z_t = predictions.diffuse(z, jax.random.normal(noise_key, z.shape), schedule.signal(t), schedule.noise(t))
     _, kept = model.prior.network.apply({"params": params["diffusion"]}, z_t, t, caption, mutable=["attention_maps"])
-    weights = jnp.sum(jnp.stack([leaf[0] for leaf in jax.tree.leaves(kept["attention_maps"])]), axis=0)
     words = text.split()
-    maps = weights.T[1 : len(words) + 1]  # [words, N]; the first position is the start token
     picture = model.decode(params, model_state, z)[0]
     height, width, channels = picture.shape
-    rows = round((maps.shape[1] * height / width) ** 0.5)
-    maps = jax.image.resize(maps.reshape(len(words), rows, -1), (len(words), height, width), "nearest")
+
+    def of_layer(weights: Array) -> Array:
+        """Maps how much each of N places reads of each position, [N, L + 1], to an image for each word."""
+        rows = round((len(weights) * height / width) ** 0.5)
+        maps = weights.T[1 : len(words) + 1].reshape(len(words), rows, -1)  # the first position is the start token
+        return jax.image.resize(maps, (len(words), height, width), "nearest")
+
+    maps = sum(of_layer(leaf[0]) for leaf in jax.tree.leaves(kept["attention_maps"]))
     high = 255.0 if model.levels is None else model.levels - 1.0
-    grey = high * maps / jnp.maximum(jnp.max(maps, axis=(1, 2), keepdims=True), 1e-9)
+    grey = jnp.round(high * maps / jnp.maximum(jnp.max(maps, axis=(1, 2), keepdims=True), 1e-9))
     shown = jnp.broadcast_to(grey[..., None], (*grey.shape, channels)).astype(picture.dtype)
     return Grid(
         jnp.concatenate([picture[None], shown])[None],

@@ -254,6 +254,7 @@ def make_network(
             f"{len(network.features)} levels of --network.features are numbered from 0."
         )
     settings |= {"groups": network.groups, "head_dim": network.head_dim, "stem": network.stem}
+    settings |= {"scale_shift": network.scale_shift}
     settings |= {"resample_by_blocks": network.resample == "block", "rescale": network.rescale, "remat": network.remat}
     return unet.UNet(network.features, network.blocks, network.attention, augmented=augmented, **settings)
 

@@ -29,7 +29,8 @@ def make_text_encoder(config: TextEncoderConfig, spec: Spec, *, features: int) -
     """
     _check_heads("text", config.features, config.heads)
     event_shape, words = (spec.tokens or 0,), spec.vocabulary or 0
-    return text_encoder.TextEncoder(event_shape, words, features, config.features, config.heads, config.layers)
+    settings = (config.features, config.heads, config.layers)
+    return text_encoder.TextEncoder(event_shape, words, features, *settings, sums=config.summary == "sum")
 
 
 def _check_heads(section: str, features: int, heads: int) -> None:

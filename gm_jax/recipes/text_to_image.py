@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from gm_jax.data import captions, scenes
@@ -11,10 +12,12 @@ from gm_jax.data.sources import Spec
 from gm_jax.errors import NO_CAPTIONS, UserError
 from gm_jax.models import latent_diffusion, vae
 from gm_jax.networks import autoencoder
+from gm_jax.networks.convolution import Conv
 from gm_jax.plotting import text_to_image as plotting
 from gm_jax.recipes import image_shapes, likelihoods
+from gm_jax.recipes.configs.diffusion import DiTConfig
 from gm_jax.recipes.configs.text_to_image import SpatialAutoencoderConfig, TextToImageConfig
-from gm_jax.recipes.diffusion import diffusion_model, with_bound_terms
+from gm_jax.recipes.diffusion import diffusion_model, make_network, with_bound_terms
 from gm_jax.recipes.dit import make_dit, make_text_encoder
 from gm_jax.recipes.experiment import Experiment, LogProbEvaluation
 from gm_jax.recipes.obedience import obedience_evaluation
@@ -57,12 +60,12 @@ def build_text_to_image(config: TextToImageConfig, spec: Spec) -> Experiment:
     first = config.autoencoder
     rest = second_stage_steps(first, num_steps=config.train.steps)
     autoencoder_family = spatial_autoencoder(first, spec, elbo_samples=config.elbo_samples)
-    shape = latent_shape(first, spec)
+    latents = spec._replace(shape=latent_shape(first, spec), levels=None)  # points, for the diffusion model
     negative = captions.encode(config.negative_prompt) if config.negative_prompt else None
     prior = diffusion_model(
         config,
-        make_dit(config.network, reads=make_text_encoder(config.text, spec, features=config.network.features)),
-        spec._replace(shape=shape, levels=None),  # a latent is a point for the diffusion model
+        _denoiser(config, spec, latents),
+        latents,
         num_tokens=spec.tokens,
         drop_label=config.drop_caption,
         guidance=config.guidance,
@@ -84,6 +87,15 @@ def build_text_to_image(config: TextToImageConfig, spec: Spec) -> Experiment:
         pictures=plotting.grids(family, _as_tokens(PROMPTS), _as_tokens(_CHANGED)),
         settings={"variance": config.variance, "guidance": config.guidance},
     )
+
+
+def _denoiser(config: TextToImageConfig, spec: Spec, latents: Spec) -> nn.Module:
+    """Returns the network of the second stage, which reads the captions of data and has the shape of their latents."""
+    network = config.network
+    if isinstance(network, DiTConfig):
+        return make_dit(network, reads=make_text_encoder(config.text, spec, features=network.features))
+    text = make_text_encoder(config.text, spec, features=4 * (network.stem or network.features[0]))
+    return make_network(network, latents, None).clone(text=text, conv=Conv)  # trained in turns
 
 
 def spatial_autoencoder(config: SpatialAutoencoderConfig, spec: Spec, *, elbo_samples: int) -> vae.VAE:

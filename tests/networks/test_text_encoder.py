@@ -38,6 +38,30 @@ def test_words_do_not_read_the_padding_and_their_order_counts(variables):
     assert np.abs(before[:, 0] - swapped[:, 0]).max() > 1e-3
 
 
+def test_the_summary_is_the_sum_of_start_and_words_over_the_root_of_their_number(variables):
+    found, counts = (jnp.asarray(part) for part in context(variables, CAPTION))
+    summary = np.asarray(ENCODER.summary(found, counts))
+    np.testing.assert_allclose(summary[0], np.sum(found[0, :5], axis=0) / np.sqrt(5.0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(ENCODER.clone(sums=False).summary(found, counts), found[:, 0])
+
+
+def test_the_summary_is_at_first_a_sum_over_words_whose_order_does_not_count():
+    variables = ENCODER.init(jax.random.key(0), CAPTION)
+    tables = variables["params"]
+    assert abs(np.std(tables["embedding"]["embedding"]) - 1.0) < 0.3
+    others = [leaf for path, leaf in jax.tree.leaves_with_path(tables["blocks_0"]) if "out" in str(path)]
+    np.testing.assert_array_equal(others[0], 0.0)
+
+    def alone(token):
+        caption = jnp.zeros((1, 6), jnp.int32).at[0, 2].set(token)
+        return context(variables, caption)[0][0, 3]
+
+    # A word's context does not depend on the words around it.
+    for token in (1, 4):
+        caption = CAPTION.at[0, 2].set(token)
+        np.testing.assert_allclose(context(variables, caption)[0][0, 3], alone(token), rtol=1e-5, atol=1e-5)
+
+
 def test_captions_of_another_length_are_refused(variables):
     with pytest.raises(ValueError, match=r"reads 6 tokens, not \[5\]"):
         ENCODER.apply(variables, CAPTION[:, :5])

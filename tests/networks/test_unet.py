@@ -7,6 +7,7 @@ import pytest
 
 from gm_jax.errors import UserError
 from gm_jax.networks import unet
+from gm_jax.networks.text_encoder import TextEncoder
 
 RNG = np.random.default_rng(0)
 SMALL = {"features": (4, 8), "blocks": 1, "attention": (1,), "groups": 2, "head_dim": 4}
@@ -46,10 +47,11 @@ def test_every_pixel_depends_on_every_pixel_time_and_label_of_its_example(random
         assert difference[1].max() < 1e-6
 
 
-def by_hand(params, x_t, t, label, kept=1.0):
+def by_hand(params, x_t, t, label=None, kept=1.0, read=None):
     """Computes equations (1) to (4) for SMALL in float64, in the order of the paper's figure.
 
-    A `kept` of 0 leaves nothing of what the dropout of each block sees.
+    A `kept` of 0 leaves nothing of what the dropout of each block sees. With a context, its mask and its summary to
+    read, blocks are those of (6).
     """
 
     def dense(name, h, of=params):
@@ -75,8 +77,13 @@ def by_hand(params, x_t, t, label, kept=1.0):
     def block(name, x):
         of = params[name]
         h = conv(of["conv_0"], silu(norm(of["norm_0"], x)))
-        h = h + dense("time", silu(e), of)[:, None, None]
-        h = conv(of["conv_1"], kept * silu(norm(of["norm_1"], h)))
+        moves = dense("time", silu(e), of)[:, None, None]
+        if read is None:
+            h = norm(of["norm_1"], h + moves)
+        else:
+            scale, shift = np.split(moves, 2, axis=-1)
+            h = (1.0 + scale) * norm(of["norm_1"], h) + shift
+        h = conv(of["conv_1"], kept * silu(h))
         return h + (conv(of["shortcut"], x) if "shortcut" in of else x)
 
     def attend(name, x, head_dim=4):
@@ -85,12 +92,27 @@ def by_hand(params, x_t, t, label, kept=1.0):
         q, k, v = (dense(which, h, of).reshape(places) for which in ("query", "key", "value"))
         weights = np.exp(np.einsum("bnhd,bmhd->bhnm", q, k) / np.sqrt(head_dim))
         y = np.einsum("bhnm,bmhd->bnhd", weights / weights.sum(axis=-1, keepdims=True), v)
-        return x + dense("out", y.reshape(x.shape), of)
+        x = x + dense("out", y.reshape(x.shape), of)
+        return x if read is None else reading(params[name.replace("attention", "cross_attention")], x, head_dim)
+
+    def reading(of, x, head_dim):
+        context, counts, _ = read
+        h = x.reshape(len(x), -1, x.shape[-1])
+        mean, var = h.mean(axis=-1, keepdims=True), h.var(axis=-1, keepdims=True)
+        normed = (h - mean) / np.sqrt(var + 1e-5) * of["norm"]["scale"] + of["norm"]["bias"]
+        of, heads = of["attention"], (x.shape[-1] // head_dim, head_dim)
+        q, k, v = (
+            dense(which, source, of).reshape(*source.shape[:2], *heads)
+            for which, source in (("query", normed), ("key", context), ("value", context))
+        )
+        weights = np.exp(np.einsum("bnhd,bmhd->bhnm", q, k) / np.sqrt(head_dim)) * counts[:, None, None]
+        y = np.einsum("bhnm,bmhd->bnhd", weights / weights.sum(axis=-1, keepdims=True), v)
+        return x + dense("out", y.reshape(h.shape), of).reshape(x.shape)
 
     angles = t[:, None] * 10_000.0 ** (-np.arange(2) / 2)
     time = params["time"]
     e = dense("Dense_1", silu(dense("Dense_0", np.concatenate([np.sin(angles), np.cos(angles)], axis=1), time)), time)
-    e = e + label_bias(time, label)
+    e = e + (label_bias(time, label) if read is None else read[2])
     first = conv(params["first"], x_t)
     above = block("down_0_0", first)
     halved = conv(params["halve_0"], above, stride=2)
@@ -120,6 +142,25 @@ def test_the_unet_equals_the_network_of_the_paper(randomized):
     assert expected.std() > 1e-2
     found = applied(module)(params, x_t, t, label)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4 * expected.std())
+
+
+def test_a_unet_that_reads_captions_is_its_equations(randomized):
+    text = TextEncoder((4,), 5, 16, features=4, heads=1, layers=1)
+    module = unet.UNet(**SMALL, text=text, scale_shift=True)
+    x_t, t, _ = inputs()
+    captions = jnp.array([[3, 1, 2, 0], [1, 1, 0, 0]])
+    params = randomized(module, x_t, t, captions)
+    context, counts = text.apply({"params": params["params"]["text"]}, captions)
+    read = tuple(np.asarray(part, np.float64) for part in (context, counts, text.summary(context, counts)))
+    in_float64 = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
+    expected = by_hand(in_float64, np.asarray(x_t, np.float64), np.asarray(t), read=read)
+    assert expected.std() > 1e-2
+    found = applied(module)(params, x_t, t, captions)
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4 * expected.std())
+    for moved in ((x_t, t, captions[::-1]), (x_t, t + 3, captions)):
+        assert np.abs(applied(module)(params, *moved) - found).max(axis=(1, 2, 3)).min() > 1e-3 * expected.std()
+    with pytest.raises(ValueError, match="got none: pass tokens"):
+        module.apply(params, x_t, t)
 
 
 def test_dropout_applies_only_in_training(randomized):

@@ -18,7 +18,7 @@ from gm_jax.data import sources
 from gm_jax.errors import UserError
 from gm_jax.planning import plan, roofline, tpus
 from gm_jax.recipes import presets
-from gm_jax.recipes.configs import ChainsConfig, DiTConfig, SpatialAutoencoderConfig, TextEncoderConfig, UNetConfig
+from gm_jax.recipes.configs import ChainsConfig, SpatialAutoencoderConfig, TextEncoderConfig, UNetConfig
 from gm_jax.runner.plan import known_source, make_plan
 from gm_jax.runner.run import Given, abstract_batch, assemble
 from gm_jax.training.model_state import local_view
@@ -71,7 +71,6 @@ SMALL = {
     "pixelcnn_pp": {"features": 8},
     "text_to_image": {
         "autoencoder": SpatialAutoencoderConfig(features=(8, 16)),
-        "network": DiTConfig(layers=1),
         "text": TextEncoderConfig(layers=1),
     },
 }

@@ -12,7 +12,7 @@ from gm_jax.config import TrainConfig
 from gm_jax.config.saved import updated
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
-from gm_jax.recipes.configs import FSQConfig, MLPConfig, UNetConfig
+from gm_jax.recipes.configs import DiTConfig, FSQConfig, MLPConfig, UNetConfig
 from gm_jax.runner.run import abstract_batch
 from gm_jax.training import model_state as model_state_lib
 
@@ -90,7 +90,8 @@ CHOICES = [
     ("vq_vae", {"conditional": True, "prior": {"layers": 1}, "autoencoder": {"patch": 1}}, COLOURS),
     ("vq_vae", {"quantizer": FSQConfig(levels=(3, 4)), "decoder": "discretized_logistic"}, BINARY),
     ("vq_vae", {"quantizer": {"codes": 300, "restart_below": 0.0}, "autoencoder": {"dtype": "bfloat16"}}, CAPTIONS),
-    ("text_to_image", {"negative_prompt": "a red two", "network": {"layers": 1, "patch": 1}}, CAPTIONS),
+    ("text_to_image", {"negative_prompt": "a red two", "network": DiTConfig(layers=1, patch=1)}, CAPTIONS),
+    ("text_to_image", {"network": {"scale_shift": False, "stem": 16}, "text": {"summary": "start"}}, CAPTIONS),
     ("text_to_image", {"autoencoder": {"patch": 1, "features": (8, 8, 16)}, "text": {"layers": 0}}, CAPTIONS),
     ("ebm", {"spectral_norm": True, "penalty": 0.1}, DIGITS),
     ("ebm", {"chains": {"persistent": 0, "clip_gradient": 0.01}}, POINTS),
@@ -249,7 +250,7 @@ MISTAKES = [
     ("text_to_image", {}, COLOURS, "cifar10: the model reads captions, but the data have none"),
     ("text_to_image", {"autoencoder": {"patch": 3}}, CAPTIONS, "use 1, 2 or 4"),
     ("text_to_image", {"autoencoder": {"features": (8,) * 6}}, CAPTIONS, "divisible by 64"),
-    ("text_to_image", {"network": {"heads": 3}}, CAPTIONS, "--network.heads 3 do not divide"),
+    ("text_to_image", {"network": DiTConfig(heads=3)}, CAPTIONS, "--network.heads 3 do not divide"),
     ("text_to_image", {"text": {"heads": 3}}, CAPTIONS, "--text.heads 3 do not divide"),
     ("text_to_image", {"drop_caption": 0.0}, CAPTIONS, "--drop-caption 0"),
     ("text_to_image", {"negative_prompt": "a purple two"}, CAPTIONS, "purple"),

@@ -48,6 +48,8 @@ class UNetConfig:
     attention on the way up then follows the last block of a level only."""
     rescale: Annotated[bool, Added(False)] = False
     """Divide each sum of a residual by the root of 2, as in DDPM++."""
+    scale_shift: Annotated[bool, Added(False)] = False
+    """Let the time and the condition scale and shift the features, as in ADM, in place of a shift alone."""
     remat: Annotated[bool, Added(False)] = False
     """Store only the inputs of blocks for the backward pass, which computes the rest again: less memory on
     accelerators, more arithmetic."""

@@ -1,12 +1,13 @@
 """The configuration of text to image: a spatial autoencoder, a text encoder and a diffusion transformer."""
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import arg
 
 from gm_jax.config import (
     AdamConfig,
+    Added,
     Count,
     CountOrZero,
     DataConfig,
@@ -19,7 +20,7 @@ from gm_jax.config import (
     Share,
     Widths,
 )
-from gm_jax.recipes.configs.diffusion import AnyDiffusionConfig, DiTConfig, SamplerConfig
+from gm_jax.recipes.configs.diffusion import AnyDiffusionConfig, DiTConfig, SamplerConfig, UNetConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,12 +58,14 @@ class SpatialAutoencoderConfig:
 class TextEncoderConfig:
     """A transformer that reads captions, trained with the diffusion model."""
 
-    features: Count = 128
+    features: Count = 64
     """Width."""
     layers: CountOrZero = 2
     """Blocks."""
     heads: Count = 4
     """Heads of each attention; they divide the width."""
+    summary: Annotated[Literal["sum", "start"], Added("start")] = "sum"
+    """What of a caption joins the time: the sum of all contexts over the root of their number, or that of the start."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,10 @@ class TextToImageConfig(AnyDiffusionConfig):
     recipe: ClassVar[str] = "gm_jax.recipes.text_to_image:build_text_to_image"
     data: DataConfig = DataConfig(name="captions")
     autoencoder: SpatialAutoencoderConfig = SpatialAutoencoderConfig()
-    network: DiTConfig = DiTConfig()
+    network: UNetConfig | DiTConfig = UNetConfig(features=(32, 64), attention=(1,), head_dim=32, scale_shift=True)
+    prediction: Literal["noise", "data", "velocity"] = "velocity"
+    """What the network predicts: eps (noise), x_0 (data), or v of Salimans & Ho 2022 (velocity). Errors of eps at large
+    noise, where a caption is obeyed or not, are errors of x_0 with little weight; those of v have full weight."""
     text: TextEncoderConfig = TextEncoderConfig()
     sampler: SamplerConfig = SamplerConfig(method="ddim", steps=50)
     beta_min: Rate | None = 1.0
