@@ -5,7 +5,7 @@ python -m experiments.text_to_image sample --prompt "a red seven left of a small
 python -m experiments.text_to_image sample --prompt "a green two" --negative-prompt "a green two on white"
 python -m experiments.text_to_image sample --prompt "a red three" --image picture.png --strength 0.6
 
-The method is that of Rombach et al., CVPR 2022, arXiv:2112.10752, with a DiT for the U-Net.
+The method is that of Rombach et al., CVPR 2022, arXiv:2112.10752, with the KL autoencoder and the U-Net at a small size.
 """
 
 from gm_jax import runner
@@ -14,8 +14,8 @@ from gm_jax.recipes.configs import TextToImageConfig
 
 # Small batches: in the same time, the autoencoder learns to keep more details with them.
 CONFIG = TextToImageConfig(
-    train=TrainConfig(steps=28_000, batch_size=8, checkpoint_every=7_000, steps_per_call=50, ema_decay=0.9995),
-    optimizer=OptimizerConfig(learning_rate=7e-4, schedule="cosine", warmup_steps=None, clip_norm=1.0),
+    train=TrainConfig(steps=60_000, batch_size=8, checkpoint_every=6_000, steps_per_call=50, ema_decay=0.9995),
+    optimizer=OptimizerConfig(learning_rate=8e-4, schedule="cosine", warmup_steps=None, clip_norm=1.0),
 )
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class SpatialAutoencoderConfig:
     steps: Count | None = None
     """How many of --train.steps train the VAE; the others train the diffusion model. By default three sevenths, and at
     most 12,000."""
-    optimizer: AdamConfig = AdamConfig(learning_rate=2e-3, warmup_steps=None)
+    optimizer: AdamConfig = AdamConfig(learning_rate=1.5e-3, warmup_steps=None, b2=0.99)
     patch: Count = 2
     """Side of the squares of pixels whose numbers are the channels of the first level: 1, 2 or 4."""
     features: Widths = (24, 48)
@@ -75,7 +75,7 @@ class TextToImageConfig(AnyDiffusionConfig):
     recipe: ClassVar[str] = "gm_jax.recipes.text_to_image:build_text_to_image"
     data: DataConfig = DataConfig(name="captions")
     autoencoder: SpatialAutoencoderConfig = SpatialAutoencoderConfig()
-    network: UNetConfig | DiTConfig = UNetConfig(features=(32, 64), attention=(1,), head_dim=32, scale_shift=True)
+    network: UNetConfig | DiTConfig = UNetConfig(features=(64, 64), attention=(0, 1), head_dim=32, scale_shift=True)
     prediction: Literal["noise", "data", "velocity"] = "velocity"
     """What the network predicts: eps (noise), x_0 (data), or v of Salimans & Ho 2022 (velocity). Errors of eps at large
     noise, where a caption is obeyed or not, are errors of x_0 with little weight; those of v have full weight."""
