@@ -48,7 +48,7 @@ class SpatialAutoencoderConfig:
     """Self-attention at the smallest level."""
     log_var: float = -6.0
     """Log-variance of p(x|z), for pixels in [0, 1]."""
-    beta: RateOrZero = 0.5
+    beta: RateOrZero = 1e-3
     """Weight of the KL term."""
     dtype: Precision = "float32"
     """Precision of the networks' computation; parameters and losses stay float32."""
