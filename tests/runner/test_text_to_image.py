@@ -17,18 +17,9 @@ pytestmark = pytest.mark.slow  # every verb compiles programs of its own
 
 TINY = (
     *("--train.steps", "4", "--train.batch-size", "8", "--train.checkpoint-every", "4", "--autoencoder.steps", "2"),
-    *(
-        "--autoencoder.features",
-        "4",
-        "8",
-        "--autoencoder.groups",
-        "2",
-        "--network.features",
-        "8",
-        "--network.layers",
-        "1",
-    ),
-    *("--network.heads", "2", "--text.features", "8", "--text.layers", "1", "--text.heads", "2"),
+    *("--autoencoder.features", "4", "8", "--autoencoder.groups", "2", "--network.features", "8", "8"),
+    *("--network.attention", "1", "--network.head-dim", "4"),
+    *("--text.features", "8", "--text.layers", "1", "--text.heads", "2"),
     *("--diffusion-steps", "30", "--sampler.steps", "5", "--bound-terms", "1", "--validation-terms", "1"),
     *("--optimizer.warmup-steps", "0", "--autoencoder.optimizer.warmup-steps", "0"),
 )

@@ -49,7 +49,7 @@ class SpatialAutoencoderConfig:
     log_var: float = -6.0
     """Log-variance of p(x|z), for pixels in [0, 1]."""
     beta: RateOrZero = 1e-3
-    """Weight of the KL term."""
+    """Weight of the KL term. More of it makes latents independent, which the diffusion model finds harder to learn."""
     dtype: Precision = "float32"
     """Precision of the networks' computation; parameters and losses stay float32."""
 
