@@ -5,7 +5,7 @@ python -m experiments.text_to_image sample --prompt "a red seven left of a small
 python -m experiments.text_to_image sample --prompt "a green two" --negative-prompt "a green two on white"
 python -m experiments.text_to_image sample --prompt "a red three" --image picture.png --strength 0.6
 
-The method is that of Rombach et al., CVPR 2022, arXiv:2112.10752, with the KL autoencoder and the U-Net at a small size.
+The method is that of Rombach et al., CVPR 2022, arXiv:2112.10752, with its autoencoder and U-Net at a small size.
 """
 
 from gm_jax import runner
