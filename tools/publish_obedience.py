@@ -62,7 +62,7 @@ def publish(config: Config) -> str:
     rows = [_row(found, name, title, None, weights[0]) for name, title in _DATA.items()]
     rows += [_row(found, name, title, weight, weight) for name, title in _SAMPLES.items() for weight in weights]
     columns: list[dict[str, Any]] = [{"title": "pictures", "field": "pictures"}, {"title": "w", "field": "weight"}]
-    columns += [{"title": name, "number": name, "digits": 3, "sign": False} for name in obedience.ATTRIBUTES]
+    columns += [{"title": name, "number": name, "digits": 2, "sign": False} for name in obedience.ATTRIBUTES]
     content = {"columns": columns, "rows": [{**row, **facts} for row in rows]}
     path = config.folder / "obedience.json"
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

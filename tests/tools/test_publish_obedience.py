@@ -54,8 +54,8 @@ def test_each_weight_has_a_row_between_the_data_and_shuffled_captions(places):
     ]
     lines = results.markdown(content).splitlines()
     assert lines[0].split(" | ")[2:] == [*obedience.ATTRIBUTES[:-1], f"{obedience.ATTRIBUTES[-1]} |"]
-    assert lines[5].startswith("| samples, combinations of training | 2 | 0.200 ± 0.020 | 0.201 ± 0.020 |")
-    assert lines[-1].startswith("| samples, captions shuffled | 2 | 0.240 ± 0.020 | 0.241 ± 0.020 |")
+    assert lines[5].startswith("| samples, combinations of training | 2 | 0.20 ± 0.02 | 0.20 ± 0.02 |")
+    assert lines[-1].startswith("| samples, captions shuffled | 2 | 0.24 ± 0.02 | 0.24 ± 0.02 |")
 
 
 def test_rates_of_two_checkpoints_are_refused(places, capsys):
