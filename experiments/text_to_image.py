@@ -1,11 +1,12 @@
-"""Text to image: a spatial autoencoder, a text encoder and a diffusion transformer of latents, in one run.
+"""Text to image: a spatial autoencoder, a text encoder and a U-Net of latents, in one run.
 
 python -m experiments.text_to_image                                      # both stages
 python -m experiments.text_to_image sample --prompt "a red seven left of a small blue two" --guidance 4
 python -m experiments.text_to_image sample --prompt "a green two" --negative-prompt "a green two on white"
 python -m experiments.text_to_image sample --prompt "a red three" --image picture.png --strength 0.6
 
-The method is that of Rombach et al., CVPR 2022, arXiv:2112.10752, with its autoencoder and U-Net at a small size.
+The method is that of Rombach et al., CVPR 2022, arXiv:2112.10752, at a small size: an autoencoder with a KL term of
+little weight, without perceptual and adversarial losses, and a U-Net with cross-attention, which here predicts v.
 """
 
 from gm_jax import runner

@@ -147,7 +147,10 @@ def chosen_numbers(
 
 
 def published(record: run_results.Record) -> dict[str, Any]:
-    """Returns a result of a run as a published number: its errors beside its settings, None without one."""
+    """Returns a result of a run as a published number.
+
+    Its standard error and deviation move out of the settings; each is None if the result has none.
+    """
     settings = {name: value for name, value in record.settings.items() if name not in _ELSEWHERE}
     extra = {name: record.settings.get(name) for name in _ELSEWHERE}
     return {**record._asdict(), "settings": settings, **extra}

@@ -90,7 +90,8 @@ class Partition:
     def num_transitions(self) -> int:
         """Transitions of Hamiltonian Monte Carlo from the data to the starts of the reversed chains.
 
-        Many for each temperature, because chains that have not left the data put the high end below log Z.
+        Four for each temperature: chains that still resemble the data when they are reversed put the high end below
+        log Z.
         """
         return 4 * self.num_temperatures
 

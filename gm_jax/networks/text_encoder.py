@@ -17,7 +17,7 @@ over the words, from which a denoiser learns what a word changes long before the
 Sources: a text encoder that is trained with the denoiser: Rombach et al., "High-Resolution Image Synthesis with Latent
     Diffusion Models", CVPR 2022, arXiv:2112.10752, section 4.3.1. A summary of the caption beside the time: Saharia et
     al., "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding" (Imagen), NeurIPS 2022,
-    arXiv:2205.11487, section 2.3, where it is the mean.
+    arXiv:2205.11487, section 2.5, where it is a pooled embedding; the sum (4) is not the paper's.
 """
 
 import flax.linen as nn

@@ -12,8 +12,8 @@ last convolution of each block, the last product of each attention and the last 
 A network with captions, as that of latent diffusion, reads the context of a text encoder by a cross-attention after
 each self-attention; its summary of the caption is added to e.
 
-The embedding can scale the features too, as in ADM, which lets a condition change what a network does at some places
-and not at others:
+The embedding can also scale the features, as in ADM. Scale and shift are those of a channel, the same at every place:
+a condition can amplify a feature, or switch it off, wherever the feature is.
 
     block:   x + conv(dropout(silu((1 + s) norm(conv(silu(norm(x)))) + b))),    (s, b) = dense(silu(e))   (6)
 
@@ -63,14 +63,14 @@ class UNet(nn.Module):
         dropout: dropout rate in training.
         stem: channels of the first convolution, a quarter of the embedding's; None for those of the first level.
         resample_by_blocks: halves and doubles by blocks (5) in place of convolutions.
-        rescale: divides every sum of a residual by sqrt(2).
+        rescale: divides every sum of a residual by sqrt(2), except those of cross-attentions.
         dtype: precision of the computation; the output is float32 at least.
         outputs: how many outputs each number of x_t has, one block of channels after the other.
         augmented: how many numbers describe the augmentation of an example; None for a network without them.
         remat: stores only the inputs of blocks and attentions for the backward pass, which computes the rest again:
             less memory on accelerators if maps are large, for about a sixth more products.
         text: reads captions, to a context of 4 stem features; None for a network without text.
-        scale_shift: blocks (6) in place of (4).
+        scale_shift: blocks (6) in place of (4), and the same change in (5).
         conv: the convolutions; `convolution.Conv` if the network is trained in turns or by several steps in a call,
             and not by forward mode.
     """
@@ -174,7 +174,7 @@ class UNet(nn.Module):
         batch, *_, channels = h.shape
         heads = channels // (self.head_dim or channels)
         reading = CrossAttention(channels, heads, self.dtype, name=name)
-        return reading(h.reshape(batch, -1, channels), context, counts).reshape(h.shape)
+        return self._run(reading, h.reshape(batch, -1, channels), context, counts).reshape(h.shape)
 
     def _run(self, layer: nn.Module, *inputs: Array, **options: bool) -> Array:
         def call(layer: nn.Module, *inputs: Array) -> Array:
@@ -210,7 +210,7 @@ class UNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """A residual block (4) or (5), [B, H, W, I] -> [B, H', W', features].
+    """A residual block (4), (5) or (6), [B, H, W, I] -> [B, H', W', features].
 
     If I is not the number of features, x passes through a 1x1 convolution in (4) too.
 

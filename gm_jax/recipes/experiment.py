@@ -59,7 +59,7 @@ class Measured(NamedTuple):
 
     Attributes:
         value: nan if no example tells it.
-        standard_error: of the mean over the examples; nan if too few tell it.
+        standard_error: of the mean over the examples, or as the evaluation says; nan if too few tell it.
     """
 
     value: float

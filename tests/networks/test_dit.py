@@ -92,6 +92,27 @@ def test_padding_changes_nothing_and_words_do(randomized):
     assert np.abs(apply(variables, X, T, CAPTIONS[:, jnp.array([1, 0, 2, 3])]) - out)[0].max() > 1e-4
 
 
+@pytest.mark.parametrize("sums", [True, False])
+def test_the_summary_of_the_caption_joins_the_time(sums, randomized):
+    text = TEXT.clone(sums=sums)
+    module = network(text=text)
+    params = randomized(module, X[:1], T[:1], CAPTIONS[:1])["params"]
+    # Cross-attentions that add nothing: the caption is in the summary alone.
+    for name in ("block_0", "block_1"):
+        layer = params[name]["cross_attention"]["attention"]["out"]
+        params[name]["cross_attention"]["attention"]["out"] = jax.tree.map(jnp.zeros_like, layer)
+    found = module.apply({"params": params}, X[:1], T[:1], CAPTIONS[:1])
+    summary = text.summary(*text.apply({"params": params["text"]}, CAPTIONS[:1]))[0]
+    time = {**params["time"], "Dense_1": {**params["time"]["Dense_1"]}}
+    time["Dense_1"]["bias"] = time["Dense_1"]["bias"] + summary
+    without = {name: leaf for name, leaf in params.items() if name != "text"} | {"time": time}
+    for name in ("block_0", "block_1"):
+        without[name] = {part: leaf for part, leaf in without[name].items() if part != "cross_attention"}
+    expected = network().apply({"params": without}, X[:1], T[:1])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert np.abs(found - network().apply({"params": without | {"time": params["time"]}}, X[:1], T[:1])).max() > 1e-3
+
+
 def test_attention_maps_are_kept_on_demand_and_are_shares_of_the_words(randomized):
     module = network(text=TEXT)
     variables = randomized(module, X, T, CAPTIONS)

@@ -157,6 +157,8 @@ def test_a_unet_that_reads_captions_is_its_equations(randomized):
     assert expected.std() > 1e-2
     found = applied(module)(params, x_t, t, captions)
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4 * expected.std())
+    recomputed = module.clone(remat=True)
+    np.testing.assert_allclose(applied(recomputed)(params, x_t, t, captions), found, rtol=1e-5, atol=1e-5)
     for moved in ((x_t, t, captions[::-1]), (x_t, t + 3, captions)):
         assert np.abs(applied(module)(params, *moved) - found).max(axis=(1, 2, 3)).min() > 1e-3 * expected.std()
     with pytest.raises(ValueError, match="got none: pass tokens"):

@@ -1,4 +1,4 @@
-"""The configuration of text to image: a spatial autoencoder, a text encoder and a diffusion transformer."""
+"""The configuration of text to image: a spatial autoencoder, a text encoder, and a U-Net or a diffusion transformer."""
 
 import dataclasses
 from typing import Annotated, ClassVar, Literal
