@@ -92,12 +92,17 @@ def publish(config: Config) -> str:
         "busy": config.busy,
         **where_it_ran(folder.versions, config.device),
     }
-    rows = [row for row in table["rows"] if row["id"] != config.row]
-    place = next((i for i, row in enumerate(table["rows"]) if row["id"] == config.row), len(rows))
-    content = {**table, "rows": [*rows[:place], record, *rows[place:]]}
+    content = with_row(table, record)
     path = config.folder / f"{config.table}.json"
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return f"{path}: {config.row}, {len(numbers)} numbers. Next: python -m tools.results"
+
+
+def with_row(table: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the table with a row in the place of the one of the same id, or as the last one."""
+    rows = [one for one in table["rows"] if one["id"] != row["id"]]
+    place = next((i for i, one in enumerate(table["rows"]) if one["id"] == row["id"]), len(rows))
+    return {**table, "rows": [*rows[:place], row, *rows[place:]]}
 
 
 def check_command(command: str, found: saved.Saved) -> None:

@@ -22,7 +22,7 @@ from gm_jax.errors import UserError
 from gm_jax.files import write_text
 from gm_jax.runner.folder import Folder
 from gm_jax.runner.run import load_saved, reopen
-from tools.publish import check_command, where_it_ran
+from tools.publish import check_command, where_it_ran, with_row
 from tools.results import RECORDS, read
 
 TABLE = "score_samples"
@@ -100,10 +100,7 @@ def measure(config: Config) -> str:
     }
     is_new = not (config.folder / f"{TABLE}.json").exists()
     table = {"columns": COLUMNS, "rows": []} if is_new else read(TABLE, config.folder)
-    rows = [one for one in table["rows"] if one["id"] != config.row]
-    place = next((i for i, one in enumerate(table["rows"]) if one["id"] == config.row), len(rows))
-    table = {**table, "rows": [*rows[:place], row, *rows[place:]]}
-    content = json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False)
+    content = json.dumps(with_row(table, row), indent=1, ensure_ascii=False, allow_nan=False)
     write_text(config.folder / f"{TABLE}.json", content + "\n")
     return f"{config.model}: {number['value']:.3f} over {len(values)} seeds. Next: python -m tools.results"
 

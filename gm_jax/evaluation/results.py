@@ -93,7 +93,7 @@ def likelihood_records(
     return [
         Record(
             name=name,
-            value=_finite(value) if is_known else None,
+            value=finite(value) if is_known else None,
             unit=unit,
             kind=summary.kind,
             data=data,
@@ -102,8 +102,8 @@ def likelihood_records(
             examples=summary.num_examples,
             settings={
                 **settings,
-                **{name: _finite(of_probes[name]) for name in of_probes},
-                "standard_error": _finite(error),
+                **{name: finite(of_probes[name]) for name in of_probes},
+                "standard_error": finite(error),
             },
         )
         for unit, value, error, of_probes in rows
@@ -248,7 +248,8 @@ def _is_record(record: Record) -> bool:
     )
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """Returns a number as JSON can hold it: None if it is not finite."""
     return value if math.isfinite(value) else None
 
 

@@ -134,7 +134,7 @@ def _counted_records(
                 f"{name} of {evaluation.num_samples} samples is {value}, and has no value in results.json: "
                 "evaluate another --checkpoint, or train at a smaller rate"
             )
-        known = value if np.isfinite(value) else None
+        known = results.finite(value)
         records.append(results.Record(name, known, evaluation.units[name], "estimate", *where, settings))
     return records
 
@@ -318,15 +318,11 @@ def _caption_records(
     where = (run.spec.name, run.spec.measure, split, num)
     return [
         results.Record(
-            *(name, _finite(number.value), evaluation.units[name], "estimate", *where),
-            {**settings, "standard_error": _finite(number.standard_error)},
+            *(name, results.finite(number.value), evaluation.units[name], "estimate", *where),
+            {**settings, "standard_error": results.finite(number.standard_error)},
         )
         for name, number in numbers.items()
     ]
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _of_samples(run: Run) -> list[SampleEvaluation]:
