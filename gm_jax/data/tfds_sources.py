@@ -152,7 +152,8 @@ def _not_found(name: str, set_name: str, data_dir: Path, embedded: Iterable[str]
     if set_name in _tfds_names():
         return UserError(
             f"Data set '{name}' is not prepared in {data_dir}{'' if exists else ', which does not exist'}, and gm_jax "
-            f"downloads nothing. To prepare it:\n{_how_to_prepare(name, data_dir)}"
+            f"downloads nothing. Give the folder that has it by {_FLAG}, or prepare it:\n"
+            f"{_how_to_prepare(name, data_dir)}"
         )
     if set_name and os.path.isdir(data_dir / set_name):
         return UserError(
@@ -206,7 +207,8 @@ def _unknown(name: str, data_dir: Path, embedded: Iterable[str]) -> UserError:
         for child in _subfolders(data_dir)
         if _NAME.fullmatch(child.name) and (_versions(child) or any(map(_versions, _subfolders(child))))
     ]
-    listed = f"{', '.join(embedded)}, every name of TensorFlow Datasets, and the sets prepared in {str(data_dir)!r}"
+    prepared = f"the sets prepared in {str(data_dir)!r}, the folder of {_FLAG}"
+    listed = f"{', '.join(embedded)}, every name of TensorFlow Datasets, and {prepared}"
     return unknown_name("data set", name, {*embedded, *_tfds_names(), *own}, listed)
 
 

@@ -370,6 +370,9 @@ def test_a_set_that_has_moved_is_missed_with_the_name_of_the_flag(tmp_path):
     assert f"the folder '{tmp_path / 'moved'}' does not exist" in message
     assert "--data.dir (evaluate: --data-dir)" in message
     assert "which does not exist" in message_of("mnist", tmp_path / "moved")
+    for name in ("sq12", "mnist"):  # also if the folder that held it is still there
+        assert f"{tmp_path}" in message_of(name, tmp_path)
+        assert "--data.dir (evaluate: --data-dir)" in message_of(name, tmp_path)
 
 
 def test_a_folder_that_is_not_a_prepared_set_is_named(tmp_path):
