@@ -98,14 +98,14 @@ def _shown(line: str) -> str:
 
 
 NO_LABELS = (
-    "the model is conditioned on labels, but the data have none: choose data with labels or an unconditional model"
+    "the model is conditioned on labels, but the data have none: choose data with labels or an unconditional model."
 )
 NO_CAPTIONS = (
-    "the model reads captions, but the data have none: choose data with captions, such as --data.name captions"
+    "the model reads captions, but the data have none: choose data with captions, such as --data.name captions."
 )
 _REFUSED_OPTIONS = {
-    "label": "this model has no labels to sample by: leave the label out",
-    "temperature": "this model cannot be sampled at a temperature: leave the temperature out",
+    "label": "this model has no labels to sample by: leave the label out.",
+    "temperature": "this model cannot be sampled at a temperature: leave the temperature out.",
 }
 
 

@@ -53,6 +53,7 @@ class Bound:
 
 FINITE = Bound("finite", math.isfinite)  # of every float, in addition to its own bound
 Count = Annotated[int, Bound("at least 1", lambda n: n >= 1)]
+CountFromTwo = Annotated[int, Bound("at least 2", lambda n: n >= 2)]
 CountOrZero = Annotated[int, Bound("at least 0", lambda n: n >= 0)]
 Seed = Annotated[int, Bound("at least 0 and less than 2**32", lambda n: 0 <= n < 2**32)]
 Rate = Annotated[float, Bound("more than 0", lambda x: x > 0.0)]

@@ -101,7 +101,7 @@ def check_sides(event_shape: tuple[int, ...], *, stages: int) -> None:
     if len(event_shape) != 3:
         raise UserError(
             f"a convolutional network takes images [height, width, channels], not examples of shape {event_shape}\n"
-            "use the fully connected network for these data"
+            "use the fully connected network for these data."
         )
     height, width, _ = event_shape
     multiple = 2**stages
@@ -109,5 +109,5 @@ def check_sides(event_shape: tuple[int, ...], *, stages: int) -> None:
         raise UserError(
             f"images of {height}x{width} do not fit a convolutional network of {stages} stages: "
             f"both sides must be divisible by {multiple}\n"
-            "use fewer stages, or the fully connected network"
+            "use fewer stages, or the fully connected network."
         )

@@ -34,8 +34,8 @@ def build_ebm(config: EBMConfig, spec: Spec) -> Experiment:
     """Builds an energy-based model; its log Z is a quadrature for points, and an estimate for images.
 
     Raises:
-        UserError: the persistent chains are not a multiple of the batch, there are too few temperatures, or noise is
-            set for an objective that has none.
+        UserError: the persistent chains are not a multiple of the batch, or noise is set for an objective that has
+            none.
     """
     if config.objective == "nce":
         return _noise_contrastive(config, spec)
@@ -76,8 +76,7 @@ def energy_model(
         to_energy: of `EnergyBasedModel`.
 
     Raises:
-        UserError: the network does not fit the data, the persistent chains are not a multiple of the batch, or there
-            are too few temperatures.
+        UserError: the network does not fit the data, or the persistent chains are not a multiple of the batch.
     """
     _check(config, chains)
     if (config.network or ("conv" if image_shapes.is_image(spec) else "mlp")) == "mlp":
@@ -110,7 +109,7 @@ def measured(config: AnyEnergyConfig, family: EnergyBasedModel, spec: Spec) -> d
     modes = (mode_evaluation(),) if spec.name == "toy:eight_gaussians" else ()
     if family.partition is None:
         return {"evaluations": modes}
-    short = dataclasses.replace(family.partition, num_temperatures=max(2, config.validation_temperatures))
+    short = dataclasses.replace(family.partition, num_temperatures=config.validation_temperatures)
     at_validation = dataclasses.replace(family, partition=short)
     ends = (("nll_at_low_log_z", family.log_prob_above), ("nll_at_high_log_z", family.log_prob_below))
     is_annealed = spec.shape != (2,)
@@ -175,9 +174,6 @@ def _check(config: AnyEnergyConfig, chains: ChainsConfig) -> None:
             f"--chains.persistent {chains.persistent} is not a multiple of --train.batch-size {batch_size}: use "
             f"{max(1, chains.persistent // batch_size) * batch_size}, or 0 for chains that start from noise."
         )
-    for flag, value in (("temperatures", config.temperatures), ("runs", config.runs)):
-        if value < 2:
-            raise UserError(f"--{flag} {value} is too few for annealed importance sampling: use at least 2.")
 
 
 def _chains(config: ChainsConfig) -> Chains:

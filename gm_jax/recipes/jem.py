@@ -16,8 +16,7 @@ def build_jem(config: JEMConfig, spec: Spec) -> Experiment:
     """Builds a classifier and the energy of its inputs; chains at another temperature leave it without a likelihood.
 
     Raises:
-        UserError: the data have no labels, the persistent chains are not a multiple of the batch, or there are too few
-            temperatures.
+        UserError: the data have no labels, or the persistent chains are not a multiple of the batch.
     """
     if spec.num_classes is None:
         raise UserError(f"{spec.name} has no labels to classify: choose another --data.name.")

@@ -12,7 +12,7 @@ def build_minimax_ebm(config: MinimaxEBMConfig, spec: Spec) -> Experiment:
     """Builds an energy and a flow as two players; checkpoints are chosen by the computed log Z.
 
     Raises:
-        UserError: the data have one dimension, or there are too few temperatures.
+        UserError: the data have one dimension.
     """
     energy = energy_model(config, spec, ChainsConfig(persistent=0))
     family = MinimaxEnergyModel(

@@ -4,7 +4,6 @@ import dataclasses
 import math
 
 from gm_jax.data.sources import Spec
-from gm_jax.errors import UserError
 from gm_jax.evaluation.partition import log_partition
 from gm_jax.models.rbm import RestrictedBoltzmannMachine
 from gm_jax.models.rbm_partition import AnnealedPartition
@@ -21,17 +20,8 @@ def build_rbm(config: RBMConfig, spec: Spec) -> Experiment:
     """Builds an RBM; its likelihood is exact if one side is small, else an estimate with a bracket.
 
     Raises:
-        UserError: the data are not binary or made binary, or there are too few temperatures or runs.
+        UserError: the data are not binary or made binary.
     """
-    for flag, value in (
-        ("temperatures", config.temperatures),
-        ("runs", config.runs),
-        ("validation-temperatures", config.validation_temperatures),
-    ):
-        if value < 2:
-            raise UserError(f"--{flag} {value} is too few for annealed importance sampling: use at least 2.")
-    if config.raise_temperatures == 1:
-        raise UserError("--raise-temperatures 1 is too few for a path: use at least 2, or 0 for no such bound.")
     likelihood, facts = likelihoods.binary(spec, config.binarization)
     partition = AnnealedPartition(
         summarize=log_partition,

@@ -28,6 +28,7 @@ draw.py      the pictures of a run
 animate.py   the GIFs of a run
 help_lines.py  the help of flags in one line each, from the docstrings of configurations
 flag_suggestions.py    what to type instead of a flag that does not exist
+flag_values.py         what a flag takes instead of a value that it cannot take
 xla_flags.py    the flags of XLA for this device
 hardware.py     what the last bits of a run depend on
 compiled_programs.py   where jax keeps compiled programs between commands

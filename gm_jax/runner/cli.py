@@ -26,7 +26,17 @@ from gm_jax.config import ExperimentConfig, saved
 from gm_jax.errors import SMALLER_EVALUATION, SMALLER_SAMPLE, SMALLER_TRAINING, UserError, report, too_large
 from gm_jax.files import address
 from gm_jax.recipes import presets
-from gm_jax.runner import compiled_programs, evaluate, flag_suggestions, help_lines, plan, sample, train, xla_flags
+from gm_jax.runner import (
+    compiled_programs,
+    evaluate,
+    flag_suggestions,
+    flag_values,
+    help_lines,
+    plan,
+    sample,
+    train,
+    xla_flags,
+)
 
 VERBS = ("train", "evaluate", "sample", "plan")
 
@@ -147,8 +157,8 @@ def parse(config: ExperimentConfig, argv: Sequence[str], *, module: ModuleType) 
             of its name is the experiment whose presets there are.
 
     Raises:
-        UserError: there is no such verb or preset, or a value is out of its range.
-        SystemExit: a flag is unknown or lacks its value; tyro prints what is wrong.
+        UserError: there is no such verb, preset or flag, or a value is not one that its flag takes.
+        SystemExit: a flag lacks its value; tyro prints what is wrong.
     """
     arguments = list(argv)
     name, description = _identity(module)
@@ -214,8 +224,9 @@ def _parsed(flags_type: type, argv: Sequence[str], settings: Mapping[str, Any]) 
     """Parses arguments by tyro.
 
     Raises:
-        UserError: a flag does not exist; the message suggests others.
+        UserError: a flag does not exist, for which the message suggests others, or it cannot take its value.
     """
+    flag_values.check(argv, settings.get("default", flags_type))
     args, unknown = tyro.cli(flags_type, args=argv, return_unknown_args=True, **settings)
     if unknown:
         raise UserError(flag_suggestions.message(unknown, flag_suggestions.flags_of(args), settings["prog"]))

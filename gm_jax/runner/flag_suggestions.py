@@ -77,18 +77,24 @@ _ROWS = (
 NAMES = {name: Known(tuple(flags.split()), note) for names, flags, note in _ROWS for name in names.split()}
 
 
-def flags_of(args: Any, prefix: str = "--") -> list[str]:
-    """Returns the flags that tyro makes of a dataclass instance, which holds the defaults, e.g. "--train.steps"."""
-    found, hints = [], typing.get_type_hints(type(args), include_extras=True)
+def flags_of(args: Any) -> list[str]:
+    """Returns the flags that tyro makes of a dataclass, or of an instance with the defaults, e.g. "--train.steps"."""
+    return list(fields_of(args))
+
+
+def fields_of(args: Any, prefix: str = "--") -> dict[str, tuple[Any, Any]]:
+    """Returns the type of each flag, with its marks, and its default, which is None if it has none."""
+    found = {}
+    hints = typing.get_type_hints(args if isinstance(args, type) else type(args), include_extras=True)
     for field in dataclasses.fields(args):
         # `tyro.conf.arg(name=...)`; the empty name puts a section's flags beside the others.
         given = [mark.name for mark in getattr(hints[field.name], "__metadata__", ()) if hasattr(mark, "name")]
         named = [name for name in given if name is not None]
-        name, value = named[0] if named else field.name.replace("_", "-"), getattr(args, field.name)
+        name, value = named[0] if named else field.name.replace("_", "-"), getattr(args, field.name, None)
         if dataclasses.is_dataclass(value):
-            found += flags_of(value, f"{prefix}{name}." if name else prefix)
+            found |= fields_of(value, f"{prefix}{name}." if name else prefix)
         else:
-            found.append(f"{prefix}{name}")
+            found[f"{prefix}{name}"] = hints[field.name], value
     return found
 
 

@@ -28,13 +28,13 @@ from gm_jax.runner import cli, evaluate, plan, sample, train
 REPO = Path(__file__).resolve().parents[2]
 
 ERRORS = [
-    # flags and types, which tyro prints
-    (["--train.steps", "x"], "train.steps"),
+    # flags and types
+    (["--train.steps", "x"], "--train.steps takes a whole number, and 'x' is not one"),
     (["--trian.steps", "5"], "--train.steps"),
-    (["--decoder", "gaussian"], "invalid choice 'gaussian'"),
+    (["--decoder", "gaussian"], "--decoder has no choice 'gaussian': it takes"),
     (["evalute"], "evalute"),
-    (["evaluate", "--split", "all"], "invalid choice 'all'"),
-    (["--hidden", "a"], "hidden"),
+    (["evaluate", "--split", "all"], "--split has no choice 'all': it takes"),
+    (["--hidden", "a"], "--hidden takes whole numbers, and 'a' is not one"),
     # numbers
     (["--train.steps", "0"], "train.steps must be at least 1, got 0"),
     (["--train.batch-size", "-8"], "train.batch-size must be at least 1"),

@@ -9,6 +9,7 @@ from gm_jax.config import (
     AdamConfig,
     Added,
     Count,
+    CountFromTwo,
     CountOrZero,
     DataConfig,
     Measuring,
@@ -60,13 +61,15 @@ class AnyEnergyConfig:
     """Standard deviation of the normal density that the energy is added to; by default 4 for points and 1 for
     images."""
     temperatures: Annotated[
-        Count, Measuring, arg(help="Temperatures of annealed importance sampling, which estimates log Z of images.")
+        CountFromTwo,
+        Measuring,
+        arg(help="Temperatures of annealed importance sampling, which estimates log Z of images."),
     ] = 500
-    runs: Annotated[Count, Measuring, arg(help="Chains of annealed importance sampling.")] = 100
+    runs: Annotated[CountFromTwo, Measuring, arg(help="Chains of annealed importance sampling.")] = 100
     leapfrog_step: Annotated[
         Rate, Measuring, arg(help="Step size of Hamiltonian Monte Carlo in annealed importance sampling.")
     ] = 0.1
-    validation_temperatures: Count = 100
+    validation_temperatures: CountFromTwo = 100
     """Temperatures for the validations of a training run; few temperatures flatter the model."""
 
 

@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from gm_jax.config import Binarization, Count, CountOrZero, DataConfig, Measuring, Sampling, SGDConfig, TrainConfig
+from gm_jax.config import Binarization, Count, CountFromTwo, DataConfig, Measuring, Sampling, SGDConfig, TrainConfig
+from gm_jax.config.fields import Bound
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,14 +30,17 @@ class RBMConfig:
     """Sweeps of Gibbs sampling in each training step, the k of CD-k and PCD-k."""
     sampling_sweeps: Annotated[Count, Sampling, tyro.conf.arg(help="Sweeps to a sample.")] = 1_000
     temperatures: Annotated[
-        Count, Measuring, tyro.conf.arg(help="Temperatures of annealed importance sampling, which estimates log Z.")
+        CountFromTwo,
+        Measuring,
+        tyro.conf.arg(help="Temperatures of annealed importance sampling, which estimates log Z."),
     ] = 2_000
-    runs: Annotated[Count, Measuring, tyro.conf.arg(help="Chains of annealed importance sampling.")] = 100
-    validation_temperatures: Count = 1_000
+    runs: Annotated[CountFromTwo, Measuring, tyro.conf.arg(help="Chains of annealed importance sampling.")] = 100
+    validation_temperatures: CountFromTwo = 1_000
     """Temperatures for the validations of a training run. They compare checkpoints by the upper end of the bracket of
     -log p, because an estimate from few temperatures flatters the model."""
     raise_temperatures: Annotated[
-        CountOrZero,
+        int,
+        Bound("0, or at least 2", lambda n: n == 0 or n >= 2),
         Measuring,
         tyro.conf.arg(help="Temperatures of RAISE, a lower bound for each image of the annealed model; 0 for none."),
     ] = 500
