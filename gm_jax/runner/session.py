@@ -51,10 +51,11 @@ def run_to_its_end(module: str, config: ExperimentConfig, workdir: Path, cluster
             train_and_evaluate(module, config, workdir, member)
         except NonFiniteError as error:
             folder = Folder(workdir)
-            kept = f"The checkpoints before it are kept in {folder.root}."
+            kept = f"The checkpoints before it are kept in {folder.root}: train in another --workdir"
             if not folder.holds_checkpoint():
-                kept = f"No checkpoint was saved before it: {folder.root} takes another configuration."
-            print(f"error: {error}. {kept}", file=sys.stderr)
+                kept = f"No checkpoint was saved before it: train in {folder.root} again,"
+            remedy = "with a smaller learning rate, or smaller steps of its chains if the model has chains."
+            print(f"error: {error}. {kept} {remedy}", file=sys.stderr)
             sys.exit(1)
 
 

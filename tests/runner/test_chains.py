@@ -72,7 +72,8 @@ def test_chains_that_diverge_stop_the_run_and_the_last_good_checkpoint_stays(nam
     last = ("--train.steps", "200", "--train.checkpoint-every", "1")
     ended = command(*TINY, *arguments, *last, "--workdir", tmp_path / "run", experiment=experiment)
     assert ended.code == 1
-    found = re.search(r"energy_gap became nan at step (\d+)\. The checkpoints before it are kept", ended.err)
+    kept = r"The checkpoints before it are kept in \S+: train in another --workdir with a smaller learning rate"
+    found = re.search(rf"energy_gap became nan at step (\d+)\. {kept}", ended.err)
     assert found, ended.err
     step = int(found[1])
     assert 1 < step < 200

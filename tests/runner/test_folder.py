@@ -243,7 +243,7 @@ def test_a_folder_without_a_checkpoint_protects_nothing(command, tiny, tmp_path)
     short = (*tiny, "--train.steps", "20")
     ended = command("--workdir", folder, *short, "--optimizer.learning-rate", "1e30")
     assert ended.code == 1
-    assert f"No checkpoint was saved before it: {folder} takes another configuration." in ended.err
+    assert f"No checkpoint was saved before it: train in {folder} again, with a smaller learning rate" in ended.err
     ended = command("--workdir", folder, *short)
     assert ended.code == 0, ended.err
     assert f"{folder} holds a run without a checkpoint, which is started again" in ended.out
