@@ -89,6 +89,17 @@ def test_the_perplexity_is_that_of_the_codes_in_use_whatever_restarts(used):
     assert float(quantizer.perplexity(now)) == pytest.approx(used, rel=1e-5)
 
 
+@pytest.mark.parametrize("restart_below", [0.0, 0.5])
+def test_the_perplexity_is_of_the_average_over_batches(restart_below):
+    quantizer = EMACodebook(num_codes=K, dim=D, decay=0.75, restart_below=restart_below)
+    now, frequencies = quantizer.init(KEY), np.zeros(K)
+    for code in (0, 1, 3):  # all vectors of a batch have one code
+        now = quantizer.updated(now, KEY, jnp.asarray(batch(code)), jnp.full(24, code))
+        frequencies = 0.75 * frequencies + 0.25 * (np.arange(K) == code)
+    share = frequencies[frequencies > 0] / frequencies.sum()
+    assert float(quantizer.perplexity(now)) == pytest.approx(np.exp(-np.sum(share * np.log(share))), rel=1e-5)
+
+
 def test_a_code_that_is_never_used_stays_finite():
     quantizer = EMACodebook(num_codes=K, dim=D, decay=0.5, restart_below=0.0)
     now = state_of([0.5, 0.5, 1e-38, 0.0], batch(0)[:K], quantizer)
