@@ -48,7 +48,8 @@ def test_the_summary_is_the_sum_of_start_and_words_over_the_root_of_their_number
 def test_the_summary_is_at_first_a_sum_over_words_whose_order_does_not_count():
     variables = ENCODER.init(jax.random.key(0), CAPTION)
     tables = variables["params"]
-    assert abs(np.std(tables["embedding"]["embedding"]) - 1.0) < 0.3
+    for table in ("embedding", "positions_0"):
+        assert abs(np.std(tables[table]["embedding"]) - 1.0) < 0.3
     others = [leaf for path, leaf in jax.tree.leaves_with_path(tables["blocks_0"]) if "out" in str(path)]
     np.testing.assert_array_equal(others[0], 0.0)
 
