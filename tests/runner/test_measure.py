@@ -13,7 +13,7 @@ from gm_jax.config.saved import updated
 from gm_jax.data import pipeline, sources
 from gm_jax.errors import UserError
 from gm_jax.evaluation import likelihood, results
-from gm_jax.recipes.experiment import ClassEvaluation, SampleEvaluation
+from gm_jax.recipes.experiment import CaptionEvaluation, ClassEvaluation, Measured, SampleEvaluation
 from gm_jax.runner import measure
 from gm_jax.runner.run import assemble, reopen
 from gm_jax.types import Likelihood
@@ -123,6 +123,33 @@ def test_class_probabilities_are_measured_on_every_example_once(whole):
     *_, record = measure.measure_run(run, run.restore()[0], 60, split="test", seed=0)
     assert record[:3] == ("accuracy", 0.25, "share")
     assert (record.kind, record.split, record.examples) == ("score", "test", 180)
+
+
+def test_samples_of_captions_stand_beside_their_captions_examples_and_reconstructions(tmp_path):
+    run = run_on_points(tmp_path)
+    x = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    tokens = np.arange(15, dtype=np.int32).reshape(5, 3)
+    seen = []
+
+    def sample(params, model_state, key, n, *, label):
+        return label[:, :2] + 0.5
+
+    def record(drawn, captions, examples, kept):
+        seen.extend((drawn, captions, examples, kept))
+        return {"rate": Measured(0.25, np.inf)}
+
+    evaluation = CaptionEvaluation({"rate": "share"}, record, lambda params, model_state, key, x: 2.0 * x, 4)
+    model = run.experiment.model._replace(sample=sample, log_prob=None)
+    run = run._replace(
+        experiment=run.experiment._replace(model=model, evaluations=(evaluation,)),
+        splits={**run.loaded, "test": {"x": x, "tokens": tokens}},
+    )
+    (found,) = measure.measure_run(run, run.strategy.place(run.initial_state()), 7, split="test", seed=3)
+    for array, expected in zip(seen, (tokens[:4, :2] + 0.5, tokens[:4], x[:4], 2.0 * x[:4]), strict=True):
+        np.testing.assert_allclose(array, expected, rtol=1e-6)
+    assert (found.name, found.value, found.unit, found.split, found.examples) == ("rate", 0.25, "share", "test", 4)
+    assert found.settings["standard_error"] is None  # not finite
+    assert (found.settings["step"], found.settings["seed"]) == (7, 3)
 
 
 def test_an_infinite_likelihood_is_a_result_and_no_error():
