@@ -315,6 +315,10 @@ def test_a_vq_vae_is_of_the_levels_of_the_data(spec, measure):
     assert built("vq_vae", {}, spec).family.likelihood.measure == measure
 
 
+def test_fsq_needs_no_commitment():
+    assert built("vq_vae", {"quantizer": FSQConfig()}, DIGITS).family.commitment == 0.0
+
+
 def test_the_bound_of_latent_diffusion_reports_its_latents_and_terms():
     experiment = built("latent_diffusion", {"diffusion_steps": 30, "sampler": {"steps": 5}, "elbo_samples": 3}, DIGITS)
     batch = abstract_batch(DIGITS, 4)
