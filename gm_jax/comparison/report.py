@@ -243,7 +243,7 @@ def _likelihood(name: str, unit: str = "nats", digits: int = 3) -> Callable[[Out
         words += [f"K = {record.settings['K']}"] if "K" in record.settings else []
         words += [f"by {record.settings['by']}"] if "by" in record.settings else []
         sign, group = _SIGNS[results.SIGN_OF_NLL[record.kind]], f"{record.kind}, {record.measure}"
-        text = "not finite" if record.value is None else f"{sign} {record.value:.{digits}f}"
+        text = results.without_value(record) if record.value is None else f"{sign} {record.value:.{digits}f}"
         return Cell(text, ", ".join(words), record.value, group)
 
     return cell
@@ -260,7 +260,8 @@ def _score(name: str, digits: int = 2, note: str = "") -> Callable[[Outcome], Ce
             small = note.format(**record.settings)
         except KeyError:
             small = ""
-        return Cell("not finite" if record.value is None else f"{record.value:.{digits}f}", small, record.value)
+        text = results.without_value(record) if record.value is None else f"{record.value:.{digits}f}"
+        return Cell(text, small, record.value)
 
     return cell
 

@@ -231,9 +231,14 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[list[str]]:
         yield [f"{cells}  {first}".rstrip() if cells else first, *(" " * start + line for line in more)]
 
 
+def without_value(record: Record) -> str:
+    """Returns what a table shows of a record that has no value."""
+    return "not converged" if record.settings.get("not_converged") else "not finite"
+
+
 def _value(record: Record) -> str:
     if record.value is None:
-        return "not converged" if record.settings.get("not_converged") else "not finite"
+        return without_value(record)
     error = record.settings.get("standard_error")
     return f"{record.value:.4f} +- {error:.4f}" if isinstance(error, float) else f"{record.value:.4f}"
 

@@ -106,6 +106,14 @@ def test_every_likelihood_carries_sign_kind_and_measure(kind, shown, measure, tm
     assert section.heads[0].small == "; ".join(sorted({"binary", measure}))
 
 
+def test_an_estimate_that_is_not_converged_says_so(tmp_path):
+    empty = record("nll", 12.0, kind="estimate", data="binarized_digits")._replace(value=None)
+    stuck = empty._replace(settings={**empty.settings, "not_converged": True})
+    outcomes = [Outcome(name, "binarized_digits", records=(r,)) for name, r in (("EBM", empty), ("JEM", stuck))]
+    section = report.section(tmp_path, "binarized_digits", outcomes)
+    assert [row.cells[0].main for row in section.rows] == ["not finite", "not converged"]
+
+
 @pytest.mark.parametrize("name", ["report.html", "report.md"])
 def test_the_first_table_states_what_the_families_are(written, name):
     text = html.unescape((written / name).read_text())
