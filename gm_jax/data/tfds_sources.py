@@ -28,6 +28,7 @@ _NAME = re.compile(r"(?P<name>\w+)(/(?P<config>\w[\w.\-]*))?(:(?P<version>[0-9]+
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 _CACHE_FORMAT = 2  # increase it if decoding or splitting changes, so that older entries are not used
 _FLAG = "--data.dir (evaluate: --data-dir)"
+_SHOWN = 5  # names of prepared sets in a message
 
 
 class Images(NamedTuple):
@@ -152,7 +153,7 @@ def _not_found(name: str, set_name: str, data_dir: Path, embedded: Iterable[str]
     if set_name in _tfds_names():
         return UserError(
             f"Data set '{name}' is not prepared in {data_dir}{'' if exists else ', which does not exist'}, and gm_jax "
-            f"downloads nothing. Give the folder that has it by {_FLAG}, or prepare it:\n"
+            f"downloads nothing.{_what_is_prepared(data_dir)} Give the folder that has it by {_FLAG}, or prepare it:\n"
             f"{_how_to_prepare(name, data_dir)}"
         )
     if set_name and os.path.isdir(data_dir / set_name):
@@ -202,14 +203,23 @@ def _how_to_prepare(name: str, data_dir: Path) -> str:
 
 def _unknown(name: str, data_dir: Path, embedded: Iterable[str]) -> UserError:
     embedded = tuple(embedded)
-    own = [
+    prepared = f"the sets prepared in {str(data_dir)!r}, the folder of {_FLAG}"
+    listed = f"{', '.join(embedded)}, every name of TensorFlow Datasets, and {prepared}"
+    return unknown_name("data set", name, {*embedded, *_tfds_names(), *_prepared_sets(data_dir)}, listed)
+
+
+def _what_is_prepared(data_dir: Path) -> str:
+    """Names some of the sets in a folder, in a sentence after another one."""
+    sets = sorted(_prepared_sets(data_dir))
+    return f" The folder has {', '.join(sets[:_SHOWN])}{'' if len(sets) <= _SHOWN else ' and more'}." if sets else ""
+
+
+def _prepared_sets(data_dir: Path) -> list[str]:
+    return [
         child.name
         for child in _subfolders(data_dir)
         if _NAME.fullmatch(child.name) and (_versions(child) or any(map(_versions, _subfolders(child))))
     ]
-    prepared = f"the sets prepared in {str(data_dir)!r}, the folder of {_FLAG}"
-    listed = f"{', '.join(embedded)}, every name of TensorFlow Datasets, and {prepared}"
-    return unknown_name("data set", name, {*embedded, *_tfds_names(), *own}, listed)
 
 
 def _tfds_names() -> list[str]:
