@@ -95,10 +95,12 @@ class Turns(NamedTuple):
     Attributes:
         is_active: step -> whether the player is updated at this step.
         count: step -> how many updates it has had before this step.
+        is_stage: whether the player takes no part at other steps: its loss is not computed either.
     """
 
     is_active: Callable[[int | Array], bool | Array]
     count: Callable[[int | Array], int | Array]
+    is_stage: bool = False
 
 
 def every(n: int) -> Turns | None:
@@ -107,12 +109,12 @@ def every(n: int) -> Turns | None:
 
 
 def steps(first: int, end: int | None = None) -> Turns:
-    """Updates a player at the steps first ... end - 1, or from `first` on if there is no end."""
+    """Updates a player at the steps first ... end - 1, or from `first` on if there is no end; a stage of a run."""
 
     def is_active(step: int | Array) -> bool | Array:
         return (step >= first) if end is None else (step >= first) & (step < end)
 
-    return Turns(is_active, lambda step: jnp.clip(step, first, end) - first)
+    return Turns(is_active, lambda step: jnp.clip(step, first, end) - first, is_stage=True)
 
 
 class Objective(NamedTuple):

@@ -16,6 +16,9 @@ import numpy as np
 from gm_jax.errors import UserError
 from gm_jax.files import appending, naming, opened, parse_json, write_text
 
+# Of a player with a stage: 1 at steps of the stage, 0 at others, at which its other metrics are 0 and do not count.
+TAKES_PART = "takes_part"
+
 _LONGEST = 2**20  # bytes of a line
 
 
@@ -135,6 +138,9 @@ def mean_over_steps(metrics: Mapping[str, np.ndarray], last_step: int) -> dict[s
         metrics: name -> [S] values of the S steps that end with `last_step`.
         last_step: number of the last step, counted from 1.
 
+    Returns:
+        name -> the mean. That of a player with a stage is over the steps of its stage; it is left out if there is none.
+
     Raises:
         NonFiniteError: some value is infinite or not a number; the first step and its first metric are named.
     """
@@ -146,7 +152,14 @@ def mean_over_steps(metrics: Mapping[str, np.ndarray], last_step: int) -> dict[s
         index, name = min(broken, key=lambda found: found[0])
         column = columns[name]
         raise NonFiniteError(last_step - len(column) + index + 1, name, float(column[index]))
-    return {name: float(np.mean(column)) for name, column in columns.items()}
+    ending = f"/{TAKES_PART}"
+    steps = {name.removesuffix(TAKES_PART): column.sum() for name, column in columns.items() if name.endswith(ending)}
+
+    def count(name: str, column: np.ndarray) -> float:
+        return next((taken for player, taken in steps.items() if name.startswith(player)), len(column))
+
+    counted = {name: column for name, column in columns.items() if not name.endswith(ending) and count(name, column)}
+    return {name: float(np.sum(column) / count(name, column)) for name, column in counted.items()}
 
 
 def _encode(line: Line) -> str:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from gm_jax.training import ema
+from gm_jax.training import metrics as metrics_lib
 from gm_jax.training import model_state as model_state_lib
 from gm_jax.training import optimizers as optimizers_lib
 from gm_jax.training.state import TrainState
@@ -71,7 +72,8 @@ def make_train_step(
 
     Players are updated in the order of `model.objectives`; each sees the new parameters of those before it. Metrics are
     scalars: what the losses report, and each player's `loss` and `grad_norm` (before clipping; 0 at a step at which the
-    player is not updated). With several players their names begin with `player/`.
+    player is not updated). With several players their names begin with `player/`. A player with a stage (`types.steps`)
+    also has `takes_part`; outside of the stage its loss is not computed, and all its metrics are 0.
 
     Args:
         model: the family; `state.create` made the state from the same one.
@@ -203,7 +205,18 @@ def _take_turn(
 
     if objective.turns is None:
         return update(player_state)
-    return jax.lax.cond(objective.turns.is_active(step), update, hold, player_state)
+    if not objective.turns.is_stage:
+        return jax.lax.cond(objective.turns.is_active(step), update, hold, player_state)
+
+    def take_part(before: PlayerState) -> tuple[PlayerState, Metrics]:
+        after, metrics = update(before)
+        return after, {**metrics, metrics_lib.TAKES_PART: jnp.ones(())}
+
+    def rest(before: PlayerState) -> tuple[PlayerState, Metrics]:
+        shapes = jax.eval_shape(take_part, before)[1]
+        return before, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    return jax.lax.cond(objective.turns.is_active(step), take_part, rest, player_state)
 
 
 def _average(

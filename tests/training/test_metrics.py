@@ -172,6 +172,17 @@ def test_means_are_taken_in_float64():
     assert metrics.mean_over_steps({"loss": huge}, 3) == {"loss": float(huge[0])}
 
 
+def test_means_are_over_the_steps_at_which_a_player_takes_part():
+    values = {
+        "a/loss": np.array([5.0, 7.0, 0.0, 0.0]),
+        "a/takes_part": np.array([1.0, 1.0, 0.0, 0.0]),
+        "b/loss": np.zeros(4),
+        "b/takes_part": np.zeros(4),
+        "c/loss": np.array([1.0, 2.0, 3.0, 4.0]),
+    }
+    assert metrics.mean_over_steps(values, 4) == {"a/loss": 6.0, "c/loss": 2.5}
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("index", range(4))
 def test_the_step_of_a_value_that_is_not_finite_is_named(bad, index):

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from gm_jax.training import optimizers, state, step
+from gm_jax.training.metrics import TAKES_PART
 from gm_jax.types import Likelihood, Mean, Model, Objective, every, steps
 
 
@@ -120,9 +121,31 @@ def test_players_of_two_stages_are_held_outside_of_them_with_their_averages():
         for get in (lambda current: current.params, lambda current: current.ema_params):
             values = [np.float32(start)] + [np.asarray(get(current)[player]) for current, _ in history]
             assert [bool(old != new) for old, new in itertools.pairwise(values)] == moves, player
-    last, metrics = history[-1]
-    a, b = float(last.params["a"]), float(history[-2][0].params["b"])
-    np.testing.assert_allclose(metrics["a/loss"], (a - b) ** 2 + 0.1 * a, rtol=1e-5)
+    for index, (_, metrics) in enumerate(history):
+        for player, active in (("a", index < 2), ("b", index >= 2)):
+            assert float(metrics[f"{player}/{TAKES_PART}"]) == active
+            assert (float(metrics[f"{player}/grad_norm"]) > 0.0) == active
+
+
+@pytest.mark.parametrize("compile", [lambda fn: fn, jax.jit], ids=["eager", "jit"])
+def test_the_loss_of_a_player_is_not_computed_outside_of_its_stage(compile):
+    model, computed = two_players(), []
+    first, second = model.objectives
+
+    def counted(params, model_state, key, batch):
+        jax.debug.callback(computed.append, model_state)
+        return second.loss(params, model_state, key, batch)
+
+    stages = (first._replace(turns=steps(0, 2)), second._replace(loss=counted, turns=steps(2)))
+    model, txs = model._replace(objectives=stages), {"a": optax.sgd(0.1), "b": optax.sgd(0.2)}
+    current = state.create(model, txs, jax.random.key(3), batches(1)[0])
+    taken = compile(step.make_train_step(model, txs, seed=5))
+    for index, batch in enumerate(batches(4)):
+        current, metrics = taken(current, batch)
+        jax.block_until_ready(metrics)
+        jax.effects_barrier()
+        assert len(computed) == max(0, index - 1)
+    assert {name for name in metrics if name.startswith("b/")} == {"b/loss", "b/grad_norm", "b/seen", f"b/{TAKES_PART}"}
 
 
 def test_the_average_of_constant_parameters_is_the_constant():
