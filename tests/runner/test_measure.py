@@ -165,7 +165,7 @@ def test_an_infinite_likelihood_is_a_result_and_no_error():
 
 def test_the_noise_of_a_preparation_follows_the_seed_and_a_prepared_state_is_not_prepared_again(tmp_path):
     def prepare(params, model_state, key, x):
-        return model_state, {"drawn": jax.random.uniform(key)}
+        return model_state, {"drawn": jax.random.uniform(key), "fitted_to": jnp.mean(x)}
 
     run = run_on_points(tmp_path, hidden=(4,), latent_dim=2, importance_samples=2)
     splits = {split: {"x": arrays["x"][:64]} for split, arrays in run.loaded.items()}
@@ -173,6 +173,11 @@ def test_the_noise_of_a_preparation_follows_the_seed_and_a_prepared_state_is_not
     state = run.strategy.place(run.initial_state())
     first, again, other = (measure.prepared(run, state, seed=seed)[1]["drawn"] for seed in (0, 0, 1))
     assert first == again != other
+    # The test split is measured, so that nothing may be fitted to it.
+    fitted_to = measure.prepared(run, state, seed=0)[1]["fitted_to"]
+    means = {split: np.mean(arrays["x"]) for split, arrays in splits.items()}
+    assert min(means, key=lambda split: abs(means[split] - fitted_to)) == "validation"
+    assert fitted_to == pytest.approx(means["validation"], rel=1e-5)
     assert first != float(jax.random.uniform(jax.random.key(0)))  # the seed's own bits are those of training
     records = measure.measure_run(run, state, 0, split="test", seed=0, facts={"drawn": 7.0})
     assert {record.settings["drawn"] for record in records} == {7.0}
