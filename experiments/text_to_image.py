@@ -17,7 +17,6 @@ from gm_jax.recipes.configs import TextToImageConfig
 CONFIG = TextToImageConfig(
     train=TrainConfig(steps=60_000, batch_size=8, checkpoint_every=5_000, steps_per_call=50, ema_decay=0.9995),
     optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None, b2=0.99, clip_norm=1.0),
-    drop_caption=0.05,
 )
 
 if __name__ == "__main__":

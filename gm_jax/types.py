@@ -123,7 +123,8 @@ class Objective(NamedTuple):
     Attributes:
         wrt: top-level key of params, e.g. "generator".
         loss: (params, model_state, key, batch) -> (scalar, (model_state, metrics)).
-        turns: at which steps the player is updated; None for every step.
+        turns: at which steps the player is updated; None for every step. By `every` it still reports its loss at the
+            other steps, by `steps` it takes no part in them.
     """
 
     wrt: str

@@ -160,7 +160,10 @@ def _evaluator(run: Run) -> Callable[[TrainState, str], LikelihoodSummary] | Non
 def _seconds_per_call(
     compiled: Callable[[TrainState, Batch], tuple[TrainState, Metrics]], run: Run, batches: Callable[[int], Batch]
 ) -> float:
-    """Measures the second call, because the first compiles; the trained state is discarded."""
+    """Measures the second call, because the first compiles; the trained state is discarded.
+
+    It is a call of the first stage, if the run has stages.
+    """
     state = run.strategy.place(run.initial_state())
     for step in (0, 1):
         started = time.perf_counter()

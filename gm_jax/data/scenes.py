@@ -242,9 +242,9 @@ def _corner(scenes: Scenes, index: int, down: np.ndarray, across: np.ndarray) ->
 
 
 def _leave_unsaid(scenes: Scenes, words: np.ndarray) -> Scenes:
-    """Leaves nothing unsaid in seven captions of eight, which a model learns sooner than short ones.
+    """Leaves words out of one caption in eight: each size with probability 1/2, the background too, a place with 1/4.
 
-    The others leave each size unsaid with probability 1/2, the background too, and the place of one digit with 1/4.
+    More would slow learning: errors of what is unsaid hide what words change.
     """
     is_short = _below(words[:, 21], 8) == 0
     unsaid = np.stack([_below(words[:, 17 + index], 2) == 0 for index in (0, 1)], axis=1) & is_short[:, None]

@@ -153,8 +153,8 @@ def _not_found(name: str, set_name: str, data_dir: Path, embedded: Iterable[str]
     if set_name in _tfds_names():
         return UserError(
             f"Data set '{name}' is not prepared in {data_dir}{'' if exists else ', which does not exist'}, and gm_jax "
-            f"downloads nothing.{_what_is_prepared(data_dir)} Give the folder that has it by {_FLAG}, or prepare it:\n"
-            f"{_how_to_prepare(name, data_dir)}"
+            f"downloads nothing.{_what_is_prepared(data_dir)} If another folder has {name}, give it by {_FLAG}; or "
+            f"prepare it:\n{_how_to_prepare(name, data_dir)}"
         )
     if set_name and os.path.isdir(data_dir / set_name):
         return UserError(

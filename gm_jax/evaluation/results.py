@@ -151,8 +151,8 @@ def merge(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
 def table(records: Sequence[Record]) -> str:
     """Formats the records as an aligned text table of -log p; sign and kind are those of -log p.
 
-    What is equal in all rows stands once above the table; facts and settings are wrapped at 100 columns. Beside a value
-    stands its standard error over the examples, "21.5700 +- 0.3100", if its record has one.
+    What is equal in all rows stands once above the table; facts and settings are wrapped at 100 columns. The
+    standard error over the examples follows a value whose record has one, "21.5700 +- 0.3100".
     """
     above, shared = _shared(records)
     head = ("quantity", "", "value", "unit", "kind", *_FACTS, "settings")

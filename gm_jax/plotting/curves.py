@@ -101,10 +101,11 @@ def draw_validation(path: Path, curves: Mapping[str, np.ndarray]) -> Path:
 def curve_limits(curves: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
     """Returns the range of curves [points, (step, value)] after their first steps and without outliers.
 
-    The first steps are so far from the rest that they would flatten the picture. (None, None) lets matplotlib choose.
+    The first tenth of the steps is so far from the rest that it would flatten the picture. A curve may begin late, as
+    that of the second stage of a run. (None, None) lets matplotlib choose.
     """
-    first = 0.1 * max(curve[-1, 0] for curve in curves)
-    late = [curve[curve[:, 0] > first, 1] for curve in curves]
+    start, end = min(curve[0, 0] for curve in curves), max(curve[-1, 0] for curve in curves)
+    late = [curve[curve[:, 0] >= start + 0.1 * (end - start), 1] for curve in curves]
     ends = np.concatenate([np.quantile(values, (0.01, 0.99)) for values in late if values.size])
     low, high = ends.min(), ends.max()
     margin = 0.1 * (high - low)

@@ -109,7 +109,7 @@ def measured(config: AnyEnergyConfig, family: EnergyBasedModel, spec: Spec) -> d
     modes = (mode_evaluation(),) if spec.name == "toy:eight_gaussians" else ()
     if family.partition is None:
         return {"evaluations": modes}
-    short = dataclasses.replace(family.partition, num_temperatures=config.validation_temperatures)
+    short = dataclasses.replace(family.partition, num_temperatures=max(2, config.validation_temperatures))
     at_validation = dataclasses.replace(family, partition=short)
     ends = (("nll_at_low_log_z", family.log_prob_above), ("nll_at_high_log_z", family.log_prob_below))
     is_annealed = spec.shape != (2,)

@@ -52,10 +52,10 @@ def build_text_to_image(config: TextToImageConfig, spec: Spec) -> Experiment:
         UserError: the data have no captions, or the fields contradict each other.
     """
     if spec.tokens is None or spec.vocabulary is None:
-        raise UserError(f"{spec.name}: {NO_CAPTIONS}.")
+        raise UserError(f"{spec.name}: {NO_CAPTIONS}")
     if config.drop_caption == 0.0:
         raise UserError(
-            "--drop-caption 0 leaves the model without captions untrained: use a number above 0, such as 0.1."
+            "--drop-caption 0 leaves the model without captions untrained: use a number above 0, such as 0.05."
         )
     first = config.autoencoder
     rest = second_stage_steps(first, num_steps=config.train.steps)

@@ -40,6 +40,7 @@ def check(argv: Sequence[str], flags: Any) -> None:
 def _check_flag(flag: str, values: Sequence[str], hint: Any, default: Any) -> None:
     """Refuses the first value that is of none of the kinds that a flag's type allows."""
     options = list(_options(hint))
+    is_optional = types.NoneType in options
     many = [option for option in options if typing.get_origin(option) is tuple]
     if many:
         options = list(_options(typing.get_args(many[0])[0]))
@@ -48,12 +49,11 @@ def _check_flag(flag: str, values: Sequence[str], hint: Any, default: Any) -> No
     others = [option for option in options if option not in _NUMBERS and typing.get_origin(option) is not Literal]
     if set(others) - {types.NoneType} or (choices and numbers):
         return
-    is_optional = types.NoneType in others
     for value in values if many else values[:1]:
         if is_optional and value == "None":
             continue
         if choices and value not in map(str, choices):
-            raise UserError(_no_choice(flag, value, [*["None"] * is_optional, *map(str, choices)]))
+            raise UserError(_no_choice(flag, value, [*map(str, choices), *["None"] * is_optional]))
         if numbers and not any(_is_number(kind, value) for kind in numbers):
             kind = float if float in numbers else int
             raise UserError(_no_number(flag, value, kind, default, is_optional=is_optional, is_many=bool(many)))
@@ -67,12 +67,12 @@ def _no_choice(flag: str, value: str, choices: Sequence[str]) -> str:
 
 
 def _no_number(flag: str, value: str, kind: type, default: Any, *, is_optional: bool, is_many: bool) -> str:
-    takes = _NUMBERS[kind][is_many]
-    if is_optional:
-        return f"{flag} takes {takes} or None, and {value!r} is neither: leave it out for None."
-    shown = " ".join(map(str, default)) if isinstance(default, tuple) else "" if default is None else str(default)
-    example = f": for example {flag} {shown}" if shown else ""
-    return f"{flag} takes {takes}, and {value!r} is not one{example}."
+    takes, shown = _NUMBERS[kind][is_many], " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    if is_optional and default is None:
+        return f"{flag} takes {takes}, and {value!r} is not one: leave the flag out for its default."
+    found = f"{takes} or None, and {value!r} is neither" if is_optional else f"{takes}, and {value!r} is not one"
+    example = f": for example {flag} {shown}" if shown and default is not None else ""
+    return f"{flag} takes {found}{example}."
 
 
 def _options(hint: Any) -> Iterator[Any]:

@@ -59,7 +59,8 @@ class Effects(NamedTuple):
     """The functions through which the loop logs, validates, saves and stops.
 
     Attributes:
-        log: (step, metrics) writes a line; metrics are means over the steps of the call that ends at `step`.
+        log: (step, metrics) writes a line; metrics are means over the steps of the call that ends at `step`, of a
+            player with a stage over those of its stage.
         validate: (step, state) -> the validation log-probability, larger is better; None if the model has none.
         save: (step, state, validation) saves a checkpoint, or raises NonFiniteError for a state that is not finite; the
             state's buffers are free again when it returns.

@@ -16,7 +16,7 @@ import numpy as np
 from gm_jax.errors import UserError
 from gm_jax.files import appending, naming, opened, parse_json, write_text
 
-# Of a player with a stage: 1 at steps of the stage, 0 at others, at which its other metrics are 0 and do not count.
+# 1 at a step of the player's stage, else 0; then its other metrics are 0 and are not averaged.
 TAKES_PART = "takes_part"
 
 _LONGEST = 2**20  # bytes of a line
@@ -139,7 +139,7 @@ def mean_over_steps(metrics: Mapping[str, np.ndarray], last_step: int) -> dict[s
         last_step: number of the last step, counted from 1.
 
     Returns:
-        name -> the mean. That of a player with a stage is over the steps of its stage; it is left out if there is none.
+        name -> the mean. A player with a stage has means over the steps of its stage, and no names if there are none.
 
     Raises:
         NonFiniteError: some value is infinite or not a number; the first step and its first metric are named.
@@ -152,13 +152,13 @@ def mean_over_steps(metrics: Mapping[str, np.ndarray], last_step: int) -> dict[s
         index, name = min(broken, key=lambda found: found[0])
         column = columns[name]
         raise NonFiniteError(last_step - len(column) + index + 1, name, float(column[index]))
-    ending = f"/{TAKES_PART}"
-    steps = {name.removesuffix(TAKES_PART): column.sum() for name, column in columns.items() if name.endswith(ending)}
+    stages = [name for name in columns if name == TAKES_PART or name.endswith(f"/{TAKES_PART}")]
+    steps = {name.removesuffix(TAKES_PART): columns.pop(name).sum() for name in stages}
 
     def count(name: str, column: np.ndarray) -> float:
         return next((taken for player, taken in steps.items() if name.startswith(player)), len(column))
 
-    counted = {name: column for name, column in columns.items() if not name.endswith(ending) and count(name, column)}
+    counted = {name: column for name, column in columns.items() if count(name, column)}
     return {name: float(np.sum(column) / count(name, column)) for name, column in counted.items()}
 
 

@@ -71,16 +71,15 @@ def make_train_step(
     """Makes the step (state, batch) -> (state, metrics) of one device.
 
     Players are updated in the order of `model.objectives`; each sees the new parameters of those before it. Metrics are
-    scalars: what the losses report, and each player's `loss` and `grad_norm` (before clipping; 0 at a step at which the
-    player is not updated). With several players their names begin with `player/`. A player with a stage (`types.steps`)
-    also has `takes_part`; outside of the stage its loss is not computed, and all its metrics are 0.
+    scalars: what the losses report, and each player's `loss` and `grad_norm` (before clipping; 0 without an update). If
+    there are several players, names begin with `player/`. Of a player with a stage (`types.steps`), `takes_part` is 1;
+    outside of the stage all its metrics are 0, and its loss is not computed.
 
     Args:
         model: the family; `state.create` made the state from the same one.
-        optimizers: one per player; one that accumulates gradients comes from `optimizers.accumulate`, for the average.
+        optimizers: one per player; one that accumulates gradients comes from `optimizers.accumulate`.
         seed: the run's seed.
-        ema_decay: weight of the parameters' average, see `ema`; a number stands for `ema.by_ratio` of it, None for no
-            average.
+        ema_decay: weight of the parameters' average, see `ema`; a number stands for `ema.by_ratio`, None for none.
         axis_name: the mapped axis over which to average, if any.
         spread: divides rows of model state among devices, `Strategy.spread`; None to leave them.
 

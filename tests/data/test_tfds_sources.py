@@ -148,7 +148,7 @@ def test_the_message_for_an_unprepared_set_names_what_is_prepared(tmp_path):
     for name, config in (("cifar10_jpeg", None), ("mnist", None), ("mine", "blur")):
         prepare(tmp_path, {"train": examples(6), "test": examples(2)}, name=name, config=config)
     (tmp_path / "empty").mkdir()
-    assert "downloads nothing. The folder has cifar10_jpeg, mine, mnist. Give" in message_of("cifar10", tmp_path)
+    assert "downloads nothing. The folder has cifar10_jpeg, mine, mnist. If" in message_of("cifar10", tmp_path)
     for name in ("a", "b", "c"):
         prepare(tmp_path, {"train": examples(6), "test": examples(2)}, name=name)
     assert "The folder has a, b, c, cifar10_jpeg, mine and more." in message_of("cifar10", tmp_path)

@@ -50,6 +50,13 @@ def test_a_first_value_that_is_near_is_shown_and_one_that_is_far_is_written(tmp_
         assert figure_axes.texts == ([] if name == "near" else ["the first value is 90"])
 
 
+def test_the_first_values_of_a_stage_that_begins_late_do_not_decide_the_range():
+    steps = np.arange(4_000, 6_001, 100)
+    loss = np.where(steps < 4_200, 50.0, 1.0 + 1e-4 * steps)
+    low, high = pictures.curve_limits([np.stack([steps, loss], axis=1)])
+    assert 1.0 < low < high < 2.0
+
+
 class _Axes:
     """Axes that remember their range and their titles."""
 

@@ -12,6 +12,7 @@ from gm_jax.data import scenes
 from gm_jax.recipes.experiment import CaptionEvaluation
 from gm_jax.runner import cli, measure, session
 from gm_jax.runner.run import reopen
+from gm_jax.training import metrics
 
 pytestmark = pytest.mark.slow  # every verb compiles programs of its own
 
@@ -45,8 +46,12 @@ def run(folder):
     return gm_jax.open_run(folder)
 
 
-def test_both_stages_train(run):
+def test_both_stages_train_and_each_logs_its_own_losses(run, folder):
     assert run.step == 4
+    lines = [line for line in metrics.read(folder / "metrics.jsonl") if line.split == "train"]
+    players = [{name.split("/")[0] for name in line.values} for line in lines]
+    assert {"diffusion"} in players
+    assert {"vae", "diffusion"} not in players
     assert run.family.scale(run.model_state) != 1.0
 
 

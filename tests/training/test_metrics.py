@@ -181,6 +181,9 @@ def test_means_are_over_the_steps_at_which_a_player_takes_part():
         "c/loss": np.array([1.0, 2.0, 3.0, 4.0]),
     }
     assert metrics.mean_over_steps(values, 4) == {"a/loss": 6.0, "c/loss": 2.5}
+    alone = {name.removeprefix("a/"): column for name, column in values.items() if name.startswith("a/")}
+    assert metrics.mean_over_steps(alone, 4) == {"loss": 6.0}
+    assert metrics.mean_over_steps({name: np.zeros(4) for name in alone}, 4) == {}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -69,7 +69,7 @@ class AnyEnergyConfig:
     leapfrog_step: Annotated[
         Rate, Measuring, arg(help="Step size of Hamiltonian Monte Carlo in annealed importance sampling.")
     ] = 0.1
-    validation_temperatures: CountFromTwo = 100
+    validation_temperatures: Count = 100
     """Temperatures for the validations of a training run; few temperatures flatter the model."""
 
 

@@ -95,7 +95,7 @@ class TextToImageConfig(AnyDiffusionConfig):
     negative_prompt: Annotated[
         str, Sampling, arg(help="What guidance leads away from, instead of from an empty caption.")
     ] = ""
-    drop_caption: Share = 0.1
+    drop_caption: Share = 0.05
     """Share of training examples whose caption is hidden from the network."""
     bound_terms: Annotated[
         CountOrZero,
