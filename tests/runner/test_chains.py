@@ -28,7 +28,6 @@ MISTAKES = [
     (ebm, ["--chains.persistent", "4"], "--chains.persistent 4 is not a multiple of --train.batch-size 8: use 8, or 0"),
     (ebm, ["--chains.persistent", "20"], "--chains.persistent 20 is not a multiple of --train.batch-size 8: use 16"),
     (ebm, ["--temperatures", "0"], "--temperatures must be at least 2, got 0."),
-    (ebm, ["--validation-temperatures", "1"], "--validation-temperatures must be at least 2, got 1."),
     (ebm, ["--runs", "1"], "--runs must be at least 2, got 1."),
     (ebm, ["--chains.step-size", "0"], "step-size must be more than 0, got 0"),
     (ebm, ["--chains.steps", "0"], "steps must be at least 1, got 0"),
