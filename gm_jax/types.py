@@ -109,7 +109,7 @@ def every(n: int) -> Turns | None:
 
 
 def steps(first: int, end: int | None = None) -> Turns:
-    """Updates a player at the steps first ... end - 1, or from `first` on if there is no end; a stage of a run."""
+    """Makes a stage: a player takes part in steps first ... end - 1 alone; without an end, in all from `first` on."""
 
     def is_active(step: int | Array) -> bool | Array:
         return (step >= first) if end is None else (step >= first) & (step < end)

@@ -157,7 +157,7 @@ def parse(config: ExperimentConfig, argv: Sequence[str], *, module: ModuleType) 
             of its name is the experiment whose presets there are.
 
     Raises:
-        UserError: there is no such verb, preset or flag, or a value is not one that its flag takes.
+        UserError: a verb, a preset or a flag does not exist, or a flag cannot take its value.
         SystemExit: a flag lacks its value; tyro prints what is wrong.
     """
     arguments = list(argv)

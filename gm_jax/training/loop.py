@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gm_jax.training import metrics as metrics_lib
 from gm_jax.training.state import TrainState
@@ -111,8 +112,9 @@ def fit(
         nonlocal votes
         while len(in_flight) > keep:
             end, values = in_flight.popleft()
-            means = metrics_lib.mean_over_steps(jax.device_get(values), end)
-            votes += means.pop(VOTES, 0.0)
+            values = jax.device_get(values)
+            votes += float(np.mean(values.pop(VOTES, 0.0)))
+            means = metrics_lib.mean_over_steps(values, end)
             if end % schedule.log_every == 0:
                 effects.log(end, means)
 

@@ -154,12 +154,12 @@ def mean_over_steps(metrics: Mapping[str, np.ndarray], last_step: int) -> dict[s
         raise NonFiniteError(last_step - len(column) + index + 1, name, float(column[index]))
     stages = [name for name in columns if name == TAKES_PART or name.endswith(f"/{TAKES_PART}")]
     steps = {name.removesuffix(TAKES_PART): columns.pop(name).sum() for name in stages}
-
-    def count(name: str, column: np.ndarray) -> float:
-        return next((taken for player, taken in steps.items() if name.startswith(player)), len(column))
-
-    counted = {name: column for name, column in columns.items() if count(name, column)}
-    return {name: float(np.sum(column) / count(name, column)) for name, column in counted.items()}
+    means = {}
+    for name, column in columns.items():
+        count = next((taken for player, taken in steps.items() if name.startswith(player)), len(column))
+        if count:
+            means[name] = float(np.sum(column) / count)
+    return means
 
 
 def _encode(line: Line) -> str:

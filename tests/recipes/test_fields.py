@@ -1,4 +1,4 @@
-"""Every field of a configuration reaches what its recipe builds: none is ignored, whatever number stands for it."""
+"""Each field of a configuration changes what its recipe builds."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ RATES = (
     {"optimizer": {"schedule": "exponential", "decay_rate": 0.9}},
     {"optimizer": {"schedule": "steps", "boundaries": (200, 300), "factors": (0.5, 0.1)}},
 )
-# Settings and data with which fields count that have no effect on those of an experiment and of `test_choices`.
+# More settings, for fields that have no effect with the settings of the experiments and of `test_choices`.
 MORE = (
     *((name, {"decoder": "normal"}, DIGITS) for name in ("vae", "iwae")),
     *((name, {"output": "bernoulli"}, DIGITS) for name in ("pixelcnn_pp", "wavenet")),

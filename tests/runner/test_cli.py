@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
 import re
@@ -12,13 +11,11 @@ import sys
 import types
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import ddpm, iwae, realnvp, vae
-from gm_jax import errors, signals
+from gm_jax import signals
 from gm_jax.config.saved import updated
 from gm_jax.data import sources
 from gm_jax.errors import UserError
@@ -277,56 +274,6 @@ def test_the_verb_train_may_be_named_or_not(command, monkeypatch, tmp_path):
     assert seen[0][0] == "experiments.vae"
     assert seen[0][1] == updated(vae.CONFIG, {"train": {"steps": 7}})
     assert json.dumps(str(seen[0][2])) == json.dumps(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        ImportError("libx.so: failed to map segment from shared object"),
-        RuntimeError("can't start new thread"),
-        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
-    ],
-)
-def test_too_little_memory_is_one_line(error, capsys):
-    assert errors.report(error) == 2
-    assert capsys.readouterr().err == "error: there is not enough memory: free some, or raise the limit (ulimit -v).\n"
-    assert errors.report(ImportError("no module named x")) is None
-
-
-@pytest.mark.parametrize(
-    ("verb", "flags"),
-    [
-        ("train", ["--train.batch-size", "--optimizer.accumulate-steps", "--network.remat", "plan"]),
-        ("evaluate", ["--batch-size"]),
-        ("sample", ["--num"]),
-        ("plan", []),
-    ],
-)
-def test_an_array_that_does_not_fit_a_device_is_reported_with_what_to_do(verb, flags, capsys, monkeypatch):
-    def runs(*_):
-        jax.jit(lambda: jnp.zeros(2**50) + 1.0)()
-
-    monkeypatch.setattr(getattr(cli, verb), f"{verb}_run", runs)
-    with pytest.raises(SystemExit) as ended:
-        cli.main(vae.CONFIG, [verb], module=vae)
-    assert ended.value.code == 2
-    first, *rest = capsys.readouterr().err.splitlines()
-    assert first.startswith("error: the device has too little memory: Out of memory")
-    assert re.findall(r"--[\w.-]*\w|plan\b(?=\sprints)", " ".join(rest)) == flags
-
-
-def test_what_jax_did_not_say_about_a_device_keeps_its_traceback(capsys):
-    assert errors.report(jax.errors.JaxRuntimeError("INVALID_ARGUMENT: x")) is None
-    assert errors.report(RuntimeError("gRPC: RESOURCE_EXHAUSTED: a quota")) is None
-    assert capsys.readouterr().err == ""
-    assert errors.report(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: x")) == 2
-    assert capsys.readouterr().err == "error: the device has too little memory: x\n"
-    text = "INTERNAL: Error dispatching computation: Out of memory allocating 262144000000000 bytes.\nmore"
-    assert errors.report(jax.errors.JaxRuntimeError(text)) == 2
-    assert capsys.readouterr().err == (
-        "error: the device has too little memory: Out of memory allocating 262144000000000 bytes.\n"
-    )
 
 
 @dataclasses.dataclass(frozen=True)

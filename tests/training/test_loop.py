@@ -321,17 +321,19 @@ def test_votes_in_the_batch_return_as_a_mean_and_do_not_change_the_step(axis_nam
         assert float(values[loop.VOTES]) == pytest.approx(sum(votes) / 3)
 
 
-def test_a_vote_stops_the_run_at_the_call_that_counts_it():
+@pytest.mark.parametrize("taken", [{}, {metrics.TAKES_PART: np.zeros(2)}], ids=["every step", "a player at rest"])
+def test_a_vote_stops_the_run_at_the_call_that_counts_it(taken):
     schedule = loop.Schedule(num_steps=20, steps_per_call=2, log_every=2, checkpoint_every=20)
     world = World(schedule)
     train = world.train
 
     def voted(current, batches):
         current, values = train(current, batches)
-        return current, values | {loop.VOTES: np.full(2, 0.25 if world.at == 4 else 0.0)}
+        return current, values | taken | {loop.VOTES: np.full(2, 0.25 if world.at == 4 else 0.0)}
 
     world.train = voted
     world.fit()
     assert world.at == 4 + 2 * loop.RUN_AHEAD
     assert [event for event in world.events if event[0] == "save"] == [("save", world.at, (world.at, None))]
-    assert all(event[2].keys() == {"accuracy", "loss"} for event in world.events if event[0] == "log")
+    logged = set() if taken else {"accuracy", "loss"}
+    assert all(event[2].keys() == logged for event in world.events if event[0] == "log")
