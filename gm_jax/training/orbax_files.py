@@ -7,7 +7,9 @@ folder gets its final name, then the folder above is synced, and only then older
 import asyncio
 import logging
 import pathlib
+import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -19,6 +21,9 @@ from orbax.checkpoint.path import atomicity
 from gm_jax.files import make_folder, sync_folder, sync_tree
 
 _BEING_WRITTEN = ".orbax-checkpoint-tmp"  # how Orbax's names of such folders end
+# At the first array that fails Orbax closes its event loop. Other arrays then find it closed, before they are written
+# or between two of their parts.
+_NOT_WRITTEN = r"coroutine 'async_serialize.*' was never awaited"
 
 
 def open_manager(
@@ -65,13 +70,14 @@ def _silence() -> None:
     """Keeps a failed save, which `Checkpointer` reports once, from printing a traceback for each array and thread."""
     for logger in ("absl", "asyncio"):
         logging.getLogger(logger).addFilter(_is_to_be_shown)
+    warnings.filterwarnings("ignore", _NOT_WRITTEN, RuntimeWarning)
     show = sys.unraisablehook
     if getattr(show, "_without_closed_loops", False):
         return
 
     def show_others(raised: "sys.UnraisableHookArgs", /) -> None:
-        # At the first array that fails Orbax closes its event loop, and each other array then finds it closed.
-        if not (raised.exc_type is RuntimeError and str(raised.exc_value) == "Event loop is closed"):
+        is_of_closed_loop = re.fullmatch(f"Event loop is closed|{_NOT_WRITTEN}", str(raised.exc_value))
+        if not (raised.exc_type in (RuntimeError, RuntimeWarning) and is_of_closed_loop):
             show(raised)
 
     setattr(show_others, "_without_closed_loops", True)  # noqa: B010

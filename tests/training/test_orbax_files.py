@@ -4,6 +4,7 @@ import gc
 import logging
 import resource
 import shutil
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,27 @@ def test_a_failed_save_of_many_arrays_prints_nothing_of_its_own(tmp_path, caplog
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     gc.collect()  # tasks whose errors nobody asked for
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("warnings_are_errors", [False, True])
+def test_an_array_that_finds_the_loop_closed_between_its_parts_prints_nothing(tmp_path, capfd, warnings_are_errors):
+    """Whether one does so depends on the threads: here it is made."""
+
+    async def write_fragment() -> None:
+        """Is never awaited."""
+
+    def forget(name: str) -> None:
+        coroutine = write_fragment()
+        coroutine.__qualname__ = name
+        del coroutine
+
+    Checkpointer(tmp_path).close()  # silences Orbax
+    if warnings_are_errors:
+        warnings.simplefilter("error")  # pytest undoes it
+    forget("async_serialize_from_host.<locals>.write_fragment")
+    with pytest.warns(RuntimeWarning, match="'another' was never awaited"):
+        forget("another")
     assert capfd.readouterr().err == ""
 
 
