@@ -74,10 +74,8 @@ class ConsistencyModel:
         flow = ode.flow_fn(teacher.predict_fn(params, model_state, label), path)
         x_s = jax.lax.stop_gradient(ode.heun_step(flow, x_t, t, s))
         student = self.student(params)
-        return jnp.mean(consistency_loss(self.end(student, x_t, t, label), self.end(student, x_s, s, label))), (
-            model_state,
-            {},
-        )
+        end, earlier_end = self.end(student, x_t, t, label), self.end(student, x_s, s, label)
+        return jnp.mean(consistency_loss(end, earlier_end, t - s)), (model_state, {})
 
     def end(self, student: Params, x: Array, t: Array, label: Array | None = None) -> Array:
         """Computes (1) for x [B, ...] at times t [B], with the student's own parameters."""

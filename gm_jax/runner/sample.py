@@ -48,8 +48,8 @@ class SampleArgs:
     temperature: Temperature | None = None
     """For autoregressive models and flows: less than 1 draws samples closer to the most likely ones; by default 1."""
     output: Path | None = None
-    """The PNG to write, with or without its suffix; by default samples-seed<seed>.png in the run's folder. The arrays
-    are written next to it as .npy."""
+    """The PNG to write, with or without its suffix; by default samples-seed<seed>.png in the run's folder, or
+    samples-label<label>-seed<seed>.png. The arrays are written next to it as .npy."""
 
 
 def flags(config_type: type[ExperimentConfig], workdir: Path) -> SampleArgs:
@@ -73,7 +73,7 @@ def sample_run(config_type: type[ExperimentConfig], args: SampleArgs) -> None:
 
     changes = saved.given(args, saved.sampling_fields(config_type))
     run = reopen(args.workdir, config_type=config_type, with_data=False, changes=changes)
-    png = png_path(args.output or run.folder.root / f"samples-seed{args.seed}.png")
+    png = png_path(args.output or run.folder.root / default_name(args))
     state, step = run.restore(args.checkpoint)
     drawn = draw_asked(run, state, args)
     grid = images.as_grid(drawn[:_SHOWN])
@@ -135,6 +135,12 @@ def sample_options(spec: "Spec", args: SampleArgs) -> dict[str, Any]:
     if args.temperature is not None:
         options["temperature"] = args.temperature
     return options
+
+
+def default_name(args: SampleArgs) -> str:
+    """Returns the name of the PNG without --output; samples of another label or seed have another name."""
+    of_label = "" if args.label is None else f"-label{args.label}"
+    return f"samples{of_label}-seed{args.seed}.png"
 
 
 def png_path(output: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The real TFDS image sets, if they are prepared."""
+"""The real TFDS image sets, if they are prepared in TFDS_DATA_DIR."""
 
 import os
 import pathlib
@@ -8,8 +8,7 @@ import pytest
 
 from gm_jax.data import array_cache, sources, tfds_sources
 
-SHARED = pathlib.Path(__file__).parents[3] / "shared" / "tfds"
-REAL = pathlib.Path(os.environ.get("TFDS_DATA_DIR") or SHARED)
+REAL = pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def needs(name):

@@ -16,7 +16,7 @@ from experiments import vae
 from gm_jax import runner
 from gm_jax.data import pipeline, sources
 from gm_jax.plotting import images
-from gm_jax.runner import draw, measure
+from gm_jax.runner import draw, measure, sample
 from gm_jax.runner.run import abstract_batch, reopen
 from gm_jax.types import Likelihood
 
@@ -170,6 +170,11 @@ def test_sample_draws_the_requested_number_and_the_same_for_a_seed(finished, com
     after = contents(finished)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {"samples-seed3.npy", "samples-seed3.png"}
+
+
+def test_samples_of_a_label_have_a_name_of_their_own(tmp_path):
+    names = {sample.default_name(sample.SampleArgs(workdir=tmp_path, label=label, seed=2)) for label in (None, 0, 3)}
+    assert names == {"samples-seed2.png", "samples-label0-seed2.png", "samples-label3-seed2.png"}
 
 
 @pytest.mark.parametrize(
