@@ -1,7 +1,8 @@
-"""The fully visible sigmoid belief network (Neal 1992; Frey, Hinton & Dayan 1995): D logistic regressions.
+r"""The fully visible sigmoid belief network (Neal 1992; Frey, Hinton & Dayan 1995): D logistic regressions.
 
 python -m experiments.fvsbn                                              # digits, half a minute
-python -m experiments.fvsbn --data.name binarized_mnist --train.steps 50000 --train.checkpoint-every 2500
+python -m experiments.fvsbn --data.name binarized_mnist --order random --train.steps 50000 \
+    --train.checkpoint-every 2500 --optimizer.eps 1e-3 --optimizer.learning-rate 3e-3
 """
 
 from gm_jax import runner

@@ -101,6 +101,8 @@ def test_a_changed_record_changes_the_page(tmp_path, monkeypatch):
         ({"value": 1720.4, "unit": "ms"}, {}, "1,720"),
         ({"value": 0.00152, "unit": "s"}, {}, "0.00152"),
         ({"value": 9.321, "unit": "", "standard_deviation": 0.294}, {"digits": 2}, "9.32 ± 0.29"),
+        ({"value": 0.17931, "unit": "", "standard_error": 0.00043}, {"digits": 2}, "0.1793 ± 0.0004"),
+        ({"value": 1.0, "unit": "", "standard_error": 0.0}, {"digits": 2}, "1.00 ± 0.00"),
         (
             {"value": 5.0, "unit": "nats", "kind": "exact", "settings": {"K": 5000}},
             {"settings": ["K"]},

@@ -111,16 +111,18 @@ def cell(row: Mapping[str, Any], column: Mapping[str, Any]) -> str:
 
 def shown(number: Mapping[str, Any], column: Mapping[str, Any], unit: str = "") -> str:
     """Returns a number with its sign, range or error, its unit, and the settings that the column names."""
+    deviation = number.get("standard_deviation")
+    error = number.get("standard_error") if deviation is None else deviation
     digits = number.get("digits", column.get("digits"))
+    if digits is not None and error and round(error, digits) == 0.0:
+        digits = -math.floor(math.log10(error))  # an error that is not zero must not be shown as zero
     text = _digits(number["value"], digits)
     if column.get("sign", True) and number.get("kind") in _SIGNS:
         text = f"{_SIGNS[number['kind']]} {text}"
     if "low" in number:
         text += f" ({_digits(number['low'], digits)} to {_digits(number['high'], digits)})"
-    if number.get("standard_deviation") is not None:
-        text += f" ± {_digits(number['standard_deviation'], digits)}"
-    elif number.get("standard_error") is not None:
-        text += f" ± {_digits(number['standard_error'], digits)}"
+    if error is not None:
+        text += f" ± {_digits(error, digits)}"
     known = number.get("settings", {})
     text += f" {unit}" if unit else ""
     return text + "".join(f", {name} = {known[name]:,}" for name in column.get("settings", ()) if name in known)
