@@ -63,8 +63,6 @@ class DiT(nn.Module):
         c = TimeEmbedding(256, self.features, self.num_classes, self.dtype, name="time")(t, label)
         context, counts = None, jnp.ones((len(t), 1), bool)
         if self.text is not None:
-            if caption is None:
-                raise ValueError("the network reads captions but got none: pass tokens.")
             context, counts = self.text(caption)
             c = c + self.text.summary(context, counts)
         c = nn.silu(c)

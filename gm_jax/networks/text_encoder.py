@@ -43,12 +43,14 @@ class TextEncoder(TransformerTrunk):
     starts_as_identity: bool = True
     sums: bool = True
 
-    def __call__(self, tokens: Array) -> tuple[Array, Array]:
+    def __call__(self, tokens: Array | None) -> tuple[Array, Array]:
         """Maps tokens [B, L] int32 to the context [B, L + 1, P] and its mask [B, L + 1] bool; position 0 is the start.
 
         Raises:
-            ValueError: captions have another length.
+            ValueError: there are no captions, or they have another length.
         """
+        if tokens is None:
+            raise ValueError("the network reads captions but got none: pass tokens.")
         if tokens.shape[1:] != self.event_shape:
             raise ValueError(f"the text encoder reads {self.event_shape[0]} tokens, not {list(tokens.shape[1:])}.")
         batch = tokens.shape[0]

@@ -164,8 +164,6 @@ class UNet(nn.Module):
         embedding = time(t, label, changes)
         if self.text is None:
             return nn.silu(embedding), None
-        if caption is None:
-            raise ValueError("the network reads captions but got none: pass tokens.")
         context, counts = self.text(caption)
         return nn.silu(embedding + self.text.summary(context, counts)), (context, counts)
 
