@@ -1,8 +1,9 @@
-"""MeanFlow (Geng et al., NeurIPS 2025, arXiv:2505.13447): one network evaluation a sample, without a teacher.
+"""Improved MeanFlow (Geng et al., arXiv:2505.13447, 2512.02012): one network evaluation a sample, without a teacher.
 
 python -m experiments.meanflow                                           # digits
 python -m experiments.meanflow --data.name toy:two_moons                 # points
 python -m experiments.meanflow --labels --guidance 1                     # with labels; guidance is trained
+python -m experiments.meanflow --no-own-direction                        # MeanFlow as first published
 python -m experiments.meanflow sample --sampling-steps 2
 """
 
@@ -20,6 +21,7 @@ CONFIG = MeanFlowConfig(
     log_normal_mean=-2.0,
     log_normal_std=2.0,
     same_time=0.25,
+    own_direction=True,
 )
 
 # Points need more and larger batches than 1,437 digits, and their steps are short.

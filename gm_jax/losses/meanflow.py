@@ -10,9 +10,12 @@ two times.
     weight:         stop_gradient(1 / (L + c)^p)                                                            (5)
 
 dU / dt is the derivative along the direction (u, 0, 1) of (x, r, t), in which r stays; d_t is the partial one in t. The
-target in (4) is linear in u, so its mean over the pairs in x_t is (3). With r = t, (4) is flow matching.
+target in (4) is linear in u, so its mean over the pairs in x_t is (3). With r = t, (4) is flow matching. Improved
+MeanFlow takes the derivative along an estimate of E[u | x_t] in place of u: the mean is the same, with less noise.
 
-Source: Geng et al., "Mean Flows for One-step Generative Modeling", NeurIPS 2025, arXiv:2505.13447.
+Source: Geng et al., "Mean Flows for One-step Generative Modeling", NeurIPS 2025, arXiv:2505.13447; for the direction of
+the derivative, Geng et al., "Improved Mean Flows: On the Challenges of Fastforward Generative Models", CVPR 2026,
+arXiv:2512.02012, section 4.1.
 """
 
 from collections.abc import Callable
@@ -29,7 +32,9 @@ from gm_jax.types import Array
 MeanVelocityFn = Callable[[Array, Array, Array], Array]  # (x [B, ...], r [B], t [B]) -> U [B, ...]
 
 
-def mean_flow_loss(mean_velocity_fn: MeanVelocityFn, x_t: Array, u: Array, r: Array, t: Array) -> Array:
+def mean_flow_loss(
+    mean_velocity_fn: MeanVelocityFn, x_t: Array, u: Array, r: Array, t: Array, *, direction: Array | None = None
+) -> Array:
     """Computes the squared error of the mean velocity, eq. (4), unweighted.
 
     Args:
@@ -38,9 +43,11 @@ def mean_flow_loss(mean_velocity_fn: MeanVelocityFn, x_t: Array, u: Array, r: Ar
         u: [B, ...] the velocity of the pair in x_t: `gaussian_path.GaussianPath.velocity`.
         r: [B] the earlier time, at most t.
         t: [B].
+        direction: [B, ...] the velocity along which the derivative is taken: u by default, or an estimate of
+            E[u | x_t], such as U_hat(x_t, t, t).
     Returns:
         [B] loss, summed over the event; smaller is better. Its least mean is above 0, because x_t leaves u open.
-    Source: Geng et al., NeurIPS 2025, arXiv:2505.13447, eqs. 8-11.
+    Source: Geng et al., NeurIPS 2025, arXiv:2505.13447, eqs. 8-11; arXiv:2512.02012, algorithm 1, for a direction.
     Example:
         >>> x_t, u, r, t = jnp.array([[2.0]]), jnp.array([[1.0]]), jnp.array([0.0]), jnp.array([0.5])
         >>> losses.mean_flow_loss(lambda x, r, t: x * t[:, None], x_t, u, r, t)
@@ -50,7 +57,9 @@ def mean_flow_loss(mean_velocity_fn: MeanVelocityFn, x_t: Array, u: Array, r: Ar
     chex.assert_equal_shape([x_t, u])
     chex.assert_shape([r, t], x_t.shape[:1])
     chex.assert_type([x_t, u, r, t], float)
-    tangents = (u, jnp.zeros_like(r), jnp.ones_like(t))
+    direction = u if direction is None else direction
+    chex.assert_equal_shape([x_t, direction])
+    tangents = (direction, jnp.zeros_like(r), jnp.ones_like(t))
     u_mean, slope = jax.jvp(mean_velocity_fn, (x_t, r, t), tangents)
     # With r = t the product is 0 exactly.
     target = jax.lax.stop_gradient(u - per_example(t - r, u) * slope)

@@ -47,6 +47,7 @@ class MeanFlow:
         power: p of `losses.adaptive_weight`.
         num_steps: K of (1).
         guidance: w of (2), which is a part of what is trained; the guidance of `flow` is 0.
+        own_direction: take the derivative along U(x_t, t, t), and not along the velocity of the pair of data and noise.
     """
 
     flow: ScoreModel
@@ -54,6 +55,7 @@ class MeanFlow:
     power: float = 0.75
     num_steps: int = 1
     guidance: float | Array = 0.0
+    own_direction: bool = False
 
     @property
     def model(self) -> Model:
@@ -85,7 +87,8 @@ class MeanFlow:
             return flow.output(params, x, t, label, earlier=earlier, train=True, rngs={"dropout": dropout_key})
 
         u = self._guided(params, path.velocity(x_0, eps, t), x_t, t, label)
-        squared_error = meanflow.mean_flow_loss(mean_velocity, x_t, u, r, t)
+        direction = mean_velocity(x_t, t, t) if self.own_direction else None
+        squared_error = meanflow.mean_flow_loss(mean_velocity, x_t, u, r, t, direction=direction)
         weight = meanflow.adaptive_weight(squared_error, power=self.power)
         per_dimension = jnp.mean(squared_error) / int(np.prod(flow.shape))
         return jnp.mean(weight * squared_error), (model_state, {"squared_error": per_dimension})

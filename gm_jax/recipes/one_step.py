@@ -47,6 +47,7 @@ def build_meanflow(config: MeanFlowConfig, spec: Spec) -> Experiment:
         power=config.power,
         num_steps=config.sampling_steps,
         guidance=config.guidance,
+        own_direction=config.own_direction,
     )
     optimizers = {"score": make_optimizer(config.optimizer, num_steps=config.train.steps)}
     experiment = density_experiment(inner, spec, flow, family, optimizers, {"path": "linear"})

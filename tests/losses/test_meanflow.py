@@ -56,7 +56,15 @@ def test_the_exact_mean_velocity_keeps_the_identity(path, x64):
     np.testing.assert_allclose(loss, np.zeros(7), atol=1e-18)
 
 
-def test_the_loss_is_least_at_the_exact_mean_velocity(x64):
+def test_the_derivative_is_along_the_direction(x64):
+    x_t, u, v, r, t = (jnp.array([[value]]) for value in (2.0, 3.0, -5.0, 0.25, 0.75))
+    loss = meanflow.mean_flow_loss(lambda x, r, t: x * (5 * r + 7 * t)[:, None], x_t, u, r[0], t[0], direction=v)
+    value, slope = 2 * (5 * 0.25 + 7 * 0.75), -5 * (5 * 0.25 + 7 * 0.75) + 2 * 7
+    np.testing.assert_allclose(loss, [(value - (3 - 0.5 * slope)) ** 2], rtol=1e-12)
+
+
+@pytest.mark.parametrize("improved", [False, True])
+def test_the_loss_is_least_at_the_exact_mean_velocity(improved, x64):
     # All pairs in one x_t by Gauss-Hermite quadrature: x_0 given x_t is normal.
     path, x, r, t = PATHS["linear"], 0.3, 0.2, 0.7
     a, s = 1 - t, t
@@ -68,13 +76,14 @@ def test_the_loss_is_least_at_the_exact_mean_velocity(x64):
     eps = (x - a * x_0) / s
     r, t, x_t = jnp.full(40, r), jnp.full(40, t), jnp.full((40, 1), x)
     np.testing.assert_allclose(diffuse(x_0, eps, path.signal(t), path.noise(t)), x_t, rtol=1e-12)
-    exact = exact_mean_velocity(path)
+    exact, u = exact_mean_velocity(path), path.velocity(x_0, eps, t)
+    direction = marginal_velocity(path, x_t, t) if improved else None
 
     def slope(shift):
         def mean_velocity(x, r, t):
             return exact(x, r, t) + shift
 
-        return jnp.sum(mass * meanflow.mean_flow_loss(mean_velocity, x_t, path.velocity(x_0, eps, t), r, t))
+        return jnp.sum(mass * meanflow.mean_flow_loss(mean_velocity, x_t, u, r, t, direction=direction))
 
     # A shift that is constant changes no derivative of U, so that the slope is 2 (U - E[target]).
     assert abs(float(jax.grad(slope)(0.0))) < 1e-9
@@ -129,3 +138,5 @@ def test_shapes_that_do_not_fit_are_refused():
     for i, bad in ((0, jnp.ones(3)), (1, jnp.ones((3, 1))), (2, jnp.zeros((3, 1))), (3, jnp.ones(3, jnp.int32))):
         with pytest.raises(AssertionError):
             meanflow.mean_flow_loss(lambda x, r, t: x, *(bad if i == k else one for k, one in enumerate(good)))
+    with pytest.raises(AssertionError):
+        meanflow.mean_flow_loss(lambda x, r, t: x, *good, direction=jnp.ones((3, 1)))

@@ -57,6 +57,9 @@ class MeanFlowConfig(AnyOneStepConfig):
     for the conditional model; other libraries call 1 + w the guidance scale."""
     power: RateOrZero = 0.75
     """An example with the squared error L has the weight 1 / (L + 0.01)^power; 0 for the squared error as it is."""
+    own_direction: Annotated[bool, Added(before=False)] = False
+    """Take the derivative in the loss along the network's own velocity, as in improved MeanFlow, and not along that of
+    one pair of data and noise, which is noisier. A step computes the network once more."""
     likelihood: ODELikelihoodConfig = ODELikelihoodConfig()
     validation_times: Count = 20
     """Times of the variational bound that are drawn at a validation in training."""
