@@ -1,9 +1,9 @@
-"""Improved MeanFlow (Geng et al., arXiv:2505.13447, 2512.02012): one network evaluation a sample, without a teacher.
+"""MeanFlow (Geng et al., arXiv:2505.13447, 2512.02012): one network evaluation a sample, without a teacher.
 
 python -m experiments.meanflow                                           # digits
 python -m experiments.meanflow --data.name toy:two_moons                 # points
 python -m experiments.meanflow --labels --guidance 1                     # with labels; guidance is trained
-python -m experiments.meanflow --no-own-direction                        # MeanFlow as first published
+python -m experiments.meanflow --no-own-direction                        # with the loss of the first paper
 python -m experiments.meanflow sample --sampling-steps 2
 """
 

@@ -109,11 +109,11 @@ flow_matching: learning the velocity from noise to data
     conditional_flow_matching_loss         |u - u_hat|^2                                 Lipman et al. 2023
 
 meanflow: learning the mean velocity between two times, for one step from noise to data
-    mean_flow_loss               |U_hat - (u - (t - r) dU_hat / dt)|^2                   Geng et al. 2025
+    mean_flow_loss               |U_hat - (u - (t - r) dU_hat / dt)|^2                   Geng et al. 2025, 2026
     adaptive_weight              1 / (loss + c)^p, a constant to the gradient            Geng et al. 2025
 
 consistency: learning where a flow ends, for one step from noise to data
-    consistency_loss             pseudo-Huber distance of two predictions of the end     Song et al. 2023
+    consistency_loss             distance of two predictions of the end, over t - s      Song and Dhariwal 2024
 
 energy: energy-based models, p(x) = exp(-E(x)) / Z; low energy is likely
     contrastive_loss             E of data minus E of samples: the NLL's gradient        Hinton 2002

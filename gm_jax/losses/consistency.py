@@ -8,8 +8,8 @@ teacher carries x_t, and f(x, t) is the student's prediction of where the flow e
     loss:         d(f(x_t, t), stop_gradient(f(x_s, s))) / (t - s)                                       (3)
 
 (1) holds for the flow's own end alone. (2) is the pseudo-Huber distance: quadratic below c and linear above it. The
-weight of (3) is for pairs near the data: there f moves by t - t_min if the network's output moves by one, but at large
-times by the standard deviation of the data. Without the weight the student forgets how to denoise little noise.
+weight of (3) is for pairs near the data, where f changes little with the network's output: by t - t_min for a change of
+one, and at large times by the standard deviation of the data. Unweighted, such pairs hardly train.
 
 Source: Song et al., "Consistency Models", ICML 2023, arXiv:2303.01469, for (1) and (3); Song & Dhariwal, "Improved
 Techniques for Training Consistency Models", ICLR 2024, arXiv:2310.14189, for (2), for the weight of (3) and for a

@@ -7,8 +7,8 @@ With c the standard deviation of the data, e the first time and F the network's 
     f(x, t) = c^2 / ((t - e)^2 + c^2) x + c (t - e) / sqrt(t^2 + c^2) F(x, t),    f(x, e) = x            (1)
 
 is EDM's denoiser moved by e. The student starts at the teacher's last parameters, not at their average; it learns
-without dropout by the pseudo-Huber distance in place of LPIPS. A sample is f of noise; with K steps, noise is added to
-it again and f repeated:
+without dropout by the pseudo-Huber distance over t - s (Song & Dhariwal, ICLR 2024, arXiv:2310.14189) in place of
+LPIPS. A sample is f of noise; with K steps, noise is added to it again and f repeated:
 
     x = f(x + sqrt(t_k^2 - e^2) z, t_k)                                                                  (2)
 """

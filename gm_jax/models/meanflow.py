@@ -87,7 +87,7 @@ class MeanFlow:
             return flow.output(params, x, t, label, earlier=earlier, train=True, rngs={"dropout": dropout_key})
 
         u = self._guided(params, path.velocity(x_0, eps, t), x_t, t, label)
-        direction = mean_velocity(x_t, t, t) if self.own_direction else None
+        direction = jax.lax.stop_gradient(mean_velocity(x_t, t, t)) if self.own_direction else None
         squared_error = meanflow.mean_flow_loss(mean_velocity, x_t, u, r, t, direction=direction)
         weight = meanflow.adaptive_weight(squared_error, power=self.power)
         per_dimension = jnp.mean(squared_error) / int(np.prod(flow.shape))

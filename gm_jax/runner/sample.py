@@ -1,7 +1,9 @@
 """The verb `sample`: draws samples of a run from its folder alone; the data are not loaded."""
 
 import dataclasses
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,8 +50,8 @@ class SampleArgs:
     temperature: Temperature | None = None
     """For autoregressive models and flows: less than 1 draws samples closer to the most likely ones; by default 1."""
     output: Path | None = None
-    """The PNG to write, with or without its suffix; by default samples-seed<seed>.png in the run's folder, or
-    samples-label<label>-seed<seed>.png. The arrays are written next to it as .npy."""
+    """The PNG to write, with or without its suffix; by default samples-seed<seed>.png in the run's folder, with other
+    flags that were given before -seed. The arrays are written next to it as .npy."""
 
 
 def flags(config_type: type[ExperimentConfig], workdir: Path) -> SampleArgs:
@@ -73,7 +75,7 @@ def sample_run(config_type: type[ExperimentConfig], args: SampleArgs) -> None:
 
     changes = saved.given(args, saved.sampling_fields(config_type))
     run = reopen(args.workdir, config_type=config_type, with_data=False, changes=changes)
-    png = png_path(args.output or run.folder.root / default_name(args))
+    png = png_path(args.output or run.folder.root / default_name(args, changes))
     state, step = run.restore(args.checkpoint)
     drawn = draw_asked(run, state, args)
     grid = images.as_grid(drawn[:_SHOWN])
@@ -137,10 +139,28 @@ def sample_options(spec: "Spec", args: SampleArgs) -> dict[str, Any]:
     return options
 
 
-def default_name(args: SampleArgs) -> str:
-    """Returns the name of the PNG without --output; samples of another label or seed have another name."""
-    of_label = "" if args.label is None else f"-label{args.label}"
-    return f"samples{of_label}-seed{args.seed}.png"
+def default_name(args: SampleArgs, changes: Mapping[str, Any]) -> str:
+    """Returns the name of the PNG without --output: other flags, but for --num, give another name.
+
+    Args:
+        args: the flags.
+        changes: of the experiment's own fields, nested as its sections are.
+    """
+    given = {name: getattr(args, name) for name in ("label", "prompt", "image", "strength", "mask", "temperature")}
+    given |= {"checkpoint": None if args.checkpoint == "best" else args.checkpoint, **changes}
+    words = re.sub(r"[^a-z0-9.]+", "-", " ".join(["samples", *_words(given)]).lower()).strip("-")
+    return f"{words[:180]}-seed{args.seed}.png"
+
+
+def _words(given: Mapping[str, Any]) -> list[str]:
+    """Returns the names and values of what is not None."""
+    words = []
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            words += [name, *_words(value)]
+        elif value is not None:
+            words += [name, str(getattr(value, "stem", value))]
+    return words
 
 
 def png_path(output: Path) -> Path:

@@ -22,8 +22,8 @@ from gm_jax.files import make_folder, sync_folder, sync_tree
 
 _BEING_WRITTEN = ".orbax-checkpoint-tmp"  # how Orbax's names of such folders end
 # At the first array that fails Orbax closes its event loop. Other arrays then find it closed, before they are written
-# or between two of their parts.
-_NOT_WRITTEN = r"coroutine 'async_serialize.*' was never awaited"
+# or between two of their fragments.
+_NOT_WRITTEN = r"coroutine '_?(async_)?serialize.*' was never awaited"
 
 
 def open_manager(

@@ -73,18 +73,20 @@ def test_the_end_of_the_exact_flow_has_no_loss():
 
 
 def test_the_loss_weighs_a_pair_by_the_gap_of_its_own_times():
-    """With two times there is one pair, so that the loss can be computed by hand."""
-    model, key = family(Exact(), num_times=2), jax.random.key(5)
+    """With three times there are two pairs; the student here is the teacher's denoiser."""
+    model, key = family(Exact(), num_times=3), jax.random.key(5)
     denoiser = {**EXACT, "consistency": {"switch": jnp.zeros(())}}
     loss, _ = model.loss(denoiser, {}, key, {"x": POINTS})
-    x_t = POINTS + LAST * jax.random.normal(jax.random.split(key, 4)[2], POINTS.shape)
-    # Heun's step of the exact flow, whose velocity is t x / (C^2 + t^2), ends at x_s, which is the end of the path.
-    velocity = LAST * x_t / (C**2 + LAST**2)
-    guess = x_t + (FIRST - LAST) * velocity
-    x_s = x_t + (FIRST - LAST) * (velocity + FIRST * guess / (C**2 + FIRST**2)) / 2
-    end = C**2 / ((LAST - FIRST) ** 2 + C**2) * x_t
-    huber = np.sqrt(np.sum(np.square(end - x_s), axis=1) + 2 * 0.00054**2) - 0.00054 * np.sqrt(2)
-    np.testing.assert_allclose(loss, np.mean(huber) / (LAST - FIRST), rtol=1e-4)
+    _, time_key, noise_key, _ = jax.random.split(key, 4)
+    place = jax.random.randint(time_key, POINTS.shape[:1], 0, 2)
+    t, s = (time_grids.karras(PATH, 3)[k][:, None] for k in (place, place + 1))
+    x_t = POINTS + t * jax.random.normal(noise_key, POINTS.shape)
+    # Heun's step of the exact flow, whose velocity is t x / (C^2 + t^2).
+    velocity = t * x_t / (C**2 + t**2)
+    x_s = x_t + (s - t) * (velocity + s * (x_t + (s - t) * velocity) / (C**2 + s**2)) / 2
+    end, earlier_end = (C**2 / ((time - FIRST) ** 2 + C**2) * x for time, x in ((t, x_t), (s, x_s)))
+    huber = np.sqrt(np.sum(np.square(end - earlier_end), axis=1) + 2 * 0.00054**2) - 0.00054 * np.sqrt(2)
+    np.testing.assert_allclose(loss, np.mean(huber / (t - s)[:, 0]), rtol=1e-4)
 
 
 def test_one_step_ends_where_the_flow_of_the_teacher_ends():

@@ -115,6 +115,31 @@ def test_the_exact_network_has_no_mean_gradient_between_two_times(own_direction)
         assert np.sign(round(found.mean() / (8 * error))) == sign, (scale, found.mean(), error)
 
 
+def test_the_derivative_is_along_the_networks_own_velocity():
+    """Of a network U = x (1 + r - t^2) in the model's inputs, with the derivative by hand."""
+
+    class Inexact(nn.Module):
+        def __call__(self, x, t, label=None, *, earlier=None, train=False):
+            t, r = (FIRST + (LAST - FIRST) * level / 10.0 for level in (t, t if earlier is None else earlier))
+            return x * (std(t) * (1 + r - t**2))[:, None]  # x is x_t / std(t)
+
+    x, key = C * jax.random.normal(jax.random.key(0), (50, 2)), jax.random.key(1)
+    model = family(Inexact(), same_time=0.0, power=0.0, own_direction=True)
+    loss, _ = model.loss({"score": {}}, {}, key, {"x": x})
+    _, time_key, other_key, _, noise_key, *_ = jax.random.split(key, 7)
+    times = [path_objectives.spread(time_key, 50), jax.random.uniform(other_key, (50,))]
+    times = [np.asarray(path_objectives.uniform_times(PATH, time), np.float64)[:, None] for time in times]
+    r, t = np.minimum(*times), np.maximum(*times)
+    eps = np.asarray(jax.random.normal(noise_key, x.shape), np.float64)
+    x_t, u = (1 - t) * x + t * eps, eps - x
+    own = x_t * (1 + t - t**2)
+    slope = own * (1 + r - t**2) - 2 * t * x_t
+    errors = x_t * (1 + r - t**2) - (u - (t - r) * slope)
+    np.testing.assert_allclose(loss, np.mean(np.sum(np.square(errors), axis=1)), rtol=1e-4)
+    along_pairs = dataclasses.replace(model, own_direction=False)
+    assert abs(along_pairs.loss({"score": {}}, {}, key, {"x": x})[0] / loss - 1) > 0.01
+
+
 def test_the_share_of_equal_times_is_what_the_network_sees():
     seen = []
 

@@ -172,9 +172,21 @@ def test_sample_draws_the_requested_number_and_the_same_for_a_seed(finished, com
     assert set(after) - set(before) == {"samples-seed3.npy", "samples-seed3.png"}
 
 
-def test_samples_of_a_label_have_a_name_of_their_own(tmp_path):
-    names = {sample.default_name(sample.SampleArgs(workdir=tmp_path, label=label, seed=2)) for label in (None, 0, 3)}
-    assert names == {"samples-seed2.png", "samples-label0-seed2.png", "samples-label3-seed2.png"}
+@pytest.mark.parametrize(
+    ("flags", "changes", "name"),
+    [
+        ({}, {}, "samples-seed2.png"),
+        ({"num": 9}, {}, "samples-seed2.png"),
+        ({"label": 0}, {}, "samples-label-0-seed2.png"),
+        ({"prompt": "a Red two"}, {"guidance": 4.0}, "samples-prompt-a-red-two-guidance-4.0-seed2.png"),
+        ({"image": Path("in/a b.png"), "mask": Path("m.png")}, {}, "samples-image-a-b-mask-m-seed2.png"),
+        ({"temperature": 0.5, "checkpoint": "latest"}, {}, "samples-temperature-0.5-checkpoint-latest-seed2.png"),
+        ({}, {"sampler": {"method": "dpmpp", "steps": 15}}, "samples-sampler-method-dpmpp-steps-15-seed2.png"),
+        ({"prompt": "word " * 99}, {}, "samples-prompt-" + "word-" * 33 + "-seed2.png"),
+    ],
+)
+def test_samples_with_other_flags_have_another_name(tmp_path, flags, changes, name):
+    assert sample.default_name(sample.SampleArgs(workdir=tmp_path, seed=2, **flags), changes) == name
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gm_jax.errors import UserError
+from gm_jax.training import orbax_files
 from gm_jax.training.checkpoint import Checkpointer
 from tests import power_cuts
 
@@ -76,8 +77,7 @@ def test_a_failed_save_of_many_arrays_prints_nothing_of_its_own(tmp_path, caplog
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("warnings_are_errors", [False, True])
-def test_an_array_that_finds_the_loop_closed_between_its_parts_prints_nothing(tmp_path, capfd, warnings_are_errors):
+def test_an_array_that_finds_the_loop_closed_before_its_last_fragment_prints_nothing(tmp_path, capfd):
     """Whether one does so depends on the threads: here it is made."""
 
     async def write_fragment() -> None:
@@ -88,12 +88,14 @@ def test_an_array_that_finds_the_loop_closed_between_its_parts_prints_nothing(tm
         coroutine.__qualname__ = name
         del coroutine
 
-    Checkpointer(tmp_path).close()  # silences Orbax
-    if warnings_are_errors:
-        warnings.simplefilter("error")  # pytest undoes it
-    forget("async_serialize_from_host.<locals>.write_fragment")
-    with pytest.warns(RuntimeWarning, match="'another' was never awaited"):
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        orbax_files.open_manager(tmp_path, 1, lambda step: None).close()
+        forget("async_serialize_from_host.<locals>.write_fragment")
         forget("another")
+    assert [str(warning.message) for warning in shown] == ["coroutine 'another' was never awaited"]
+    warnings.simplefilter("error")  # pytest undoes it; Python then prints what it cannot raise
+    forget("async_serialize_from_host.<locals>.write_fragment")
     assert capfd.readouterr().err == ""
 
 
