@@ -4,6 +4,8 @@ r"""MADE, the masked autoencoder for distribution estimation (Germain et al., IC
     python -m experiments.made --data.name binarized_mnist --train.steps 30000 --train.checkpoint-every 1500 \
         --optimizer.weight-decay 0.02
     python -m experiments.made --hidden 500 500 --order random --orderings 32
+    python -m experiments.made --data.name binarized_mnist --hidden 4000 --order random --orderings 32 \
+        --train.steps 120000 --train.checkpoint-every 10000 --train.patience 100 --optimizer.weight-decay 0.03
     python -m experiments.made --preset mnist                                # as published, for an accelerator
 """
 
