@@ -119,6 +119,7 @@ def cells(preset: Preset, plan: Mapping[str, Any]) -> dict[str, str]:
     has_loops, steps = bool(plan["inner_loops"]), preset.config.train.steps
     at_least, at_most = ("at least ", "at most ") if has_loops else ("", "")
     seconds = plan["seconds"]["step"]
+    hours = steps * seconds / 3600.0
     texts = (
         f"`{preset.name}`",
         f"{plan['batch_size']:,}",
@@ -126,7 +127,7 @@ def cells(preset: Preset, plan: Mapping[str, Any]) -> dict[str, str]:
         f"{at_least}{report.with_prefix(seconds, 's')}, {plan['bound']}",
         f"{at_most}{plan['examples_per_second']:,.0f}",
         f"{at_most}{plan['share_of_peak']:.1%}",
-        f"{at_least}{steps * seconds / 3600.0:.2g}, {steps:,}",
+        f"{at_least}{hours:.0f}, {steps:,}" if hours > 99.0 else f"{at_least}{hours:.2g}, {steps:,}",
     )
     return dict(zip(_FIELDS, texts, strict=True))
 
