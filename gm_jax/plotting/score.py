@@ -46,7 +46,7 @@ def forward_path(model: ScoreModel, params: Params, model_state: ModelState, key
     return Grid(
         model.space.to_data(jnp.stack(rows, axis=1).reshape(-1, *model.shape)).reshape(-1, 10, *model.shape),
         title="Forward path: pictures of the data (left) become noise, by the ratio of noise to signal",
-        columns=tuple(f"{ratio:.2g}" for ratio in ratios),
+        columns=tuple(f"{ratio:.2g}" if ratio < 99.0 else f"{ratio:.0f}" for ratio in ratios),
     )
 
 

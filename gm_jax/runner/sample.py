@@ -79,7 +79,7 @@ def sample_run(config_type: type[ExperimentConfig], args: SampleArgs) -> None:
     state, step = run.restore(args.checkpoint)
     drawn = draw_asked(run, state, args)
     grid = images.as_grid(drawn[:_SHOWN])
-    titled = Grid(grid, title=", ".join(["Samples", *described(args)]))
+    titled = Grid(grid, title=", ".join(["Samples", *described(args, changes)]))
     images.draw_grid(png, titled, run.spec.levels, subtitle=draw.describe(run, step))
     with replacing(png.with_suffix(".npy")) as file:
         np.save(file, drawn)
@@ -117,12 +117,13 @@ def draw_asked(run: "Run", state: "TrainState", args: SampleArgs) -> "np.ndarray
     )
 
 
-def described(args: SampleArgs) -> list[str]:
-    """Returns what was asked of the samples, for the title of their picture."""
+def described(args: SampleArgs, changes: Mapping[str, Any]) -> list[str]:
+    """Returns what was asked of the samples, with the fields of the experiment, for the title of their picture."""
     label = [] if args.label is None else [f"label {args.label}"]
     label += [] if args.prompt is None else [f'"{args.prompt}"']
     label += [] if args.image is None else [f"from {args.image.name}"]
-    return label + ([] if args.temperature is None else [f"temperature {args.temperature:g}"])
+    label += [] if args.temperature is None else [f"temperature {args.temperature:g}"]
+    return label + [" ".join(_words({name: value})) for name, value in changes.items()]
 
 
 def sample_options(spec: "Spec", args: SampleArgs) -> dict[str, Any]:

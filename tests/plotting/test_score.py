@@ -50,6 +50,7 @@ def test_a_row_runs_from_the_data_and_the_rows_of_samples_are_the_numbers_of_ste
     assert grids["samples_by_steps"].row_labels() == [f"{count} steps" for count in plotting.NUM_STEPS]
     assert grids["classes"].row_labels() == ["class 0", "class 1", "class 2"]
     ratios = [float(label) for label in grids["forward_path"].columns]
+    assert not any("e+" in label for label in grids["forward_path"].columns)
     assert ratios == sorted(ratios)
     assert ratios[0] < 0.01 < 10 < ratios[-1]
     found = {name: grid.examples for name, grid in grids.items()}

@@ -172,6 +172,13 @@ def test_sample_draws_the_requested_number_and_the_same_for_a_seed(finished, com
     assert set(after) - set(before) == {"samples-seed3.npy", "samples-seed3.png"}
 
 
+def test_the_title_of_samples_says_what_was_asked(tmp_path):
+    args = sample.SampleArgs(workdir=tmp_path, label=3, temperature=0.5)
+    changes = {"guidance": 4.0, "sampler": {"method": "dpmpp", "steps": 15}}
+    expected = ["label 3", "temperature 0.5", "guidance 4.0", "sampler method dpmpp steps 15"]
+    assert sample.described(args, changes) == expected
+
+
 @pytest.mark.parametrize(
     ("flags", "changes", "name"),
     [
