@@ -177,7 +177,7 @@ def _score_models() -> tuple[Family, ...]:
     both = {"images": images, "points": {"network": perceptron, "likelihood": {"tolerance": 1e-3}, **_ON_POINTS}}
     # The second stage must begin within a few seconds.
     students = {
-        "images": {"network": unet, "train": {"batch_size": 64, "steps": 60}},
+        "images": {"network": unet, "train": {"batch_size": 64, "steps": 60}, "optimizer": {"warmup_steps": 5}},
         "points": {"network": perceptron, "train": {"batch_size": 256, "steps": 4_000}},
     }
     one_step = Taxonomy("explicit", "exact, of its ODE", "one step", "removes noise", "noisy data")
