@@ -11,7 +11,8 @@ two times.
 
 dU / dt is the derivative along the direction (u, 0, 1) of (x, r, t), in which r stays; d_t is the partial one in t. The
 target in (4) is linear in u, so its mean over the pairs in x_t is (3). With r = t, (4) is flow matching. Improved
-MeanFlow takes the derivative along an estimate of E[u | x_t] in place of u: less noise, and the same mean if exact.
+MeanFlow takes the derivative along an estimate of E[u | x_t] in place of u. That has less noise, and the same mean if
+the estimate is exact.
 
 Source: Geng et al., "Mean Flows for One-step Generative Modeling", NeurIPS 2025, arXiv:2505.13447; for the direction of
 the derivative, Geng et al., "Improved Mean Flows: On the Challenges of Fastforward Generative Models", CVPR 2026,

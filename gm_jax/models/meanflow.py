@@ -2,7 +2,8 @@
 
 One network of two times gives the mean velocity U(x_t, r, t) of `losses.meanflow` and, at r = t, the velocity u of
 flow matching on the same path. Training draws two times for each example; the later one is t, and for a share of the
-examples r is t. Samples take K steps
+examples r is t. With `own_direction` the derivative in the loss is along the network's own velocity U(x_t, t, t), as in
+improved MeanFlow (Geng et al., CVPR 2026, arXiv:2512.02012, algorithm 1). Samples take K steps
 
     x_r = x_t - (t - r) U(x_t, r, t)                                                                     (1)
 

@@ -47,7 +47,7 @@ class TextEncoder(TransformerTrunk):
         """Maps tokens [B, L] int32 to the context [B, L + 1, P] and its mask [B, L + 1] bool; position 0 is the start.
 
         Raises:
-            ValueError: there are no captions, or they have another length.
+            ValueError: the captions are missing, or their length is not L.
         """
         if tokens is None:
             raise ValueError("the network reads captions but got none: pass tokens.")
