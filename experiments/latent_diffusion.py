@@ -2,6 +2,7 @@
 
 python -m experiments.latent_diffusion                                   # digits, both stages
 python -m experiments.latent_diffusion --autoencoder.beta 1              # a VAE whose prior is learned afterwards
+python -m experiments.latent_diffusion --autoencoder spatial --network unet --data.name cifar10   # latents are images
 python -m benchmarks.latent_sampling                                     # compared with diffusion of pixels
 """
 

@@ -82,10 +82,11 @@ def section(preset: Preset) -> str:
 
 def _evaluation(command: str, preset: Preset) -> str:
     """Returns the command that measures what was published, of the last checkpoint and not of the best likelihood."""
-    experiment, data = command.rpartition(".")[2], preset.config.data.name
+    experiment = command.rpartition(".")[2]
+    workdir = train.default_workdir(Path("runs") / experiment, "", preset.config.data.name)
     num = 5_000 if "5,000 samples" in preset.published else 50_000
     return (
-        f"{command} evaluate --workdir runs/{experiment}-{data} --checkpoint latest \\\n"
+        f"{command} evaluate --workdir {workdir} --checkpoint latest \\\n"
         f"    --features inception --weights inception.safetensors --num-generated {num} --real-split train"
     )
 

@@ -25,6 +25,8 @@ KNOWN_SETS: Mapping[str, KnownSet] = {
     "kmnist": KnownSet((28, 28, 1), 256, 10),
     "cifar10": KnownSet((32, 32, 3), 256, 10),
     "cifar100": KnownSet((32, 32, 3), 256, 100),
+    # Images of several sizes, of which --data.size 256 takes the centre.
+    "lsun/church_outdoor": KnownSet((256, 256, 3), 256, None),
     # Latents of an autoencoder that is not here: to train, give them as npz:PATH.
     "imagenet256_latents": KnownSet((32, 32, 4), None, 1_000),
 }

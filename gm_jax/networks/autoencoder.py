@@ -10,6 +10,7 @@ Source: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion M
     appendix G; code CompVis/latent-diffusion, ldm/modules/diffusionmodules/model.py.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -37,6 +38,7 @@ class SpatialEncoder(nn.Module):
         attention: whether the smallest level has self-attention.
         patch: p, 1 or a power of 2.
         dtype: precision of the computation.
+        remat: stores only the inputs of blocks and attention for the backward pass, which computes the rest again.
     """
 
     features: tuple[int, ...]
@@ -46,6 +48,7 @@ class SpatialEncoder(nn.Module):
     attention: bool = False
     patch: int = 1
     dtype: DTypeLike | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
@@ -54,7 +57,7 @@ class SpatialEncoder(nn.Module):
         Raises:
             UserError: x is not a batch of images, or its sides cannot be halved so often.
         """
-        settings = (self.blocks, self.groups, self.attention, self.patch, self.dtype)
+        settings = (self.blocks, self.groups, self.attention, self.patch, self.dtype, self.remat)
         moments = _encoded(x, self.features, 2 * self.channels, "moments", *settings)
         mean, log_var = jnp.split(moments, 2, axis=-1)
         return mean.reshape(len(x), -1), log_var.reshape(len(x), -1)
@@ -71,6 +74,7 @@ class SpatialCodeEncoder(nn.Module):
         attention: whether the smallest level has self-attention.
         patch: p, 1 or a power of 2.
         dtype: precision of the computation.
+        remat: stores only the inputs of blocks and attention for the backward pass, which computes the rest again.
     """
 
     features: tuple[int, ...]
@@ -80,6 +84,7 @@ class SpatialCodeEncoder(nn.Module):
     attention: bool = False
     patch: int = 1
     dtype: DTypeLike | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -88,7 +93,7 @@ class SpatialCodeEncoder(nn.Module):
         Raises:
             UserError: x is not a batch of images, or its sides cannot be halved so often.
         """
-        settings = (self.blocks, self.groups, self.attention, self.patch, self.dtype)
+        settings = (self.blocks, self.groups, self.attention, self.patch, self.dtype, self.remat)
         return _encoded(x, self.features, self.channels, "vectors", *settings).reshape(len(x), -1)
 
 
@@ -105,6 +110,7 @@ class SpatialDecoder(nn.Module):
         attention: whether the smallest level has self-attention.
         patch: p, 1 or a power of 2.
         dtype: precision of the computation.
+        remat: stores only the inputs of blocks and attention for the backward pass, which computes the rest again.
     """
 
     features: tuple[int, ...]
@@ -116,6 +122,7 @@ class SpatialDecoder(nn.Module):
     attention: bool = False
     patch: int = 1
     dtype: DTypeLike | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
@@ -129,10 +136,11 @@ class SpatialDecoder(nn.Module):
         conv = partial(Conv, kernel_size=(3, 3), dtype=self.dtype)
         h = Conv(self.channels, (1, 1), dtype=self.dtype, name="latents")(z.reshape(len(z), height, width, -1))
         h = conv(self.features[-1], name="first")(h)
-        h = _middle(h, self.groups, self.attention, self.dtype)
+        block = _block(self.groups, self.dtype, self.remat)
+        h = _middle(h, block, self.groups, self.attention, self.dtype, self.remat)
         for level, channels in reversed(list(enumerate(self.features))):
             for i in range(self.blocks + 1):
-                h = ResidualBlock(channels, self.groups, conv=Conv, dtype=self.dtype, name=f"up_{level}_{i}")(h)
+                h = block(channels, name=f"up_{level}_{i}")(h)
             if level > 0:
                 h = conv(channels, name=f"double_{level}")(upsample_nearest(h))
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm")(h))
@@ -173,25 +181,40 @@ def _encoded(
     attention: bool,
     patch: int,
     dtype: DTypeLike | None,
+    remat: bool,
 ) -> Array:
     """The layers of an encoder, whose last one has this name: [B, H, W, C] -> [B, H / f, W / f, outputs]."""
     latent_shape(x.shape[1:], levels=len(features), channels=outputs, patch=patch)
-    conv = partial(Conv, kernel_size=(3, 3), dtype=dtype)
+    conv, block = partial(Conv, kernel_size=(3, 3), dtype=dtype), _block(groups, dtype, remat)
     for _ in range(patch.bit_length() - 1):
         x = squeeze(x)
     h = conv(features[0], name="first")(x)
     for level, width in enumerate(features):
         for i in range(blocks):
-            h = ResidualBlock(width, groups, conv=Conv, dtype=dtype, name=f"down_{level}_{i}")(h)
+            h = block(width, name=f"down_{level}_{i}")(h)
         if level < len(features) - 1:
             h = conv(width, strides=(2, 2), padding=((0, 1), (0, 1)), name=f"halve_{level}")(h)
-    h = _middle(h, groups, attention, dtype)
+    h = _middle(h, block, groups, attention, dtype, remat)
     h = nn.silu(GroupNorm(groups, dtype=dtype, name="norm")(h))
     return Conv(outputs, (1, 1), dtype=dtype, name=name)(conv(outputs, name="last")(h))
 
 
-def _middle(h: Array, groups: int, attention: bool, dtype: DTypeLike | None) -> Array:
-    h = ResidualBlock(h.shape[-1], groups, conv=Conv, dtype=dtype, name="middle_0")(h)
+def _block(groups: int, dtype: DTypeLike | None, remat: bool) -> Callable[..., nn.Module]:
+    """Returns (features, name=...) -> a residual block."""
+    kind = nn.remat(ResidualBlock) if remat else ResidualBlock
+    return partial(kind, groups=groups, conv=Conv, dtype=dtype)
+
+
+def _middle(
+    h: Array,
+    block: Callable[..., nn.Module],
+    groups: int,
+    attention: bool,
+    dtype: DTypeLike | None,
+    remat: bool,
+) -> Array:
+    h = block(h.shape[-1], name="middle_0")(h)
     if attention:
-        h = SelfAttention(None, groups, dtype=dtype, name="middle_attention")(h)
-    return ResidualBlock(h.shape[-1], groups, conv=Conv, dtype=dtype, name="middle_1")(h)
+        kind = nn.remat(SelfAttention) if remat else SelfAttention
+        h = kind(None, groups, dtype=dtype, name="middle_attention")(h)
+    return block(h.shape[-1], name="middle_1")(h)

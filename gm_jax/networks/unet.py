@@ -22,7 +22,8 @@ DDPM++ halves and doubles by residual blocks as those of BigGAN,
     block:   conv1x1(r(x)) + conv(dropout(silu(norm(conv(r(silu(norm(x)))) + dense(silu(e))))))           (5)
 
 where r is the mean of 2 x 2 places or repeats each place four times; the up path has attention after the last block of
-a level only. It divides every sum of a residual by sqrt(2).
+a level only. It divides every sum of a residual by sqrt(2). ADM has these blocks with r(x) in place of conv1x1(r(x)),
+and attention after every block of a level.
 
 Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, arXiv:2006.11239, appendix B. This
     network differs in the numbers of heads (one there) and groups, and pads all four sides with zeros before halving.
@@ -63,6 +64,7 @@ class UNet(nn.Module):
         dropout: dropout rate in training.
         stem: channels of the first convolution, a quarter of the embedding's; None for those of the first level.
         resample_by_blocks: halves and doubles by blocks (5) in place of convolutions.
+        as_adm: of such a network, shortcuts without weights and attention after every block, as in ADM.
         rescale: divides every sum of a residual by sqrt(2), except those of cross-attentions.
         dtype: precision of the computation; the output is float32 at least.
         outputs: how many outputs each number of x_t has, one block of channels after the other.
@@ -91,6 +93,7 @@ class UNet(nn.Module):
     augmented: int | None = None
     text: TextEncoder | None = None
     scale_shift: bool = False
+    as_adm: bool = False
     conv: Callable[..., nn.Module] = nn.Conv
 
     @nn.compact
@@ -111,7 +114,7 @@ class UNet(nn.Module):
 
         def block(h: Array, channels: int, name: str, resample: Resample | None = None) -> Array:
             options = {"dropout": self.dropout, "resample": resample, "scale_shift": self.scale_shift}
-            options |= {"conv": self.conv, **settings}
+            options |= {"conv": self.conv, "plain_shortcut": self.as_adm, **settings}
             return self._run(ResidualBlock(channels, name=name, **options), h, embedding, train=train)
 
         def attend(h: Array, name: str) -> Array:
@@ -147,7 +150,7 @@ class UNet(nn.Module):
             for i in range(self.blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = block(h, channels, f"up_{level}_{i}")
-                attends = level in self.attention and (i == self.blocks or not self.resample_by_blocks)
+                attends = level in self.attention and (i == self.blocks or self.as_adm or not self.resample_by_blocks)
                 h = attend(h, f"up_attention_{level}_{i}") if attends else h
             h = double(h, level) if level > 0 else h
 
@@ -220,6 +223,7 @@ class ResidualBlock(nn.Module):
         rescale: divides the sum by sqrt(2).
         dtype: precision of the computation.
         scale_shift: whether e scales the features too, (6).
+        plain_shortcut: adds r(x) itself in (5), if I is the number of features.
         conv: the convolutions, see `UNet`.
     """
 
@@ -230,6 +234,7 @@ class ResidualBlock(nn.Module):
     rescale: bool = False
     dtype: DTypeLike | None = None
     scale_shift: bool = False
+    plain_shortcut: bool = False
     conv: Callable[..., nn.Module] = nn.Conv
 
     @nn.compact
@@ -252,7 +257,7 @@ class ResidualBlock(nn.Module):
         h = nn.silu(h)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         h = conv((3, 3), kernel_init=nn.initializers.zeros, name="conv_1")(h)
-        is_same = x.shape[-1] == self.features and self.resample is None
+        is_same = x.shape[-1] == self.features and (self.resample is None or self.plain_shortcut)
         h = h + (x if is_same else conv((1, 1), name="shortcut")(x))
         return h * float(np.sqrt(0.5)) if self.rescale else h
 

@@ -107,7 +107,7 @@ masking (which dimensions are masked at which time of absorbing diffusion)
     draw_masked, draw_counts, draw_orders, mask_first      masks at a time, and masks of a given size
 
 diffusion_process (time counts from 1; abar_0 = 1)
-    linear_schedule, cosine_schedule, schedule_from_betas      log abar_t of t = 0 ... T: a Schedule
+    linear_schedule, quadratic_schedule, cosine_schedule, schedule_from_betas      log abar_t of t = 0 ... T: a Schedule
     signal_and_noise                               sqrt(abar_t) and sqrt(1 - abar_t)
     transition_mean, transition_variance           q(x_t | x_s) for s < t
     posterior_mean, posterior_variance             q(x_s | x_t, x_0) for s < t

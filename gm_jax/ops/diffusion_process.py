@@ -10,6 +10,7 @@ two factors of a Gaussian path (`gaussian_path`).
                   mu_ts = (a_s beta_ts x_0 + a_t / a_s sigma_s^2 x_t) / sigma_t^2                           (3)
     linear:       beta_t = (b_min + (b_max - b_min) (t - 1) / (T - 1)) / T                                  (4)
     cosine:       abar_t = f(t) / f(0),   f(t) = cos^2(pi/2 (t / T + o) / (1 + o)),   beta_t <= 0.999       (5)
+    quadratic:    beta_t = (sqrt(b_min) + (sqrt(b_max) - sqrt(b_min)) (t - 1) / (T - 1))^2 / T              (6)
 
 Time counts from 1, as in the papers: t = 1 ... T, and t = 0 is the data. A schedule has T + 1 entries, and entry 0 is
 abar_0 = 1; so the step before t = 1 needs no special case, and 0 is the time after the last one visited. With
@@ -130,9 +131,33 @@ def linear_schedule(
     Source: Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, section 4; as a process in T steps of 1 / T: Song et al.,
         "Score-Based Generative Modeling through Stochastic Differential Equations", ICLR 2021, arXiv:2011.13456.
     """
-    if max(beta_min, beta_max) >= num_steps or min(beta_min, beta_max) <= 0:
-        raise ValueError(f"beta_min {beta_min} and beta_max {beta_max} must be above 0 and below {num_steps} steps.")
+    _check_betas(num_steps, beta_min, beta_max)
     return schedule_from_betas(np.linspace(beta_min, beta_max, num_steps) / num_steps, dtype=dtype)
+
+
+def quadratic_schedule(
+    num_steps: int, *, beta_min: float = 0.1, beta_max: float = 20.0, dtype: np.dtype | type = np.float32
+) -> Schedule:
+    """Makes the schedule whose standard deviations grow linearly, eq. (6), as the code of DDPM and latent diffusion do.
+
+    Between the same ends it adds less noise than the linear schedule.
+
+    Args:
+        num_steps: T.
+        beta_min: b_min = T beta_1.
+        beta_max: b_max = T beta_T, less than T.
+        dtype: of the schedule; it is computed in float64.
+    Returns:
+        A schedule of T steps.
+    Raises:
+        ValueError: a beta is outside of (0, 1): T is too small for `beta_max`.
+    Source: Ho, Jain & Abbeel, NeurIPS 2020, arXiv:2006.11239, code hojonathanho/diffusion, "quad"; Rombach et al.,
+        "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022, arXiv:2112.10752, code
+        CompVis/latent-diffusion, `make_beta_schedule`, where it is "linear".
+    """
+    _check_betas(num_steps, beta_min, beta_max)
+    roots = np.linspace(np.sqrt(beta_min), np.sqrt(beta_max), num_steps)
+    return schedule_from_betas(np.square(roots) / num_steps, dtype=dtype)
 
 
 def cosine_schedule(
@@ -270,3 +295,8 @@ def _log_ratio(log_alpha_bar_s: Array, log_alpha_bar_t: Array) -> Array:
     chex.assert_equal_shape([log_alpha_bar_s, log_alpha_bar_t])
     chex.assert_type([log_alpha_bar_s, log_alpha_bar_t], float)
     return log_alpha_bar_t - log_alpha_bar_s
+
+
+def _check_betas(num_steps: int, beta_min: float, beta_max: float) -> None:
+    if max(beta_min, beta_max) >= num_steps or min(beta_min, beta_max) <= 0:
+        raise ValueError(f"beta_min {beta_min} and beta_max {beta_max} must be above 0 and below {num_steps} steps.")

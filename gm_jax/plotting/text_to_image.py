@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from gm_jax.models.latent_diffusion import LatentDiffusion
 from gm_jax.ops import predictions
-from gm_jax.plotting.layout import Grid, first_examples, rows_in_turn
-from gm_jax.plotting.vae import reconstruct
+from gm_jax.plotting.layout import Grid
+from gm_jax.plotting.vae import reconstructions
 from gm_jax.types import Array, Key, ModelState, Params
 
 WEIGHTS = (-1.0, 0.0, 1.0, 2.0, 4.0, 8.0)  # rows of `guidance`; -1 is the unconditional model
@@ -46,7 +46,7 @@ def grids(
         "words": partial(of_prompts, model, changed, "A word or place changes in each row; a column has one noise"),
         "guidance": partial(guidance, model, prompts),
         "attention": partial(attention, model, prompts),
-        "reconstructions": partial(reconstructions, model),
+        "reconstructions": partial(reconstructions, model.autoencoder),
     }
 
 
@@ -118,15 +118,6 @@ def attention(
         jnp.concatenate([picture[None], shown])[None],
         title=f'Where the network reads each word of "{text}" at half of the diffusion time; each map by itself',
         columns=("sample", *words),
-    )
-
-
-def reconstructions(model: LatentDiffusion, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
-    """Draws examples of the data above what the autoencoder makes of them."""
-    shown = first_examples(x, most=20)
-    decoded = reconstruct(model.autoencoder, params, key, shown)
-    return Grid(
-        rows_in_turn(shown, decoded), title="Data, and below each its reconstruction", rows=("data", "decoded"), group=2
     )
 
 

@@ -1,6 +1,7 @@
 """The latent space of a VAE: reconstructions, interpolations, traversals, and its active dimensions."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import chex
 import jax
@@ -69,6 +70,17 @@ def active_units(posterior_means: Array, *, threshold: float = 0.01) -> Array:
     return jnp.var(posterior_means, axis=0) > threshold
 
 
+def reconstructions(model: VAE, params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
+    """Draws rows of data, each above what the VAE makes of them."""
+    examples = layout.first_examples(x)
+    return Grid(
+        layout.rows_in_turn(examples, reconstruct(model, params, key, examples)),
+        title="Reconstructions: mean of p(x | z), for z the mean of q(z | x)",
+        rows=("data", "reconstruction"),
+        group=2,
+    )
+
+
 def grids(model: VAE, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params, ModelState, Key, Array], Grid]]:
     """Pictures of a VAE of images as functions (params, model_state, key, x) -> Grid on the data set's scale.
 
@@ -79,15 +91,6 @@ def grids(model: VAE, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params, 
         model: the VAE.
         shape: shape of one example; the mapping is empty unless it is the shape of an image.
     """
-
-    def reconstructions(params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
-        examples = layout.first_examples(x)
-        return Grid(
-            layout.rows_in_turn(examples, reconstruct(model, params, key, examples)),
-            title="Reconstructions: mean of p(x | z), for z the mean of q(z | x)",
-            rows=("data", "reconstruction"),
-            group=2,
-        )
 
     def interpolations(params: Params, model_state: ModelState, key: Key, x: Array) -> Grid:
         first, second = layout.pairs(x)
@@ -115,4 +118,8 @@ def grids(model: VAE, shape: tuple[int, ...]) -> Mapping[str, Callable[[Params, 
 
     if len(shape) != 3:
         return {}
-    return {"reconstructions": reconstructions, "interpolations": interpolations, "traversal": traversal}
+    return {
+        "reconstructions": partial(reconstructions, model),
+        "interpolations": interpolations,
+        "traversal": traversal,
+    }

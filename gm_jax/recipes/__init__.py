@@ -5,6 +5,7 @@ presets/            published configurations
 experiment.py       what a recipe returns
 vae.py  autoregressive.py  masked.py  d3pm.py  flow.py  gan.py  diffusion.py  score.py  rbm.py  energy.py
 jem.py  one_step.py  minimax_energy.py  text_to_image.py  vq_vae.py   (configuration, data spec) -> Experiment
+first_stage.py      autoencoders of latent diffusion
 obedience.py        how samples obey their captions
 dit.py              diffusion transformers and their text encoders
 own_model.py        the recipe of a model that was made in Python

@@ -1,6 +1,7 @@
 """Recipes of diffusion models, in data space and in a latent space."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -10,29 +11,32 @@ from gm_jax.errors import UserError
 from gm_jax.models import diffusion, diffusion_space, latent_diffusion, learned_variance, vae
 from gm_jax.models.path_sampling import PathSampler
 from gm_jax.networks import diffusion_mlp, unet
+from gm_jax.networks.convolution import Conv
 from gm_jax.ops import diffusion_process
 from gm_jax.plotting import diffusion as plotting
-from gm_jax.recipes import image_shapes, likelihoods, path_samplers
+from gm_jax.plotting import vae as autoencoder_plotting
+from gm_jax.recipes import image_shapes, path_samplers
 from gm_jax.recipes.configs.diffusion import (
     AnyDiffusionConfig,
-    AutoencoderConfig,
     ConditionalDDPMConfig,
     DDPMConfig,
     DiTConfig,
-    LatentDiffusionConfig,
     MLPConfig,
     SamplerConfig,
     UNetConfig,
 )
+from gm_jax.recipes.configs.latent_diffusion import LatentDiffusionConfig
+from gm_jax.recipes.configs.text_to_image import TextToImageConfig
 from gm_jax.recipes.dit import make_dit
-from gm_jax.recipes.experiment import Experiment, Observation
+from gm_jax.recipes.experiment import Experiment, LogProbEvaluation, Observation
+from gm_jax.recipes.first_stage import make_first_stage
 from gm_jax.recipes.optimizers import make_adam, make_optimizer
 from gm_jax.recipes.run_length import second_stage_steps
-from gm_jax.recipes.vae import encoder_and_decoder
 from gm_jax.samplers import ddim, ddpm, time_grids
 from gm_jax.samplers.diffusion import Sampler, trailing_times
 
 _BETA_MAX = 20.0  # T beta_T of the linear schedule, as in the paper
+_SCHEDULES = {"linear": diffusion_process.linear_schedule, "quadratic": diffusion_process.quadratic_schedule}
 _VARIANCES = {
     "transition": diffusion_process.transition_variance,
     "posterior": diffusion_process.posterior_variance,
@@ -98,30 +102,70 @@ def build_conditional_ddpm(config: ConditionalDDPMConfig, spec: Spec) -> Experim
 
 
 def build_latent_diffusion(config: LatentDiffusionConfig, spec: Spec) -> Experiment:
-    """Builds a VAE and a diffusion model of its latents, in two stages of one run."""
-    first = config.autoencoder
-    first_steps = config.train.steps - second_stage_steps(first, num_steps=config.train.steps)
-    autoencoder, facts = _autoencoder(first, spec, elbo_samples=config.elbo_samples)
-    # A latent is a point for the diffusion model.
-    latents = spec._replace(shape=(first.latent_dim,), levels=None)
+    """Builds a VAE and a diffusion model of its latents, in two stages of one run.
 
-    prior = diffusion_model(config, config.network, latents)
+    Raises:
+        UserError: the network does not take such latents, or the fields contradict each other.
+    """
+    _check_network(config)
+    first = make_first_stage(config.autoencoder, spec, elbo_samples=config.elbo_samples)
+    network = make_network(config.network, first.latents, None)
+    if isinstance(network, unet.UNet):
+        network = network.clone(conv=Conv)  # trained in turns
+    experiment = two_stages(config, first.autoencoder, diffusion_model(config, network, first.latents), spec)
+    pictures, evaluations = {}, ()
+    if image_shapes.is_image(first.latents):
+        pictures = {"reconstructions": partial(autoencoder_plotting.reconstructions, first.autoencoder)}
+        evaluations = (LogProbEvaluation("autoencoder_negative_elbo", experiment.family.autoencoder_elbo),)
+    return experiment._replace(
+        settings={**experiment.settings, **first.facts},
+        pictures=pictures,
+        evaluations=evaluations,
+        # Samples are decoded means, which are grey even if the likelihood is of binary pixels.
+        observation=Observation(lambda key, x: x, spec.measure),
+    )
+
+
+def two_stages(
+    config: LatentDiffusionConfig | TextToImageConfig, autoencoder: vae.VAE, prior: diffusion.Diffusion, spec: Spec
+) -> Experiment:
+    """Returns an experiment that trains a VAE, and then a diffusion model of its latents.
+
+    Raises:
+        UserError: the first stage leaves no steps, or too few for the second.
+    """
+    first = config.autoencoder
+    rest = second_stage_steps(first, num_steps=config.train.steps)
     family = latent_diffusion.LatentDiffusion(
-        autoencoder=autoencoder, prior=prior, levels=spec.levels, vae_steps=first_steps
+        autoencoder=autoencoder, prior=prior, levels=spec.levels, vae_steps=config.train.steps - rest
     )
     validation = dataclasses.replace(family, prior=with_bound_terms(prior, config.validation_terms))
     return Experiment(
         family.model,
         family=family,
         optimizers={
-            "vae": make_adam(first.optimizer, num_updates=first_steps, section="autoencoder.optimizer"),
-            "diffusion": make_optimizer(config.optimizer, num_steps=config.train.steps - first_steps),
+            "vae": make_adam(first.optimizer, num_updates=config.train.steps - rest, section="autoencoder.optimizer"),
+            "diffusion": make_optimizer(config.optimizer, num_steps=rest),
         },
         validation=validation.log_prob,
-        settings={"variance": config.variance, **facts},
-        # Samples are decoded means, which are grey even if the likelihood is of binary pixels.
-        observation=Observation(lambda key, x: x, spec.measure),
+        settings={"variance": config.variance},
     )
+
+
+def _check_network(config: LatentDiffusionConfig) -> None:
+    """Checks that the network of the second stage takes latents of the first stage's kind.
+
+    Raises:
+        UserError: it does not.
+    """
+    kind, network = config.autoencoder.name, config.network.name
+    if (kind == "spatial") == isinstance(config.network, MLPConfig):
+        fits, latents = ("unet or dit", "an image") if kind == "spatial" else ("mlp", "a vector")
+        other = "flat" if kind == "spatial" else "spatial"
+        raise UserError(
+            f"the latents of --autoencoder {kind} are {latents}, which --network {network} cannot take: use --network "
+            f"{fits}, or --autoencoder {other}."
+        )
 
 
 def diffusion_model(
@@ -177,24 +221,25 @@ def noise_schedule(config: AnyDiffusionConfig, levels: int | None) -> diffusion_
         UserError: it has too few steps for its kind, or beta_min does not fit it.
     """
     if config.schedule == "cosine":
-        if config.beta_min is not None:
-            raise UserError(
-                f"--beta-min {config.beta_min} has no effect on the cosine schedule: leave it out, or use --schedule "
-                "linear."
-            )
+        for flag, beta in (("beta-min", config.beta_min), ("beta-max", config.beta_max)):
+            if beta is not None:
+                raise UserError(
+                    f"--{flag} {beta} has no effect on the cosine schedule: leave it out, or use --schedule linear."
+                )
         if config.diffusion_steps < 2:
             raise UserError(f"--diffusion-steps {config.diffusion_steps} is too few for any schedule: use at least 2.")
         return diffusion_process.cosine_schedule(config.diffusion_steps)
-    if config.diffusion_steps <= _BETA_MAX:
+    beta_max = config.beta_max or _BETA_MAX
+    if config.diffusion_steps <= beta_max:
         raise UserError(
-            f"--diffusion-steps {config.diffusion_steps} is too few: the linear schedule needs more than "
-            f"{_BETA_MAX:g} steps.\nUse more, or --schedule cosine."
+            f"--diffusion-steps {config.diffusion_steps} is too few: the {config.schedule} schedule needs more than "
+            f"{beta_max:g} steps.\nUse more, or --schedule cosine."
         )
     quarter = 0.0 if levels is None else 0.5 / (levels - 1)
     beta_min = config.beta_min or min(max(0.1, config.diffusion_steps * quarter**2), 1.0)
-    if beta_min >= _BETA_MAX:
-        raise UserError(f"--beta-min {beta_min:g} is not below the schedule's end: use less than {_BETA_MAX:g}.")
-    return diffusion_process.linear_schedule(config.diffusion_steps, beta_min=beta_min, beta_max=_BETA_MAX)
+    if beta_min >= beta_max:
+        raise UserError(f"--beta-min {beta_min:g} is not below the schedule's end: use less than {beta_max:g}.")
+    return _SCHEDULES[config.schedule](config.diffusion_steps, beta_min=beta_min, beta_max=beta_max)
 
 
 def make_sampler(
@@ -254,8 +299,8 @@ def make_network(
             f"{len(network.features)} levels of --network.features are numbered from 0."
         )
     settings |= {"groups": network.groups, "head_dim": network.head_dim, "stem": network.stem}
-    settings |= {"scale_shift": network.scale_shift}
-    settings |= {"resample_by_blocks": network.resample == "block", "rescale": network.rescale, "remat": network.remat}
+    settings |= {"scale_shift": network.scale_shift, "rescale": network.rescale, "remat": network.remat}
+    settings |= {"resample_by_blocks": network.resample != "convolution", "as_adm": network.resample == "adm"}
     return unet.UNet(network.features, network.blocks, network.attention, augmented=augmented, **settings)
 
 
@@ -282,22 +327,3 @@ def _data_space_experiment(
 def with_bound_terms(family: diffusion.Diffusion, num_terms: int) -> diffusion.Diffusion:
     """Returns the family with another number of denoising terms in its bound; 0 for all."""
     return dataclasses.replace(family, num_bound_terms=num_terms or None)
-
-
-def _autoencoder(config: AutoencoderConfig, spec: Spec, *, elbo_samples: int) -> tuple[vae.VAE, dict[str, Any]]:
-    """Returns the first stage, and the facts that its results must carry."""
-    decoder = config.decoder or ("bernoulli" if spec.levels == 2 else "normal")
-    log_var = config.log_var if decoder == "normal" else None
-    likelihood, facts = likelihoods.decoder_likelihood(spec, decoder=decoder, log_var=log_var)
-    encoder, decoder_network = encoder_and_decoder(
-        spec, likelihood.outputs_per_dim, network=config.network, hidden=config.hidden, latent_dim=config.latent_dim
-    )
-    family = vae.VAE(
-        encoder=encoder,
-        decoder=decoder_network,
-        likelihood=likelihood,
-        latent_dim=config.latent_dim,
-        objective=vae.elbo_objective(beta=config.beta),
-        num_elbo_samples=elbo_samples,
-    )
-    return family, facts

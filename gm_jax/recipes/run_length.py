@@ -10,8 +10,7 @@ from typing import Any, TypeVar, cast
 from gm_jax.config import AdamConfig, OptimizerConfig
 from gm_jax.config.sections import WITHOUT_END
 from gm_jax.errors import UserError
-from gm_jax.recipes.configs.diffusion import AutoencoderConfig
-from gm_jax.recipes.configs.text_to_image import SpatialAutoencoderConfig
+from gm_jax.recipes.configs.latent_diffusion import AutoencoderConfig, SpatialAutoencoderConfig
 from gm_jax.recipes.configs.vq_vae import CodeAutoencoderConfig
 
 ConfigT = TypeVar("ConfigT")

@@ -1,7 +1,5 @@
 """The recipe of text to image: latent diffusion with latents that are an image and with captions."""
 
-import dataclasses
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -10,19 +8,16 @@ import jax.numpy as jnp
 from gm_jax.data import captions, scenes
 from gm_jax.data.sources import Spec
 from gm_jax.errors import NO_CAPTIONS, UserError
-from gm_jax.models import latent_diffusion, vae
-from gm_jax.networks import autoencoder
+from gm_jax.models import latent_diffusion
 from gm_jax.networks.convolution import Conv
 from gm_jax.plotting import text_to_image as plotting
-from gm_jax.recipes import image_shapes, likelihoods
 from gm_jax.recipes.configs.diffusion import DiTConfig
-from gm_jax.recipes.configs.text_to_image import SpatialAutoencoderConfig, TextToImageConfig
-from gm_jax.recipes.diffusion import diffusion_model, make_network, with_bound_terms
+from gm_jax.recipes.configs.text_to_image import TextToImageConfig
+from gm_jax.recipes.diffusion import diffusion_model, make_network, two_stages
 from gm_jax.recipes.dit import make_dit, make_text_encoder
 from gm_jax.recipes.experiment import Experiment, LogProbEvaluation
+from gm_jax.recipes.first_stage import make_first_stage
 from gm_jax.recipes.obedience import obedience_evaluation
-from gm_jax.recipes.optimizers import make_adam, make_optimizer
-from gm_jax.recipes.run_length import second_stage_steps
 
 _OBEDIENCE_SAMPLES = 500
 # Of the grid of prompts; each is of the grammar of `data.captions`.
@@ -57,35 +52,22 @@ def build_text_to_image(config: TextToImageConfig, spec: Spec) -> Experiment:
         raise UserError(
             "--drop-caption 0 leaves the model without captions untrained: use a number above 0, such as 0.05."
         )
-    first = config.autoencoder
-    rest = second_stage_steps(first, num_steps=config.train.steps)
-    autoencoder_family = spatial_autoencoder(first, spec, elbo_samples=config.elbo_samples)
-    latents = spec._replace(shape=latent_shape(first, spec), levels=None)  # points, for the diffusion model
+    first = make_first_stage(config.autoencoder, spec, elbo_samples=config.elbo_samples)
     negative = captions.encode(config.negative_prompt) if config.negative_prompt else None
     prior = diffusion_model(
         config,
-        _denoiser(config, spec, latents),
-        latents,
+        _denoiser(config, spec, first.latents),
+        first.latents,
         num_tokens=spec.tokens,
         drop_label=config.drop_caption,
         guidance=config.guidance,
         negative=negative,
     )
-    family = latent_diffusion.LatentDiffusion(
-        autoencoder=autoencoder_family, prior=prior, levels=spec.levels, vae_steps=config.train.steps - rest
-    )
-    validation = dataclasses.replace(family, prior=with_bound_terms(prior, config.validation_terms))
-    return Experiment(
-        family.model,
-        family=family,
-        optimizers={
-            "vae": make_adam(first.optimizer, num_updates=config.train.steps - rest, section="autoencoder.optimizer"),
-            "diffusion": make_optimizer(config.optimizer, num_steps=rest),
-        },
-        validation=validation.log_prob,
-        evaluations=_evaluations(family, spec),
-        pictures=plotting.grids(family, _as_tokens(PROMPTS), _as_tokens(_CHANGED)),
-        settings={"variance": config.variance, "guidance": config.guidance},
+    experiment = two_stages(config, first.autoencoder, prior, spec)
+    return experiment._replace(
+        evaluations=_evaluations(experiment.family, spec),
+        pictures=plotting.grids(experiment.family, _as_tokens(PROMPTS), _as_tokens(_CHANGED)),
+        settings={**experiment.settings, "guidance": config.guidance},
     )
 
 
@@ -96,41 +78,6 @@ def _denoiser(config: TextToImageConfig, spec: Spec, latents: Spec) -> nn.Module
         return make_dit(network, reads=make_text_encoder(config.text, spec, features=network.features))
     text = make_text_encoder(config.text, spec, features=4 * (network.stem or network.features[0]))
     return make_network(network, latents, None).clone(text=text, conv=Conv)  # trained in turns
-
-
-def spatial_autoencoder(config: SpatialAutoencoderConfig, spec: Spec, *, elbo_samples: int) -> vae.VAE:
-    """Returns the first stage.
-
-    Raises:
-        UserError: the data are not images, or their sides cannot be halved so often.
-    """
-    likelihood, _ = likelihoods.decoder_likelihood(spec, decoder="normal", log_var=config.log_var)
-    settings = {
-        "blocks": config.blocks,
-        "groups": config.groups,
-        "attention": config.attention,
-        "patch": config.patch,
-        "dtype": config.dtype,
-    }
-    outputs = likelihood.outputs_per_dim
-    return vae.VAE(
-        encoder=autoencoder.SpatialEncoder(config.features, config.channels, **settings),
-        decoder=autoencoder.SpatialDecoder(config.features, spec.shape, config.channels, outputs, **settings),
-        likelihood=likelihood,
-        latent_dim=math.prod(latent_shape(config, spec)),
-        objective=vae.elbo_objective(beta=config.beta),
-        num_elbo_samples=elbo_samples,
-    )
-
-
-def latent_shape(config: SpatialAutoencoderConfig, spec: Spec) -> tuple[int, int, int]:
-    """Returns the shape of the latents of one image.
-
-    Raises:
-        UserError: the data are not images, or their sides cannot be halved so often.
-    """
-    image, levels = image_shapes.image_shape(spec), len(config.features)
-    return autoencoder.latent_shape(image, levels=levels, channels=config.channels, patch=config.patch)
 
 
 def _evaluations(family: latent_diffusion.LatentDiffusion, spec: Spec) -> tuple[Any, ...]:

@@ -165,6 +165,28 @@ def test_a_share_of_one_or_more_is_refused(name, path, rate):
 
 
 @pytest.mark.parametrize(
+    ("autoencoder", "network"),
+    [
+        (configs.AutoencoderConfig(), configs.MLPConfig(hidden=8)),
+        (configs.SpatialAutoencoderConfig(channels=3), configs.UNetConfig(features=(8,))),
+        (configs.SpatialAutoencoderConfig(), configs.DiTConfig(layers=2)),
+    ],
+)
+def test_the_kinds_of_both_stages_survive_the_file_and_younger_fields(autoencoder, network):
+    own = importlib.import_module("experiments.latent_diffusion").CONFIG
+    config = dataclasses.replace(own, autoencoder=autoencoder, network=network)
+    values = config_lib.to_dict(config)
+    assert config_lib.from_dict(type(config), values) == config
+    # As a run saved it that has neither presets, nor the last beta, nor blocks that are computed again.
+    for name in ("preset", "beta_max"):
+        del values[name]
+    values["autoencoder"].pop("remat", None)
+    completed, lines = config_lib.with_added_fields(type(config), values)
+    assert config_lib.from_dict(type(config), completed) == config
+    assert lines == []
+
+
+@pytest.mark.parametrize(
     ("change", "odd"),
     [
         ({"hidden": "ab"}, 'hidden cannot be "ab"'),

@@ -43,6 +43,40 @@ def test_the_parameters_of_the_published_autoencoder():
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 83_653_863 - 2 * 512
 
 
+def of_networks(remat):
+    """Returns both networks as one function (parameters, x) -> a loss, and their parameters' shapes."""
+    settings = {**SETTINGS, "remat": remat, "blocks": 3}
+    encoder, decoder = SpatialEncoder((4, 8), 4, **settings), SpatialDecoder((4, 8), (8, 12, 3), 4, **settings)
+
+    def loss(variables, x):
+        mean, log_var = encoder.apply(variables[0], x)
+        return jnp.mean(jnp.square(decoder.apply(variables[1], mean) - x)) + jnp.mean(jnp.square(log_var))
+
+    return loss, (encoder, X), (decoder, jnp.zeros((2, 96)))
+
+
+def test_recomputed_blocks_have_the_same_parameters_losses_and_gradients(randomized):
+    (plain, *networks), (recomputed, *others) = of_networks(False), of_networks(True)
+    variables = [randomized(module, x) for module, x in networks]
+    for (module, x), mine in zip(others, variables, strict=True):
+        assert jax.tree.map(jnp.shape, jax.eval_shape(module.init, jax.random.key(0), x)) == jax.tree.map(
+            jnp.shape, mine
+        )
+    found, expected = (jax.jit(jax.value_and_grad(loss))(variables, X) for loss in (recomputed, plain))
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5 * scale), found, expected)
+
+
+def test_recomputed_blocks_store_less_for_the_backward_pass():
+    def stored(remat):
+        loss, *networks = of_networks(remat)
+        variables = [jax.eval_shape(module.init, jax.random.key(0), x) for module, x in networks]
+        residuals = jax.eval_shape(lambda variables: jax.vjp(lambda v: loss(v, X), variables)[1], variables)
+        return sum(leaf.size for leaf in jax.tree.leaves(residuals) if leaf.shape[:1] == (2,))
+
+    assert stored(True) < 0.5 * stored(False)
+
+
 @pytest.mark.parametrize("shape", [(2, 6, 12, 3), (2, 8)])
 def test_images_that_cannot_be_halved_are_refused(shape):
     with pytest.raises(UserError):

@@ -239,11 +239,40 @@ def test_a_unet_with_blocks_of_biggan_has_as_many_parameters_as_that_of_edm():
     assert total == stem + 9 * 128 + down + middle + up + last == 55_733_891 - 6 * 256
 
 
+def test_a_unet_as_adm_has_as_many_parameters_as_that_of_latent_diffusion():
+    """CompVis/latent-diffusion, UNetModel of lsun_churches-ldm-kl-8.yaml: 294,966,916, with biases of the keys."""
+
+    def block(i, o):
+        """Parameters of a residual block with an embedding of 768, whose scale and shift it learns."""
+        return 2 * i + 9 * i * o + o + 768 * 2 * o + 2 * o + 2 * o + 9 * o * o + o + (i * o + o if i != o else 0)
+
+    def attention(c):
+        return 2 * c + 4 * c * c + 4 * c  # with biases of the keys
+
+    first = 192 * 768 + 768 + 768 * 768 + 768 + 9 * 4 * 192 + 192
+    down = 3 * block(192, 192) + block(192, 384) + 5 * block(384, 384) + block(384, 768) + 4 * block(768, 768)
+    down += 2 * attention(192) + 4 * attention(384) + 2 * attention(768)
+    middle = 2 * block(768, 768) + attention(768)
+    # A level's blocks read the skips of its blocks and of what was halved into it; the last but one level is wider.
+    up = 5 * block(1536, 768) + block(1152, 768) + 2 * block(768, 768)
+    up += block(1152, 384) + 3 * block(768, 384) + block(768, 384) + block(576, 384) + 2 * block(384, 384)
+    up += block(576, 192) + 2 * block(384, 192) + 3 * (attention(192) + 2 * attention(384) + attention(768))
+    in_source = first + down + middle + up + 2 * 192 + 9 * 192 * 4 + 4
+    attended = 2 * 192 + 4 * 384 + 2 * 768 + 768 + 3 * (192 + 2 * 384 + 768)
+    settings = {"head_dim": 24, "resample_by_blocks": True, "as_adm": True, "scale_shift": True, "groups": 32}
+    module = unet.UNet((192, 384, 384, 768, 768), 2, (0, 1, 2, 3), **settings)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 4)), jnp.zeros(1))
+    total = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert in_source == 294_966_916
+    assert total == in_source - attended == 294_957_508
+
+
+@pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("resample", [unet.halve, unet.upsample_nearest])
-def test_a_block_of_biggan_is_its_equation(resample, x64):
-    """Equation (5) in float64, with a convolution that is written out tap by tap."""
+def test_a_block_of_biggan_is_its_equation(resample, plain, x64):
+    """Equation (5) in float64, with a convolution that is written out tap by tap; as ADM has it, with r(x) itself."""
     x, embedding = RNG.normal(size=(2, 4, 6, 4)), RNG.normal(size=(2, 5))
-    block = unet.ResidualBlock(4, groups=2, resample=resample, rescale=True)
+    block = unet.ResidualBlock(4, groups=2, resample=resample, rescale=True, plain_shortcut=plain)
     shapes = jax.eval_shape(block.init, jax.random.key(0), x, embedding)
     params = jax.tree.map(lambda leaf: RNG.normal(size=leaf.shape), shapes)["params"]
 
@@ -267,16 +296,20 @@ def test_a_block_of_biggan_is_its_equation(resample, x64):
 
     time = embedding @ params["time"]["kernel"] + params["time"]["bias"]
     h = conv("conv_0", resampled(active("norm_0", x))) + time[:, None, None]
-    expected = (conv("shortcut", resampled(x)) + conv("conv_1", active("norm_1", h))) / np.sqrt(2.0)
+    shortcut = resampled(x) if plain else conv("shortcut", resampled(x))
+    expected = (shortcut + conv("conv_1", active("norm_1", h))) / np.sqrt(2.0)
     found = block.apply({"params": params}, jnp.asarray(x), jnp.asarray(embedding))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_with_blocks_of_biggan_only_the_last_block_of_a_level_attends_on_the_way_up():
-    module = unet.UNet((4, 8), 2, (0,), groups=2, resample_by_blocks=True)
+@pytest.mark.parametrize(("as_adm", "up"), [(False, [2]), (True, [0, 1, 2])])
+def test_with_blocks_of_biggan_only_the_last_block_of_a_level_attends_on_the_way_up(as_adm, up):
+    module = unet.UNet((4, 8), 2, (0,), groups=2, resample_by_blocks=True, as_adm=as_adm)
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs()[:2])["params"]
     attending = {name for name in shapes if "attention" in name}
-    assert attending == {"down_attention_0_0", "down_attention_0_1", "middle_attention", "up_attention_0_2"}
+    expected = {"down_attention_0_0", "down_attention_0_1", "middle_attention"}
+    assert attending == expected | {f"up_attention_0_{i}" for i in up}
+    assert ("shortcut" in shapes["halve_0"], "shortcut" in shapes["double_1"]) == (not as_adm, not as_adm)
 
 
 def test_a_rescaled_block_divides_its_sum_by_the_root_of_two():

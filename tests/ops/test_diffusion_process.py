@@ -9,7 +9,11 @@ from gm_jax.ops import diffusion_process, predictions
 
 RNG = np.random.default_rng(0)
 T = 50
-SCHEDULES = {"linear": diffusion_process.linear_schedule, "cosine": diffusion_process.cosine_schedule}
+SCHEDULES = {
+    "linear": diffusion_process.linear_schedule,
+    "quadratic": diffusion_process.quadratic_schedule,
+    "cosine": diffusion_process.cosine_schedule,
+}
 each_schedule = pytest.mark.parametrize("make_schedule", SCHEDULES.values(), ids=SCHEDULES)
 # Next to each other and not, the first and the last.
 PAIRS = [(1, 2), (4, 5), (3, 17), (1, T), (T - 1, T)]
@@ -29,6 +33,13 @@ def betas_of(schedule):
 def test_the_linear_schedule_of_1000_steps_is_that_of_the_paper():
     schedule = diffusion_process.linear_schedule(1000, dtype=np.float64)
     np.testing.assert_allclose(betas_of(schedule), np.linspace(1e-4, 0.02, 1000), rtol=1e-10)
+
+
+def test_the_quadratic_schedule_is_that_of_latent_diffusion():
+    schedule = diffusion_process.quadratic_schedule(1000, beta_min=1.5, beta_max=15.5, dtype=np.float64)
+    # CompVis/latent-diffusion, make_beta_schedule with linear_start=0.0015 and linear_end=0.0155.
+    roots = [0.0015**0.5 + i / 999 * (0.0155**0.5 - 0.0015**0.5) for i in range(1000)]
+    np.testing.assert_allclose(betas_of(schedule), np.square(roots), rtol=1e-10)
 
 
 def test_the_cosine_schedule_is_its_formula_up_to_the_last_step():
@@ -54,7 +65,8 @@ def test_a_schedule_falls_from_one_and_stays_above_zero(make_schedule, num_steps
     assert schedule.log_alpha_bar.dtype == np.float32
     assert alpha_bar[0] == 1.0
     assert np.all(np.diff(alpha_bar) < 0)
-    assert 0 < alpha_bar[-1] < 5e-5
+    # The sum of quadratic betas is (b_min + sqrt(b_min b_max) + b_max) / 3 = 7.2, of linear ones 10.05.
+    assert 0 < alpha_bar[-1] < (1e-3 if make_schedule is diffusion_process.quadratic_schedule else 5e-5)
 
 
 @each_schedule
@@ -93,6 +105,8 @@ def test_betas_outside_of_zero_and_one_are_refused():
             diffusion_process.schedule_from_betas(np.asarray(betas))
     with pytest.raises(ValueError, match="20 steps"):
         diffusion_process.linear_schedule(20)
+    with pytest.raises(ValueError, match="below 20 steps"):
+        diffusion_process.quadratic_schedule(20)
     with pytest.raises(ValueError, match="at least one step"):
         diffusion_process.cosine_schedule(0)
 

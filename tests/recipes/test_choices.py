@@ -12,7 +12,7 @@ from gm_jax.config import TrainConfig
 from gm_jax.config.saved import updated
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
-from gm_jax.recipes.configs import DiTConfig, FSQConfig, MLPConfig, UNetConfig
+from gm_jax.recipes.configs import DiTConfig, FSQConfig, MLPConfig, SpatialAutoencoderConfig, UNetConfig
 from gm_jax.runner.run import abstract_batch
 from gm_jax.training import model_state as model_state_lib
 
@@ -86,6 +86,28 @@ CHOICES = [
     ("latent_diffusion", {}, BINARY),
     ("latent_diffusion", {"diffusion_steps": 50, "sampler": {"steps": 10}}, COLOURS),
     ("latent_diffusion", {}, POINTS),
+    ("latent_diffusion", {"autoencoder": SpatialAutoencoderConfig(), "network": UNetConfig()}, COLOURS),
+    (
+        "latent_diffusion",
+        {
+            "autoencoder": SpatialAutoencoderConfig(
+                patch=1, features=(8, 8, 16), attention=True, remat=True, log_var=0.0
+            ),
+            "network": DiTConfig(layers=1),
+            "schedule": "quadratic",
+            "beta_max": 15.0,
+        },
+        BINARY._replace(shape=(32, 32, 1)),
+    ),
+    (
+        "latent_diffusion",
+        {
+            "autoencoder": SpatialAutoencoderConfig(dtype="bfloat16", log_var=-5.0),
+            "network": UNetConfig(resample="adm", scale_shift=True, dtype="bfloat16"),
+        },
+        DIGITS,
+    ),
+    ("ddpm", {"network": UNetConfig(resample="adm", attention=(0,)), "schedule": "quadratic"}, COLOURS),
     ("vq_vae", {}, DIGITS),
     ("vq_vae", {"conditional": True, "prior": {"layers": 1}, "autoencoder": {"patch": 1}}, COLOURS),
     ("vq_vae", {"quantizer": FSQConfig(levels=(3, 4)), "decoder": "discretized_logistic"}, BINARY),
@@ -228,6 +250,10 @@ MISTAKES = [
     ("ddpm", {"sampler": {"eta": 0.5}}, DIGITS, "use --sampler.method ddim"),
     ("ddpm", {"sampler": {"eta": 1.5, "method": "ddim"}}, DIGITS, "from 0 to 1"),
     ("ddpm", {"beta_min": 25.0}, DIGITS, "use less than 20"),
+    ("ddpm", {"beta_min": 5.0, "beta_max": 4.0}, DIGITS, "use less than 4"),
+    ("ddpm", {"beta_max": 2_000.0}, DIGITS, "the linear schedule needs more than 2000 steps"),
+    ("ddpm", {"beta_max": 30.0, "schedule": "cosine"}, DIGITS, "--beta-max 30.0 has no effect on the cosine schedule"),
+    ("ddpm", {"beta_max": 1_000.0, "schedule": "quadratic"}, DIGITS, "the quadratic schedule needs more than 1000"),
     ("ddpm", {"beta_min": 1.0, "schedule": "cosine"}, DIGITS, "--schedule linear"),
     ("ddpm", {"diffusion_steps": 20, "sampler": {"steps": 20}}, DIGITS, "more than 20 steps"),
     ("ddpm", {"diffusion_steps": 1, "sampler": {"steps": 1}, "schedule": "cosine"}, DIGITS, "at least 2"),
@@ -235,6 +261,40 @@ MISTAKES = [
     ("ddpm_conditional", {}, BINARY, "no labels"),
     ("ddpm_conditional", {"drop_label": 1.0}, DIGITS, "--drop-label 1"),
     ("latent_diffusion", {"train": TrainConfig(steps=4_000), "autoencoder": {"steps": 4_000}}, DIGITS, "leave none"),
+    (
+        "latent_diffusion",
+        {"autoencoder": SpatialAutoencoderConfig()},
+        DIGITS,
+        "the latents of --autoencoder spatial are an image, which --network mlp cannot take: use --network unet or dit",
+    ),
+    *(
+        (
+            "latent_diffusion",
+            {"network": network},
+            DIGITS,
+            f"the latents of --autoencoder flat are a vector, which --network {network.name} cannot take: use "
+            "--network mlp, or --autoencoder spatial",
+        )
+        for network in (UNetConfig(), DiTConfig())
+    ),
+    (
+        "latent_diffusion",
+        {"autoencoder": SpatialAutoencoderConfig(), "network": UNetConfig()},
+        POINTS,
+        "toy:two_moons is not made of images",
+    ),
+    (
+        "latent_diffusion",
+        {"autoencoder": SpatialAutoencoderConfig(features=(8,) * 4), "network": UNetConfig()},
+        DIGITS,
+        "divisible by 16",
+    ),
+    (
+        "latent_diffusion",
+        {"autoencoder": SpatialAutoencoderConfig(), "network": UNetConfig()},
+        DIGITS,
+        r"--autoencoder.log-var -6 does not fit digits: .* choose at least -5\.545",
+    ),
     ("vq_vae", {}, POINTS, "toy:two_moons is not made of images"),
     ("vq_vae", {"quantizer": FSQConfig(levels=(5, 1))}, DIGITS, "--quantizer.levels 1 cannot code anything"),
     ("vq_vae", {"quantizer": FSQConfig(levels=(300, 300))}, DIGITS, "--quantizer.levels have 90,000 codes"),

@@ -12,11 +12,13 @@ from gm_jax import recipes
 from gm_jax.config.saved import updated
 from gm_jax.data.sources import Spec
 from gm_jax.models import decoder_likelihoods
+from gm_jax.recipes.configs import SpatialAutoencoderConfig, UNetConfig
 from gm_jax.runner.run import abstract_batch
 
 DIGITS = Spec("digits", (8, 8, 1), 17, 10, "")
 POINTS = Spec("toy:two_moons", (2,), None, None, "")
 CAPTIONS = Spec("captions", (32, 32, 3), 256, None, "", tokens=12, vocabulary=35)
+SPATIAL = SpatialAutoencoderConfig(log_var=-5.0)
 
 DENSITIES = [
     ("vae", {"decoder": "normal"}, DIGITS, "[0,16]^64"),
@@ -39,6 +41,7 @@ DENSITIES = [
     ("ddpm", {}, POINTS, "R^2"),
     ("latent_diffusion", {}, DIGITS, "[0,16]^64"),
     ("latent_diffusion", {}, POINTS, "R^2"),
+    ("latent_diffusion", {"autoencoder": SPATIAL, "network": UNetConfig()}, DIGITS, "[0,16]^64"),
     ("text_to_image", {}, CAPTIONS, "[0,255]^3072"),
 ]
 

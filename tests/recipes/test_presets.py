@@ -42,6 +42,18 @@ def test_the_parameters_are_as_many_as_the_preset_states(name):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == presets.PRESETS[name].parameters
 
 
+def test_the_parameters_of_the_two_stages_of_ldm_8():
+    """Both are those of the source without biases of the keys, which the softmax cancels."""
+    _, _, (params, _) = built("latent_diffusion/ldm_8")
+    networks = {**params["vae"], "diffusion": params["diffusion"]}
+    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(each)) for name, each in networks.items()}
+    # Encoder and decoder with their 1 x 1 convolutions, and the attention of 512 channels of each.
+    assert sizes["encoder"] == 34_163_592 + 72 - 512
+    assert sizes["decoder"] == 49_490_179 + 20 - 512
+    # 21 attentions: 5 of 192 channels, 10 of 384 and 6 of 768.
+    assert sizes["diffusion"] == 294_966_916 - (5 * 192 + 10 * 384 + 6 * 768)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_losses_take_the_data(name):
     experiment, batch, (params, state) = built(name)
@@ -65,7 +77,7 @@ def test_a_preset_is_a_configuration_of_its_experiment_within_its_ranges(name):
     assert config == preset.config
     verb, args = cli.parse(module.CONFIG, ["--preset", short], module=module)
     assert (verb, args.config) == ("train", preset.config)
-    assert args.workdir.name == f"{experiment}-{preset.config.data.name}"
+    assert args.workdir.name == f"{experiment}-{preset.config.data.name.replace('/', '-')}"
 
 
 def test_the_moments_of_the_papers_schedules():

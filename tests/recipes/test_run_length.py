@@ -10,6 +10,7 @@ from gm_jax import recipes
 from gm_jax.config import AdamConfig, OptimizerConfig
 from gm_jax.config.saved import updated
 from gm_jax.data.sources import Spec
+from gm_jax.recipes.configs import SpatialAutoencoderConfig
 from gm_jax.recipes.run_length import resolved, warmup_steps
 
 DIGITS = Spec("digits", (8, 8, 1), 17, 10, "")
@@ -72,6 +73,14 @@ def test_a_longer_run_never_has_a_shorter_second_stage(name, steps, first):
 )
 def test_a_default_warm_up_leaves_most_of_a_cosine(optimizer, num_updates, expected):
     assert warmup_steps(optimizer, num_updates=num_updates) == expected
+
+
+def test_the_first_stage_of_each_kind_of_autoencoder_has_its_own_share():
+    config = updated(config_of("latent_diffusion", steps=70_000), {"autoencoder": SpatialAutoencoderConfig()})
+    assert resolved(config).autoencoder.steps == 12_000
+    assert resolved(config).autoencoder.optimizer.warmup_steps == 100
+    short = updated(config, {"train": {"steps": 700}})
+    assert resolved(short).autoencoder.steps == 300
 
 
 def test_accumulation_counts_updates_and_not_steps():

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import ddpm, iwae, realnvp, vae
+from experiments import ddpm, iwae, latent_diffusion, realnvp, vae
 from gm_jax import signals
 from gm_jax.config.saved import updated
 from gm_jax.data import sources
 from gm_jax.errors import UserError
-from gm_jax.recipes.configs.diffusion import MLPConfig
+from gm_jax.recipes.configs import DiTConfig, MLPConfig, SpatialAutoencoderConfig, UNetConfig
 from gm_jax.runner import cli, evaluate, plan, sample, train
 
 REPO = Path(__file__).resolve().parents[2]
@@ -144,6 +144,29 @@ def test_defaults_of_a_chosen_section_need_no_argument_and_its_flags_need_the_ch
     assert isinstance(cli._with_chosen_sections(ddpm.CONFIG, ["--network", "mlp"]).network, MLPConfig)
     with pytest.raises(UserError, match="add --network unet or mlp"):
         cli._with_chosen_sections(ddpm.CONFIG, ["--network.features", "8"])
+
+
+def test_both_stages_of_latent_diffusion_are_chosen_by_flags():
+    def parsed(*argv):
+        return cli.parse(latent_diffusion.CONFIG, argv, module=latent_diffusion)[1].config
+
+    assert parsed() == latent_diffusion.CONFIG
+    config = parsed(
+        "--autoencoder", "spatial", "--autoencoder.channels", "8", "--network=unet", "--network.blocks", "2"
+    )
+    assert config.autoencoder == SpatialAutoencoderConfig(channels=8)
+    assert config.network == UNetConfig(blocks=2)
+    assert config.optimizer == latent_diffusion.CONFIG.optimizer
+    assert parsed("--network", "dit").network == DiTConfig()
+    # The flags of a kind are those of the chosen one, and of the default if none is chosen.
+    assert parsed("--autoencoder.latent-dim", "4").autoencoder.latent_dim == 4
+    for argv, message in (
+        (["--autoencoder.channels", "8"], "--autoencoder.channels"),
+        (["--autoencoder", "spatial", "--autoencoder.latent-dim", "8"], "--autoencoder.latent-dim"),
+        (["--autoencoder", "spacial"], "spacial"),
+    ):
+        with pytest.raises((UserError, SystemExit), match=message):
+            parsed(*argv)
 
 
 def test_a_folder_that_holds_something_else_is_refused(command, tiny, tmp_path):

@@ -6,7 +6,8 @@ masked.py          masked diffusion
 d3pm.py            discrete diffusion by transition matrices
 flow.py            NICE, RealNVP, Glow, spline flows, MAF and IAF
 gan.py             GAN, improved GAN and WGAN-GP
-diffusion.py       DDPM, with and without labels, and latent diffusion
+diffusion.py       DDPM, with and without labels
+latent_diffusion.py  latent diffusion, and its two kinds of autoencoders
 text_to_image.py   latent diffusion of captioned images
 vq_vae.py          VQ-VAE
 score.py           score-based models in continuous time
@@ -32,11 +33,9 @@ from gm_jax.recipes.configs.autoregressive import (
 )
 from gm_jax.recipes.configs.d3pm import D3PMConfig
 from gm_jax.recipes.configs.diffusion import (
-    AutoencoderConfig,
     ConditionalDDPMConfig,
     DDPMConfig,
     DiTConfig,
-    LatentDiffusionConfig,
     MLPConfig,
     SamplerConfig,
     UNetConfig,
@@ -50,12 +49,17 @@ from gm_jax.recipes.configs.flow import (
     SplineFlowConfig,
 )
 from gm_jax.recipes.configs.gan import GANConfig, ImprovedGANConfig, WGANGPConfig
+from gm_jax.recipes.configs.latent_diffusion import (
+    AutoencoderConfig,
+    LatentDiffusionConfig,
+    SpatialAutoencoderConfig,
+)
 from gm_jax.recipes.configs.masked import MaskedDiffusionConfig
 from gm_jax.recipes.configs.one_step import ConsistencyConfig, MeanFlowConfig
 from gm_jax.recipes.configs.own_model import OwnModelConfig
 from gm_jax.recipes.configs.rbm import RBMConfig
 from gm_jax.recipes.configs.score import ODELikelihoodConfig, PathSamplerConfig, ScoreConfig
-from gm_jax.recipes.configs.text_to_image import SpatialAutoencoderConfig, TextEncoderConfig, TextToImageConfig
+from gm_jax.recipes.configs.text_to_image import TextEncoderConfig, TextToImageConfig
 from gm_jax.recipes.configs.vae import IWAEConfig, VAEConfig
 from gm_jax.recipes.configs.vq_vae import (
     CodeAutoencoderConfig,

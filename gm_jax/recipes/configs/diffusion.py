@@ -1,4 +1,4 @@
-"""Configurations of diffusion models, in data space and in a latent space."""
+"""Configurations of diffusion models in data space, and the parts that those of latents share."""
 
 import dataclasses
 from typing import Annotated, ClassVar, Literal
@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import arg
 
 from gm_jax.config import (
-    AdamConfig,
     Added,
     Count,
     CountOrZero,
@@ -43,9 +42,10 @@ class UNetConfig:
     stem: Annotated[Count | None, Added(None)] = None
     """Channels of the first convolution, and a quarter of the width of the time's embedding; by default those of the
     first level."""
-    resample: Annotated[Literal["convolution", "block"], Added("convolution")] = "convolution"
-    """How levels are halved and doubled: by a convolution, as in DDPM, or by a residual block, as in BigGAN and DDPM++;
-    attention on the way up then follows the last block of a level only."""
+    resample: Annotated[Literal["convolution", "block", "adm"], Added("convolution")] = "convolution"
+    """How levels are halved and doubled: by a convolution, as in DDPM; by a residual block, as in BigGAN and DDPM++
+    (block), where attention on the way up follows the last block of a level only; or by a residual block whose
+    shortcut has no weights (adm), where attention follows every block."""
     rescale: Annotated[bool, Added(False)] = False
     """Divide each sum of a residual by the root of 2, as in DDPM++."""
     scale_shift: Annotated[bool, Added(False)] = False
@@ -129,11 +129,15 @@ class AnyDiffusionConfig:
     optimizer: OptimizerConfig
     diffusion_steps: Count = 1_000
     """T: steps from the data to noise."""
-    schedule: Literal["linear", "cosine"] = "linear"
-    """Noise schedule: linear, as in DDPM, or cosine (Nichol & Dhariwal 2021), which keeps more signal in the middle."""
+    schedule: Literal["linear", "cosine", "quadratic"] = "linear"
+    """Noise schedule: linear, as in DDPM; cosine (Nichol & Dhariwal 2021), which keeps more signal in the middle; or
+    quadratic, whose betas have roots that grow linearly (Rombach et al. 2022; "scaled linear" in other libraries)."""
     beta_min: Rate | None = None
-    """The linear schedule's first beta, times T; less than 20. By default 0.1, as in the paper. If the data have few
-    levels, the default is larger, up to 1: the first noise then has a standard deviation of a quarter level."""
+    """The first beta of a linear or quadratic schedule, times T; less than the last. By default 0.1, as in DDPM. If the
+    data have few levels, the default is larger, up to 1: the first noise then has a standard deviation of a quarter
+    level."""
+    beta_max: Annotated[Rate | None, Added(None)] = None
+    """The last beta of a linear or quadratic schedule, times T; less than T. By default 20, as in DDPM."""
     prediction: Literal["noise", "data", "velocity"] = "noise"
     """What the network predicts: eps (noise), x_0 (data), or v of Salimans & Ho 2022 (velocity)."""
     variance: Annotated[
@@ -195,48 +199,3 @@ class ConditionalDDPMConfig(AnyDiffusionConfig):
     ] = 1.0
     drop_label: Share = 0.1
     """Share of training examples whose label is hidden from the network."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    """The first stage, a VAE."""
-
-    # The default of `steps`: this share of the run, and at most so many.
-    most_steps: ClassVar[int] = 4_000
-    share: ClassVar[tuple[int, int]] = (1, 3)
-    steps: Count | None = None
-    """How many of --train.steps train the VAE; the others train the diffusion model. By default a third, and at most
-    4,000."""
-    optimizer: AdamConfig = AdamConfig(warmup_steps=None)
-    network: Literal["mlp", "conv"] = "mlp"
-    """Fully connected, or convolutional (for images whose sides are multiples of 4)."""
-    hidden: Widths = (256, 256)
-    """Widths of the fully connected hidden layers, or channels of the convolutional stages."""
-    latent_dim: Count = 16
-    """Dimensions of z."""
-    decoder: Literal["bernoulli", "normal", "discretized_logistic"] | None = None
-    """p(x|z); by default bernoulli for binary data, and normal for other data."""
-    log_var: float = -4.0
-    """For normal: its log-variance, for pixels in [0, 1]; a learned one overfits small data sets."""
-    beta: RateOrZero = 0.3
-    """Weight of the KL term; less than 1 leaves more for the diffusion model to learn."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LatentDiffusionConfig(AnyDiffusionConfig):
-    """A VAE, then a diffusion model of its latents."""
-
-    recipe: ClassVar[str] = "gm_jax.recipes.diffusion:build_latent_diffusion"
-    autoencoder: AutoencoderConfig = AutoencoderConfig()
-    network: MLPConfig = MLPConfig(hidden=256, blocks=3, dropout=0.1)
-    prediction: Literal["noise", "data", "velocity"] = "velocity"
-    """What the network predicts: eps (noise), x_0 (data), or v of Salimans & Ho 2022 (velocity), which starts at the
-    standard normal prior of the VAE."""
-    beta_min: Rate | None = 1.0
-    """T beta_1 of the linear schedule, less than 20; the paper has 0.1. Latents carry noise of their own and need no
-    finer steps."""
-    validation_terms: Count = 100
-    """Denoising terms of the bound that are drawn at a validation in training."""
-    elbo_samples: Annotated[
-        Count, Measuring, arg(help="Latents per example, for the reconstruction term of the bound.")
-    ] = 10

@@ -6,52 +6,18 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import arg
 
 from gm_jax.config import (
-    AdamConfig,
     Added,
     Count,
     CountOrZero,
     DataConfig,
     Guidance,
     Measuring,
-    Precision,
     Rate,
-    RateOrZero,
     Sampling,
     Share,
-    Widths,
 )
 from gm_jax.recipes.configs.diffusion import AnyDiffusionConfig, DiTConfig, SamplerConfig, UNetConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SpatialAutoencoderConfig:
-    """The first stage, a convolutional VAE whose latents are a small image."""
-
-    # The default of `steps`: this share of the run, and at most so many.
-    most_steps: ClassVar[int] = 12_000
-    share: ClassVar[tuple[int, int]] = (3, 7)
-    steps: Count | None = None
-    """How many of --train.steps train the VAE; the others train the diffusion model. By default three sevenths, and at
-    most 12,000."""
-    optimizer: AdamConfig = AdamConfig(learning_rate=1.5e-3, warmup_steps=None, b2=0.99)
-    patch: Count = 2
-    """Side of the squares of pixels whose numbers are the channels of the first level: 1, 2 or 4."""
-    features: Widths = (24, 48)
-    """Channels of each level; each level except the last halves the sides."""
-    blocks: Count = 1
-    """Residual blocks of each level."""
-    channels: Count = 4
-    """Channels of the latents."""
-    groups: Count = 8
-    """Groups of channels of each normalisation."""
-    attention: bool = False
-    """Self-attention at the smallest level."""
-    log_var: float = -6.0
-    """Log-variance of p(x|z), for pixels in [0, 1]."""
-    beta: RateOrZero = 1e-3
-    """Weight of the KL term. More of it makes latents independent, which the diffusion model finds harder to learn."""
-    dtype: Precision = "float32"
-    """Precision of the networks' computation; parameters and losses stay float32."""
+from gm_jax.recipes.configs.latent_diffusion import SpatialAutoencoderConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,8 +48,8 @@ class TextToImageConfig(AnyDiffusionConfig):
     text: TextEncoderConfig = TextEncoderConfig()
     sampler: SamplerConfig = SamplerConfig(method="ddim", steps=50)
     beta_min: Rate | None = 1.0
-    """T beta_1 of the linear schedule, less than 20; the paper has 0.1. Latents carry noise of their own and need no
-    finer steps."""
+    """T beta_1 of a linear or quadratic schedule; DDPM has 0.1. Latents carry noise of their own and need no finer
+    steps."""
     guidance: Annotated[
         Guidance,
         Sampling,

@@ -6,6 +6,7 @@ autoregressive.py  MADE, PixelRNN, PixelCNN, gated PixelCNN and PixelCNN++
 flow.py            NICE, RealNVP and Glow
 gan.py             SNGAN and WGAN-GP with residual networks
 diffusion.py       DDPM and DiT
+latent_diffusion.py  LDM-8
 score.py           EDM
 
 `docs/presets.md` is made of them by `python -m tools.presets`.
@@ -17,10 +18,11 @@ from typing import Any
 
 from gm_jax.config import ExperimentConfig
 from gm_jax.errors import UserError
-from gm_jax.recipes.presets import autoregressive, diffusion, flow, gan, score, vae
+from gm_jax.recipes.presets import autoregressive, diffusion, flow, gan, latent_diffusion, score, vae
 from gm_jax.recipes.presets.preset import Preset, check_shape, departures
 
-_ALL = (*autoregressive.PRESETS, *diffusion.PRESETS, *flow.PRESETS, *gan.PRESETS, *score.PRESETS, *vae.PRESETS)
+_ROOMS = (autoregressive, diffusion, latent_diffusion, flow, gan, score, vae)
+_ALL = tuple(preset for room in _ROOMS for preset in room.PRESETS)
 
 # By full name, "EXPERIMENT/NAME", such as "ddpm/cifar10".
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
