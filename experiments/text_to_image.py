@@ -16,7 +16,7 @@ from gm_jax.recipes.configs import TextToImageConfig
 # Small batches: in the same time, the autoencoder learns to keep more details with them.
 CONFIG = TextToImageConfig(
     train=TrainConfig(steps=60_000, batch_size=8, checkpoint_every=5_000, steps_per_call=50, ema_decay=0.9995),
-    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=None, b2=0.99, clip_norm=1.0),
+    optimizer=OptimizerConfig(learning_rate=5e-4, schedule="cosine", warmup_steps=None, b2=0.99, clip_norm=10.0),
 )
 
 if __name__ == "__main__":

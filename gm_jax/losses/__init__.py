@@ -128,6 +128,7 @@ energy: energy-based models, p(x) = exp(-E(x)) / Z; low energy is likely
 
 combine: several terms, one loss
     weighted_sum                 sum of named terms, each times its weight               beta-VAE: Higgins et al. 2017
+    uncertainty_weighted_loss    an error divided by its learned size                    Kendall et al. 2018
 """
 
 from gm_jax.losses import (
@@ -149,7 +150,7 @@ from gm_jax.losses import (
     vae,
     vector_quantization,
 )
-from gm_jax.losses.combine import weighted_sum
+from gm_jax.losses.combine import uncertainty_weighted_loss, weighted_sum
 from gm_jax.losses.consistency import consistency_loss
 from gm_jax.losses.continuous_flow import continuous_flow_log_prob, standard_error_of_probes
 from gm_jax.losses.diffusion import (
@@ -316,6 +317,7 @@ __all__ = [
     "standard_error_of_probes",
     "standard_logistic_log_prob",
     "standard_normal_log_prob",
+    "uncertainty_weighted_loss",
     "update_historical_mean",
     "v_prediction_loss",
     "vae",

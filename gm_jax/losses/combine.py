@@ -1,4 +1,4 @@
-"""Weighted sums of named loss terms.
+"""Weighted sums of named loss terms, and a weight that is learned.
 
 Notation: L_i named terms of one shape ([B], or scalars) and unit, lambda_i their weights.
 
@@ -8,11 +8,18 @@ The terms stay visible at the call site, and the same dictionary can be logged a
 
     terms = {"nll": vae.bernoulli_nll(x, logits), "kl": vae.normal_kl_to_standard(mean, log_var)}
     loss = combine.weighted_sum(terms, kl=beta)
+
+A squared error e of unknown expected size exp(u), which depends on what the error is given, such as a time:
+
+    L = e exp(-u) + u,    smallest in u at u = log E e                                                     (2)
+
+so that the errors of each such condition weigh 1 / E e.
 """
 
 from collections.abc import Mapping
 
 import chex
+import jax.numpy as jnp
 
 from gm_jax.types import Array
 
@@ -42,3 +49,24 @@ def weighted_sum(terms: Mapping[str, Array], **weights: float | Array) -> Array:
     # A fixed order: `jit` sorts a dictionary that passes through it, and a sum of floats depends on the order.
     weighted = [terms[name] * weights[name] if name in weights else terms[name] for name in sorted(terms)]
     return sum(weighted[1:], start=weighted[0])
+
+
+def uncertainty_weighted_loss(error: Array, log_scale: Array) -> Array:
+    """Computes an error divided by its learned size, eq. (2).
+
+    Args:
+        error: [B] errors, not negative.
+        log_scale: [B] u, a function of what each error is given, learned by this loss.
+    Returns:
+        [B] loss; smaller is better, and it may be negative. The gradient in the error is exp(-u), and in u it is 0 on
+        average if exp(u) is the expected error.
+    Source: Kendall, Gal & Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018,
+        arXiv:1705.07115, section 3.2; for the times of diffusion models: Karras et al., "Analyzing and Improving the
+        Training Dynamics of Diffusion Models" (EDM2), CVPR 2024, arXiv:2312.02696.
+    Example:
+        >>> losses.uncertainty_weighted_loss(jnp.array([0.5]), jnp.log(jnp.array([0.25])))
+        Array([0.6137], dtype=float32)
+    """
+    chex.assert_equal_shape([error, log_scale])
+    chex.assert_type([error, log_scale], float)
+    return error * jnp.exp(-log_scale) + log_scale

@@ -86,15 +86,12 @@ class Diffusion:
         network: (x_t [B, ...], t [B] int32, label [B] or None, train=...) -> [B, ...]; it may draw "dropout". With
             labels it has num_classes + 1 of them; with captions the label is [B, L] tokens, 0 for padding.
         space: the way from the data to x_0.
-        schedule: of T steps.
-        shape: of one example.
+        schedule, shape: of T steps; of one example.
         parameterization: what the network's output is.
         sampler: steps of the schedule, or a sampler of continuous paths, which has no trajectory.
-        variance_fn: (log abar_s, log abar_t) -> var_ts of (2), for the bound: `diffusion_process.posterior_variance` or
-            `transition_variance`.
+        variance_fn: (log abar_s, log abar_t) -> var_ts of (2), for the bound, such as that of `ops.diffusion_process`.
         num_bound_terms: K; None for the whole sum.
-        num_classes: C; None for a model without labels.
-        num_tokens: L; None for a model without captions.
+        num_classes, num_tokens: C and L; None for a model without labels, or without captions.
         drop_label: the share of training examples whose label or caption is withheld from the network.
         guidance: w of samples with a label.
         negative: [L] tokens that guidance leads away from; None for no caption.
@@ -129,15 +126,18 @@ class Diffusion:
         x_0 = self.space.prepare(batch["x"][:1])
         checks.check_example(self.shape, x_0)
         label = label_dropout.no_label(1, **self.labels)
-        output, variables = self.network.init_with_output(key, x_0, jnp.ones(1, jnp.int32), label)
-        outputs = (*x_0.shape[:-1], self.parameterization.num_outputs * x_0.shape[-1])
-        checks.check_outputs("the network", output, outputs)
+        y, variables = self.network.init_with_output(key, x_0, jnp.ones(1, jnp.int32), label)
+        checks.check_outputs("the network", y, (*x_0.shape[:-1], self.parameterization.num_outputs * x_0.shape[-1]))
         return {"diffusion": variables["params"]}, {}
 
     def loss(
         self, params: Params, model_state: ModelState, key: Key, batch: Batch
     ) -> tuple[Array, tuple[ModelState, Metrics]]:
         """Computes the loss (1), averaged over the batch; each example has its own time and noise."""
+        return jnp.mean(self.squared_error(params, key, batch)[0]) / int(np.prod(self.shape)), (model_state, {})
+
+    def squared_error(self, params: Params, key: Key, batch: Batch) -> tuple[Array, Array, Array | None]:
+        """Draws times and noise: the error of the parameterisation [B], times [B], and what the network sees of y."""
         time_key, noise_key, label_key, dropout_key = jax.random.split(key, 4)
         x_0 = self.space.prepare(batch["x"])
         t = jax.random.randint(time_key, x_0.shape[:1], 1, self.schedule.num_steps + 1)
@@ -146,8 +146,7 @@ class Diffusion:
         x_t = predictions.diffuse(x_0, eps, a_t, sigma_t)
         label = label_dropout.training_label(label_key, batch, drop_label=self.drop_label, **self.labels)
         output = self.output(params, x_t, t, label, train=True, rngs={"dropout": dropout_key})
-        squared_error = jnp.mean(self.parameterization.loss(x_0, eps, output, a_t, sigma_t))
-        return squared_error / int(np.prod(self.shape)), (model_state, {})
+        return self.parameterization.loss(x_0, eps, output, a_t, sigma_t), t, label
 
     def log_prob(self, params: Params, model_state: ModelState, key: Key, x: Array) -> Likelihood:
         """Computes the bound (3), and states its settings T and K."""

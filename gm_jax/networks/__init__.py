@@ -29,6 +29,7 @@ minibatch_discrimination.py   how close an example is to the rest of its batch
 normalization.py              group, batch, virtual batch, spectral and weight normalisation, and their state
 unet.py                       the U-Net of DDPM, for images
 text_encoder.py               transformer that reads captions, padding masked
+log_error.py                  the error that a denoiser is expected to make, given the time and the caption
 dit.py                        diffusion transformer with adaLN-Zero, of labels or of text
 autoencoder.py                convolutional autoencoder whose latents are a small image
 diffusion_mlp.py              residual perceptron for the diffusion of points and latents

@@ -8,7 +8,7 @@ import flax.linen as nn
 
 from gm_jax.data.sources import Spec
 from gm_jax.errors import UserError
-from gm_jax.models import diffusion, diffusion_space, latent_diffusion, learned_variance, vae
+from gm_jax.models import diffusion, diffusion_space, latent_diffusion, learned_variance, learned_weight, vae
 from gm_jax.models.path_sampling import PathSampler
 from gm_jax.networks import diffusion_mlp, unet
 from gm_jax.networks.convolution import Conv
@@ -174,6 +174,7 @@ def diffusion_model(
     spec: Spec,
     *,
     num_classes: int | None = None,
+    log_error: nn.Module | None = None,
     **settings: Any,
 ) -> diffusion.Diffusion:
     """Returns the diffusion model that a configuration describes.
@@ -183,6 +184,7 @@ def diffusion_model(
         network: the network's part of it, or the network itself; None for the usual one of such data.
         spec: of the data.
         num_classes: None for a model without labels.
+        log_error: the network u of `models.learned_weight`; None for errors that all weigh the same.
         **settings: settings of labels and captions, for `models.diffusion.Diffusion`.
 
     Raises:
@@ -200,7 +202,8 @@ def diffusion_model(
         "data": diffusion.data_prediction,
         "velocity": diffusion.v_prediction,
     }
-    return diffusion.Diffusion(
+    kind = diffusion.Diffusion if log_error is None else partial(learned_weight.WeightedDiffusion, log_error=log_error)
+    return kind(
         network=network if isinstance(network, nn.Module) else make_network(network, spec, num_classes),
         space=space,
         schedule=schedule,

@@ -10,6 +10,7 @@ from gm_jax.data.sources import Spec
 from gm_jax.errors import NO_CAPTIONS, UserError
 from gm_jax.models import latent_diffusion
 from gm_jax.networks.convolution import Conv
+from gm_jax.networks.log_error import LogError
 from gm_jax.plotting import text_to_image as plotting
 from gm_jax.recipes.configs.diffusion import DiTConfig
 from gm_jax.recipes.configs.text_to_image import TextToImageConfig
@@ -60,6 +61,7 @@ def build_text_to_image(config: TextToImageConfig, spec: Spec) -> Experiment:
         first.latents,
         num_tokens=spec.tokens,
         drop_label=config.drop_caption,
+        log_error=LogError(spec.vocabulary) if config.learned_weight else None,
         guidance=config.guidance,
         negative=negative,
     )

@@ -111,3 +111,19 @@ def test_jit_and_vmap_agree_with_the_plain_call():
     plain = weighted_fn(terms, beta)
     np.testing.assert_allclose(jax.jit(weighted_fn)(terms, beta), plain, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(jax.vmap(weighted_fn, in_axes=(0, None))(terms, beta), plain, rtol=1e-6, atol=1e-6)
+
+
+def test_an_uncertainty_weighted_loss_is_the_float64_formula():
+    error, log_scale = np.abs(RNG.normal(size=6)).astype(np.float32), RNG.normal(size=6).astype(np.float32)
+    expected = np.float64(error) / np.exp(np.float64(log_scale)) + np.float64(log_scale)
+    np.testing.assert_allclose(combine.uncertainty_weighted_loss(error, log_scale), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_best_scale_is_the_mean_error_and_errors_weigh_its_inverse():
+    error = jnp.asarray(RNG.gamma(2.0, 0.3, size=1000), jnp.float32)
+    loss = lambda log_scale, error: jnp.mean(combine.uncertainty_weighted_loss(error, jnp.full(1000, log_scale)))  # noqa: E731
+    best = jnp.log(jnp.mean(error))
+    assert abs(float(jax.grad(loss)(best, error))) < 1e-5
+    assert jax.grad(loss)(best - 0.1, error) < -0.05
+    assert jax.grad(loss)(best + 0.1, error) > 0.05
+    np.testing.assert_allclose(1000 * jax.grad(loss, 1)(best, error), jnp.full(1000, jnp.exp(-best)), rtol=1e-5)

@@ -61,6 +61,9 @@ class TextToImageConfig(AnyDiffusionConfig):
     negative_prompt: Annotated[
         str, Sampling, arg(help="What guidance leads away from, instead of from an empty caption.")
     ] = ""
+    learned_weight: Annotated[bool, Added(before=False)] = True
+    """Divide errors by their expected size given the time and the caption, which is learned: what captions leave free
+    makes large errors, and hides what words change."""
     drop_caption: Share = 0.05
     """Share of training examples whose caption is hidden from the network."""
     bound_terms: Annotated[

@@ -1,0 +1,52 @@
+"""Diffusion whose squared errors are weighed by what they are given: the time, and the caption.
+
+    L = mean( e exp(-u(t, y)) + u(t, y) ),    e = 1/D |target - network(x_t, t, y)|^2                       (1)
+
+u is learned beside the network, so that exp(u) is the mean of e given t and y, and every time and caption has the same
+part in the gradient. A weight that does not depend on x_0 leaves the best network what it is: the mean of the target
+given x_t, t and y. Samples and the bound are those of `models.diffusion`.
+
+Sources: see `losses.combine` and `networks.log_error`.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gm_jax.losses import combine
+from gm_jax.models import label_dropout
+from gm_jax.models.diffusion import Diffusion
+from gm_jax.types import Array, Batch, Key, Metrics, ModelState, Params
+
+_NAME = "log_error"  # of its parameters, beside those of the network
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class WeightedDiffusion(Diffusion):
+    """A diffusion model that is trained by (1).
+
+    Attributes:
+        log_error: u, (t [B] int32, labels [B], captions [B, L] or None) -> [B].
+    """
+
+    log_error: nn.Module
+
+    def init(self, key: Key, batch: Batch) -> tuple[Params, ModelState]:
+        """Initialises the network as `Diffusion` does, and u."""
+        params, model_state = super().init(key, batch)
+        label = label_dropout.no_label(1, **self.labels)
+        variables = self.log_error.init(jax.random.fold_in(key, 1), jnp.ones(1, jnp.int32), label)
+        return {"diffusion": {**params["diffusion"], _NAME: variables["params"]}}, model_state
+
+    def loss(
+        self, params: Params, model_state: ModelState, key: Key, batch: Batch
+    ) -> tuple[Array, tuple[ModelState, Metrics]]:
+        """Computes the loss (1), and reports the mean of e."""
+        squared_error, t, label = self.squared_error(params, key, batch)
+        error = squared_error / int(np.prod(self.shape))
+        log_error = self.log_error.apply({"params": params["diffusion"][_NAME]}, t, label)
+        loss = jnp.mean(combine.uncertainty_weighted_loss(error, log_error))
+        return loss, (model_state, {"squared_error": jnp.mean(error)})
