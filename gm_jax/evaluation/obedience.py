@@ -36,7 +36,9 @@ class Rate(NamedTuple):
 
     Attributes:
         rate: the mean, from 0 to 1; nan if no caption says the attribute.
-        standard_error: of the mean, over captions; nan for fewer than two.
+        standard_error: over captions, two more that are obeyed, and two that are not (Agresti & Coull, "Approximate Is
+            Better than 'Exact' for Interval Estimation of Binomial Proportions", 1998): not 0 if all are obeyed; nan if
+            no caption says the attribute.
         count: captions that say the attribute.
     """
 
@@ -149,5 +151,7 @@ def _rates(right: Mapping[str, np.ndarray], held_out: np.ndarray) -> Rates:
 
 def _rate(right: np.ndarray) -> Rate:
     kept = right[~np.isnan(right)]
-    error = kept.std(ddof=1) / np.sqrt(len(kept)) if len(kept) > 1 else np.nan
-    return Rate(float(kept.mean()) if len(kept) else float("nan"), float(error), len(kept))
+    if not len(kept):
+        return Rate(float("nan"), float("nan"), 0)
+    with_four = np.concatenate([kept, [0.0, 0.0, 1.0, 1.0]])
+    return Rate(float(kept.mean()), float(with_four.std() / np.sqrt(len(with_four))), len(kept))

@@ -31,7 +31,7 @@ def obedience_evaluation(family: LatentDiffusion, *, num_samples: int) -> Captio
             "floor": obedience.floor(drawn, tokens)["all"],
         }
         return {
-            f"{name}_{attribute}": Measured(rate.rate, rate.standard_error)
+            f"{name}_{attribute}": Measured(rate.rate, rate.standard_error, rate.count)
             for name, of in rates.items()
             for attribute, rate in of.items()
         }

@@ -106,8 +106,16 @@ def test_rates_have_their_standard_errors(heldout):
     x[:30] = 243  # empty
     rate = obedience.obedience(x, tokens)["all"]["count"]
     assert rate.rate == pytest.approx(0.7)
-    assert rate.standard_error == pytest.approx(np.sqrt(0.7 * 0.3 / 99))
+    p = (70 + 2) / (100 + 4)
+    assert rate.standard_error == pytest.approx(np.sqrt(p * (1 - p) / 104))
     assert rate.count == 100
+    backgrounds = obedience.obedience(x[30:], tokens[30:])["all"]["background"]
+    assert backgrounds.rate == 1.0
+    assert (
+        0
+        < backgrounds.standard_error
+        == pytest.approx(np.sqrt(2 * (backgrounds.count + 2)) / (backgrounds.count + 4) ** 1.5)
+    )
 
 
 def test_other_captions_or_counts_are_refused(heldout):

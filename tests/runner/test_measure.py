@@ -136,7 +136,7 @@ def test_samples_of_captions_stand_beside_their_captions_examples_and_reconstruc
 
     def record(drawn, captions, examples, kept):
         seen.extend((drawn, captions, examples, kept))
-        return {"rate": Measured(0.25, np.inf)}
+        return {"rate": Measured(0.25, np.inf, 3)}
 
     evaluation = CaptionEvaluation({"rate": "share"}, record, lambda params, model_state, key, x: 2.0 * x, 4)
     model = run.experiment.model._replace(sample=sample, log_prob=None)
@@ -147,7 +147,7 @@ def test_samples_of_captions_stand_beside_their_captions_examples_and_reconstruc
     (found,) = measure.measure_run(run, run.strategy.place(run.initial_state()), 7, split="test", seed=3)
     for array, expected in zip(seen, (tokens[:4, :2] + 0.5, tokens[:4], x[:4], 2.0 * x[:4]), strict=True):
         np.testing.assert_allclose(array, expected, rtol=1e-6)
-    assert (found.name, found.value, found.unit, found.split, found.examples) == ("rate", 0.25, "share", "test", 4)
+    assert (found.name, found.value, found.unit, found.split, found.examples) == ("rate", 0.25, "share", "test", 3)
     assert found.settings["standard_error"] is None  # not finite
     assert (found.settings["step"], found.settings["seed"]) == (7, 3)
 

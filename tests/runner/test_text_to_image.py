@@ -51,6 +51,8 @@ def test_both_stages_train_and_each_logs_its_own_losses(run, folder):
     lines = [line for line in metrics.read(folder / "metrics.jsonl") if line.split == "train"]
     players = [{name.split("/")[0] for name in line.values} for line in lines]
     assert players == [{"vae"}, {"diffusion"}]
+    assert lines[1].values["diffusion/squared_error"] > 0.0  # the loss is weighed, and may be negative
+    assert "log_error" in run.params["diffusion"]
     assert run.family.scale(run.model_state) != 1.0
 
 
