@@ -14,6 +14,7 @@ from gm_jax.config import OptimizerConfig, TrainConfig
 from gm_jax.recipes.configs import TextToImageConfig
 
 # Small batches: in the same time, the autoencoder learns to keep more details with them.
+# Divided by its expected size, the error is about ten times as large, and so is the norm that clips gradients.
 CONFIG = TextToImageConfig(
     train=TrainConfig(steps=60_000, batch_size=8, checkpoint_every=5_000, steps_per_call=50, ema_decay=0.9995),
     optimizer=OptimizerConfig(learning_rate=5e-4, schedule="cosine", warmup_steps=None, b2=0.99, clip_norm=10.0),

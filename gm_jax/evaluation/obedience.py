@@ -36,9 +36,9 @@ class Rate(NamedTuple):
 
     Attributes:
         rate: the mean, from 0 to 1; nan if no caption says the attribute.
-        standard_error: over captions, two more that are obeyed, and two that are not (Agresti & Coull, "Approximate Is
-            Better than 'Exact' for Interval Estimation of Binomial Proportions", 1998): not 0 if all are obeyed; nan if
-            no caption says the attribute.
+        standard_error: of (sum + 2) / (count + 4), which is near the mean and whose error is not 0 if all obey (Agresti
+            & Coull, "Approximate Is Better than 'Exact' for Interval Estimation of Binomial Proportions", 1998); halves
+            are taken as they are; nan if no caption says the attribute.
         count: captions that say the attribute.
     """
 

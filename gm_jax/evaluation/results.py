@@ -22,7 +22,15 @@ _NOTES = {
 
 # Settings that are results themselves, the space, of which a quantity has one, and the rule of the splits, of which a
 # data set has one; all others identify the number.
-_NOT_IDENTIFYING = {"standard_error", "standard_deviation", "probe_error", "space", "splits", "not_converged"}
+_NOT_IDENTIFYING = {
+    "standard_error",
+    "standard_deviation",
+    "probe_error",
+    "space",
+    "splits",
+    "not_converged",
+    "captions",
+}
 _WIDTH = 100  # columns of a table
 _SHORT, _NARROW = 20, 40  # settings that always stand beside a value; columns that are too few for longer ones
 _FACTS = ("data", "measure", "split", "examples")  # columns that stand above the table if they are equal in all rows

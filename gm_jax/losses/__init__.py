@@ -128,7 +128,7 @@ energy: energy-based models, p(x) = exp(-E(x)) / Z; low energy is likely
 
 combine: several terms, one loss
     weighted_sum                 sum of named terms, each times its weight               beta-VAE: Higgins et al. 2017
-    uncertainty_weighted_loss    an error divided by its learned size                    Kendall et al. 2018
+    uncertainty_weighted_loss    an error divided by its expected size                   Kendall et al. 2018
 """
 
 from gm_jax.losses import (

@@ -9,11 +9,11 @@ The terms stay visible at the call site, and the same dictionary can be logged a
     terms = {"nll": vae.bernoulli_nll(x, logits), "kl": vae.normal_kl_to_standard(mean, log_var)}
     loss = combine.weighted_sum(terms, kl=beta)
 
-A squared error e of unknown expected size exp(u), which depends on what the error is given, such as a time:
+A squared error e whose expected size depends on a condition, such as the time, and is learned as exp(u):
 
     L = e exp(-u) + u,    smallest in u at u = log E e                                                     (2)
 
-so that the errors of each such condition weigh 1 / E e.
+with E the mean given the condition. L is unbounded below where E e is 0.
 """
 
 from collections.abc import Mapping
@@ -51,22 +51,24 @@ def weighted_sum(terms: Mapping[str, Array], **weights: float | Array) -> Array:
     return sum(weighted[1:], start=weighted[0])
 
 
-def uncertainty_weighted_loss(error: Array, log_scale: Array) -> Array:
-    """Computes an error divided by its learned size, eq. (2).
+def uncertainty_weighted_loss(error: Array, log_error: Array) -> Array:
+    """Computes an error divided by its expected size, which is learned, eq. (2).
 
     Args:
-        error: [B] errors, not negative.
-        log_scale: [B] u, a function of what each error is given, learned by this loss.
+        error: [B] squared errors.
+        log_error: [B] u, a function of the condition of each error, learned by this loss; above -88 in float32.
     Returns:
         [B] loss; smaller is better, and it may be negative. The gradient in the error is exp(-u), and in u it is 0 on
         average if exp(u) is the expected error.
-    Source: Kendall, Gal & Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses", CVPR 2018,
-        arXiv:1705.07115, section 3.2; for the times of diffusion models: Karras et al., "Analyzing and Improving the
-        Training Dynamics of Diffusion Models" (EDM2), CVPR 2024, arXiv:2312.02696.
+    Source: twice the loss of Kendall, Gal & Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene
+        Geometry and Semantics", CVPR 2018, arXiv:1705.07115, with u = log sigma^2, which depends on the condition as in
+        Kendall & Gal, NeurIPS 2017, arXiv:1703.04977; of the times of diffusion models: Karras et al., "Analyzing and
+        Improving the Training Dynamics of Diffusion Models" (EDM2), CVPR 2024, arXiv:2312.02696.
     Example:
         >>> losses.uncertainty_weighted_loss(jnp.array([0.5]), jnp.log(jnp.array([0.25])))
         Array([0.6137], dtype=float32)
     """
-    chex.assert_equal_shape([error, log_scale])
-    chex.assert_type([error, log_scale], float)
-    return error * jnp.exp(-log_scale) + log_scale
+    chex.assert_rank([error, log_error], 1)
+    chex.assert_equal_shape([error, log_error])
+    chex.assert_type([error, log_error], float)
+    return error * jnp.exp(-log_error) + log_error

@@ -13,7 +13,7 @@ flow.py            normalizing flows: exact likelihoods by a change of variables
 diffusion.py       denoising diffusion: noise, data or v prediction, the bound, guidance
 diffusion_space.py     pixels or points, and the decoder at the end of a diffusion
 learned_variance.py    the variance of a diffusion model as a second output of its network
-learned_weight.py      errors of a diffusion model weighed by their learned size, given the time and the caption
+learned_weight.py      a diffusion model whose errors are divided by their expected size, which is learned
 score.py           score-based models in continuous time: score SDEs, EDM, flow matching; ODE likelihood, bound
 path_objectives.py     what the networks of score.py predict, and at which times they are trained
 augmentation.py        geometric augmentation of training images, described to the network

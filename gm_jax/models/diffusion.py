@@ -86,10 +86,11 @@ class Diffusion:
         network: (x_t [B, ...], t [B] int32, label [B] or None, train=...) -> [B, ...]; it may draw "dropout". With
             labels it has num_classes + 1 of them; with captions the label is [B, L] tokens, 0 for padding.
         space: the way from the data to x_0.
-        schedule, shape: of T steps; of one example.
+        schedule: of T steps; shape: of one example.
         parameterization: what the network's output is.
         sampler: steps of the schedule, or a sampler of continuous paths, which has no trajectory.
-        variance_fn: (log abar_s, log abar_t) -> var_ts of (2), for the bound, such as that of `ops.diffusion_process`.
+        variance_fn: (log abar_s, log abar_t) -> var_ts of (2), for the bound: `diffusion_process.posterior_variance` or
+            `transition_variance`.
         num_bound_terms: K; None for the whole sum.
         num_classes, num_tokens: C and L; None for a model without labels, or without captions.
         drop_label: the share of training examples whose label or caption is withheld from the network.
@@ -137,7 +138,7 @@ class Diffusion:
         return jnp.mean(self.squared_error(params, key, batch)[0]) / int(np.prod(self.shape)), (model_state, {})
 
     def squared_error(self, params: Params, key: Key, batch: Batch) -> tuple[Array, Array, Array | None]:
-        """Draws times and noise: the error of the parameterisation [B], times [B], and what the network sees of y."""
+        """Draws noise: the error [B], summed over D, of times [B], and the labels that the network saw, some hidden."""
         time_key, noise_key, label_key, dropout_key = jax.random.split(key, 4)
         x_0 = self.space.prepare(batch["x"])
         t = jax.random.randint(time_key, x_0.shape[:1], 1, self.schedule.num_steps + 1)

@@ -1,12 +1,15 @@
-"""Diffusion whose squared errors are weighed by what they are given: the time, and the caption.
+"""Diffusion whose squared errors are divided by their expected size, given the time and the caption.
 
     L = mean( e exp(-u(t, y)) + u(t, y) ),    e = 1/D |target - network(x_t, t, y)|^2                       (1)
 
-u is learned beside the network, so that exp(u) is the mean of e given t and y, and every time and caption has the same
-part in the gradient. A weight that does not depend on x_0 leaves the best network what it is: the mean of the target
-given x_t, t and y. Samples and the bound are those of `models.diffusion`.
+u is learned beside the network, so that exp(u) approaches the mean of e given t and y, and every time and caption adds
+about the same to the loss. A weight that does not depend on x_0 leaves the best network what it is: the mean of the
+target given x_t, t and y. Samples and the bound are those of `models.diffusion`.
 
-Sources: see `losses.combine` and `networks.log_error`.
+Not as in EDM2: u depends on the caption too, is a perceptron (`networks.log_error`), and the error is that of the
+parameterisation, such as v, in place of EDM's weighted error of x_0.
+
+Sources: see `losses.combine`.
 """
 
 import dataclasses

@@ -2,9 +2,9 @@
 
     u = W silu(W' silu(h) + b') + b,    h = A e(t) + a + (v(x_1) + ... + v(x_n)) / sqrt(n + 1)              (1)
 
-for the n words x_i of a caption, e(t) the sines and cosines of `time_embedding`, and W = 0 at first. By it an error is
-weighed, `losses.uncertainty_weighted_loss`: what a caption leaves free makes large errors, which nothing can mend, and
-which would hide what the words of other captions change.
+for the n words x_i of a caption, e(t) the sines and cosines of `time_embedding`, and W = 0 at first. Errors are divided
+by exp(u), `losses.uncertainty_weighted_loss`: what a caption leaves free makes large errors, which nothing can mend and
+which would hide what the words of other captions change. The 1 in the root lets a caption of no words pass.
 
 Source: Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models" (EDM2), CVPR 2024,
     arXiv:2312.02696, where u is linear in features of the noise level alone.

@@ -60,12 +60,12 @@ class Measured(NamedTuple):
     Attributes:
         value: nan if no example tells it.
         standard_error: of the mean over the examples, or as the evaluation says; nan if too few tell it.
-        num_examples: how many tell it.
+        captions: how many captions tell it.
     """
 
     value: float
     standard_error: float
-    num_examples: int
+    captions: int
 
 
 class CaptionEvaluation(NamedTuple):

@@ -315,11 +315,11 @@ def _caption_records(
     here, key = parallel.local(state), jax.random.key(settings["seed"])
     kept = np.asarray(jax.jit(evaluation.reconstruct)(here.eval_params, here.model_state, key, x))
     numbers = evaluation.measure(drawn, tokens, x, kept)
-    where = (run.spec.name, run.spec.measure, split)
+    where = (run.spec.name, run.spec.measure, split, num)
     return [
         results.Record(
-            *(name, results.finite(number.value), evaluation.units[name], "estimate", *where, number.num_examples),
-            {**settings, "standard_error": results.finite(number.standard_error)},
+            *(name, results.finite(number.value), evaluation.units[name], "estimate", *where),
+            {**settings, "captions": number.captions, "standard_error": results.finite(number.standard_error)},
         )
         for name, number in numbers.items()
     ]

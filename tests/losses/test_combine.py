@@ -114,16 +114,30 @@ def test_jit_and_vmap_agree_with_the_plain_call():
 
 
 def test_an_uncertainty_weighted_loss_is_the_float64_formula():
-    error, log_scale = np.abs(RNG.normal(size=6)).astype(np.float32), RNG.normal(size=6).astype(np.float32)
-    expected = np.float64(error) / np.exp(np.float64(log_scale)) + np.float64(log_scale)
-    np.testing.assert_allclose(combine.uncertainty_weighted_loss(error, log_scale), expected, rtol=1e-5, atol=1e-6)
+    error, log_error = np.abs(RNG.normal(size=6)).astype(np.float32), RNG.normal(size=6).astype(np.float32)
+    expected = np.float64(error) / np.exp(np.float64(log_error)) + np.float64(log_error)
+    np.testing.assert_allclose(combine.uncertainty_weighted_loss(error, log_error), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_best_scale_is_the_mean_error_and_errors_weigh_its_inverse():
     error = jnp.asarray(RNG.gamma(2.0, 0.3, size=1000), jnp.float32)
-    loss = lambda log_scale, error: jnp.mean(combine.uncertainty_weighted_loss(error, jnp.full(1000, log_scale)))  # noqa: E731
+    loss = lambda log_error, error: jnp.mean(combine.uncertainty_weighted_loss(error, jnp.full(1000, log_error)))  # noqa: E731
     best = jnp.log(jnp.mean(error))
     assert abs(float(jax.grad(loss)(best, error))) < 1e-5
     assert jax.grad(loss)(best - 0.1, error) < -0.05
     assert jax.grad(loss)(best + 0.1, error) > 0.05
     np.testing.assert_allclose(1000 * jax.grad(loss, 1)(best, error), jnp.full(1000, jnp.exp(-best)), rtol=1e-5)
+
+
+def test_extreme_sizes_of_an_error_stay_finite():
+    error, log_error = jnp.array([0.0, 1e30, 1e-30]), jnp.array([-80.0, 70.0, -70.0])
+    loss, gradient = jax.value_and_grad(lambda u: combine.uncertainty_weighted_loss(error, u).sum())(log_error)
+    assert np.isfinite(loss)
+    assert np.isfinite(gradient).all()
+
+
+def test_an_uncertainty_weighted_loss_takes_a_number_for_each_example():
+    with pytest.raises(AssertionError):
+        combine.uncertainty_weighted_loss(jnp.ones((3, 2)), jnp.ones((3, 2)))
+    with pytest.raises(AssertionError):
+        combine.uncertainty_weighted_loss(jnp.ones(3), jnp.ones(()))

@@ -22,6 +22,7 @@ from gm_jax.models import (
     jem,
     latent_diffusion,
     learned_variance,
+    learned_weight,
     meanflow,
     minimax_energy,
     noise_contrastive,
@@ -39,6 +40,7 @@ from gm_jax.networks.diffusion_mlp import DiffusionMLP
 from gm_jax.networks.dit import DiT
 from gm_jax.networks.energy import EnergyMLP
 from gm_jax.networks.gan_mlp import MLPDiscriminator, MLPGenerator
+from gm_jax.networks.log_error import LogError
 from gm_jax.networks.normalization import WithReferenceBatch
 from gm_jax.networks.rbm import RBM
 from gm_jax.networks.text_encoder import TextEncoder
@@ -267,7 +269,8 @@ def _text_to_image():
         objective=vae.elbo_objective(),
     )
     schedule = diffusion_process.cosine_schedule(8)
-    prior = diffusion.Diffusion(
+    prior = learned_weight.WeightedDiffusion(
+        log_error=LogError(6, 4),
         network=DiT(8, layers=1, heads=2, patch=1, text=TextEncoder((3,), 6, 8, features=8, heads=2, layers=1)),
         space=diffusion_space.points(),
         schedule=schedule,

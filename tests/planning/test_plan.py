@@ -105,7 +105,7 @@ def test_every_experiment_reduces_its_gradients_at_once_and_donates_its_state(na
     assert made.cost.donated
     # In bytes on the chip, with layouts padded to tiles: the whole state, and nothing new except the metrics.
     assert made.cost.memory.aliased >= made.state_bytes
-    assert made.cost.memory.outputs - made.cost.memory.aliased <= 10 * 1024  # eight or nine tiles, of a number each
+    assert made.cost.memory.outputs - made.cost.memory.aliased <= 12 * 1024  # a tile for each metric
     assert made.roofline.seconds > 0
 
 

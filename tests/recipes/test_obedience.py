@@ -30,7 +30,7 @@ def test_numbers_are_of_samples_the_data_reconstructions_and_shuffled_captions(t
             np.testing.assert_equal(tuple(numbers[f"{name}_{attribute}"]), rates[group][attribute])
     assert numbers["ceiling_caption"].value > 0.9
     assert numbers["reconstructed_caption"].value == 0.0
-    assert numbers["reconstructed_caption"].num_examples == NUM
+    assert numbers["reconstructed_caption"].captions == NUM
     assert numbers["floor_caption"].value < 0.1
     assert numbers["floor_size"].standard_error > 0.0
 

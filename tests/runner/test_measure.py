@@ -147,8 +147,12 @@ def test_samples_of_captions_stand_beside_their_captions_examples_and_reconstruc
     (found,) = measure.measure_run(run, run.strategy.place(run.initial_state()), 7, split="test", seed=3)
     for array, expected in zip(seen, (tokens[:4, :2] + 0.5, tokens[:4], x[:4], 2.0 * x[:4]), strict=True):
         np.testing.assert_allclose(array, expected, rtol=1e-6)
-    assert (found.name, found.value, found.unit, found.split, found.examples) == ("rate", 0.25, "share", "test", 3)
+    assert (found.name, found.value, found.unit, found.split, found.examples) == ("rate", 0.25, "share", "test", 4)
     assert found.settings["standard_error"] is None  # not finite
+    assert found.settings["captions"] == 3
+    # What was found before captions were counted is replaced.
+    old = found._replace(settings={name: value for name, value in found.settings.items() if name != "captions"})
+    assert results.merge([old], [found]) == [found]
     assert (found.settings["step"], found.settings["seed"]) == (7, 3)
 
 

@@ -63,7 +63,7 @@ class TextToImageConfig(AnyDiffusionConfig):
     ] = ""
     learned_weight: Annotated[bool, Added(before=False)] = True
     """Divide errors by their expected size given the time and the caption, which is learned: what captions leave free
-    makes large errors, and hides what words change."""
+    makes large errors, and hides what words change. Without it, --optimizer.clip-norm 1 suits the smaller loss."""
     drop_caption: Share = 0.05
     """Share of training examples whose caption is hidden from the network."""
     bound_terms: Annotated[
