@@ -13,6 +13,7 @@ Sources: see `losses.combine`.
 """
 
 import dataclasses
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -50,6 +51,6 @@ class WeightedDiffusion(Diffusion):
         """Computes the loss (1), and reports the mean of e."""
         squared_error, t, label = self.squared_error(params, key, batch)
         error = squared_error / int(np.prod(self.shape))
-        log_error = self.log_error.apply({"params": params["diffusion"][_NAME]}, t, label)
+        log_error = cast(Array, self.log_error.apply({"params": params["diffusion"][_NAME]}, t, label))
         loss = jnp.mean(combine.uncertainty_weighted_loss(error, log_error))
         return loss, (model_state, {"squared_error": jnp.mean(error)})
