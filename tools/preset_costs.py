@@ -44,7 +44,7 @@ class Config:
     """The presets to plan, by their full names, such as ddpm/cifar10; all by default."""
     topology: str = "v5e:2x4"
     """The slice to plan for."""
-    limit: float = 600.0
+    limit: float = 1_800.0
     """Seconds after which a plan is stopped."""
     folder: Path = RECORDS
     """Folder of the records."""

@@ -164,7 +164,7 @@ class LatentDiffusion:
     def scale(self, model_state: ModelState) -> Array:
         """Computes the constant c of (1); 1 before the first latents."""
         moments = model_state["latents"]
-        # This difference does not cancel, because the KL keeps the latents' mean and variance of order one.
+        # This difference loses digits only if the latents' mean is far from 0, which a KL term of any weight opposes.
         variance = moments["mean_square"] - jnp.square(moments["mean"])
         return jnp.where(moments["count"] > 0, jax.lax.rsqrt(jnp.maximum(variance, 1e-12)), 1.0)
 

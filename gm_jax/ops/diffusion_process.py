@@ -138,7 +138,7 @@ def linear_schedule(
 def quadratic_schedule(
     num_steps: int, *, beta_min: float = 0.1, beta_max: float = 20.0, dtype: np.dtype | type = np.float32
 ) -> Schedule:
-    """Makes the schedule whose standard deviations grow linearly, eq. (6), as the code of DDPM and latent diffusion do.
+    """Makes the schedule whose sqrt(beta_t) grows linearly, eq. (6), which other libraries call scaled linear.
 
     Between the same ends it adds less noise than the linear schedule.
 

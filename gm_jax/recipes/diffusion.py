@@ -35,7 +35,7 @@ from gm_jax.recipes.run_length import second_stage_steps
 from gm_jax.samplers import ddim, ddpm, time_grids
 from gm_jax.samplers.diffusion import Sampler, trailing_times
 
-_BETA_MAX = 20.0  # T beta_T of the linear schedule, as in the paper
+_BETA_MAX = 20.0  # T beta_T of the linear and quadratic schedules, as in the paper
 _SCHEDULES = {"linear": diffusion_process.linear_schedule, "quadratic": diffusion_process.quadratic_schedule}
 _VARIANCES = {
     "transition": diffusion_process.transition_variance,
@@ -221,13 +221,13 @@ def noise_schedule(config: AnyDiffusionConfig, levels: int | None) -> diffusion_
     """Returns the noise schedule that a configuration describes, for data of so many levels over [-1, 1].
 
     Raises:
-        UserError: it has too few steps for its kind, or beta_min does not fit it.
+        UserError: it has too few steps for its kind, or beta_min or beta_max does not fit it.
     """
     if config.schedule == "cosine":
         for flag, beta in (("beta-min", config.beta_min), ("beta-max", config.beta_max)):
             if beta is not None:
                 raise UserError(
-                    f"--{flag} {beta} has no effect on the cosine schedule: leave it out, or use --schedule linear."
+                    f"--{flag} {beta} has no effect on the cosine schedule: use --{flag} None, or --schedule linear."
                 )
         if config.diffusion_steps < 2:
             raise UserError(f"--diffusion-steps {config.diffusion_steps} is too few for any schedule: use at least 2.")

@@ -253,6 +253,7 @@ MISTAKES = [
     ("ddpm", {"beta_min": 5.0, "beta_max": 4.0}, DIGITS, "use less than 4"),
     ("ddpm", {"beta_max": 2_000.0}, DIGITS, "the linear schedule needs more than 2000 steps"),
     ("ddpm", {"beta_max": 30.0, "schedule": "cosine"}, DIGITS, "--beta-max 30.0 has no effect on the cosine schedule"),
+    ("latent_diffusion", {"schedule": "cosine"}, DIGITS, "use --beta-min None, or --schedule linear"),
     ("ddpm", {"beta_max": 1_000.0, "schedule": "quadratic"}, DIGITS, "the quadratic schedule needs more than 1000"),
     ("ddpm", {"beta_min": 1.0, "schedule": "cosine"}, DIGITS, "--schedule linear"),
     ("ddpm", {"diffusion_steps": 20, "sampler": {"steps": 20}}, DIGITS, "more than 20 steps"),

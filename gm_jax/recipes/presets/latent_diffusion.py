@@ -54,7 +54,7 @@ PRESETS = (
         title="LDM-8 on LSUN-Churches at 256 x 256",
         source="Rombach et al., CVPR 2022, arXiv:2112.10752, table 12; code CompVis/latent-diffusion, "
         "lsun_churches-ldm-kl-8.yaml and autoencoder_kl_32x32x4.yaml",
-        published="FID 4.02 (200 DDIM steps)",
+        published="FID 4.02 (200 DDIM steps in the paper, 400 on the code's page of checkpoints)",
         parameters=378_610_347,
         count="83,652,839 of the autoencoder and 294,957,508 of the diffusion model. In the source's code 83,653,863 "
         "and 294,966,916 (294 million in the paper): its 2 and 21 attentions have biases of the keys, 1,024 and "
@@ -69,14 +69,14 @@ PRESETS = (
             "The diffusion model minimises the squared error of the noise; the source the absolute error.",
             "Each attention of the diffusion model has heads of 24 channels: 8 of them at 32 x 32, as in the source, "
             "which has 8 at every level.",
-            "Latents are scaled by their standard deviation over the autoencoder's last steps; in the source over "
-            "the first batch of the second stage.",
+            "Latents are scaled by their standard deviation over the autoencoder's last steps, at its full rate; in "
+            "the source over the first batch of the second stage.",
+            "The average of the weights is of both networks; in the source of the diffusion model.",
             "Both networks compute in bfloat16 and compute their blocks again in the backward pass.",
             "In the autoencoder the normalisations add 1e-5 to the variance and the last convolution of each block "
             "starts at zero; in the source 1e-6, and kernels of PyTorch's default.",
             "Images are resized by Lanczos' filter, and a tenth of them is the test split; in the source bicubic, "
             "and a split of its own.",
-            "The code's page of checkpoints gives the same FID for 400 steps.",
         ),
     ),
 )
