@@ -37,8 +37,8 @@ class Rate(NamedTuple):
     Attributes:
         rate: the mean, from 0 to 1; nan if no caption says the attribute.
         standard_error: of (sum + 2) / (count + 4), which is near the mean and whose error is not 0 if all obey (Agresti
-            & Coull, "Approximate Is Better than 'Exact' for Interval Estimation of Binomial Proportions", 1998); halves
-            are taken as they are; nan if no caption says the attribute.
+            & Coull, "Approximate Is Better than 'Exact' for Interval Estimation of Binomial Proportions", 1998); a half
+            counts as a half; nan if no caption says the attribute.
         count: captions that say the attribute.
     """
 

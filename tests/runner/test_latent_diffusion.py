@@ -47,6 +47,8 @@ def test_both_stages_train_and_the_scale_is_measured(whole):
     lines = [line for line in metrics.read(whole[1] / "metrics.jsonl") if line.split == "train"]
     assert [{name.split("/")[0] for name in line.values} for line in lines] == [{"vae"}] * 4 + [{"diffusion"}] * 2
     assert run.family.prior.shape == (2, 2, 2)
+    assert run.model_state["latents"]["count"] == 4
+    assert run.family.scale(run.model_state) != 1.0
     z, x = run.encode(run.sample(5))[0], run.sample(5)
     assert (z.shape, x.shape, x.dtype) == ((5, 8), (5, 8, 8, 1), np.uint8)
     assert run.reconstruct(x).shape == x.shape
