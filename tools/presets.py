@@ -67,7 +67,7 @@ def section(preset: Preset) -> str:
         "",
         "```sh",
         f"{command} --preset {name}                              # trains",
-        f"{command} plan --preset {name} --topology v5e:2x2      # estimates the cost on TPUs",
+        f"{command} plan --preset {name} --topology v5e:2x4      # estimates the cost on TPUs",
         *([_evaluation(command, preset)] if "FID" in preset.published or "Inception" in preset.published else []),
         "```",
         "",

@@ -35,6 +35,7 @@ Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -63,8 +64,8 @@ class UNet(nn.Module):
         num_classes: number of classes, including "no class" if there is one; None for a network without labels.
         dropout: dropout rate in training.
         stem: channels of the first convolution, a quarter of the embedding's; None for those of the first level.
-        resample_by_blocks: halves and doubles by blocks (5) in place of convolutions.
-        as_adm: of such a network, shortcuts without weights and attention after every block, as in ADM.
+        resample: what halves and doubles the sides: convolutions, blocks (5) as in DDPM++ ("block"), or those of ADM, with
+            its shortcuts and attention ("adm").
         rescale: divides every sum of a residual by sqrt(2), except those of cross-attentions.
         dtype: precision of the computation; the output is float32 at least.
         outputs: how many outputs each number of x_t has, one block of channels after the other.
@@ -85,7 +86,7 @@ class UNet(nn.Module):
     num_classes: int | None = None
     dropout: float = 0.0
     stem: int | None = None
-    resample_by_blocks: bool = False
+    resample: Literal["convolution", "block", "adm"] = "convolution"
     rescale: bool = False
     dtype: DTypeLike | None = None
     outputs: int = 1
@@ -93,7 +94,6 @@ class UNet(nn.Module):
     augmented: int | None = None
     text: TextEncoder | None = None
     scale_shift: bool = False
-    as_adm: bool = False
     conv: Callable[..., nn.Module] = nn.Conv
 
     @nn.compact
@@ -114,7 +114,7 @@ class UNet(nn.Module):
 
         def block(h: Array, channels: int, name: str, resample: Resample | None = None) -> Array:
             options = {"dropout": self.dropout, "resample": resample, "scale_shift": self.scale_shift}
-            options |= {"conv": self.conv, "plain_shortcut": self.as_adm, **settings}
+            options |= {"conv": self.conv, "plain_shortcut": self.resample == "adm", **settings}
             return self._run(ResidualBlock(channels, name=name, **options), h, embedding, train=train)
 
         def attend(h: Array, name: str) -> Array:
@@ -122,12 +122,12 @@ class UNet(nn.Module):
             return h if read is None else self._reads(h, *read, name=name.replace("attention", "cross_attention"))
 
         def half(h: Array, level: int) -> Array:
-            if self.resample_by_blocks:
+            if self.resample != "convolution":
                 return block(h, h.shape[-1], f"halve_{level}", halve)
             return conv(h.shape[-1], strides=(2, 2), padding=((1, 1), (1, 1)), name=f"halve_{level}")(h)
 
         def double(h: Array, level: int) -> Array:
-            if self.resample_by_blocks:
+            if self.resample != "convolution":
                 return block(h, h.shape[-1], f"double_{level}", upsample_nearest)
             return conv(h.shape[-1], name=f"double_{level}")(upsample_nearest(h))
 
@@ -150,7 +150,7 @@ class UNet(nn.Module):
             for i in range(self.blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = block(h, channels, f"up_{level}_{i}")
-                attends = level in self.attention and (i == self.blocks or self.as_adm or not self.resample_by_blocks)
+                attends = level in self.attention and (i == self.blocks or self.resample != "block")
                 h = attend(h, f"up_attention_{level}_{i}") if attends else h
             h = double(h, level) if level > 0 else h
 

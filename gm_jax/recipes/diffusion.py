@@ -303,7 +303,7 @@ def make_network(
         )
     settings |= {"groups": network.groups, "head_dim": network.head_dim, "stem": network.stem}
     settings |= {"scale_shift": network.scale_shift, "rescale": network.rescale, "remat": network.remat}
-    settings |= {"resample_by_blocks": network.resample != "convolution", "as_adm": network.resample == "adm"}
+    settings |= {"resample": network.resample}
     return unet.UNet(network.features, network.blocks, network.attention, augmented=augmented, **settings)
 
 

@@ -232,7 +232,7 @@ def test_a_unet_with_blocks_of_biggan_has_as_many_parameters_as_that_of_edm():
     middle = 2 * edm_block(256, 256) + attention
     up = 14 * edm_block(512, 256) + edm_block(384, 256) + 2 * edm_block(256, 256, True) + attention
     last = 2 * 256 + 27 * 256 + 3
-    settings = {"stem": 128, "resample_by_blocks": True, "rescale": True, "groups": 32}
+    settings = {"stem": 128, "resample": "block", "rescale": True, "groups": 32}
     module = unet.UNet((256, 256, 256), 4, (1,), augmented=9, **settings)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.zeros(1))
     total = sum(leaf.size for leaf in jax.tree.leaves(shapes))
@@ -259,7 +259,7 @@ def test_a_unet_as_adm_has_as_many_parameters_as_that_of_latent_diffusion():
     up += block(576, 192) + 2 * block(384, 192) + 3 * (attention(192) + 2 * attention(384) + attention(768))
     in_source = first + down + middle + up + 2 * 192 + 9 * 192 * 4 + 4
     attended = 2 * 192 + 4 * 384 + 2 * 768 + 768 + 3 * (192 + 2 * 384 + 768)
-    settings = {"head_dim": 24, "resample_by_blocks": True, "as_adm": True, "scale_shift": True, "groups": 32}
+    settings = {"head_dim": 24, "resample": "adm", "scale_shift": True, "groups": 32}
     module = unet.UNet((192, 384, 384, 768, 768), 2, (0, 1, 2, 3), **settings)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 32, 32, 4)), jnp.zeros(1))
     total = sum(leaf.size for leaf in jax.tree.leaves(shapes))
@@ -302,14 +302,14 @@ def test_a_block_of_biggan_is_its_equation(resample, plain, x64):
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("as_adm", "up"), [(False, [2]), (True, [0, 1, 2])])
-def test_with_blocks_of_biggan_only_the_last_block_of_a_level_attends_on_the_way_up(as_adm, up):
-    module = unet.UNet((4, 8), 2, (0,), groups=2, resample_by_blocks=True, as_adm=as_adm)
+@pytest.mark.parametrize(("resample", "up"), [("block", [2]), ("adm", [0, 1, 2])])
+def test_with_blocks_of_biggan_only_the_last_block_of_a_level_attends_on_the_way_up(resample, up):
+    module = unet.UNet((4, 8), 2, (0,), groups=2, resample=resample)
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs()[:2])["params"]
     attending = {name for name in shapes if "attention" in name}
     expected = {"down_attention_0_0", "down_attention_0_1", "middle_attention"}
     assert attending == expected | {f"up_attention_0_{i}" for i in up}
-    assert ("shortcut" in shapes["halve_0"], "shortcut" in shapes["double_1"]) == (not as_adm, not as_adm)
+    assert ("shortcut" in shapes["halve_0"], "shortcut" in shapes["double_1"]) == (resample == "block",) * 2
 
 
 def test_a_rescaled_block_divides_its_sum_by_the_root_of_two():
