@@ -1,16 +1,22 @@
-"""Dropout of networks whose training and evaluation differ in nothing else.
+"""Dropout, whose mask is drawn once for a step.
+
+The compiler draws random numbers anew in each operation that reads them if that looks cheaper than storing them: for
+dropout in the forward pass and in both gradients of the layer behind it. A barrier makes it store the mask, a byte for
+each number (`docs/performance.md`).
 
 Source: Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, "Dropout: A Simple Way to Prevent Neural Networks
     from Overfitting", JMLR 15, 2014.
 """
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from gm_jax.types import Array
 
 
 class Dropout(nn.Module):
-    """Dropout that is on exactly if `apply` gets a key named "dropout"; without one it returns its input.
+    """Dropout that is on exactly if `apply` gets a key named "dropout", unless its call says whether it is on.
 
     Attributes:
         rate: the probability with which a value becomes zero; the others are divided by 1 - rate.
@@ -19,6 +25,17 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Maps x [...] to the same shape."""
-        return nn.Dropout(self.rate, deterministic=not self.has_rng("dropout"))(x)
+    def __call__(self, x: Array, *, train: bool | None = None) -> Array:
+        """Maps x [...] to the same shape; `train` turns dropout on or off, and None leaves it to the key.
+
+        Raises:
+            flax.errors.InvalidRngError: dropout is on without a key named "dropout".
+        """
+        on = self.has_rng("dropout") if train is None else train
+        if not on or self.rate == 0.0:
+            return x
+        if self.rate == 1.0:
+            return jnp.zeros_like(x)
+        keep = 1.0 - self.rate
+        mask = jax.lax.optimization_barrier(jax.random.bernoulli(self.make_rng("dropout"), keep, x.shape))
+        return jnp.where(mask, x / keep, jnp.zeros_like(x))

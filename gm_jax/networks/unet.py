@@ -44,6 +44,7 @@ from jax.typing import DTypeLike
 
 from gm_jax.errors import UserError
 from gm_jax.networks.attention import CrossAttention, SelfAttention
+from gm_jax.networks.dropout import Dropout
 from gm_jax.networks.normalization import GroupNorm
 from gm_jax.networks.text_encoder import TextEncoder
 from gm_jax.networks.time_embedding import TimeEmbedding
@@ -64,8 +65,8 @@ class UNet(nn.Module):
         num_classes: number of classes, including "no class" if there is one; None for a network without labels.
         dropout: dropout rate in training.
         stem: channels of the first convolution, a quarter of the embedding's; None for those of the first level.
-        resample: what halves and doubles the sides: convolutions, blocks (5) as in DDPM++ ("block"), or those of ADM, with
-            its shortcuts and attention ("adm").
+        resample: what halves and doubles the sides: a convolution, a block (5) as in DDPM++, or a block (5) with the
+            shortcuts and the attention of ADM.
         rescale: divides every sum of a residual by sqrt(2), except those of cross-attentions.
         dtype: precision of the computation; the output is float32 at least.
         outputs: how many outputs each number of x_t has, one block of channels after the other.
@@ -255,7 +256,7 @@ class ResidualBlock(nn.Module):
                 h = h + nn.Dense(self.features, dtype=self.dtype, name="time")(embedding)[:, None, None]
             h = norm(name="norm_1")(h)
         h = nn.silu(h)
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        h = Dropout(self.dropout)(h, train=train)
         h = conv((3, 3), kernel_init=nn.initializers.zeros, name="conv_1")(h)
         is_same = x.shape[-1] == self.features and (self.resample is None or self.plain_shortcut)
         h = h + (x if is_same else conv((1, 1), name="shortcut")(x))

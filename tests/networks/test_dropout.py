@@ -1,5 +1,6 @@
 """Dropout is on with a key and off without one, in every network that has a rate, and nowhere else."""
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +54,41 @@ def test_a_key_drops_the_share_and_scales_the_rest():
     standard_error = np.sqrt(0.3 * 0.7 / x.size)
     assert abs(kept.mean() - 0.7) < 4 * standard_error
     np.testing.assert_array_equal(Dropout(0.3).apply({}, x), x)
+
+
+def test_a_call_turns_dropout_on_or_off():
+    x, rngs = jnp.full((5, 4), 3.0), {"dropout": jax.random.key(0)}
+    np.testing.assert_array_equal(Dropout(0.3).apply({}, x, train=False, rngs=rngs), x)
+    np.testing.assert_array_equal(
+        Dropout(0.3).apply({}, x, train=True, rngs=rngs), Dropout(0.3).apply({}, x, rngs=rngs)
+    )
+    with pytest.raises(flax.errors.InvalidRngError, match="dropout"):
+        Dropout(0.3).apply({}, x, train=True)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
+def test_gradients_of_all_kinds_are_those_of_a_product_with_the_mask(rate):
+    x, dx, key = (
+        jax.random.normal(jax.random.key(1), (6, 4)),
+        jnp.linspace(-1.0, 1.0, 24).reshape(6, 4),
+        jax.random.key(0),
+    )
+    drop = lambda x: Dropout(rate).apply({}, x, rngs={"dropout": key})  # noqa: E731
+    factor = np.asarray(drop(jnp.ones((6, 4))))
+    assert set(factor.ravel().tolist()) == {0.0: {1.0}, 0.4: {0.0, float(np.float32(1 / 0.6))}, 1.0: {0.0}}[rate]
+    loss = lambda x: jnp.sum(jnp.sin(drop(x)))  # noqa: E731
+    expected = factor * np.cos(factor * x)
+    np.testing.assert_allclose(jax.grad(loss)(x), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.grad(jax.checkpoint(loss))(x), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jvp(drop, (x,), (dx,))[1], factor * dx, rtol=1e-6)
+    np.testing.assert_allclose(jax.vmap(drop)(jnp.stack([x, dx])), factor * np.stack([x, dx]), rtol=1e-6)
+
+
+def test_the_mask_passes_a_barrier_so_that_compilers_store_it():
+    drop = lambda x: jnp.sum(Dropout(0.4).apply({}, x, rngs={"dropout": jax.random.key(0)}))  # noqa: E731
+    equations = jax.make_jaxpr(jax.value_and_grad(drop))(jnp.ones((6, 4))).jaxpr.eqns
+    barriers = [eqn.invars[0].aval for eqn in equations if eqn.primitive.name == "optimization_barrier"]
+    assert [(aval.shape, aval.dtype) for aval in barriers] == [((6, 4), jnp.bool_)]
 
 
 @each_network

@@ -262,15 +262,55 @@ def test_conv_transpose_rejects_kernels_of_other_sizes():
             cpu.conv_transpose(jnp.zeros((1, 2, 2, 2)), jnp.zeros(shape))
 
 
-def test_group_norm_equals_the_plain_form(x64):
-    def plain(h, scale, bias):
-        split = h.reshape(len(h), -1, 3, 2)
-        mean, var = (moment(split, axis=(1, 3), keepdims=True) for moment in (jnp.mean, jnp.var))
-        normalized = ((split - mean) / jnp.sqrt(var + 1e-3)).reshape(h.shape)
-        return normalized * scale[None, None, None] + bias[None, None, None]
+def plain_group_norm(h, scale, bias):
+    split = h.reshape(len(h), -1, 3, 2)
+    mean, var = (moment(split, axis=(1, 3), keepdims=True) for moment in (jnp.mean, jnp.var))
+    normalized = ((split - mean) / jnp.sqrt(var + 1e-3)).reshape(h.shape)
+    return normalized * scale[None, None, None] + bias[None, None, None]
 
-    ours = functools.partial(cpu.group_norm, groups=3, epsilon=1e-3)
-    assert_equal_to_the_plain_form(ours, plain, *draw((2, 4, 5, 6), (6,), (6,), dtype=jnp.float64))
+
+three_groups = functools.partial(cpu.group_norm, groups=3, epsilon=1e-3)
+
+
+def test_group_norm_equals_the_plain_form(x64):
+    arrays = draw((2, 4, 5, 6), (6,), (6,), dtype=jnp.float64)
+    assert_equal_to_the_plain_form(three_groups, plain_group_norm, *arrays)
+
+
+def test_derivatives_of_group_norm_of_both_modes_equal_the_plain_ones(x64):
+    h, scale, bias = draw((2, 4, 5, 6), (6,), (6,), dtype=jnp.float64)
+    dh, dscale, dbias = jnp.sin(3.0 * h), jnp.cos(2.0 * scale), jnp.sin(bias)
+    weight = jnp.cos(5.0 * h)  # the sum of squares of normalised values has no slope
+
+    def found(norm):
+        def slope(h, scale):
+            return jax.grad(lambda h: jnp.sum(weight * jnp.sin(norm(h, scale, bias))))(h)
+
+        of_slope = jax.grad(lambda h, scale: jnp.sum(slope(h, scale) ** 2), (0, 1))(h, scale)
+        one_each = jax.vmap(lambda h: norm(h[None], scale, bias))(h)
+        whole = jax.jvp(norm, (h, scale, bias), (dh, dscale, dbias))
+        return whole, jax.jvp(lambda h: slope(h, scale), (h,), (dh,)), of_slope, one_each
+
+    of_both = (jax.tree.leaves(jax.jit(lambda norm=norm: found(norm))()) for norm in (three_groups, plain_group_norm))
+    for one, other in zip(*of_both, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-11)
+        assert np.abs(other).max() > 1e-3
+
+
+def test_the_gradient_of_group_norm_sums_over_places_once(x64):
+    """Two sums for the means of (6), one each for the gradients of scale and bias; JAX's own has one sum more."""
+
+    def sums(norm):
+        arrays = draw((2, 4, 5, 6), (6,), (6,), dtype=jnp.float64)
+        y, pull = jax.vjp(norm, *arrays)
+        equations = jax.make_jaxpr(pull)(y).jaxpr.eqns
+        inner = [
+            eqn for outer in equations for eqn in (outer.params["jaxpr"].eqns if "jaxpr" in outer.params else [outer])
+        ]
+        return sum(eqn.primitive.name == "reduce_sum" and eqn.invars[0].aval.size == 240 for eqn in inner)
+
+    assert sums(three_groups) == 4
+    assert sums(plain_group_norm) > 4
 
 
 def test_matvec_equals_the_plain_form(x64):
