@@ -35,7 +35,7 @@ Source: Ho, Jain & Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -51,6 +51,7 @@ from gm_jax.networks.time_embedding import TimeEmbedding
 from gm_jax.types import Array
 
 Resample = Callable[[Array], Array]
+_Resampling = Literal["convolution", "block", "adm"]
 
 
 class UNet(nn.Module):
@@ -65,8 +66,8 @@ class UNet(nn.Module):
         num_classes: number of classes, including "no class" if there is one; None for a network without labels.
         dropout: dropout rate in training.
         stem: channels of the first convolution, a quarter of the embedding's; None for those of the first level.
-        resample: what halves and doubles the sides: a convolution, a block (5) as in DDPM++, or a block (5) with the
-            shortcuts and the attention of ADM.
+        resample: what halves and doubles the sides: "convolution"; "block", as in DDPM++; or "adm", blocks whose
+            shortcuts have no weights, with attention after every block of a level.
         rescale: divides every sum of a residual by sqrt(2), except those of cross-attentions.
         dtype: precision of the computation; the output is float32 at least.
         outputs: how many outputs each number of x_t has, one block of channels after the other.
@@ -87,7 +88,7 @@ class UNet(nn.Module):
     num_classes: int | None = None
     dropout: float = 0.0
     stem: int | None = None
-    resample: Literal["convolution", "block", "adm"] = "convolution"
+    resample: _Resampling = "convolution"
     rescale: bool = False
     dtype: DTypeLike | None = None
     outputs: int = 1
@@ -105,7 +106,7 @@ class UNet(nn.Module):
 
         Raises:
             UserError: x_t is not a batch of images, or the network's settings do not divide its sides or channels.
-            ValueError: the label or the caption is missing, or the network has none.
+            ValueError: the label or the caption is missing, or the network has none; or `resample` is another word.
         """
         self._check(x_t.shape[1:])
         conv = partial(self.conv, kernel_size=(3, 3), dtype=self.dtype)
@@ -185,6 +186,8 @@ class UNet(nn.Module):
         return (nn.remat(call) if self.remat else call)(layer, *inputs)
 
     def _check(self, event_shape: tuple[int, ...]) -> None:
+        if self.resample not in get_args(_Resampling):
+            raise ValueError(f"resample is {self.resample!r}: choose one of {', '.join(get_args(_Resampling))}.")
         if len(event_shape) != 3:
             raise UserError(
                 f"a U-Net needs images [height, width, channels], not data of shape {event_shape}: "
@@ -220,7 +223,7 @@ class ResidualBlock(nn.Module):
         features: channels of the output.
         groups: number of groups of the normalisations.
         dropout: dropout rate in training.
-        resample: r of (5), `halve` or `upsample_nearest`; None for (4).
+        resample: the function r of (5), `halve` or `upsample_nearest`; None for (4).
         rescale: divides the sum by sqrt(2).
         dtype: precision of the computation.
         scale_shift: whether e scales the features too, (6).

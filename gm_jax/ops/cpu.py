@@ -21,7 +21,7 @@ Notation: x [B, H, W, C] padded by zeros, w [I, J, C, F] the kernel, d dilation,
     y[b, t, f]        = sum_{i, c} x[b, t - d i, c] w[i, c, f],    i = 0 ... k-1,    x [B, T, C]           (3)
     y_n               = sum_m softmax_m(q_n . k_m / sqrt(D)) v_m,    m = 0 ... M-1, as the mask allows     (4)
     y                 = gamma n + beta,    n = (h - m) / sqrt(v + eps),   m, v of places and a group's channels   (5)
-    dy                = gamma (dh - E[dh] - n E[n dh]) / sqrt(v + eps) + n dgamma + dbeta,   E as in (5)          (6)
+    dy                = gamma (dh - E[dh] - n E[n dh]) / sqrt(v + eps) + n dgamma + dbeta,   E the mean of these  (6)
 """
 
 import functools
@@ -216,7 +216,7 @@ def group_norm(h: Array, scale: Array, bias: Array, *, groups: int, epsilon: flo
     Sums run first over the places of each channel, then over the channels of a group: the long sum has all channels in
     parallel, which suits vector units. The variance is the mean of squared differences, because E[h^2] - m^2 cancels in
     float32. The derivative, in either mode, is (6): a gradient needs one pass over h and dy for its sums. JAX's own has
-    one pass more, for the derivative of the variance in the mean, which is zero.
+    one pass more, for the derivative of the variance with respect to the mean, which is zero.
 
     Args:
         h: [B, ..., C] activations.
@@ -233,6 +233,7 @@ def group_norm(h: Array, scale: Array, bias: Array, *, groups: int, epsilon: flo
     channels = h.shape[-1]
     if channels % groups:
         raise ValueError(f"{groups} groups do not divide {channels} channels: choose a divisor of {channels}.")
+    h = h if jnp.issubdtype(h.dtype, jnp.floating) else h.astype(jnp.result_type(float))
     return _group_norm(h, scale, bias, groups, epsilon)
 
 

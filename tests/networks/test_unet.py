@@ -312,6 +312,11 @@ def test_with_blocks_of_biggan_only_the_last_block_of_a_level_attends_on_the_way
     assert ("shortcut" in shapes["halve_0"], "shortcut" in shapes["double_1"]) == (resample == "block",) * 2
 
 
+def test_another_way_to_resample_is_refused():
+    with pytest.raises(ValueError, match="convolution, block, adm"):
+        jax.eval_shape(unet.UNet((4, 8), groups=2, resample="blocks").init, jax.random.key(0), *inputs()[:2])
+
+
 def test_a_rescaled_block_divides_its_sum_by_the_root_of_two():
     block, x = unet.ResidualBlock(4, groups=2, rescale=True), jnp.ones((2, 4, 4, 4))
     params = block.init(jax.random.key(0), x, jnp.ones((2, 5)))

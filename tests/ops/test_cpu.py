@@ -297,6 +297,14 @@ def test_derivatives_of_group_norm_of_both_modes_equal_the_plain_ones(x64):
         assert np.abs(other).max() > 1e-3
 
 
+def test_group_norm_of_integers_has_gradients_of_its_scale_and_bias(x64):
+    h, scale, bias = jnp.arange(48).reshape(2, 2, 2, 6), *draw((6,), (6,), dtype=jnp.float64)
+    gradient = jax.grad(lambda h, *params: jnp.sum(jnp.sin(three_groups(h, *params))), (1, 2))
+    for one, other in zip(gradient(h, scale, bias), gradient(h.astype(float), scale, bias), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+        assert np.abs(one).max() > 1e-3
+
+
 def test_the_gradient_of_group_norm_sums_over_places_once(x64):
     """Two sums for the means of (6), one each for the gradients of scale and bias; JAX's own has one sum more."""
 
