@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from gm_jax.networks.dropout import Dropout
+from gm_jax.networks.dropout import KeyedDropout
 from gm_jax.networks.normalization import GroupNorm
 from gm_jax.ops.cpu import attention, attention_of_one_query
 from gm_jax.types import Array
@@ -199,7 +199,7 @@ class TransformerBlock(nn.Module):
         self.attention = MultiHeadAttention(self.features, self.heads, update_init, self.dtype)
         self.wide = nn.Dense(4 * self.features, dtype=self.dtype)
         self.narrow = nn.Dense(self.features, kernel_init=update_init, dtype=self.dtype)
-        self.drop = Dropout(self.dropout)
+        self.drop = KeyedDropout(self.dropout)
 
     def __call__(self, h: Array, mask: Array | np.ndarray | None = None) -> Array:
         """Maps h [B, N, F] and a mask, [N, N] or [B, N, N], to [B, N, F]."""

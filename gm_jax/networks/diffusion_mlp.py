@@ -50,7 +50,7 @@ class DiffusionMLP(nn.Module):
         for i in range(self.blocks):
             update = dense(self.features, name=f"inner_{i}")(nn.silu(h))
             update = nn.silu(update + dense(self.features, name=f"time_{i}")(embedding))
-            update = Dropout(self.dropout)(update, train=train)
+            update = Dropout(self.dropout, deterministic=not train)(update)
             h = h + dense(self.features, kernel_init=zeros, name=f"outer_{i}")(update)
         y = dense(self.outputs * math.prod(event_shape), kernel_init=zeros, name="last")(nn.silu(h))
         return y.reshape(*x_t.shape[:-1], -1).astype(jnp.promote_types(y.dtype, jnp.float32))

@@ -16,7 +16,34 @@ from gm_jax.types import Array
 
 
 class Dropout(nn.Module):
-    """Dropout that is on exactly if `apply` gets a key named "dropout", unless its call says whether it is on.
+    """Dropout as that of Flax, with a stored mask.
+
+    Attributes:
+        rate: the probability with which a value becomes zero; the others are divided by 1 - rate.
+        deterministic: whether it returns its input.
+    """
+
+    rate: float
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps x [...] to the same shape.
+
+        Raises:
+            flax.errors.InvalidRngError: `apply` gets no key named "dropout", and needs one.
+        """
+        if self.deterministic or self.rate == 0.0:
+            return x
+        if self.rate == 1.0:
+            return jnp.zeros_like(x)
+        keep = 1.0 - self.rate
+        mask = jax.lax.optimization_barrier(jax.random.bernoulli(self.make_rng("dropout"), keep, x.shape))
+        return jnp.where(mask, x / keep, jnp.zeros_like(x))
+
+
+class KeyedDropout(nn.Module):
+    """Dropout that is on exactly if `apply` gets a key named "dropout"; without one it returns its input.
 
     Attributes:
         rate: the probability with which a value becomes zero; the others are divided by 1 - rate.
@@ -25,17 +52,6 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool | None = None) -> Array:
-        """Maps x [...] to the same shape; `train` turns dropout on or off, and None leaves it to the key.
-
-        Raises:
-            flax.errors.InvalidRngError: dropout is on without a key named "dropout".
-        """
-        on = self.has_rng("dropout") if train is None else train
-        if not on or self.rate == 0.0:
-            return x
-        if self.rate == 1.0:
-            return jnp.zeros_like(x)
-        keep = 1.0 - self.rate
-        mask = jax.lax.optimization_barrier(jax.random.bernoulli(self.make_rng("dropout"), keep, x.shape))
-        return jnp.where(mask, x / keep, jnp.zeros_like(x))
+    def __call__(self, x: Array) -> Array:
+        """Maps x [...] to the same shape."""
+        return Dropout(self.rate, deterministic=not self.has_rng("dropout"))(x)

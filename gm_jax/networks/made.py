@@ -26,7 +26,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from gm_jax.networks.dropout import Dropout
+from gm_jax.networks.dropout import KeyedDropout
 from gm_jax.networks.label_bias import check_label
 from gm_jax.types import Array
 
@@ -103,7 +103,7 @@ class MADE(nn.Module):
 
     def setup(self) -> None:
         zeros, normal = nn.initializers.zeros, nn.initializers.lecun_normal()
-        self.drop = Dropout(self.dropout)
+        self.drop = KeyedDropout(self.dropout)
 
         def param(name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]) -> Array:
             return jnp.asarray(self.param(name, init, shape))

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gm_jax.networks.dropout import Dropout
+from gm_jax.networks.dropout import KeyedDropout
 from gm_jax.networks.label_bias import LabelBias, add_bias, halves
 from gm_jax.networks.masked_conv import (
     MaskedConv,
@@ -76,7 +76,7 @@ class ResidualBlock(nn.Module):
         self.conv = MaskedConv(self.size, narrow, narrow, dtype=self.dtype)
         self.wide = MaskedDense(narrow, wide, dtype=self.dtype)
         self.label_bias = LabelBias(self.num_classes, len(narrow), dtype=self.dtype)
-        self.drop = Dropout(self.dropout)
+        self.drop = KeyedDropout(self.dropout)
 
     def __call__(self, x: Array, image: Array, label: Array | None) -> Array:
         """Maps x [B, H, W, F] to the same shape; it does not read the image."""
@@ -182,7 +182,7 @@ class GatedLayer(nn.Module):
         self.horizontal = RowConv(self.size, inputs, gates, strict=self.first, dtype=self.dtype)
         self.residual = MaskedDense(outputs, outputs, dtype=self.dtype)
         self.label_bias = LabelBias(self.num_classes, 2 * len(gates), dtype=self.dtype)
-        self.drop = Dropout(self.dropout)
+        self.drop = KeyedDropout(self.dropout)
 
     def __call__(self, v: Array, h: Array, label: Array | None) -> tuple[Array, Array]:
         """Maps v and h [B, H, W, I] and labels [B] to (v, h) [B, H, W, F]."""

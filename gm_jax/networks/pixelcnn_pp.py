@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
 
-from gm_jax.networks.dropout import Dropout
+from gm_jax.networks.dropout import KeyedDropout
 from gm_jax.networks.label_bias import LabelBias, add_bias
 from gm_jax.networks.masked_conv import shift_down
 from gm_jax.networks.normalization import weight_norm
@@ -142,7 +142,7 @@ class GatedBlock(nn.Module):
         if short_cut is not None:
             side = NormedConv(self.features, AT_PLACE, dtype=self.dtype, name="short_cut")
             h = h + side(concat_elu(short_cut))
-        h = Dropout(self.dropout)(concat_elu(h))
+        h = KeyedDropout(self.dropout, name="Dropout_0")(concat_elu(h))
         h = NormedConv(2 * self.features, self.kernel, std=0.1, dtype=self.dtype, name="second")(h)
         bias = LabelBias(self.num_classes, 2 * self.features, dtype=self.dtype, name="label_bias")(label)
         value, gate = jnp.split(add_bias(h, bias), 2, axis=-1)

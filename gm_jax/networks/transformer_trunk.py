@@ -20,7 +20,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from gm_jax.networks.attention import TransformerBlock
-from gm_jax.networks.dropout import Dropout
+from gm_jax.networks.dropout import KeyedDropout
 from gm_jax.types import Array
 
 
@@ -77,7 +77,7 @@ class TransformerTrunk(nn.Module):
     def setup(self) -> None:
         self.embedding = nn.Embed(self.levels + 1, self.features, self.dtype, embedding_init=self.embedding_init)
         self.positions = position_tables(self.event_shape, self.features, self.dtype, self.embedding_init)
-        self.drop = Dropout(self.dropout)
+        self.drop = KeyedDropout(self.dropout)
         settings = (self.features, self.heads, self.layers, self.dropout, self.dtype, self.starts_as_identity)
         self.blocks = [TransformerBlock(*settings) for _ in range(self.layers)]
         self.norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype)

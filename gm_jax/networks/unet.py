@@ -259,7 +259,7 @@ class ResidualBlock(nn.Module):
                 h = h + nn.Dense(self.features, dtype=self.dtype, name="time")(embedding)[:, None, None]
             h = norm(name="norm_1")(h)
         h = nn.silu(h)
-        h = Dropout(self.dropout)(h, train=train)
+        h = Dropout(self.dropout, deterministic=not train)(h)
         h = conv((3, 3), kernel_init=nn.initializers.zeros, name="conv_1")(h)
         is_same = x.shape[-1] == self.features and (self.resample is None or self.plain_shortcut)
         h = h + (x if is_same else conv((1, 1), name="shortcut")(x))

@@ -1,13 +1,14 @@
 """Dropout is on with a key and off without one, in every network that has a rate, and nowhere else."""
 
 import flax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gm_jax.models import autoregressive, autoregressive_networks
-from gm_jax.networks.dropout import Dropout
+from gm_jax.networks.dropout import Dropout, KeyedDropout
 from gm_jax.networks.made import MADE, mask_sets
 from gm_jax.networks.pixelcnn import GatedPixelCNN, PixelCNN
 from gm_jax.training import optimizers, parallel, state, step
@@ -48,22 +49,31 @@ def random_params(model):
 
 def test_a_key_drops_the_share_and_scales_the_rest():
     x = jnp.full((1_000, 40), 3.0)
-    dropped = np.asarray(Dropout(0.3).apply({}, x, rngs={"dropout": jax.random.key(0)}))
+    dropped = np.asarray(KeyedDropout(0.3).apply({}, x, rngs={"dropout": jax.random.key(0)}))
     kept = dropped != 0.0
     np.testing.assert_allclose(dropped[kept], 3.0 / 0.7, rtol=1e-6)
     standard_error = np.sqrt(0.3 * 0.7 / x.size)
     assert abs(kept.mean() - 0.7) < 4 * standard_error
-    np.testing.assert_array_equal(Dropout(0.3).apply({}, x), x)
+    np.testing.assert_array_equal(KeyedDropout(0.3).apply({}, x), x)
 
 
-def test_a_call_turns_dropout_on_or_off():
-    x, rngs = jnp.full((5, 4), 3.0), {"dropout": jax.random.key(0)}
-    np.testing.assert_array_equal(Dropout(0.3).apply({}, x, train=False, rngs=rngs), x)
-    np.testing.assert_array_equal(
-        Dropout(0.3).apply({}, x, train=True, rngs=rngs), Dropout(0.3).apply({}, x, rngs=rngs)
-    )
+def test_dropout_draws_the_masks_of_flax():
+    """So that runs that were begun with Flax's go on with the same numbers."""
+    x, rngs = jax.random.normal(jax.random.key(1), (50, 8)), {"dropout": jax.random.key(0)}
+
+    class Network(nn.Module):
+        of: type
+
+        @nn.compact
+        def __call__(self, x):
+            for _ in range(2):
+                x = self.of(0.3, deterministic=False)(x)
+            return x
+
+    np.testing.assert_array_equal(Network(Dropout).apply({}, x, rngs=rngs), Network(nn.Dropout).apply({}, x, rngs=rngs))
+    np.testing.assert_array_equal(Dropout(0.3, deterministic=True).apply({}, x, rngs=rngs), x)
     with pytest.raises(flax.errors.InvalidRngError, match="dropout"):
-        Dropout(0.3).apply({}, x, train=True)
+        Dropout(0.3, deterministic=False).apply({}, x)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
@@ -73,7 +83,7 @@ def test_gradients_of_all_kinds_are_those_of_a_product_with_the_mask(rate):
         jnp.linspace(-1.0, 1.0, 24).reshape(6, 4),
         jax.random.key(0),
     )
-    drop = lambda x: Dropout(rate).apply({}, x, rngs={"dropout": key})  # noqa: E731
+    drop = lambda x: KeyedDropout(rate).apply({}, x, rngs={"dropout": key})  # noqa: E731
     factor = np.asarray(drop(jnp.ones((6, 4))))
     assert set(factor.ravel().tolist()) == {0.0: {1.0}, 0.4: {0.0, float(np.float32(1 / 0.6))}, 1.0: {0.0}}[rate]
     loss = lambda x: jnp.sum(jnp.sin(drop(x)))  # noqa: E731
@@ -85,7 +95,7 @@ def test_gradients_of_all_kinds_are_those_of_a_product_with_the_mask(rate):
 
 
 def test_the_mask_passes_a_barrier_so_that_compilers_store_it():
-    drop = lambda x: jnp.sum(Dropout(0.4).apply({}, x, rngs={"dropout": jax.random.key(0)}))  # noqa: E731
+    drop = lambda x: jnp.sum(KeyedDropout(0.4).apply({}, x, rngs={"dropout": jax.random.key(0)}))  # noqa: E731
     equations = jax.make_jaxpr(jax.value_and_grad(drop))(jnp.ones((6, 4))).jaxpr.eqns
     barriers = [eqn.invars[0].aval for eqn in equations if eqn.primitive.name == "optimization_barrier"]
     assert [(aval.shape, aval.dtype) for aval in barriers] == [((6, 4), jnp.bool_)]
