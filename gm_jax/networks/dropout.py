@@ -1,8 +1,8 @@
 """Dropout, whose mask is drawn once for a forward pass and its gradients.
 
-The compiler draws random numbers anew in each operation that reads them if that looks cheaper than storing them: for
-dropout in the forward pass and in both gradients of the layer behind it. A barrier makes it store the mask, a byte for
-each number (`docs/performance.md`). Where `remat` computes a block again, it draws the same mask again.
+XLA may compute random numbers again in each operation that reads them: those of a mask in the forward pass, and in both
+gradients of the layer behind it. A barrier makes it store the mask, a byte for each number (`docs/performance.md`).
+Where `remat` computes a block again, it draws the same mask again.
 
 Source: Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, "Dropout: A Simple Way to Prevent Neural Networks
     from Overfitting", JMLR 15, 2014.
