@@ -1,9 +1,11 @@
-"""PixelRNN, with its Row LSTM and its Diagonal BiLSTM (van den Oord et al., ICML 2016, arXiv:1601.06759).
+r"""PixelRNN, with its Row LSTM and its Diagonal BiLSTM (van den Oord et al., ICML 2016, arXiv:1601.06759).
 
-python -m experiments.pixelrnn                                           # digits, about a minute
-python -m experiments.pixelrnn --lstm row
-python -m experiments.pixelrnn --data.name binarized_mnist --hidden 16 --layers 7
-python -m experiments.pixelrnn --preset mnist                            # as published, for an accelerator
+    python -m experiments.pixelrnn                                           # digits, about a minute
+    python -m experiments.pixelrnn --lstm row
+    python -m experiments.pixelrnn --data.name binarized_mnist --train.batch-size 16 --train.steps 70000 \
+        --train.steps-per-call 25 --train.checkpoint-every 3500 --train.ema-decay 0.999 --train.patience 0 \
+        --optimizer.learning-rate 4e-3                                       # two hours on one core
+    python -m experiments.pixelrnn --preset mnist                            # as published, for an accelerator
 """
 
 from gm_jax import runner
