@@ -115,9 +115,9 @@ def failed(preset: Preset, why: str) -> dict[str, str]:
 
 
 def cells(preset: Preset, plan: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the row of a plan; the compiler counts the bytes of a loop's body once, so loops make bounds of costs."""
-    has_loops, steps = bool(plan["inner_loops"]), preset.config.train.steps
-    at_least, at_most = ("at least ", "at most ") if has_loops else ("", "")
+    """Returns the row of a plan; loops of unknown length count once, and make bounds of costs."""
+    has_unknown, steps = None in plan["inner_loops"], preset.config.train.steps
+    at_least, at_most = ("at least ", "at most ") if has_unknown else ("", "")
     seconds = plan["seconds"]["step"]
     hours = steps * seconds / 3600.0
     texts = (

@@ -15,7 +15,7 @@ branches.
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 KINDS = (
@@ -32,7 +32,7 @@ _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
 _CALLED = re.compile(r"(\w+)=(?:%?([\w.-]+)|\{([^}]*)\})")
 _CALLING = {"calls", "called_computations", "to_apply"}
-_RUNS_ITS_COMPUTATION = {"fusion", "call", "async-start", "custom-call"}  # others apply it to pairs of elements
+_CALLS, _FUSIONS = {"call", "async-start"}, {"fusion", "custom-call"}  # others apply theirs to pairs of elements
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 _BRANCHES = {"branch_computations", "true_computation", "false_computation"}
 
@@ -60,6 +60,7 @@ class Instruction(NamedTuple):
         attributes: the rest of the line, operands first, without metadata.
         called: attribute -> the computations that it names.
         trips: number of iterations of a loop, if the compiler has noted it.
+        cycles: of the core, as the compiler estimates them; 0 if it does not.
     """
 
     is_root: bool
@@ -69,6 +70,7 @@ class Instruction(NamedTuple):
     attributes: str
     called: Mapping[str, tuple[str, ...]]
     trips: int | None
+    cycles: int
 
 
 class Program(NamedTuple):
@@ -84,7 +86,9 @@ class Program(NamedTuple):
     entry: str
     num_aliased: int
 
-    def total(self, measure: Callable[[Instruction, Mapping[str, str]], Mapping[Any, float]]) -> Counter:
+    def total(
+        self, measure: Callable[[Instruction, Mapping[str, str]], Mapping[Any, float]], *, of_fusions: bool = False
+    ) -> Counter:
         """Sums amounts over everything that one run of the program executes.
 
         The body of a loop counts once per iteration, or once if their number is unknown. A conditional counts as its
@@ -92,11 +96,12 @@ class Program(NamedTuple):
 
         Args:
             measure: (instruction, types of the names in its computation) -> its own amounts, by name.
+            of_fusions: takes a fusion, or a custom call, as one instruction; otherwise what it contains counts too.
 
         Returns:
             Name of an amount -> its sum.
         """
-        return self._total(self.entry, measure)
+        return self._total(self.entry, measure, _CALLS if of_fusions else _CALLS | _FUSIONS)
 
     def collectives(self) -> dict[str, Traffic]:
         """Counts the collectives of one run, by kind."""
@@ -104,11 +109,15 @@ class Program(NamedTuple):
         kinds = dict.fromkeys(kind for kind, _ in amounts)
         return {kind: Traffic(*(amounts[kind, field] for field in Traffic._fields)) for kind in kinds}
 
+    def cycles(self) -> float:
+        """Sums the compiler's estimates of the core's cycles."""
+        return self.total(lambda instruction, _: {"cycles": instruction.cycles}, of_fusions=True)["cycles"]
+
     def loops(self) -> list[int | None]:
         """Lists the number of iterations of each loop, outer before inner; None if the text does not give it."""
         return list(self._loops(self.entry))
 
-    def _total(self, name: str, measure: Callable) -> Counter:
+    def _total(self, name: str, measure: Callable, opened: Collection[str]) -> Counter:
         total = Counter()
         computation = self.computations.get(name, ())
         types = {instruction.name: instruction.type for instruction in computation}
@@ -117,21 +126,22 @@ class Program(NamedTuple):
             if instruction.op == "while":
                 for body in instruction.called["body"]:
                     trips = self._trips(instruction) or 1
-                    total.update({key: trips * amount for key, amount in self._total(body, measure).items()})
+                    total.update({key: trips * amount for key, amount in self._total(body, measure, opened).items()})
             elif instruction.op == "conditional":
                 names = [name for key in _BRANCHES for name in instruction.called.get(key, ())]
-                total.update(max((self._total(branch, measure) for branch in names), key=Counter.total, default={}))
-            elif instruction.op in _RUNS_ITS_COMPUTATION:
-                for called in _called(instruction):
-                    total.update(self._total(called, measure))
+                totals = (self._total(branch, measure, opened) for branch in names)
+                total.update(max(totals, key=Counter.total, default={}))
+            elif instruction.op in opened:
+                for name in called(instruction):
+                    total.update(self._total(name, measure, opened))
         return total
 
     def _loops(self, name: str) -> Iterator[int | None]:
         for instruction in self.computations.get(name, ()):
             if instruction.op == "while":
                 yield self._trips(instruction)
-            for called in _called(instruction):
-                yield from self._loops(called)
+            for name in called(instruction):
+                yield from self._loops(name)
 
     def _trips(self, loop: Instruction) -> int | None:
         """Finds a loop's number of iterations: as noted, or N if the counter is compared with N, as in a jax scan."""
@@ -165,6 +175,7 @@ def parse(text: str) -> Program:
         elif found := _INSTRUCTION.match(line):
             # Names in metadata and in the backend's settings are not calls.
             noted = re.search(r'"known_trip_count":\{"n":"(\d+)"', found[5])
+            cycles = re.search(r'"estimated_cycles":"(\d+)"', found[5])
             attributes = re.split(r", (?:metadata|backend_config)=", found[5], maxsplit=1)[0]
             lines.append(
                 Instruction(
@@ -179,13 +190,15 @@ def parse(text: str) -> Program:
                         if key in _CALLING | _BRANCHES | {"body", "condition"}
                     },
                     trips=int(noted[1]) if noted else None,
+                    cycles=int(cycles[1]) if cycles else 0,
                 )
             )
     first = text.partition("\n")[0]
     return Program(computations, entry, len(re.findall(r"\b(?:may|must)-alias\b", first)))
 
 
-def _called(instruction: Instruction) -> Iterator[str]:
+def called(instruction: Instruction) -> Iterator[str]:
+    """Yields the computations that an instruction names, except the condition of a loop."""
     for key, names in instruction.called.items():
         if key != "condition":
             yield from names
@@ -197,7 +210,7 @@ def operands(instruction: Instruction) -> list[str]:
     for index, character in enumerate(instruction.attributes):
         depth += (character == "(") - (character == ")")
         if not depth:
-            return _parts(f"({instruction.attributes[:index]})")
+            return [part for part in parts(f"({instruction.attributes[:index]})") if part]
     return []
 
 
@@ -211,14 +224,14 @@ def _traffic(instruction: Instruction, types: Mapping[str, str]) -> dict[tuple[s
     kind = instruction.op.removesuffix("-start")
     if kind not in KINDS:
         return {}
-    return {(kind, "count"): 1, (kind, "num_bytes"): _result_bytes(instruction)}
+    return {(kind, "count"): 1, (kind, "num_bytes"): type_bytes(result_type(instruction))}
 
 
-def _result_bytes(instruction: Instruction) -> float:
-    """Returns the bytes of a collective's result; some starts also return operands (first) and flags (last)."""
-    if instruction.op in ("all-gather-start", "collective-permute-start"):
-        return type_bytes(_parts(instruction.type)[1])
-    return type_bytes(instruction.type)
+def result_type(instruction: Instruction) -> str:
+    """Returns the type of an instruction's result; that of some starts also has operands (first) and flags (last)."""
+    if instruction.op in ("all-gather-start", "collective-permute-start", "slice-start"):
+        return parts(instruction.type)[1]
+    return parts(instruction.type)[0] if instruction.op == "copy-start" else instruction.type
 
 
 def type_bytes(text: str) -> float:
@@ -231,12 +244,12 @@ def type_bytes(text: str) -> float:
     return total
 
 
-def _parts(tuple_type: str) -> list[str]:
+def parts(tuple_type: str) -> list[str]:
     """Splits a tuple type into its members."""
-    parts, depth, start = [], 0, 1
+    members, depth, start = [], 0, 1
     for index, character in enumerate(tuple_type):
         depth += (character in "({[") - (character in ")}]")
         if (character == "," and depth == 1) or (index == len(tuple_type) - 1 and depth == 0):
-            parts.append(tuple_type[start:index].strip())
+            members.append(tuple_type[start:index].strip())
             start = index + 1
-    return parts
+    return members

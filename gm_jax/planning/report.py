@@ -41,8 +41,8 @@ def markdown(module: str, plans: Sequence[Plan]) -> str:
 def notes(plans: Sequence[Plan], *, num_examples: int | None) -> list[str]:
     """Lists what the numbers leave out, what does not fit, and the sources; `num_examples` is None if not known."""
     lines = [
-        "Time is a roofline: the largest of the three bounds. It leaves out message latency, dispatch and input, so it",
-        "is too short. The memory bound counts traffic that stays on the chip, so it is too long for a small network.",
+        "Time is a roofline: the largest of three bounds. It leaves out the vector unit, message latency, dispatch and",
+        "input, so it is too short. The compiler's estimate of the cycles has the vector unit, and no transfers.",
         "The compute bound counts matrix products at the bfloat16 peak, which TPUs also use for float32 by default.",
     ]
     refused = [f"{plan.slice.name} does not fit: {plan.refusal}" for plan in plans if plan.refusal]
@@ -50,10 +50,10 @@ def notes(plans: Sequence[Plan], *, num_examples: int | None) -> list[str]:
     costs = [plan.cost for plan in plans if plan.cost is not None]
     if not all(cost.donated for cost in costs):
         lines.append("The state is not fully donated: parts of the old and the new state are in memory together.")
-    loops = next((cost.inner_loops for cost in costs if cost.inner_loops), ())
+    loops = next((cost.inner_loops for cost in costs if not cost.is_complete), ())
     if loops:
         lengths = ", ".join(f"{n} with {trips or '?'} iterations" for trips, n in collections.Counter(loops).items())
-        lines.append(f"Loops within the step ({lengths}): bytes and the memory bound count each loop body once.")
+        lines.append(f"Loops within the step ({lengths}): what they do counts once where the number is unknown.")
     largest = max(plan.batch_size for plan in plans)
     if num_examples is not None and largest > num_examples:
         lines.append(f"Training would refuse a batch of {largest:,}: there are {num_examples:,} training examples.")
@@ -113,7 +113,8 @@ def _record(plan: Plan) -> dict[str, Any]:
         "donated": plan.cost.donated,
         "matrix_flops": plan.cost.matrix_flops,
         "other_ops": plan.cost.other_ops,
-        "bytes_accessed": plan.cost.bytes_accessed,
+        "hbm_bytes": plan.cost.hbm_bytes,
+        "cycles": plan.cost.cycles,
         "collectives": {kind: traffic._asdict() for kind, traffic in plan.cost.collectives.items()},
         "inner_loops": list(plan.cost.inner_loops),
         "seconds": {**plan.roofline._asdict(), "step": plan.roofline.seconds},
@@ -135,12 +136,12 @@ def _others(plan: Plan) -> str:
 
 
 def _at_least(plan: Plan, text: str) -> str:
-    """Marks a lower bound: with loops the compiler counts too few bytes."""
-    return f"at least {text}" if plan.known_cost.inner_loops else text
+    """Marks a lower bound: a loop of an unknown number of iterations counts once."""
+    return text if plan.known_cost.is_complete else f"at least {text}"
 
 
 def _at_most(plan: Plan, text: str) -> str:
-    return f"at most {text}" if plan.known_cost.inner_loops else text
+    return text if plan.known_cost.is_complete else f"at most {text}"
 
 
 def _fits(plan: Plan) -> str:
@@ -148,7 +149,6 @@ def _fits(plan: Plan) -> str:
 
 
 def _step(plan: Plan) -> str:
-    # With too few bytes the largest of the three bounds is still a lower bound.
     return _at_least(plan, with_prefix(plan.roofline.seconds, "s"))
 
 
@@ -186,7 +186,8 @@ _MEMORY = {
 _WORK = {
     "matrix products": lambda plan: with_prefix(plan.known_cost.matrix_flops, "FLOP"),
     "other arithmetic": lambda plan: with_prefix(plan.known_cost.other_ops, "op"),
-    "bytes accessed": lambda plan: _at_least(plan, with_prefix(plan.known_cost.bytes_accessed, "B")),
+    "bytes of HBM": lambda plan: _at_least(plan, with_prefix(plan.known_cost.hbm_bytes, "B")),
+    "cycles, estimated": lambda plan: _at_least(plan, with_prefix(plan.known_cost.cycles, "")),
 }
 _TIME = {
     "time, compute": lambda plan: with_prefix(plan.roofline.compute, "s"),

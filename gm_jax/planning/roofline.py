@@ -3,16 +3,18 @@
 libtpu, the compiler of TPUs, compiles the step ahead of time for the devices of a topology, from shapes alone. The
 compiler's analysis of the program and the documented numbers of the chips give the roofline of a step's time,
 
-    t = max( FLOPs / peak,   bytes accessed / HBM bandwidth,   bytes sent / interconnect bandwidth )              (1)
+    t = max( FLOPs / peak,   bytes of HBM / its bandwidth,   bytes sent / interconnect bandwidth )                (1)
 
-per chip. FLOPs are those of matrix products, because the documented peak holds for these alone. One of n chips sends,
+per chip. FLOPs are those of matrix products, because the documented peak holds for these alone. Bytes are those that
+are read from HBM and written to it, not those that stay in the memory of the core. One of n chips sends,
 for collectives whose result is b bytes on each chip,
 
     all-reduce 2 b (n-1)/n,   all-gather and all-to-all b (n-1)/n,   reduce-scatter b (n-1),   others b            (2)
 
-(1) leaves out message latency, dispatch and input from the host, so it is too low for small networks on many chips.
-The compiler counts the bytes of a loop body once and counts traffic that stays in on-chip memory, so the memory bound
-is too low for loops and too high for small networks.
+(1) leaves out the work of the vector unit, message latency, dispatch and input from the host: it is a bound, which a
+program of many small operations misses by far. The compiler also estimates the cycles of the core for each operation;
+their sum has the vector unit, and no transfers. The clock is not documented, so that the sum compares programs for one
+kind of chip and is no time.
 """
 
 import importlib.util
@@ -26,7 +28,7 @@ import jax
 from jax.experimental import topologies
 
 from gm_jax.errors import UserError
-from gm_jax.planning import flops, hlo
+from gm_jax.planning import flops, hlo, traffic
 from gm_jax.planning.tpus import Slice
 from gm_jax.training import parallel
 from gm_jax.training.step import TrainStep
@@ -66,28 +68,35 @@ class Memory(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """The compiler's analysis of the program of one call; work is per step and chip.
+    """What the compiled program of one call does; work is per step and chip.
 
     Attributes:
         memory: bytes on one chip.
         matrix_flops: FLOPs of matrix products and convolutions; loops count once per iteration.
         other_ops: all other arithmetic.
-        bytes_accessed: bytes read and written.
+        hbm_bytes: bytes read from HBM and written to it.
+        cycles: of the core, the sum of the compiler's estimates for each operation.
         collectives: kind -> number, and bytes of the results on one chip.
         donated: whether every leaf of the state is overwritten by its successor.
-        inner_loops: numbers of iterations of the loops within a step, None if unknown. The compiler counts the bytes
-            of each loop body once, and the arithmetic too if the number is unknown: both are then too low.
+        inner_loops: numbers of iterations of the loops within a step, None if unknown. The work of a loop counts once
+            if its number is unknown: all counts are then too low.
         compile_seconds: time that compiling took on this machine.
     """
 
     memory: Memory
     matrix_flops: float
     other_ops: float
-    bytes_accessed: float
+    hbm_bytes: float
+    cycles: float
     collectives: Mapping[str, hlo.Traffic]
     donated: bool
     inner_loops: tuple[int | None, ...]
     compile_seconds: float
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the numbers of iterations of all loops are known, so that no count is too low."""
+        return None not in self.inner_loops
 
 
 class Roofline(NamedTuple):
@@ -170,9 +179,9 @@ def compile_step(
 
 
 def _cost(compiled: jax.stages.Compiled, num_steps: int, *, num_leaves: int, compile_seconds: float) -> Cost:
-    stats, analysis, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
-    if stats is None or analysis is None or text is None:
-        raise RuntimeError("this compiler does not report the memory, the cost and the text of a program")
+    stats, text = compiled.memory_analysis(), compiled.as_text()
+    if stats is None or text is None:
+        raise RuntimeError("this compiler does not report the memory and the text of a program")
     program = hlo.parse(text)
     work, loops = flops.count(program), program.loops()
     if num_steps > 1 and num_steps in loops:
@@ -187,11 +196,11 @@ def _cost(compiled: jax.stages.Compiled, num_steps: int, *, num_leaves: int, com
         ),
         matrix_flops=work.matrix_flops / num_steps,
         other_ops=work.other_ops / num_steps,
-        # Already per step: the compiler counts the body of the loop over steps once.
-        bytes_accessed=analysis["bytes accessed"],
+        hbm_bytes=traffic.hbm_bytes(program) / num_steps,
+        cycles=program.cycles() / num_steps,
         collectives={
-            kind: hlo.Traffic(traffic.count / num_steps, traffic.num_bytes / num_steps)
-            for kind, traffic in sorted(program.collectives().items())
+            kind: hlo.Traffic(of_kind.count / num_steps, of_kind.num_bytes / num_steps)
+            for kind, of_kind in sorted(program.collectives().items())
         },
         donated=program.num_aliased == num_leaves,
         inner_loops=tuple(loops),
@@ -201,10 +210,10 @@ def _cost(compiled: jax.stages.Compiled, num_steps: int, *, num_leaves: int, com
 
 def roofline(cost: Cost, wanted: Slice) -> Roofline:
     """Computes equation (1) for a step on a slice."""
-    sent = sum(bytes_sent(kind, traffic.num_bytes, wanted.num_chips) for kind, traffic in cost.collectives.items())
+    sent = sum(bytes_sent(kind, found.num_bytes, wanted.num_chips) for kind, found in cost.collectives.items())
     return Roofline(
         compute=cost.matrix_flops / wanted.chip.peak_flops,
-        memory=cost.bytes_accessed / wanted.chip.hbm_bandwidth,
+        memory=cost.hbm_bytes / wanted.chip.hbm_bandwidth,
         interconnect=sent / wanted.ici_bandwidth if sent else 0.0,
     )
 

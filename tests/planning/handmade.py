@@ -3,13 +3,14 @@
 from gm_jax.planning import hlo, plan, roofline, tpus
 
 
-def handmade(topology, *, bytes_accessed=819e6, refusal=None, inner_loops=()):
+def handmade(topology, *, hbm_bytes=819e6, refusal=None, inner_loops=()):
     """The plan of a step that takes 1 ms on v5e."""
     cost = roofline.Cost(
         memory=roofline.Memory(2_000_000, 1_500_000, 1_400_000, 300_000, 50_000),
         matrix_flops=197e9,
         other_ops=2e6,
-        bytes_accessed=bytes_accessed,
+        hbm_bytes=hbm_bytes,
+        cycles=3e6,
         collectives={"all-reduce": hlo.Traffic(1, 1e6)},
         donated=not inner_loops,
         inner_loops=inner_loops,

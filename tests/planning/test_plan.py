@@ -232,7 +232,7 @@ def test_speed_and_share_of_peak_follow_from_the_roofline():
     assert made.roofline.seconds == pytest.approx(1e-3)
     assert made.examples_per_second == pytest.approx(1024e3)
     assert made.share_of_peak == pytest.approx(1.0)
-    assert handmade("v5e:16x16", bytes_accessed=819e6 * 4).share_of_peak == pytest.approx(0.25)
+    assert handmade("v5e:16x16", hbm_bytes=819e6 * 4).share_of_peak == pytest.approx(0.25)
 
 
 def test_help_answers_without_importing_jax():

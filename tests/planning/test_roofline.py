@@ -19,7 +19,7 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
 def make_cost(**values):
     memory = roofline.Memory(arguments=100, outputs=90, aliased=80, temporaries=30, program=7)
     settled = {"donated": True, "inner_loops": (), "compile_seconds": 1.0}
-    work = {"matrix_flops": 0.0, "other_ops": 0.0, "bytes_accessed": 0.0, "collectives": {}}
+    work = {"matrix_flops": 0.0, "other_ops": 0.0, "hbm_bytes": 0.0, "cycles": 0.0, "collectives": {}}
     return roofline.Cost(**{"memory": memory, **work, **settled, **values})
 
 
@@ -51,9 +51,9 @@ def test_reduce_scatter_and_all_gather_send_as_much_as_all_reduce():
     ("values", "bound", "seconds"),
     [
         ({"matrix_flops": 197e12}, "compute", 1.0),
-        ({"bytes_accessed": 819e9 / 2}, "memory", 0.5),
+        ({"hbm_bytes": 819e9 / 2}, "memory", 0.5),
         ({"collectives": {"all-reduce": hlo.Traffic(1, 200e9)}}, "interconnect", 2 * 255 / 256),
-        ({"matrix_flops": 197e9, "bytes_accessed": 819e6 * 3}, "memory", 3e-3),
+        ({"matrix_flops": 197e9, "hbm_bytes": 819e6 * 3}, "memory", 3e-3),
     ],
 )
 def test_the_slowest_of_the_three_bounds_a_step(values, bound, seconds):

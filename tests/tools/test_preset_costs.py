@@ -66,8 +66,8 @@ def test_a_plan_becomes_a_row_and_other_rows_stay(monkeypatch, tmp_path, capsys)
     assert sum("not planned yet" in line for line in lines) == len(presets.PRESETS) - 2
 
 
-def test_loops_make_bounds_of_costs(monkeypatch, tmp_path, capsys):
-    found = labels_of(run(monkeypatch, tmp_path, capsys, {**PLAN, "inner_loops": [7]}))
+def test_loops_of_unknown_length_make_bounds_of_costs(monkeypatch, tmp_path, capsys):
+    found = labels_of(run(monkeypatch, tmp_path, capsys, {**PLAN, "inner_loops": [7, None]}))
     assert found["step, bound by"] == "at least 10 ms, memory"
     assert found["images/s"] == "at most 12,800"
     assert found["share of peak"] == "at most 45.7%"
