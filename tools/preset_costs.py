@@ -126,7 +126,7 @@ def cells(preset: Preset, plan: Mapping[str, Any]) -> dict[str, str]:
         report.with_prefix(plan["memory"]["total"], "B"),
         f"{at_least}{report.with_prefix(seconds, 's')}, {plan['bound']}",
         f"{at_most}{plan['examples_per_second']:,.0f}",
-        f"{at_most}{plan['share_of_peak']:.1%}",
+        "unknown" if has_unknown else f"{plan['share_of_peak']:.1%}",
         f"{at_least}{hours:.0f}, {steps:,}" if hours > 99.0 else f"{at_least}{hours:.2g}, {steps:,}",
     )
     return dict(zip(_FIELDS, texts, strict=True))

@@ -1,4 +1,4 @@
-"""Reads the text of a compiled program: its collectives, its loops, and which inputs it overwrites.
+"""Reads the text of a compiled program: its collectives, loops and cycles, and which inputs it overwrites.
 
 jax reports the memory of a compiled program. Its collectives and its numbers of loop iterations appear only in the text
 of the optimised HLO, `jax.stages.Compiled.as_text()`, which lists one computation after another,
@@ -15,7 +15,7 @@ branches.
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 KINDS = (
@@ -32,7 +32,7 @@ _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
 _CALLED = re.compile(r"(\w+)=(?:%?([\w.-]+)|\{([^}]*)\})")
 _CALLING = {"calls", "called_computations", "to_apply"}
-_CALLS, _FUSIONS = {"call", "async-start"}, {"fusion", "custom-call"}  # others apply theirs to pairs of elements
+_CALLS, _FUSIONS = {"call", "async-start"}, {"fusion", "custom-call"}  # other operations call one for pairs of elements
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 _BRANCHES = {"branch_computations", "true_computation", "false_computation"}
 
@@ -61,6 +61,7 @@ class Instruction(NamedTuple):
         called: attribute -> the computations that it names.
         trips: number of iterations of a loop, if the compiler has noted it.
         cycles: of the core, as the compiler estimates them; 0 if it does not.
+        repeats: whether it goes on with a collective that a fusion before has begun; it is written once for each.
     """
 
     is_root: bool
@@ -71,6 +72,7 @@ class Instruction(NamedTuple):
     called: Mapping[str, tuple[str, ...]]
     trips: int | None
     cycles: int
+    repeats: bool = False
 
 
 class Program(NamedTuple):
@@ -87,7 +89,7 @@ class Program(NamedTuple):
     num_aliased: int
 
     def total(
-        self, measure: Callable[[Instruction, Mapping[str, str]], Mapping[Any, float]], *, of_fusions: bool = False
+        self, measure: Callable[[Instruction, Mapping[str, str]], Mapping[Any, float]], *, whole_fusions: bool = False
     ) -> Counter:
         """Sums amounts over everything that one run of the program executes.
 
@@ -96,12 +98,12 @@ class Program(NamedTuple):
 
         Args:
             measure: (instruction, types of the names in its computation) -> its own amounts, by name.
-            of_fusions: takes a fusion, or a custom call, as one instruction; otherwise what it contains counts too.
+            whole_fusions: measures a fusion, or a custom call, as one instruction; if not, what it contains, too.
 
         Returns:
             Name of an amount -> its sum.
         """
-        return self._total(self.entry, measure, _CALLS if of_fusions else _CALLS | _FUSIONS)
+        return self._total(self.entry, measure, _CALLS if whole_fusions else _CALLS | _FUSIONS)
 
     def collectives(self) -> dict[str, Traffic]:
         """Counts the collectives of one run, by kind."""
@@ -111,7 +113,7 @@ class Program(NamedTuple):
 
     def cycles(self) -> float:
         """Sums the compiler's estimates of the core's cycles."""
-        return self.total(lambda instruction, _: {"cycles": instruction.cycles}, of_fusions=True)["cycles"]
+        return self.total(lambda instruction, _: {"cycles": instruction.cycles}, whole_fusions=True)["cycles"]
 
     def loops(self) -> list[int | None]:
         """Lists the number of iterations of each loop, outer before inner; None if the text does not give it."""
@@ -164,14 +166,14 @@ def parse(text: str) -> Program:
     """Parses the text of an HLO module."""
     computations: dict[str, tuple[Instruction, ...]] = {}
     entry, name, lines = "", "", []
-    for line in text.splitlines():
+    for line in re.sub(r"/\*index=\d+\*/", "", text).splitlines():
         if line.startswith("HloModule"):
             continue
         if header := _HEADER.match(line):
             name, lines = header[2], []
             entry = name if header[1] else entry
         elif line.startswith("}"):
-            computations[name] = tuple(lines)
+            computations[name] = tuple(_with_repeats(lines))
         elif found := _INSTRUCTION.match(line):
             # Names in metadata and in the backend's settings are not calls.
             noted = re.search(r'"known_trip_count":\{"n":"(\d+)"', found[5])
@@ -195,6 +197,13 @@ def parse(text: str) -> Program:
             )
     first = text.partition("\n")[0]
     return Program(computations, entry, len(re.findall(r"\b(?:may|must)-alias\b", first)))
+
+
+def _with_repeats(lines: Sequence[Instruction]) -> list[Instruction]:
+    """Marks the collectives of a chain of fusions, but for that of the fusion that begins it."""
+    if any('custom_call_target="AsyncCollectiveStart"' in line.attributes for line in lines):
+        return list(lines)
+    return [line._replace(repeats=line.op in KINDS and "chain_id=" in line.attributes) for line in lines]
 
 
 def called(instruction: Instruction) -> Iterator[str]:
@@ -222,16 +231,19 @@ def operand_type(operand: str, types: Mapping[str, str]) -> str:
 
 def _traffic(instruction: Instruction, types: Mapping[str, str]) -> dict[tuple[str, str], float]:
     kind = instruction.op.removesuffix("-start")
-    if kind not in KINDS:
+    if kind not in KINDS or instruction.repeats:
         return {}
     return {(kind, "count"): 1, (kind, "num_bytes"): type_bytes(result_type(instruction))}
 
 
 def result_type(instruction: Instruction) -> str:
     """Returns the type of an instruction's result; that of some starts also has operands (first) and flags (last)."""
-    if instruction.op in ("all-gather-start", "collective-permute-start", "slice-start"):
-        return parts(instruction.type)[1]
-    return parts(instruction.type)[0] if instruction.op == "copy-start" else instruction.type
+    members = parts(instruction.type) if instruction.op.endswith("-start") and "(" in instruction.type[:1] else []
+    if instruction.op == "copy-start":
+        return members[0]
+    if members and (members[0].startswith("(") or instruction.op in ("all-gather-start", "collective-permute-start")):
+        return members[1]
+    return instruction.type
 
 
 def type_bytes(text: str) -> float:

@@ -42,8 +42,9 @@ def notes(plans: Sequence[Plan], *, num_examples: int | None) -> list[str]:
     """Lists what the numbers leave out, what does not fit, and the sources; `num_examples` is None if not known."""
     lines = [
         "Time is a roofline: the largest of three bounds. It leaves out the vector unit, message latency, dispatch and",
-        "input, so it is too short. The compiler's estimate of the cycles has the vector unit, and no transfers.",
-        "The compute bound counts matrix products at the bfloat16 peak, which TPUs also use for float32 by default.",
+        "input, so it is too short. The compiler's estimate of cycles includes the vector unit, but no collectives or",
+        "asynchronous copies. The compute bound counts matrix products at the bfloat16 peak, which TPUs also use for",
+        "float32 by default.",
     ]
     refused = [f"{plan.slice.name} does not fit: {plan.refusal}" for plan in plans if plan.refusal]
     lines += [*refused, SMALLER_STEP] if refused else []
@@ -127,7 +128,7 @@ def _record(plan: Plan) -> dict[str, Any]:
 
 def _traffic(plan: Plan, kind: str) -> str:
     traffic = plan.known_cost.collectives.get(kind)
-    return "none" if traffic is None else f"{traffic.count:g} of {with_prefix(traffic.num_bytes, 'B')}"
+    return "none" if traffic is None else _at_least(plan, f"{traffic.count:g} of {with_prefix(traffic.num_bytes, 'B')}")
 
 
 def _others(plan: Plan) -> str:
@@ -138,10 +139,6 @@ def _others(plan: Plan) -> str:
 def _at_least(plan: Plan, text: str) -> str:
     """Marks a lower bound: a loop of an unknown number of iterations counts once."""
     return text if plan.known_cost.is_complete else f"at least {text}"
-
-
-def _at_most(plan: Plan, text: str) -> str:
-    return text if plan.known_cost.is_complete else f"at most {text}"
 
 
 def _fits(plan: Plan) -> str:
@@ -163,7 +160,7 @@ def with_prefix(value: float, unit: str) -> str:
         value, prefixes = value * 1e6, ["u", "m", *prefixes]
     while abs(value) >= 999.95 and len(prefixes) > 1:
         value, prefixes = value / 1000.0, prefixes[1:]
-    return f"{value:.4g} {prefixes[0]}{unit}"
+    return f"{value:.4g} {prefixes[0]}{unit}".rstrip()
 
 
 # Label -> the cell of a plan, in the order of the table.
@@ -184,19 +181,19 @@ _MEMORY = {
     "fits, share of HBM": _fits,
 }
 _WORK = {
-    "matrix products": lambda plan: with_prefix(plan.known_cost.matrix_flops, "FLOP"),
-    "other arithmetic": lambda plan: with_prefix(plan.known_cost.other_ops, "op"),
-    "bytes of HBM": lambda plan: _at_least(plan, with_prefix(plan.known_cost.hbm_bytes, "B")),
+    "matrix products": lambda plan: _at_least(plan, with_prefix(plan.known_cost.matrix_flops, "FLOP")),
+    "other arithmetic": lambda plan: _at_least(plan, with_prefix(plan.known_cost.other_ops, "op")),
+    "bytes to and from HBM": lambda plan: _at_least(plan, with_prefix(plan.known_cost.hbm_bytes, "B")),
     "cycles, estimated": lambda plan: _at_least(plan, with_prefix(plan.known_cost.cycles, "")),
 }
 _TIME = {
-    "time, compute": lambda plan: with_prefix(plan.roofline.compute, "s"),
+    "time, compute": lambda plan: _at_least(plan, with_prefix(plan.roofline.compute, "s")),
     "time, memory": lambda plan: _at_least(plan, with_prefix(plan.roofline.memory, "s")),
-    "time, interconnect": lambda plan: with_prefix(plan.roofline.interconnect, "s"),
+    "time, interconnect": lambda plan: _at_least(plan, with_prefix(plan.roofline.interconnect, "s")),
     "bound by": lambda plan: plan.roofline.bound,
     "step": _step,
-    "examples/s": lambda plan: _at_most(plan, f"{plan.examples_per_second:,.0f}"),
-    "share of peak": lambda plan: _at_most(plan, f"{plan.share_of_peak:.1%}") if plan.known_cost.matrix_flops else "0%",
+    "examples/s": lambda plan: ("" if plan.known_cost.is_complete else "at most ") + f"{plan.examples_per_second:,.0f}",
+    "share of peak": lambda plan: f"{plan.share_of_peak:.1%}" if plan.known_cost.is_complete else "unknown",
     "compiled here in": lambda plan: f"{plan.known_cost.compile_seconds:.1f} s",
 }
 

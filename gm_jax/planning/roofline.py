@@ -11,10 +11,10 @@ for collectives whose result is b bytes on each chip,
 
     all-reduce 2 b (n-1)/n,   all-gather and all-to-all b (n-1)/n,   reduce-scatter b (n-1),   others b            (2)
 
-(1) leaves out the work of the vector unit, message latency, dispatch and input from the host: it is a bound, which a
-program of many small operations misses by far. The compiler also estimates the cycles of the core for each operation;
-their sum has the vector unit, and no transfers. The clock is not documented, so that the sum compares programs for one
-kind of chip and is no time.
+(1) leaves out the work of the vector unit, message latency, dispatch and input from the host: it is a lower bound, and
+a program of many small operations takes much longer. The compiler also estimates the cycles of the core for each
+operation. Their sum includes the vector unit, and leaves out sorts, gathers, collectives, custom calls and
+asynchronous copies. The clock is not documented, so that the sum compares programs for one kind of chip and is no time.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ import jax
 from jax.experimental import topologies
 
 from gm_jax.errors import UserError
-from gm_jax.planning import flops, hlo, traffic
+from gm_jax.planning import flops, hbm, hlo
 from gm_jax.planning.tpus import Slice
 from gm_jax.training import parallel
 from gm_jax.training.step import TrainStep
@@ -196,7 +196,7 @@ def _cost(compiled: jax.stages.Compiled, num_steps: int, *, num_leaves: int, com
         ),
         matrix_flops=work.matrix_flops / num_steps,
         other_ops=work.other_ops / num_steps,
-        hbm_bytes=traffic.hbm_bytes(program) / num_steps,
+        hbm_bytes=hbm.hbm_bytes(program) / num_steps,
         cycles=program.cycles() / num_steps,
         collectives={
             kind: hlo.Traffic(of_kind.count / num_steps, of_kind.num_bytes / num_steps)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from gm_jax.planning import hlo, roofline, tpus, traffic
+from gm_jax.planning import hbm, hlo, roofline, tpus
 
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
 KIB = 1024  # bytes of f32[256]
@@ -15,11 +15,14 @@ KIB = 1024  # bytes of f32[256]
 
 def of_entry(*lines, computations=""):
     text = "\n".join(("HloModule m", computations, "ENTRY %main (p: f32[256]) -> f32[256] {", *lines, "}", ""))
-    return traffic.hbm_bytes(hlo.parse(text)) / KIB
+    return hbm.hbm_bytes(hlo.parse(text)) / KIB
 
 
 P = "  %p = f32[256]{0:T(256)} parameter(0)"
-Q = "  %q = f32[256]{0:T(256)S(1)} add(%p, %p)"  # in the memory of the core
+Q = """\
+  %q = f32[256]{0:T(256)S(1)} add(%p, %p)
+  %u = f32[128]{0:T(128)} iota()
+  %i = s32[]{:S(2)} constant(3)"""  # q and i are in memories of the core
 
 
 @pytest.mark.parametrize(
@@ -29,15 +32,18 @@ Q = "  %q = f32[256]{0:T(256)S(1)} add(%p, %p)"  # in the memory of the core
         ("%r = f32[256]{0:T(256)S(1)} add(%q, %q)", 0),
         ("%r = (f32[256]{0:T(256)S(1)}, f32[256]{0:T(256)}, u32[]{:S(2)}) copy-start(%p)", 1),
         ("%r = (f32[256]{0:T(256)}, f32[256]{0:T(256)S(1)}, u32[]{:S(2)}) copy-start(%q)", 1),
-        ("%r = f32[256]{0:T(256)S(1)} copy-done(%c)", 0),
+        ("%r = f32[256]{0:T(256)S(1)} copy-done(%q)", 0),
         ("%r = ((f32[256]{0:T(256)}), f32[64]{0:T(256)S(1)}, s32[]{:S(2)}) slice-start(%p), slice={[0:64]}", 1),
         ("%r = f32[128]{0:T(128)} slice(%p), slice={[0:128]}", 0.5 + 0.5),
         ("%r = f32[128]{0:T(128)} dynamic-slice(%q, %i), dynamic_slice_sizes={128}", 0.5),
-        ("%r = f32[256]{0:T(256)} dynamic-update-slice(%p, f32[128]{0:T(128)} %u, %i)", 0.5 + 0.5),
+        ("%r = f32[256]{0:T(256)} dynamic-update-slice(%p, %u, %i)", 0.5 + 0.5),
         ("%r = f32[256]{0:T(256)} all-reduce(%p), to_apply=%add", 2),
         ("%r = (f32[256]{0:T(256)}, f32[512]{0:T(512)}) all-gather-start(%p), dimensions={0}", 3),
         ('%r = f32[256]{0:T(256)} custom-call(%p), custom_call_target="ConcatBitcast"', 0),
         ('%r = f32[256]{0:T(256)} custom-call(%p), custom_call_target="tpu_custom_call"', 2),
+        ('%r = (f32[64]{0:T(64)}, s32[64]{0:T(64)}) custom-call(%p), custom_call_target="TopK"', 1 + 0.25 + 0.25),
+        ("%r = ((f32[256]{0:T(256)}), f32[64]{0:T(64)}, u32[]{:S(2)}) reduce-scatter-start(%p)", 1 + 0.25),
+        ("%r = f32[256]{0:T(256)} scatter(%p, %i, %u), to_apply=%add", 0.5 + 0.5),
         ("%r = f32[16,16]{1,0:T(8,128)} bitcast(%p)", 0),
         ("%r = f32[9,3]{1,0:T(8,128)} iota()", 16 * 128 * 4 / KIB),  # padded to whole tiles
         ("%r = bf16[3,9]{0,1:T(8,128)(2,1)} iota()", 16 * 128 * 2 / KIB),
@@ -46,7 +52,7 @@ Q = "  %q = f32[256]{0:T(256)S(1)} add(%p, %p)"  # in the memory of the core
 )
 def test_an_operation_moves_what_is_in_hbm(line, kib):
     assert of_entry(P, Q, "  ROOT " + line) - of_entry(P, Q) == pytest.approx(kib)
-    assert of_entry(P, Q) == 2  # p twice
+    assert of_entry(P, Q) == 2.5  # p twice, and u
 
 
 LOOP = """
@@ -104,11 +110,59 @@ FUSIONS = """
   ROOT %both = (f32[8,256]{1,0:T(8,128)}, f32[256]{0:T(256)}) tuple(%new, %x)
 }
 
+%nesting (s: f32[8,256], i: s32[]) -> f32[256] {
+  %s = f32[8,256]{1,0:T(8,128)} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %inner = f32[256]{0:T(256)} fusion(%s, %i), kind=kLoop, calls=%slicing
+}
+
+%filling (x: f32[256]) -> f32[8,256] {
+  %x = f32[256]{0:T(256)} parameter(0)
+  %zero = f32[8,256]{1,0:T(8,128)} broadcast(%z), dimensions={}
+  %row = f32[1,256]{1,0:T(1,256)} bitcast(%x)
+  ROOT %new = f32[8,256]{1,0:T(8,128)} dynamic-update-slice(%zero, %row, %z, %z)
+}
+
+%adding (s: f32[8,256], x: f32[256], i: s32[]) -> f32[8,256] {
+  %s = f32[8,256]{1,0:T(8,128)} parameter(0)
+  %x = f32[256]{0:T(256)} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %new = f32[8,256]{1,0:T(8,128)} scatter(%s, %i, %x), to_apply=%add
+}
+
+%renaming (x: f32[256]) -> f32[2,128] {
+  %x = f32[256]{0:T(256)} parameter(0)
+  ROOT %y = f32[2,128]{1,0:T(2,128)} bitcast(%x)
+}
+
+%halves (s: f32[8,256]) -> f32[8,256] {
+  %s = f32[8,256]{1,0:T(8,128)} parameter(0)
+  %left = f32[8,256]{1,0:T(8,128)} slice(%s), slice={[0:8], [0:256]}
+  %right = f32[8,256]{1,0:T(8,128)} slice(%s), slice={[0:8], [0:256]}
+  ROOT %y = f32[8,256]{1,0:T(8,128)} add(%left, %right)
+}
+
+%writing (s: f32[8,256], x: f32[256]) -> f32[8,256] {
+  %s = f32[8,256]{1,0:T(8,128)} parameter(0)
+  %x = f32[256]{0:T(256)} parameter(1)
+  %row = f32[1,256]{1,0:T(1,256)} bitcast(%x)
+  ROOT %new = f32[8,256]{1,0:T(8,128)} dynamic-update-slice(%s, %row, %i, %z)
+}
+
+%wrapping (s: f32[8,256], x: f32[256]) -> f32[8,256] {
+  %s = f32[8,256]{1,0:T(8,128)} parameter(0)
+  %x = f32[256]{0:T(256)} parameter(1)
+  ROOT %inner = f32[8,256]{1,0:T(8,128)} fusion(%s, %x), kind=kLoop, calls=%writing
+}
+
 %counting () -> f32[256] {
   ROOT %i = f32[256]{0:T(256)} iota(), iota_dimension=0
 }
 """
-S = "  %s = f32[8,256]{1,0:T(8,128)} parameter(1)"
+S = """\
+  %s = f32[8,256]{1,0:T(8,128)} parameter(1)
+  %c = f32[8,256]{1,0:T(8,128)S(1)} constant(0)
+  %i = s32[]{:S(2)} constant(3)"""
 
 
 @pytest.mark.parametrize(
@@ -117,12 +171,74 @@ S = "  %s = f32[8,256]{1,0:T(8,128)} parameter(1)"
         ("%f = f32[256]{0:T(256)S(1)} fusion(%s, %i), kind=kLoop, calls=%slicing", 1),
         ("%f = f32[256]{0:T(256)S(1)} fusion(%s, %i), kind=kLoop, calls=%reading", 8),
         ("%f = (f32[8,256]{1,0:T(8,128)}, f32[256]{0:T(256)}) fusion(%s, %p), calls=%updating", 1 + 1 + 1),
-        ("%f = (f32[8,256]{1,0:T(8,128)S(1)}, f32[256]{0:T(256)}) fusion(%s, %p), calls=%updating", 1 + 1),
+        ("%f = (f32[8,256]{1,0:T(8,128)S(1)}, f32[256]{0:T(256)}) fusion(%c, %p), calls=%updating", 1 + 1),
+        ("%f = f32[256]{0:T(256)S(1)} fusion(%s, %i), kind=kOutput, calls=%nesting", 1),
+        ("%f = f32[8,256]{1,0:T(8,128)} fusion(%p), kind=kLoop, calls=%filling", 1 + 8),
+        ("%f = f32[2,128]{1,0:T(2,128)} fusion(%p), kind=kLoop, calls=%renaming", 1 + 1),
+        ("%f = f32[8,256]{1,0:T(8,128)S(1)} fusion(%s), kind=kLoop, calls=%halves", 8),
+        ("%f = f32[8,256]{1,0:T(8,128)} fusion(%s, %p), kind=kLoop, calls=%wrapping", 1 + 1),
+        ("%f = f32[8,256]{1,0:T(8,128)} fusion(%s, %p, %i), kind=kLoop, calls=%adding", 1 + 1 + 1),
         ("%f = f32[256]{0:T(256)} fusion(), kind=kLoop, calls=%counting", 1),
     ],
 )
 def test_a_fusion_moves_the_parts_that_it_slices_and_updates(line, kib):
     assert of_entry(P, S, "  ROOT " + line, computations=FUSIONS) == kib
+
+
+SIX = """
+%summing (a: f32[256], b: f32[256], c: f32[256], d: f32[256], e: f32[256], f: f32[256]) -> f32[256] {
+  %a = f32[256] parameter(0)
+  %b = f32[256] parameter(1)
+  %c = f32[256] parameter(2)
+  %d = f32[256] parameter(3)
+  %e = f32[256] parameter(4)
+  %f = f32[256] parameter(5)
+  ROOT %s = f32[256] custom-call(%a, %b, %c, %d, %e, /*index=5*/%f), custom_call_target="x"
+}
+"""
+
+
+def test_operands_behind_a_comment_count():
+    line = "  ROOT %s = f32[256]{0:T(256)} fusion(%q, %q, %q, %q, %q, /*index=5*/%p), kind=kLoop, calls=%summing"
+    assert of_entry(P, Q, line, computations=SIX) - of_entry(P, Q) == 2
+
+
+CHAIN = """
+%begin (p: f32[256]) -> (f32[256], f32[512]) {
+  %x = f32[256]{0:T(256)} parameter(0)
+  %g = f32[512]{0:T(512)} all-gather(%x), dimensions={0}, frontend_attributes={chain_id="0"}
+  ROOT %start = (f32[256], f32[512], u32[]) custom-call(%g), custom_call_target="AsyncCollectiveStart"
+}
+
+%beside (x: f32[256], y: f32[512], q: f32[256]) -> (f32[256], f32[512], f32[256]) {
+  %x = f32[256]{0:T(256)} parameter(0)
+  %y = f32[512]{0:T(512)} parameter(1)
+  %q = f32[256]{0:T(256)} parameter(2)
+  %g = f32[512]{0:T(512)} all-gather(%x), dimensions={0}, frontend_attributes={chain_id="0"}
+  %t = f32[256]{0:T(256)} tanh(%q)
+  ROOT %all = (f32[256], f32[512], f32[256]) tuple(%x, %g, %t)
+}
+
+%end (x: f32[256], y: f32[512]) -> f32[512] {
+  %x = f32[256]{0:T(256)} parameter(0)
+  %y = f32[512]{0:T(512)} parameter(1)
+  ROOT %done = f32[512] custom-call(%x, %y), custom_call_target="AsyncCollectiveDone"
+}
+"""
+ASYNC = """\
+  %s = (f32[256]{0:T(256)}, f32[512]{0:T(512)}, u32[]{:S(2)}) fusion(%p), calls=%begin
+  %x = f32[256]{0:T(256)} get-tuple-element(%s), index=0
+  %y = f32[512]{0:T(512)} get-tuple-element(%s), index=1
+  %b = (f32[256]{0:T(256)}, f32[512]{0:T(512)}, f32[256]{0:T(256)}) fusion(%x, %y, %p), \
+output_to_operand_aliasing={{0}: (0, {}), {1}: (1, {})}, calls=%beside
+  ROOT %d = f32[512]{0:T(512)} fusion(%x, %y), calls=%end"""
+
+
+def test_a_collective_that_goes_on_beside_other_fusions_counts_once():
+    program = hlo.parse("\n".join(("HloModule m", CHAIN, "ENTRY %main (p: f32[256]) -> f32[512] {", P, ASYNC, "}")))
+    gather, tanh = 1 + 2, 1 + 1
+    assert hbm.hbm_bytes(program) / KIB == gather + tanh
+    assert program.collectives() == {"all-gather": hlo.Traffic(1, 2 * KIB)}
 
 
 def compiled_for_one_chip(function, *shapes):
@@ -146,7 +262,7 @@ def test_large_arrays_of_a_compiled_program_move_and_small_ones_stay_on_the_chip
         compiled = compiled_for_one_chip(chained, shape)
         text, analysis = compiled.as_text(), compiled.cost_analysis()
         assert text is not None
-        return traffic.hbm_bytes(hlo.parse(text)), analysis["bytes accessed"], 4 * shape[0] * shape[1]
+        return hbm.hbm_bytes(hlo.parse(text)), analysis["bytes accessed"], 4 * shape[0] * shape[1]
 
     found, accessed, size = moved(large)
     assert found == pytest.approx(accessed, rel=0.01)
