@@ -29,10 +29,10 @@ _FIELDS = (
     "preset",
     "images per step",
     "memory per chip",
-    "step, bound by",
-    "images/s",
-    "share of peak",
-    "hours, steps",
+    "step at least, bound by",
+    "images/s, at most",
+    "share of peak, at most",
+    "hours at least, steps",
 )
 
 
@@ -111,23 +111,22 @@ def planned(preset: Preset, topology: str, limit: float) -> dict[str, str]:
 
 def failed(preset: Preset, why: str) -> dict[str, str]:
     """Returns the row of a preset without a plan."""
-    return dict.fromkeys(_FIELDS, "") | {"preset": f"`{preset.name}`", "step, bound by": why}
+    return dict.fromkeys(_FIELDS, "") | {"preset": f"`{preset.name}`", "step at least, bound by": why}
 
 
 def cells(preset: Preset, plan: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the row of a plan; loops of unknown length count once, and make bounds of costs."""
+    """Returns the row of a plan. The roofline is a lower bound of the time, more so with loops of unknown length."""
     has_unknown, steps = None in plan["inner_loops"], preset.config.train.steps
-    at_least, at_most = ("at least ", "at most ") if has_unknown else ("", "")
     seconds = plan["seconds"]["step"]
     hours = steps * seconds / 3600.0
     texts = (
         f"`{preset.name}`",
         f"{plan['batch_size']:,}",
         report.with_prefix(plan["memory"]["total"], "B"),
-        f"{at_least}{report.with_prefix(seconds, 's')}, {plan['bound']}",
-        f"{at_most}{plan['examples_per_second']:,.0f}",
+        f"{report.with_prefix(seconds, 's')}, {plan['bound']}",
+        f"{plan['examples_per_second']:,.0f}",
         "unknown" if has_unknown else f"{plan['share_of_peak']:.1%}",
-        f"{at_least}{hours:.0f}, {steps:,}" if hours > 99.0 else f"{at_least}{hours:.2g}, {steps:,}",
+        f"{hours:.0f}, {steps:,}" if hours > 99.0 else f"{hours:.2g}, {steps:,}",
     )
     return dict(zip(_FIELDS, texts, strict=True))
 

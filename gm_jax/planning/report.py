@@ -41,8 +41,8 @@ def markdown(module: str, plans: Sequence[Plan]) -> str:
 def notes(plans: Sequence[Plan], *, num_examples: int | None) -> list[str]:
     """Lists what the numbers leave out, what does not fit, and the sources; `num_examples` is None if not known."""
     lines = [
-        "Time is a roofline: the largest of three bounds. It leaves out the vector unit, message latency, dispatch and",
-        "input, so it is too short. The compiler's estimate of cycles includes the vector unit, but no collectives or",
+        "The step is a roofline, the largest of three times. It leaves out the vector unit, message latency, dispatch",
+        "and input, so it is a lower bound. The compiler's estimate of cycles includes the vector unit, but no collectives or",
         "asynchronous copies. The compute bound counts matrix products at the bfloat16 peak, which TPUs also use for",
         "float32 by default.",
     ]
@@ -145,10 +145,6 @@ def _fits(plan: Plan) -> str:
     return f"{'yes' if plan.fits else 'NO'}, {plan.known_cost.memory.total / plan.slice.chip.hbm_bytes:.1%}"
 
 
-def _step(plan: Plan) -> str:
-    return _at_least(plan, with_prefix(plan.roofline.seconds, "s"))
-
-
 def _known(cell: Callable[[Plan], str]) -> Callable[[Plan], str]:
     return lambda plan: "does not fit" if plan.cost is None else cell(plan)
 
@@ -191,9 +187,9 @@ _TIME = {
     "time, memory": lambda plan: _at_least(plan, with_prefix(plan.roofline.memory, "s")),
     "time, interconnect": lambda plan: _at_least(plan, with_prefix(plan.roofline.interconnect, "s")),
     "bound by": lambda plan: plan.roofline.bound,
-    "step": _step,
-    "examples/s": lambda plan: ("" if plan.known_cost.is_complete else "at most ") + f"{plan.examples_per_second:,.0f}",
-    "share of peak": lambda plan: f"{plan.share_of_peak:.1%}" if plan.known_cost.is_complete else "unknown",
+    "step, at least": lambda plan: with_prefix(plan.roofline.seconds, "s"),
+    "examples/s, at most": lambda plan: f"{plan.examples_per_second:,.0f}",
+    "share of peak, at most": lambda plan: f"{plan.share_of_peak:.1%}" if plan.known_cost.is_complete else "unknown",
     "compiled here in": lambda plan: f"{plan.known_cost.compile_seconds:.1f} s",
 }
 
@@ -207,6 +203,6 @@ _COLUMNS = {
     "other arithmetic": _known(_WORK["other arithmetic"]),
     "all-reduce": _known(functools.partial(_traffic, kind="all-reduce")),
     "other collectives": _known(_others),
-    "step, bound by": _known(lambda plan: f"{_step(plan)}, {plan.roofline.bound}"),
-    "share of peak": _known(_TIME["share of peak"]),
+    "step at least, bound by": _known(lambda plan: f"{with_prefix(plan.roofline.seconds, 's')}, {plan.roofline.bound}"),
+    "share of peak, at most": _known(_TIME["share of peak, at most"]),
 }

@@ -68,10 +68,10 @@ def test_a_plan_becomes_a_row_and_other_rows_stay(monkeypatch, tmp_path, capsys)
 
 def test_loops_of_unknown_length_make_bounds_of_costs(monkeypatch, tmp_path, capsys):
     found = labels_of(run(monkeypatch, tmp_path, capsys, {**PLAN, "inner_loops": [7, None]}))
-    assert found["step, bound by"] == "at least 10 ms, memory"
-    assert found["images/s"] == "at most 12,800"
-    assert found["share of peak"] == "unknown"
-    assert found["hours, steps"] == "at least 2.2, 800,000"
+    assert found["step at least, bound by"] == "10 ms, memory"
+    assert found["images/s, at most"] == "12,800"
+    assert found["share of peak, at most"] == "unknown"
+    assert found["hours at least, steps"] == "2.2, 800,000"
 
 
 @pytest.mark.parametrize(
@@ -84,5 +84,5 @@ def test_loops_of_unknown_length_make_bounds_of_costs(monkeypatch, tmp_path, cap
 )
 def test_a_plan_that_does_not_end_says_why(monkeypatch, tmp_path, capsys, plan, code, why):
     found = labels_of(run(monkeypatch, tmp_path, capsys, plan, code=code))
-    assert found["step, bound by"] == why
-    assert found["images/s"] == ""
+    assert found["step at least, bound by"] == why
+    assert found["images/s, at most"] == ""
