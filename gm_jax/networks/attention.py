@@ -30,7 +30,7 @@ from jax.typing import DTypeLike
 
 from gm_jax.networks.dropout import KeyedDropout
 from gm_jax.networks.normalization import GroupNorm
-from gm_jax.ops.cpu import attention, attention_of_one_query
+from gm_jax.ops.attention import attention, attention_of_one_query
 from gm_jax.types import Array
 
 

@@ -1,13 +1,12 @@
 """Operations in a form that is fast on a CPU; each equals the plain form next to its name.
 
-XLA compiles a few convolutions, products and sums poorly for CPUs. All detours around it are in this file, so that
-networks read as their papers do; `docs/performance.md` has the measured times.
+XLA compiles a few convolutions, products and sums poorly for CPUs. All detours around it are in this file, and in
+`ops/attention.py`, so that networks read as their papers do; `docs/performance.md` has the measured times.
 
     conv              jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, rhs_dilation=dilation)
     strided_conv      jax.lax.conv_general_dilated(x, kernel, strides, padding)
     causal_conv       the same over [B, T, C], with zeros before the beginning
     conv_transpose    jax.lax.conv_transpose(x, kernel, (2, 2), "SAME") of a 4 x 4 kernel
-    attention         jax.nn.dot_product_attention(q, k, v, mask=mask)
     group_norm        (h - m) / sqrt(v + eps) over (places, channels of a group)
     matvec            h @ v
 
@@ -19,9 +18,8 @@ Notation: x [B, H, W, C] padded by zeros, w [I, J, C, F] the kernel, d dilation,
     y[b, h, v, f]     = sum_{i, j, c} x[b, h + i d_h, v + j d_w, c] w[i, j, c, f]                          (1)
     dL/dw[i, j, c, f] = sum_{b, h, v} x[b, h + i d_h, v + j d_w, c] g[b, h, v, f]                          (2)
     y[b, t, f]        = sum_{i, c} x[b, t - d i, c] w[i, c, f],    i = 0 ... k-1,    x [B, T, C]           (3)
-    y_n               = sum_m softmax_m(q_n . k_m / sqrt(D)) v_m,    m = 0 ... M-1, as the mask allows     (4)
-    y                 = gamma n + beta,    n = (h - m) / sqrt(v + eps),   m, v of places and a group's channels   (5)
-    dy                = gamma (dh - E[dh] - n E[n dh]) / sqrt(v + eps) + n dgamma + dbeta,   E the mean of these  (6)
+    y                 = gamma n + beta,    n = (h - m) / sqrt(v + eps),   m, v of places and a group's channels   (4)
+    dy                = gamma (dh - E[dh] - n E[n dh]) / sqrt(v + eps) + n dgamma + dbeta,   E the mean of these  (5)
 """
 
 import functools
@@ -29,7 +27,6 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from gm_jax.ops.bijectors import unsqueeze
@@ -138,84 +135,12 @@ def conv_transpose(x: Array, kernel: Array) -> Array:
     return unsqueeze(corners)[:, 1:-1, 1:-1]
 
 
-def attention(q: Array, k: Array, v: Array, mask: Array | np.ndarray | None = None) -> Array:
-    """Computes scaled dot-product attention, eq. (4).
-
-    Accelerators compute the scores [B, heads, N, M] of the whole batch at once. CPUs go image by image, so that the
-    scores of one image stay in the cache, and recompute them for the gradient.
-
-    Args:
-        q: [B, N, heads, D] queries.
-        k: [B, M, heads, D] keys.
-        v: [B, M, heads, D] values.
-        mask: [N, M], or [B, N, M] for each image, bool, whether query n reads key m; each query must read one. None if
-            every query reads all keys.
-    Returns:
-        [B, N, heads, D] y.
-    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762, eq. (1).
-    """
-    return jax.lax.platform_dependent(q, k, v, mask, cpu=attention_by_image, default=attention_at_once)
-
-
-def attention_at_once(q: Array, k: Array, v: Array, mask: Array | np.ndarray | None = None) -> Array:
-    """Computes equation (4) for the whole batch at once."""
-    return jax.vmap(_attend_one, in_axes=(0, 0, 0, _mask_axis(mask)))(q, k, v, mask)
-
-
-def attention_by_image(q: Array, k: Array, v: Array, mask: Array | np.ndarray | None = None) -> Array:
-    """Computes equation (4) for one image after the other, without storing the scores for the gradient."""
-    if _mask_axis(mask) == 0:
-        return jax.lax.map(lambda qkvm: jax.checkpoint(_attend_one)(*qkvm), (q, k, v, jnp.asarray(mask)))
-    return jax.lax.map(lambda qkv: jax.checkpoint(_attend_one)(*qkv, mask), (q, k, v))
-
-
-def _mask_axis(mask: Array | np.ndarray | None) -> int | None:
-    """Returns the axis of the images of a mask; None for one mask of all images, or for none."""
-    return 0 if mask is not None and mask.ndim == 3 else None
-
-
-def attention_of_one_query(q: Array, k: Array, v: Array, mask: Array) -> Array:
-    """Computes equation (4) for one query of each example, as a step of sampling needs it.
-
-    Heads come first, so that the products read the keys and values in order: CPUs would copy them otherwise.
-
-    Args:
-        q: [B, heads, D] queries.
-        k: [B, heads, M, D] keys.
-        v: [B, heads, M, D] values.
-        mask: [M] bool, whether the queries read key m; they must read one.
-    Returns:
-        [B, heads, D] y.
-    """
-    scores = jnp.einsum("bhd,bhmd->bhm", q, k) / jnp.sqrt(jnp.asarray(q.shape[-1], q.dtype))
-    weights = _exponentials(scores, mask[None, None])
-    y = jnp.einsum("bhm,bhmd->bhd", weights.astype(v.dtype), v, preferred_element_type=weights.dtype)
-    return (y / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype)
-
-
-def _attend_one(q: Array, k: Array, v: Array, mask: Array | np.ndarray | None) -> Array:
-    """Computes equation (4) for one image, [N, heads, D]; exponentials and their sums are float32 at least."""
-    scores = jnp.einsum("nhd,mhd->hnm", q, k) / jnp.sqrt(jnp.asarray(q.shape[-1], q.dtype))
-    weights = _exponentials(scores, None if mask is None else mask[None])
-    y = jnp.einsum("hnm,mhd->hnd", weights.astype(v.dtype), v, preferred_element_type=weights.dtype)
-    # Normalising the D outputs touches fewer numbers than normalising the M weights.
-    return jnp.swapaxes(y / jnp.sum(weights, axis=-1, keepdims=True), 0, 1).astype(v.dtype)
-
-
-def _exponentials(scores: Array, mask: Array | np.ndarray | None) -> Array:
-    """Computes the weights of the last axis up to a factor, float32 at least; 0 where the mask is False."""
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    if mask is not None:
-        scores = jnp.where(mask, scores, -jnp.inf)
-    return jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
-
-
 def group_norm(h: Array, scale: Array, bias: Array, *, groups: int, epsilon: float = 1e-5) -> Array:
-    """Normalises each example over all places and the channels of a group, then scales and shifts each channel, (5).
+    """Normalises each example over all places and the channels of a group, then scales and shifts each channel, (4).
 
     Sums run first over the places of each channel, then over the channels of a group: the long sum has all channels in
     parallel, which suits vector units. The variance is the mean of squared differences, because E[h^2] - m^2 cancels in
-    float32. The derivative, in either mode, is (6): a gradient needs one pass over h and dy for its sums. JAX's own has
+    float32. The derivative, in either mode, is (5): a gradient needs one pass over h and dy for its sums. JAX's own has
     one pass more, for the derivative of the variance with respect to the mean, which is zero.
 
     Args:

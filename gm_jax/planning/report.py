@@ -42,9 +42,9 @@ def notes(plans: Sequence[Plan], *, num_examples: int | None) -> list[str]:
     """Lists what the numbers leave out, what does not fit, and the sources; `num_examples` is None if not known."""
     lines = [
         "The step is a roofline, the largest of three times. It leaves out the vector unit, message latency, dispatch",
-        "and input, so it is a lower bound. The compiler's estimate of cycles includes the vector unit, but no collectives or",
-        "asynchronous copies. The compute bound counts matrix products at the bfloat16 peak, which TPUs also use for",
-        "float32 by default.",
+        "and input, so it is a lower bound. The compiler's estimate of cycles includes the vector unit, but not",
+        "collectives or asynchronous copies. The compute bound counts matrix products at the bfloat16 peak, which TPUs",
+        "also use for float32 by default.",
     ]
     refused = [f"{plan.slice.name} does not fit: {plan.refusal}" for plan in plans if plan.refusal]
     lines += [*refused, SMALLER_STEP] if refused else []
