@@ -131,15 +131,15 @@ class _Inside:
             return inner.written(inner.root, result)
         if source.repeats or (source.op == "parameter" and self._hands_on):
             return 0.0
-        if source.op in _UPDATES and self._behind_bitcasts(self._operand(source, 0)).op == "parameter":
+        if source.op in _UPDATES and self._behind_bitcasts(self._operand(source, 0), in_place=True).op == "parameter":
             return _part(self._update_type(source), of=result)
         return _in_hbm(result)
 
     def _readers(self, name: str) -> Iterator[tuple[hlo.Instruction, int]]:
-        """Yields what reads an array, through bitcasts, and as which operand."""
+        """Yields what reads an array, or the array in another layout, and as which operand."""
         for line in self.lines:
             for position, operand in enumerate(_operand_names(line)):
-                if operand == name and line.op == "bitcast":
+                if operand == name and (line.op == "bitcast" or self._is_other_layout(line)):
                     yield from self._readers(line.name)
                 elif operand == name:
                     yield line, position
@@ -150,10 +150,16 @@ class _Inside:
     def _update_type(self, line: hlo.Instruction) -> str:
         return self._operand(line, _UPDATES[line.op]).type
 
-    def _behind_bitcasts(self, line: hlo.Instruction) -> hlo.Instruction:
-        while line.op == "bitcast":
+    def _behind_bitcasts(self, line: hlo.Instruction, *, in_place: bool = False) -> hlo.Instruction:
+        while line.op == "bitcast" or (in_place and self._is_other_layout(line)):
             line = self._operand(line, 0)
         return line
+
+    def _is_other_layout(self, line: hlo.Instruction) -> bool:
+        """Returns whether a fusion inside this one is a copy in place: its operand's bytes, read in another layout."""
+        if line.op != "fusion" or "output_to_operand_aliasing={{}: (0, {})}" not in line.attributes:
+            return False
+        return {inner.op for inner in _Inside(self._program, line).lines} <= {"parameter", "bitcast", "copy"}
 
 
 def _operand_names(line: hlo.Instruction) -> list[str]:

@@ -155,6 +155,35 @@ FUSIONS = """
   ROOT %inner = f32[8,256]{1,0:T(8,128)} fusion(%s, %x), kind=kLoop, calls=%writing
 }
 
+%retiling (r: f32[8,256]) -> f32[8,256] {
+  %r = f32[8,256]{1,0:T(8,128)} parameter(0)
+  ROOT %c = f32[8,256]{1,0:T(4,128)} copy(%r)
+}
+
+%reading_retiled (s: f32[8,256], i: s32[]) -> f32[256] {
+  %s = f32[8,256]{1,0:T(8,128)} parameter(0)
+  %i = s32[] parameter(1)
+  %t = f32[8,256]{1,0:T(4,128)} fusion(%s), output_to_operand_aliasing={{}: (0, {})}, calls=%retiling
+  %row = f32[1,256]{1,0:T(1,256)} dynamic-slice(%t, %i, %z), dynamic_slice_sizes={1,256}
+  ROOT %y = f32[256]{0:T(256)} bitcast(%row)
+}
+
+%writing_retiled (s: f32[8,256], x: f32[256]) -> f32[8,256] {
+  %s = f32[8,256]{1,0:T(8,128)} parameter(0)
+  %x = f32[256]{0:T(256)} parameter(1)
+  %t = f32[8,256]{1,0:T(4,128)} fusion(%s), output_to_operand_aliasing={{}: (0, {})}, calls=%retiling
+  %row = f32[1,256]{1,0:T(1,256)} bitcast(%x)
+  ROOT %new = f32[8,256]{1,0:T(8,128)} dynamic-update-slice(%t, %row, %i, %z)
+}
+
+%copying (s: f32[8,256], x: f32[256]) -> f32[8,256] {
+  %s = f32[8,256]{1,0:T(8,128)} parameter(0)
+  %x = f32[256]{0:T(256)} parameter(1)
+  %t = f32[8,256]{1,0:T(4,128)} fusion(%s), calls=%retiling
+  %row = f32[1,256]{1,0:T(1,256)} bitcast(%x)
+  ROOT %new = f32[8,256]{1,0:T(8,128)} dynamic-update-slice(%t, %row, %i, %z)
+}
+
 %counting () -> f32[256] {
   ROOT %i = f32[256]{0:T(256)} iota(), iota_dimension=0
 }
@@ -178,6 +207,9 @@ S = """\
         ("%f = f32[8,256]{1,0:T(8,128)S(1)} fusion(%s), kind=kLoop, calls=%halves", 8),
         ("%f = f32[8,256]{1,0:T(8,128)} fusion(%s, %p), kind=kLoop, calls=%wrapping", 1 + 1),
         ("%f = f32[8,256]{1,0:T(8,128)} fusion(%s, %p, %i), kind=kLoop, calls=%adding", 1 + 1 + 1),
+        ("%f = f32[256]{0:T(256)S(1)} fusion(%s, %i), kind=kLoop, calls=%reading_retiled", 1),
+        ("%f = f32[8,256]{1,0:T(8,128)} fusion(%s, %p), kind=kLoop, calls=%writing_retiled", 1 + 1),
+        ("%f = f32[8,256]{1,0:T(8,128)} fusion(%s, %p), kind=kLoop, calls=%copying", 8 + 1 + 8),
         ("%f = f32[256]{0:T(256)} fusion(), kind=kLoop, calls=%counting", 1),
     ],
 )
