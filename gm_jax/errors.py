@@ -29,7 +29,7 @@ _NO_DEVICE_MEMORY = re.compile("RESOURCE_EXHAUSTED: (.*)|(Out of memory allocati
 
 SMALLER_STEP = (
     "Train with a smaller --train.batch-size and more --optimizer.accumulate-steps, whose product is the batch of an "
-    "update, or let a U-Net recompute its blocks (--network.remat)."
+    "update, or let a U-Net recompute its blocks (--network.remat), or a Glow its steps (--remat)."
 )
 
 # What to do if an array of a command does not fit a device.

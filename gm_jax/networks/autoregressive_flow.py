@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gm_jax.networks.couplings import Activation, ActNorm, Chain, Repeated
+from gm_jax.networks.conditioners import Activation
+from gm_jax.networks.couplings import ActNorm, Chain, Repeated
 from gm_jax.networks.made import MADE, MaskSet, mask_sets
 from gm_jax.ops import bijectors
 from gm_jax.types import Array

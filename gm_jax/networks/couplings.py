@@ -1,4 +1,4 @@
-"""The parts of flows: invertible layers, the networks inside couplings, and chains of layers.
+"""The parts of flows: invertible layers and chains of layers; `conditioners` has the networks inside couplings.
 
 A layer is a module with two methods, which share its parameters:
 
@@ -14,6 +14,8 @@ from the other half, which stays unchanged. Conditioners end in a layer of zeros
 to its actnorm and 1x1 convolutions.
 
 `Repeated` scans over equal layers with stacked parameters: they compile once and run faster on CPUs than a sequence.
+A layer may have a third method, `prepare`, for what depends on its parameters alone. `Repeated` computes it for all
+layers at once, before the scan: products of small matrices are then few and large.
 
 `ActNorm` initialises its parameters from the batch given to `init`, as that batch arrives at the layer. So `init` needs
 a whole batch and runs it through the flow. Later they are parameters like any other.
@@ -27,17 +29,12 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.dtypes import promote_dtype
-from jax.typing import DTypeLike
 
-from gm_jax.networks.normalization import weight_norm
 from gm_jax.ops import bijectors, splines
-from gm_jax.ops.cpu import conv
 from gm_jax.types import Array, Key
 
 FIXED = "fixed"  # the collection of values that are drawn once and never trained
 
-Activation = Callable[[Array], Array]
 MakeConditioner = Callable[..., nn.Module]  # (out=...) -> [B, ..., C] -> [B, ..., out]
 
 
@@ -86,121 +83,6 @@ def rational_quadratic(*, num_bins: int, bound: float) -> Transform:
         return lambda x, raw, mask=None: coupling(x, raw.reshape(*x.shape, outputs), bound=bound, mask=mask)
 
     return Transform(with_knots(splines.spline_coupling), with_knots(splines.spline_coupling_inverse), outputs)
-
-
-class MLPConditioner(nn.Module):
-    """A perceptron, [B, D] -> [B, out], whose last layer starts at zero.
-
-    Attributes:
-        out: width of the output.
-        hidden: width of each hidden layer.
-        activation: elementwise function after each hidden layer.
-        dtype: precision of the computation; the output has the input's dtype.
-    """
-
-    out: int
-    hidden: tuple[int, ...]
-    activation: Activation = nn.relu
-    dtype: DTypeLike | None = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Maps x [B, D] to [B, out]."""
-        h = x
-        for width in self.hidden:
-            h = self.activation(nn.Dense(width, dtype=self.dtype)(h))
-        return nn.Dense(self.out, dtype=self.dtype, kernel_init=nn.initializers.zeros)(h).astype(x.dtype)
-
-
-class Conv(nn.Module):
-    """A convolution of odd size that keeps the sides, [B, H, W, I] -> [B, H, W, features]; it is fast in a scan.
-
-    Attributes:
-        features: channels of the output.
-        size: width and height of the kernel.
-        kernel_init: initialiser of the kernel.
-        length: where the norm of each output's kernel starts, which is learned apart from its direction; None for a
-            kernel that is a parameter itself. (`nn.WeightNorm` loses the direction of a kernel that starts at zero.)
-        dtype: precision of the computation.
-    """
-
-    features: int
-    size: int = 3
-    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
-    length: float | None = None
-    dtype: DTypeLike | None = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Maps x [B, H, W, I] to [B, H, W, features]."""
-        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        if self.length is not None:
-            length = self.param("length", nn.initializers.constant(self.length), (self.features,))
-            kernel = weight_norm(kernel, length)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        side = (self.size // 2, self.size // 2)
-        return conv(x, kernel, padding=(side, side)) + bias[None, None, None]
-
-
-class ConvConditioner(nn.Module):
-    """Glow's conditioner: 3x3, 1x1 and 3x3 convolutions, [B, H, W, C] -> [B, H, W, out]; the last starts at zero.
-
-    Attributes:
-        out: channels of the output.
-        features: channels of the hidden layers.
-        dtype: precision of the computation; the output has the input's dtype.
-    """
-
-    out: int
-    features: int
-    dtype: DTypeLike | None = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Maps x [B, H, W, C] to [B, H, W, out]."""
-        h = nn.relu(Conv(self.features, dtype=self.dtype)(x))
-        # Flat arrays make the gradient of this product faster on CPUs.
-        flat = nn.relu(nn.Dense(self.features, dtype=self.dtype)(h.reshape(-1, self.features)))
-        h = flat.reshape(h.shape)
-        return Conv(self.out, kernel_init=nn.initializers.zeros, dtype=self.dtype)(h).astype(x.dtype)
-
-
-class ResNetConditioner(nn.Module):
-    """RealNVP's conditioner: a residual network, [B, H, W, C] -> [B, H, W, out]; its last convolution starts at zero.
-
-    It has no batch normalisation, which would make the output for one image depend on the others.
-
-    Attributes:
-        out: channels of the output.
-        features: channels of the hidden layers.
-        blocks: number of residual blocks of two 3x3 convolutions.
-        weight_norm: learns length and direction of each output's kernel apart; the lengths start at 1, and at 0 in the
-            last convolution (Salimans & Kingma, NeurIPS 2016, arXiv:1602.07868).
-        dtype: precision of the computation; the output has the input's dtype.
-    """
-
-    out: int
-    features: int
-    blocks: int
-    weight_norm: bool = False
-    dtype: DTypeLike | None = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Maps x [B, H, W, C] to [B, H, W, out]."""
-
-        def conv(features: int, *, last: bool = False) -> Conv:
-            settings: dict[str, Any] = {"kernel_init": nn.initializers.zeros} if last else {}
-            if self.weight_norm:
-                settings = {"length": 0.0 if last else 1.0}
-            return Conv(features, **settings, dtype=self.dtype)
-
-        h = conv(self.features)(x)
-        for _ in range(self.blocks):
-            update = conv(self.features)(nn.relu(h))
-            h = h + conv(self.features)(nn.relu(update))
-        return conv(self.out, last=True)(nn.relu(h)).astype(x.dtype)
 
 
 class Coupling(nn.Module):
@@ -261,6 +143,10 @@ class ActNorm(nn.Module):
         """Maps z to (x, log_det [B] of the inverse)."""
         return bijectors.actnorm_inverse(z, *self._parameters(z))
 
+    def parameters(self) -> tuple[Array, Array]:
+        """Returns (shift [C], log_scale [C]), which exist once the layer is initialised."""
+        return self.get_variable("params", "shift"), self.get_variable("params", "log_scale")
+
     @nn.compact
     def _parameters(self, x: Array) -> tuple[Array, Array]:
         def from_batch(index: int) -> Callable[[Key], Array]:
@@ -283,14 +169,15 @@ class InvertibleConv(nn.Module):
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         """Maps x to (z, log_det [B])."""
-        return bijectors.invertible_conv(x, self._factors())
+        return bijectors.invertible_conv(x, self.factors())
 
     def inverse(self, z: Array) -> tuple[Array, Array]:
         """Maps z to (x, log_det [B] of the inverse)."""
-        return bijectors.invertible_conv_inverse(z, self._factors())
+        return bijectors.invertible_conv_inverse(z, self.factors())
 
     @nn.compact
-    def _factors(self) -> bijectors.LUFactors:
+    def factors(self) -> bijectors.LUFactors:
+        """Returns the factors of its matrix."""
         key = self.make_rng("params") if self.is_initializing() else jax.random.key(0)
 
         def drawn(name: str) -> Array:
@@ -346,12 +233,15 @@ class Repeated(nn.Module):
     """A sequence of equal layers, each with its own parameters, which are stacked on a leading axis.
 
     Attributes:
-        layer: one layer.
+        layer: one layer. If it has `prepare(inverse=...)`, its methods take what this returns as their last argument,
+            except while it is initialised.
         length: the number of layers.
+        remat: stores only the inputs of layers for the backward pass, which computes the rest again.
     """
 
     layer: nn.Module
     length: int
+    remat: bool = False
 
     def forward(self, x: Array, each: Array | None = None) -> tuple[Array, Array]:
         """Maps x through all layers to (z, log_det [B]); `each` [length, ...] holds one more argument per layer."""
@@ -363,20 +253,32 @@ class Repeated(nn.Module):
 
     def _scan(self, method: str, x: Array, each: Array | None, *, reverse: bool) -> tuple[Array, Array]:
         def step(
-            layer: nn.Module, carry: tuple[Array, Array], argument: Array | None
+            layer: nn.Module, carry: tuple[Array, Array], arguments: Sequence[Any]
         ) -> tuple[tuple[Array, Array], None]:
             x, log_det = carry
-            x, more = getattr(layer, method)(x) if argument is None else getattr(layer, method)(x, argument)
+            x, more = getattr(layer, method)(x, *arguments)
             return (x, log_det + more), None
 
         scan = nn.scan(
-            step,
+            nn.remat(step, prevent_cse=False) if self.remat else step,
             variable_axes={"params": 0, FIXED: 0},
             split_rngs={"params": True},
             length=self.length,
             reverse=reverse,
         )
-        return scan(self.layer, (x, _no_log_det(x)), each)[0]
+        arguments = [] if each is None else [each]
+        if hasattr(self.layer, "prepare") and not self.is_initializing():
+            arguments.append(self._prepared(inverse=reverse))
+        return scan(self.layer, (x, _no_log_det(x)), arguments)[0]
+
+    def _prepared(self, *, inverse: bool) -> Any:
+        prepare = nn.vmap(
+            lambda layer: layer.prepare(inverse=inverse),
+            variable_axes={"params": 0, FIXED: 0},
+            split_rngs={"params": False},
+            axis_size=self.length,
+        )
+        return prepare(self.layer)
 
 
 def _no_log_det(x: Array) -> Array:

@@ -20,11 +20,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gm_jax.networks.conditioners import Conv, ConvConditioner
 from gm_jax.networks.couplings import (
     ActNorm,
     Chain,
-    Conv,
-    ConvConditioner,
     Coupling,
     InvertibleConv,
     Repeated,
@@ -32,7 +31,8 @@ from gm_jax.networks.couplings import (
     affine,
 )
 from gm_jax.networks.realnvp import MultiScale, squeezed_shapes
-from gm_jax.ops import bijectors
+from gm_jax.ops import bijectors, channel_map
+from gm_jax.ops.channel_map import ChannelMap
 from gm_jax.types import Array
 
 
@@ -46,6 +46,7 @@ class Glow(nn.Module):
         features: channels of the networks in the couplings.
         bound: b, the bound of the log-scales of couplings and conditional priors.
         dtype: precision of the networks' computation.
+        remat: stores only the inputs of steps for the backward pass, which computes the rest again.
     """
 
     event_shape: tuple[int, int, int]
@@ -54,18 +55,20 @@ class Glow(nn.Module):
     features: int
     bound: float = 2.0
     dtype: DTypeLike | None = None
+    remat: bool = False
 
     def setup(self) -> None:
         shapes = squeezed_shapes(self.event_shape, self.scales)
-        stages = [Chain([Squeeze(), Repeated(self._step(channels), self.steps)]) for _, _, channels in shapes]
+        steps = [Repeated(self._step(channels), self.steps, self.remat) for _, _, channels in shapes]
+        stages = [Chain([Squeeze(), each]) for each in steps]
         priors = [ConditionalPrior(channels // 2, self.bound) for _, _, channels in shapes[:-1]]
         stages[-1] = Chain([*stages[-1].layers, ChannelPrior(shapes[-1][-1])])
         self.multi_scale = MultiScale(stages, shapes, priors)
 
-    def _step(self, channels: int) -> Chain:
+    def _step(self, channels: int) -> "GlowStep":
         conditioner = partial(ConvConditioner, features=self.features, dtype=self.dtype)
         coupling = Coupling(channels, affine(bound=self.bound), conditioner)
-        return Chain([ActNorm(channels), InvertibleConv(channels), coupling])
+        return GlowStep([ActNorm(channels), InvertibleConv(channels), coupling])
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         """Maps x to (z, log_det [B])."""
@@ -74,6 +77,32 @@ class Glow(nn.Module):
     def inverse(self, z: Array) -> tuple[Array, Array]:
         """Maps z to (x, log_det [B] of the inverse)."""
         return self.multi_scale.inverse(z)
+
+
+class GlowStep(Chain):
+    """An actnorm, a 1x1 convolution and a coupling, in this order; the first two can be prepared as one map."""
+
+    def prepare(self, *, inverse: bool) -> ChannelMap:
+        """Joins actnorm and convolution, in this direction."""
+        actnorm, convolution, _ = self.layers
+        join = channel_map.channel_map_inverse if inverse else channel_map.channel_map
+        return join(*actnorm.parameters(), convolution.factors())
+
+    def forward(self, x: Array, prepared: ChannelMap | None = None) -> tuple[Array, Array]:
+        """Maps x to (z, log_det [B])."""
+        if prepared is None:
+            return super().forward(x)
+        z, log_det = channel_map.apply(x, prepared)
+        z, more = self.layers[2].forward(z)
+        return z, log_det + more
+
+    def inverse(self, z: Array, prepared: ChannelMap | None = None) -> tuple[Array, Array]:
+        """Maps z to (x, log_det [B] of the inverse)."""
+        if prepared is None:
+            return super().inverse(z)
+        z, log_det = self.layers[2].inverse(z)
+        x, more = channel_map.apply(z, prepared)
+        return x, log_det + more
 
 
 class ConditionalPrior(nn.Module):

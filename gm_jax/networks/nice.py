@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from gm_jax.networks.couplings import Activation, Chain, Coupling, MLPConditioner, additive
+from gm_jax.networks.conditioners import Activation, MLPConditioner
+from gm_jax.networks.couplings import Chain, Coupling, additive
 from gm_jax.ops import bijectors
 from gm_jax.types import Array
 

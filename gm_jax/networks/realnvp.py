@@ -29,15 +29,13 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from gm_jax.errors import UserError
+from gm_jax.networks.conditioners import Activation, MLPConditioner, ResNetConditioner
 from gm_jax.networks.couplings import (
-    Activation,
     ActNorm,
     Chain,
     Coupling,
     MakeConditioner,
-    MLPConditioner,
     Repeated,
-    ResNetConditioner,
     Squeeze,
     Transform,
     affine,

@@ -16,13 +16,12 @@ from functools import partial
 import flax.linen as nn
 from jax.typing import DTypeLike
 
+from gm_jax.networks.conditioners import Activation, MLPConditioner
 from gm_jax.networks.couplings import (
-    Activation,
     ActNorm,
     Chain,
     Coupling,
     InvertibleConv,
-    MLPConditioner,
     Repeated,
     rational_quadratic,
 )

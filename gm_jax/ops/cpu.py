@@ -7,6 +7,8 @@ XLA compiles a few convolutions, products and sums poorly for CPUs. All detours 
     strided_conv      jax.lax.conv_general_dilated(x, kernel, strides, padding)
     causal_conv       the same over [B, T, C], with zeros before the beginning
     conv_transpose    jax.lax.conv_transpose(x, kernel, (2, 2), "SAME") of a 4 x 4 kernel
+    pointwise         x @ w for x [B, ..., C]
+    relu              jax.nn.relu(x), with its output as all that its derivative stores
     group_norm        (h - m) / sqrt(v + eps) over (places, channels of a group)
     matvec            h @ v
 
@@ -59,10 +61,7 @@ def conv(x: Array, kernel: Array, *, padding: Sides, dilation: tuple[int, int] =
     chex.assert_type([x, kernel], float)
     chex.assert_equal(x.dtype, kernel.dtype)
     chex.assert_equal(x.shape[3], kernel.shape[2])
-    # Padding first makes the convolution and both derivatives "valid" ones, which XLA compiles well.
-    widths = [(0, 0), *padding, (0, 0)]
-    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), [(*width, 0) for width in widths])
-    return _valid_conv(padded, kernel, dilation)
+    return _conv(x, kernel, padding, dilation)
 
 
 def strided_conv(
@@ -133,6 +132,31 @@ def conv_transpose(x: Array, kernel: Array) -> Array:
     taps = kernel.reshape(2, 2, 2, 2, channels, features)[:, ::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5)
     corners = conv(x, taps.reshape(2, 2, channels, 4 * features), padding=((1, 1), (1, 1)))
     return unsqueeze(corners)[:, 1:-1, 1:-1]
+
+
+@jax.custom_vjp
+def pointwise(x: Array, w: Array) -> Array:
+    """Computes x @ w, the same map of the channels at every position. It has no forward mode.
+
+    CPUs multiply flat arrays, which makes the gradient fast. Elsewhere x keeps its shape, because an accelerator's
+    layout of images is not that of a flat array: flattening would copy them.
+
+    Args:
+        x: [B, ..., C] points.
+        w: [C, F] weights.
+    Returns:
+        [B, ..., F].
+    """
+    return jax.lax.platform_dependent(x, w, cpu=lambda x, w: (_rows(x) @ w).reshape(*x.shape[:-1], -1), default=_at_all)
+
+
+@jax.custom_vjp
+def relu(x: Array) -> Array:
+    """Computes max(x, 0), elementwise; the derivative at 0 is 0. It has no forward mode.
+
+    The derivative follows from the output, which the next layer stores anyway: scans need no mask beside it.
+    """
+    return jnp.maximum(x, 0)
 
 
 def group_norm(h: Array, scale: Array, bias: Array, *, groups: int, epsilon: float = 1e-5) -> Array:
@@ -216,6 +240,28 @@ def _matvec_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> 
     return matvec(h, v), jnp.sum(h_dot * v[None], axis=-1) + h @ v_dot
 
 
+def _rows(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _at_all(x: Array, w: Array) -> Array:
+    return x @ w
+
+
+def _pointwise_derivative(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    def on_cpu(x: Array, w: Array, g: Array) -> tuple[Array, Array]:
+        return (_rows(g) @ w.T).reshape(x.shape), _rows(x).T @ _rows(g)
+
+    def elsewhere(x: Array, w: Array, g: Array) -> tuple[Array, Array]:
+        return jax.vjp(_at_all, x, w)[1](g)
+
+    return jax.lax.platform_dependent(*residuals, g, cpu=on_cpu, default=elsewhere)
+
+
+pointwise.defvjp(lambda x, w: (pointwise(x, w), (x, w)), _pointwise_derivative)
+relu.defvjp(lambda x: (jnp.maximum(x, 0),) * 2, lambda y, g: (jnp.where(y > 0, g, 0),))
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
 def _strided_conv(
     x: Array, kernel: Array, strides: tuple[int, int], padding: Sides, precision: jax.lax.PrecisionLike
@@ -250,62 +296,64 @@ def _strided_conv_derivative(
 _strided_conv.defjvp(_strided_conv_derivative, symbolic_zeros=True)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _valid_conv(x: Array, kernel: Array, dilation: tuple[int, int]) -> Array:
-    """Computes eq. (1) without padding."""
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", rhs_dilation=dilation, dimension_numbers=_IMAGES)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: Array, kernel: Array, padding: Sides, dilation: tuple[int, int]) -> Array:
+    """Computes eq. (1)."""
+    return _plain_conv(x, kernel, padding=padding, dilation=dilation)
 
 
-def _forward(x: Array, kernel: Array, dilation: tuple[int, int]) -> tuple[Array, tuple[Array, Array]]:
-    return _valid_conv(x, kernel, dilation), (x, kernel)
+def _forward(x: Array, kernel: Array, padding: Sides, dilation: tuple[int, int]) -> tuple[Array, tuple[Array, Array]]:
+    return _conv(x, kernel, padding, dilation), (x, kernel)
 
 
-def _backward(dilation: tuple[int, int], residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _backward(
+    padding: Sides, dilation: tuple[int, int], residuals: tuple[Array, Array], g: Array
+) -> tuple[Array, Array]:
     x, kernel = residuals
-    # dL/dx is the convolution of g with the flipped kernel.
+    settings = {"padding": padding, "dilation": dilation}
+    # dL/dx is the convolution of g with the flipped kernel, with the zeros around g that leave it as large as x.
     reach = [(size - 1) * step for size, step in zip(kernel.shape[:2], dilation, strict=True)]
+    rows, columns = [(r - first, r - last) for r, (first, last) in zip(reach, padding, strict=True)]
     flipped = jnp.swapaxes(jnp.flip(kernel, (0, 1)), 2, 3)
-    dx = jax.lax.conv_general_dilated(
-        g, flipped, (1, 1), [(r, r) for r in reach], rhs_dilation=dilation, dimension_numbers=_IMAGES
-    )
+    dx = _plain_conv(g, flipped, padding=(rows, columns), dilation=dilation)
     dw = jax.lax.platform_dependent(
         x,
         g,
-        cpu=functools.partial(kernel_gradient, shape=kernel.shape, dilation=dilation),
-        default=functools.partial(plain_kernel_gradient, shape=kernel.shape, dilation=dilation),
+        cpu=functools.partial(kernel_gradient, shape=kernel.shape, **settings),
+        default=functools.partial(plain_kernel_gradient, shape=kernel.shape, **settings),
     )
     return dx, dw
 
 
-_valid_conv.defvjp(_forward, _backward)
+_conv.defvjp(_forward, _backward)
 
 
-def kernel_gradient(x: Array, g: Array, *, shape: tuple[int, ...], dilation: tuple[int, int]) -> Array:
+def kernel_gradient(x: Array, g: Array, *, shape: tuple[int, ...], padding: Sides, dilation: tuple[int, int]) -> Array:
     """Computes eq. (2) as a convolution of the transposed arrays.
 
     Args:
-        x: [B, H, W, C] padded maps.
+        x: [B, H, W, C] maps.
         g: [B, H', W', F] dL/dy.
         shape: (I, J, C, F) of the kernel.
+        padding: of the forward convolution.
         dilation: d of the forward convolution.
     Returns:
         dL/dw [I, J, C, F].
     """
     # The barrier keeps XLA from folding the transposes back into the convolution's dimension numbers.
     lhs, rhs = jax.lax.optimization_barrier((jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(g, (1, 2, 0, 3))))
-    dw = jax.lax.conv_general_dilated(lhs, rhs, dilation, "VALID", dimension_numbers=_IMAGES)
+    dw = jax.lax.conv_general_dilated(lhs, rhs, dilation, padding, dimension_numbers=_IMAGES)
     return jnp.transpose(dw[:, : shape[0], : shape[1]], (1, 2, 0, 3))
 
 
-def plain_kernel_gradient(x: Array, g: Array, *, shape: tuple[int, ...], dilation: tuple[int, int]) -> Array:
+def plain_kernel_gradient(
+    x: Array, g: Array, *, shape: tuple[int, ...], padding: Sides, dilation: tuple[int, int]
+) -> Array:
     """Computes eq. (2) as XLA transposes the convolution; arguments as in `kernel_gradient`."""
-    convolve = functools.partial(
-        jax.lax.conv_general_dilated,
-        x,
-        window_strides=(1, 1),
-        padding="VALID",
-        rhs_dilation=dilation,
-        dimension_numbers=_IMAGES,
-    )
+    convolve = functools.partial(_plain_conv, x, padding=padding, dilation=dilation)
     (dw,) = jax.linear_transpose(convolve, jax.ShapeDtypeStruct(shape, x.dtype))(g)
     return dw
+
+
+def _plain_conv(x: Array, kernel: Array, *, padding: Sides, dilation: tuple[int, int]) -> Array:
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, rhs_dilation=dilation, dimension_numbers=_IMAGES)

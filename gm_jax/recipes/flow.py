@@ -53,7 +53,7 @@ def build_glow(config: GlowConfig, spec: Spec) -> Experiment:
     """Builds a Glow in several scales."""
     shape = image_shapes.image_shape(spec)
     scales = config.scales or max(1, min(3, image_shapes.count_halvings(shape, smallest=2)))
-    network = Glow(shape, scales, config.steps, config.features, config.bound, config.dtype)
+    network = Glow(shape, scales, config.steps, config.features, config.bound, config.dtype, config.remat)
     return _experiment(config, spec, network)
 
 

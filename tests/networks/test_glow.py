@@ -1,10 +1,14 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gm_jax.losses import flow as losses
-from gm_jax.networks.glow import ChannelPrior, ConditionalPrior, Glow
+from gm_jax.networks.conditioners import ConvConditioner
+from gm_jax.networks.couplings import ActNorm, Chain, Coupling, InvertibleConv, Repeated, affine
+from gm_jax.networks.glow import ChannelPrior, ConditionalPrior, Glow, GlowStep
 
 
 def test_log_determinants_equal_autodiff_and_both_directions_are_inverse(check_flow):
@@ -31,6 +35,26 @@ def test_a_chain_in_half_precision_is_invertible_to_a_few_hundredths(random_vari
     assert np.median(worst) < 1e-4
     assert worst.max() < 0.05
     np.testing.assert_allclose(log_det_back, -log_det, atol=0.05)
+
+
+@pytest.mark.parametrize("method", ["forward", "inverse"])
+@pytest.mark.parametrize("remat", [False, True])
+def test_steps_with_a_prepared_map_equal_their_three_layers_in_sequence(random_variables, x64, method, remat):
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 6))
+    layers = [ActNorm(6), InvertibleConv(6), Coupling(6, affine(bound=2.0), partial(ConvConditioner, features=4))]
+    prepared, plain = Repeated(GlowStep(layers), 3, remat), Repeated(Chain(layers), 3)
+    variables = random_variables(plain, x, scale=0.1)
+
+    def loss(params, x, module):
+        y, log_det = module.apply({**variables, "params": params}, x, method=method)
+        return jnp.sum(jnp.sin(y)) + jnp.sum(jnp.cos(log_det)), (y, log_det)
+
+    results = [
+        jax.jit(jax.value_and_grad(partial(loss, module=module), argnums=(0, 1), has_aux=True))(variables["params"], x)
+        for module in (prepared, plain)
+    ]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10), *results)
+    assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(results[1][1]))
 
 
 @pytest.mark.parametrize("given", [True, False])

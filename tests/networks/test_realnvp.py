@@ -6,7 +6,8 @@ import pytest
 
 from gm_jax.errors import UserError
 from gm_jax.networks import realnvp
-from gm_jax.networks.couplings import ResNetConditioner, Squeeze, affine
+from gm_jax.networks.conditioners import ResNetConditioner
+from gm_jax.networks.couplings import Squeeze, affine
 from gm_jax.networks.realnvp import ImageRealNVP, MultiScale, RealNVP
 
 

@@ -80,11 +80,11 @@ def test_conv_equals_the_plain_form(x64, image, kernel, padding, dilation):
 @each_setting
 def test_kernel_gradients_of_all_platforms_are_equal(x64, image, kernel, padding, dilation):
     x, w = draw(image, kernel, dtype=jnp.float64)
-    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*sides, 0) for sides in padding), (0, 0, 0)])
-    y = plain_conv(padded, w, padding="VALID", dilation=dilation)
+    settings = {"padding": padding, "dilation": dilation}
+    y = plain_conv(x, w, **settings)
     g = jax.random.normal(jax.random.key(5), y.shape, jnp.float64)
     forms = cpu.kernel_gradient, cpu.plain_kernel_gradient
-    on_cpu, elsewhere = (form(padded, g, shape=w.shape, dilation=dilation) for form in forms)
+    on_cpu, elsewhere = (form(x, g, shape=w.shape, **settings) for form in forms)
     np.testing.assert_allclose(on_cpu, elsewhere, atol=1e-11)
 
 
@@ -260,6 +260,34 @@ def test_conv_transpose_rejects_kernels_of_other_sizes():
     for shape in ((3, 3, 2, 2), (4, 2, 2, 2), (4, 4, 2)):
         with pytest.raises(AssertionError):
             cpu.conv_transpose(jnp.zeros((1, 2, 2, 2)), jnp.zeros(shape))
+
+
+def test_pointwise_equals_the_product(x64):
+    arrays = draw((2, 3, 4, 5), (5, 6), dtype=jnp.float64)
+    assert_equal_to_the_plain_form(cpu.pointwise, lambda x, w: x @ w, *arrays)
+
+
+def test_only_cpus_flatten_the_points():
+    traced = jax.jit(jax.grad(lambda w, x: jnp.sum(jnp.sin(cpu.pointwise(x, w))))).trace(*draw((5, 6), (2, 3, 4, 5)))
+    lowered = {name: traced.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "cuda", "tpu")}
+    flattens = {name: "reshape" in text and "tensor<24x5xf32>" in text for name, text in lowered.items()}
+    assert flattens == {"cpu": True, "cuda": False, "tpu": False}
+
+
+def test_relu_equals_the_plain_form_at_zero_too(x64):
+    x = jnp.concatenate([jnp.zeros((2, 3)), *draw((2, 7), dtype=jnp.float64)], axis=1)
+    assert_equal_to_the_plain_form(cpu.relu, jax.nn.relu, x)
+    assert jax.grad(lambda x: jnp.sum(cpu.relu(x)))(jnp.zeros(3)).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_gradient_of_relu_in_a_scan_stores_no_mask():
+    def loss(ws, relu):
+        return jnp.sum(jax.lax.scan(lambda x, w: (relu(x @ w), None), jnp.ones((4, 5)), ws)[0])
+
+    ws = jax.random.normal(jax.random.key(0), (3, 5, 5))
+    ours, plain = (jax.make_jaxpr(jax.grad(loss), static_argnums=1)(ws, fn) for fn in (cpu.relu, jax.nn.relu))
+    assert "bool[3,4,5]" in str(plain)
+    assert "bool[3,4,5]" not in str(ours)
 
 
 def plain_group_norm(h, scale, bias):

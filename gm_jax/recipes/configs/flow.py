@@ -86,6 +86,9 @@ class GlowConfig(CouplingFlowConfig):
     """Channels of the couplings' networks."""
     bound: Rate = 2.0
     """Bound of the log-scales of couplings and conditional priors."""
+    remat: Annotated[bool, Added(False)] = False
+    """Store only the inputs of steps for the backward pass, which computes the rest again: less memory, more
+    arithmetic."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
