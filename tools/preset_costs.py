@@ -33,6 +33,7 @@ _FIELDS = (
     "images/s, at most",
     "share of peak, at most",
     "hours at least, steps",
+    "cycles, estimated",
 )
 
 
@@ -127,6 +128,7 @@ def cells(preset: Preset, plan: Mapping[str, Any]) -> dict[str, str]:
         f"{plan['examples_per_second']:,.0f}",
         "unknown" if has_unknown else f"{plan['share_of_peak']:.1%}",
         f"{hours:.0f}, {steps:,}" if hours > 99.0 else f"{hours:.2g}, {steps:,}",
+        f"{'at least ' if has_unknown else ''}{report.with_prefix(plan['cycles'], '')}",
     )
     return dict(zip(_FIELDS, texts, strict=True))
 

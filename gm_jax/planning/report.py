@@ -205,4 +205,5 @@ _COLUMNS = {
     "other collectives": _known(_others),
     "step at least, bound by": _known(lambda plan: f"{with_prefix(plan.roofline.seconds, 's')}, {plan.roofline.bound}"),
     "share of peak, at most": _known(_TIME["share of peak, at most"]),
+    "cycles, estimated": _known(_WORK["cycles, estimated"]),
 }

@@ -36,7 +36,7 @@ def test_markdown_has_a_row_per_slice():
     assert head.startswith("| experiment | topology | chips | memory |")
     assert set(rule) == set("| -")
     assert first == (
-        "| `vae` | v5e:16x16 | 256 | 2.45 MB | 197 GFLOP | 2 Mop | 1 of 1 MB | none | 1 ms, compute | 100.0% |"
+        "| `vae` | v5e:16x16 | 256 | 2.45 MB | 197 GFLOP | 2 Mop | 1 of 1 MB | none | 1 ms, compute | 100.0% | 3 M |"
     )
     assert second.startswith("| `vae` | v5e:2x2 | 4 | does not fit | ")
     assert len({line.count("|") for line in (head, rule, first, second)}) == 1

@@ -19,6 +19,7 @@ PLAN = {
     "bound": "memory",
     "examples_per_second": 12_800.0,
     "share_of_peak": 0.4567,
+    "cycles": 1.5e7,
     "inner_loops": [],
     "fits": True,
 }
@@ -61,7 +62,7 @@ def test_a_plan_becomes_a_row_and_other_rows_stay(monkeypatch, tmp_path, capsys)
     assert [row["id"] for row in table["rows"]] == list(presets.PRESETS)
     lines = results.markdown(table).splitlines()
     # 800,000 steps of 10 ms.
-    assert "| `ddpm/cifar10` | 128 | 1.5 GB | 10 ms, memory | 12,800 | 45.7% | 2.2, 800,000 |" in lines
+    assert "| `ddpm/cifar10` | 128 | 1.5 GB | 10 ms, memory | 12,800 | 45.7% | 2.2, 800,000 | 15 M |" in lines
     assert sum(line.startswith("| x | x |") for line in lines) == 1
     assert sum("not planned yet" in line for line in lines) == len(presets.PRESETS) - 2
 
@@ -72,6 +73,7 @@ def test_loops_of_unknown_length_make_bounds_of_costs(monkeypatch, tmp_path, cap
     assert found["images/s, at most"] == "12,800"
     assert found["share of peak, at most"] == "unknown"
     assert found["hours at least, steps"] == "2.2, 800,000"
+    assert found["cycles, estimated"] == "at least 15 M"
 
 
 @pytest.mark.parametrize(
