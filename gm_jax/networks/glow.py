@@ -86,7 +86,8 @@ class GlowStep(Chain):
         """Joins actnorm and convolution, in this direction."""
         actnorm, convolution, _ = self.layers
         join = channel_map.channel_map_inverse if inverse else channel_map.channel_map
-        return join(*actnorm.parameters(), convolution.factors())
+        shift, log_scale = actnorm.parameters()
+        return join(shift, log_scale, convolution.factors())
 
     def forward(self, x: Array, prepared: ChannelMap | None = None) -> tuple[Array, Array]:
         """Maps x to (z, log_det [B])."""

@@ -259,7 +259,14 @@ def _pointwise_derivative(residuals: tuple[Array, Array], g: Array) -> tuple[Arr
 
 
 pointwise.defvjp(lambda x, w: (pointwise(x, w), (x, w)), _pointwise_derivative)
-relu.defvjp(lambda x: (jnp.maximum(x, 0),) * 2, lambda y, g: (jnp.where(y > 0, g, 0),))
+
+
+def _relu_forward(x: Array) -> tuple[Array, Array]:
+    y = jnp.maximum(x, 0)
+    return y, y
+
+
+relu.defvjp(_relu_forward, lambda y, g: (jnp.where(y > 0, g, 0),))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
