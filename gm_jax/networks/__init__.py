@@ -14,7 +14,8 @@ wavenet.py                    WaveNet: dilated causal convolutions
 transformer_trunk.py          the layers that all transformers of tokens share
 transformer.py                causal transformer: masked self-attention, keys and values kept
 masked_transformer.py         transformer that predicts masked dimensions from all visible ones
-couplings.py                  invertible layers, their chains, and the networks inside couplings
+couplings.py                  invertible layers, and their chains
+conditioners.py               the networks inside couplings
 nice.py                       NICE: additive couplings and one scaling
 realnvp.py                    RealNVP: affine couplings of points, and of images at several scales
 glow.py                       Glow: actnorm, 1x1 convolution and affine coupling, at several scales

@@ -61,6 +61,10 @@ bijectors (z = f(x) and log |det df/dx| [B]; each has its `*_inverse`)
     squeeze, unsqueeze     2 x 2 pixels into channels, and back
     checkerboard_mask, channel_mask                        which part a coupling transforms
 
+channel_map (Glow's actnorm and 1x1 convolution as one affine map)
+    channel_map, channel_map_inverse               the map and its inverse, from the parameters of both
+    apply                                          the map at every position, with its log-determinant
+
 splines
     spline_knots           K bins from 3 K - 1 free numbers
     rational_quadratic     the monotone spline through them, elementwise; rational_quadratic_inverse
@@ -70,9 +74,14 @@ cpu (forms that are fast on a CPU, equal to the plain operations)
     conv                   convolution of stride 1; its kernel gradient is fast on CPU and in a scan
     causal_conv            dilated causal convolution of sequences
     conv_transpose         transposed convolution of kernel 4 and stride 2
-    attention              scaled dot-product attention
+    strided_conv           convolution whose derivatives are fast inside of loops
+    pointwise              x @ w at every position
+    relu                   stores its output alone for the derivative
     group_norm             normalisation over all places and the channels of a group
     matvec                 h @ v as a sum
+
+attention (scaled dot-product attention)
+    attention, attention_of_one_query              of all queries; of one, as a step of sampling needs it
 
 divergence
     exact_divergence, probed_divergence            the trace of a field's Jacobian: exact, and by a probe (Hutchinson)

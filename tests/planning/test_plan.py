@@ -164,7 +164,14 @@ def test_the_command_plans_for_several_slices_and_makes_no_run(command, tmp_path
     assert rows["chips"] == ["4", "8"]
     assert rows["batch, all chips"] == ["32", "64"]
     assert rows["batch, per chip"] == ["8", "8"]
-    for quantity in ("fits, share of HBM", "matrix products", "all-reduce", "bound by", "step, at least", "examples/s"):
+    for quantity in (
+        "fits, share of HBM",
+        "matrix products",
+        "all-reduce",
+        "bound by",
+        "step, at least",
+        "examples/s, at most",
+    ):
         assert quantity in rows, ended.out
     for chip in ("v5e", "v5p"):
         assert f"https://docs.cloud.google.com/tpu/docs/{chip}" in ended.out

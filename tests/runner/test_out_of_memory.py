@@ -31,7 +31,7 @@ def test_too_little_memory_is_one_line(error, capsys):
 @pytest.mark.parametrize(
     ("verb", "flags"),
     [
-        ("train", ["--train.batch-size", "--optimizer.accumulate-steps", "--network.remat", "plan"]),
+        ("train", ["--train.batch-size", "--optimizer.accumulate-steps", "--network.remat", "--remat", "plan"]),
         ("evaluate", ["--batch-size"]),
         ("sample", ["--num"]),
         ("plan", []),
