@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from gm_jax.models import flow
-from gm_jax.networks.couplings import ActNorm, Chain, Coupling, InvertibleConv, MLPConditioner, affine
+from gm_jax.networks.conditioners import MLPConditioner
+from gm_jax.networks.couplings import ActNorm, Chain, Coupling, InvertibleConv, affine
 from gm_jax.networks.couplings import rational_quadratic as spline
 from gm_jax.training import state, step
 

@@ -6,6 +6,7 @@ TYPE_CHECKING count. The checks are functions of (path, source). The tests show 
 """
 
 import ast
+import functools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -148,6 +149,43 @@ def imported_files(path: str, source: str, files: Collection[str]) -> set[str]:
                 found.add(match)
                 break
     return found - {path}
+
+
+def unknown_names(path: str, source: str, files: Mapping[str, str]) -> list[str]:
+    """What a file imports from a file of ours that does not bind that name: it was renamed, or it moved."""
+    unknown = []
+    for line, name, _ in imported_names(path, ast.parse(source, filename=path)):
+        parts = name.split(".")
+        for count in range(len(parts) - 1, 0, -1):
+            stem = "/".join(parts[:count])
+            match = next((file for file in (f"{stem}.py", f"{stem}/__init__.py") if file in files), None)
+            if match is not None:
+                is_file = {f"{stem}/{parts[count]}.py", f"{stem}/{parts[count]}/__init__.py"} & set(files)
+                if not is_file and not {parts[count], "__getattr__"} & _bound(files[match]):
+                    unknown.append(f"{path}:{line}: {match} has no {parts[count]}")
+                break
+    return unknown
+
+
+@functools.cache
+def _bound(source: str) -> frozenset[str]:
+    """The names that a module binds outside of its functions and classes."""
+
+    def visit(nodes: Iterable[ast.AST]) -> Iterator[str]:
+        for node in nodes:
+            match node:
+                case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                    yield name
+                case ast.Import(names=names) | ast.ImportFrom(names=names):
+                    yield from (alias.asname or alias.name.split(".")[0] for alias in names)
+                case ast.Name(id=name, ctx=ast.Store()):
+                    yield name
+                case ast.Lambda():
+                    pass
+                case _:
+                    yield from visit(ast.iter_child_nodes(node))
+
+    return frozenset(visit(ast.parse(source).body))
 
 
 def circles(imports: Mapping[str, set[str]]) -> list[list[str]]:

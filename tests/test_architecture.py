@@ -19,6 +19,12 @@ def test_no_files_import_each_other_in_a_circle():
     assert found == []
 
 
+def test_every_name_that_is_imported_exists():
+    files = laws.sources(*laws.CODE, "examples", "tests", "docs")
+    broken = [line for path, source in files.items() for line in laws.unknown_names(path, source, files)]
+    assert not broken, laws.report(broken)
+
+
 def test_every_room_names_its_files():
     files = laws.sources("gm_jax")
     rooms = [path for path in files if path.endswith("/__init__.py") and path != "gm_jax/__init__.py"]
@@ -172,6 +178,21 @@ def test_a_circle_of_files_is_found_wherever_its_imports_stand():
     assert imports["b.py"] == {"a/__init__.py"}
     assert laws.circles(imports) == [["a/__init__.py", "a/x.py", "a/y.py", "a/z.py", "b.py"]]
     assert laws.circles({**imports, "a/y.py": set()}) == []
+
+
+def test_a_name_that_was_moved_is_found():
+    files = {
+        "a/__init__.py": "from a import x as y",
+        "a/x.py": "if b:\n    F: int = 1\nelse:\n    F = 2\ndef f(): G = 1\nfor i in F: pass",
+    }
+    assert (
+        laws.unknown_names("b.py", "from a import x, y\nimport a.x\nfrom a.x import F, f, i\nimport other.x", files)
+        == []
+    )
+    (line,) = laws.unknown_names("b.py", "from a import x\nfrom a.x import F, G", files)
+    assert line == "b.py:2: a/x.py has no G"
+    lazy = {**files, "a/x.py": "def __getattr__(name): ..."}
+    assert laws.unknown_names("b.py", "from a.x import G", lazy) == []
 
 
 def test_a_file_that_its_room_does_not_name_is_found():
