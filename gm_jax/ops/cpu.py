@@ -134,7 +134,6 @@ def conv_transpose(x: Array, kernel: Array) -> Array:
     return unsqueeze(corners)[:, 1:-1, 1:-1]
 
 
-@jax.custom_vjp
 def pointwise(x: Array, w: Array) -> Array:
     """Computes x @ w, the same map of the channels at every position. It has no forward mode.
 
@@ -143,11 +142,16 @@ def pointwise(x: Array, w: Array) -> Array:
 
     Args:
         x: [B, ..., C] points.
-        w: [C, F] weights.
+        w: [C, F] weights, of the dtype of `x`.
     Returns:
         [B, ..., F].
+    Raises:
+        AssertionError: an array is not floating, or the dtypes or the numbers of channels differ.
     """
-    return jax.lax.platform_dependent(x, w, cpu=lambda x, w: (_rows(x) @ w).reshape(*x.shape[:-1], -1), default=_at_all)
+    chex.assert_type([x, w], float)
+    chex.assert_shape(w, (x.shape[-1], None))
+    chex.assert_equal(x.dtype, w.dtype)
+    return _pointwise(x, w)
 
 
 @jax.custom_vjp
@@ -240,6 +244,20 @@ def _matvec_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> 
     return matvec(h, v), jnp.sum(h_dot * v[None], axis=-1) + h @ v_dot
 
 
+@jax.custom_vjp
+def _pointwise(x: Array, w: Array) -> Array:
+    return _product(x, w)
+
+
+def _product(x: Array, w: Array) -> Array:
+    """Computes x @ w, as the platform does it."""
+
+    def on_cpu(x: Array, w: Array) -> Array:
+        return (_rows(x) @ w).reshape(*x.shape[:-1], w.shape[1])
+
+    return jax.lax.platform_dependent(x, w, cpu=on_cpu, default=_at_all)
+
+
 def _rows(x: Array) -> Array:
     return x.reshape(-1, x.shape[-1])
 
@@ -258,7 +276,8 @@ def _pointwise_derivative(residuals: tuple[Array, Array], g: Array) -> tuple[Arr
     return jax.lax.platform_dependent(*residuals, g, cpu=on_cpu, default=elsewhere)
 
 
-pointwise.defvjp(lambda x, w: (pointwise(x, w), (x, w)), _pointwise_derivative)
+# The forward rule must not call `_pointwise`: JAX fails at the second derivative of a rule that calls itself in a scan.
+_pointwise.defvjp(lambda x, w: (_product(x, w), (x, w)), _pointwise_derivative)
 
 
 def _relu_forward(x: Array) -> tuple[Array, Array]:
@@ -347,6 +366,11 @@ def kernel_gradient(x: Array, g: Array, *, shape: tuple[int, ...], padding: Side
     Returns:
         dL/dw [I, J, C, F].
     """
+    if any(outputs > inputs for outputs, inputs in zip(g.shape[1:3], x.shape[1:3], strict=True)):
+        # g is the kernel here. XLA is a hundred times slower if it is larger than the maps without their padding.
+        widths = [(0, 0), *padding, (0, 0)]
+        x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(*width, 0) for width in widths])
+        padding = ((0, 0), (0, 0))
     # The barrier keeps XLA from folding the transposes back into the convolution's dimension numbers.
     lhs, rhs = jax.lax.optimization_barrier((jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(g, (1, 2, 0, 3))))
     dw = jax.lax.conv_general_dilated(lhs, rhs, dilation, padding, dimension_numbers=_IMAGES)

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import jax
@@ -55,6 +56,42 @@ def test_steps_with_a_prepared_map_equal_their_three_layers_in_sequence(random_v
     ]
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10), *results)
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(results[1][1]))
+
+
+def test_only_the_inputs_of_recomputed_steps_are_stored(random_variables):
+    x = np.zeros((3, 4, 4, 6), np.float32)
+    layers = [ActNorm(6), InvertibleConv(6), Coupling(6, affine(bound=2.0), partial(ConvConditioner, features=9))]
+
+    def stored(remat):
+        steps = Repeated(GlowStep(layers), 5, remat)
+        variables = random_variables(steps, x, scale=0.1)
+        fixed, params = variables["fixed"], variables["params"]
+        loss = jax.grad(lambda params: jnp.sum(steps.apply({"fixed": fixed, "params": params}, x, method="forward")[0]))
+        return [name for name in ("f32[5,3,4,4,6]", "f32[5,3,4,4,9]") if name in str(jax.make_jaxpr(loss)(params))]
+
+    assert stored(remat=True) == ["f32[5,3,4,4,6]"]
+    assert "f32[5,3,4,4,9]" in stored(remat=False)
+
+
+@pytest.mark.parametrize("method", ["forward", "inverse"])
+def test_the_maps_of_the_channels_are_joined_before_the_scan(random_variables, method):
+    x = np.zeros((3, 4, 4, 6), np.float32)
+    layers = [ActNorm(6), InvertibleConv(6), Coupling(6, affine(bound=2.0), partial(ConvConditioner, features=4))]
+
+    def body(step):
+        steps = Repeated(step, 5)
+        variables = random_variables(steps, x, scale=0.1)
+        traced = jax.make_jaxpr(lambda variables: steps.apply(variables, x, method=method))(variables)
+        (scan,) = (eqn for eqn in traced.eqns if eqn.primitive.name == "scan")
+        return str(scan.params["jaxpr"])
+
+    # What computes a matrix in the body: [6, 6] is the size of the factors of a 1x1 convolution.
+    made = [
+        re.findall(r":f32\[6,6\] = (?!pjit|slice|squeeze)(\w+)", body(step))
+        for step in (GlowStep(layers), Chain(layers))
+    ]
+    assert made[0] == []
+    assert made[1] != []
 
 
 @pytest.mark.parametrize("given", [True, False])

@@ -8,8 +8,6 @@ import pytest
 from gm_jax.ops import cpu
 from gm_jax.ops.cpu import causal_conv, conv
 
-RNG = np.random.default_rng(0)
-
 # Image, kernel, padding, dilation: as VALID, as SAME, causal, "pad and crop", dilated, longer than needed.
 SETTINGS = [
     ((2, 5, 6, 3), (3, 3, 3, 4), ((0, 0), (0, 0)), (1, 1)),
@@ -88,6 +86,22 @@ def test_kernel_gradients_of_all_platforms_are_equal(x64, image, kernel, padding
     np.testing.assert_allclose(on_cpu, elsewhere, atol=1e-11)
 
 
+@pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((0, 0), (0, 3)), ((4, -1), (0, 0)), ((1, 0), (0, 0))])
+def test_the_kernel_gradient_is_no_convolution_with_a_kernel_larger_than_its_maps(padding):
+    """XLA is a hundred times slower at those: the transposed convolutions of a DCGAN have them."""
+    x, w = draw((2, 7, 5, 3), (2, 2, 3, 4))
+    g = plain_conv(x, w, padding=padding, dilation=(1, 1))
+    gradient = functools.partial(cpu.kernel_gradient, shape=w.shape, padding=padding, dilation=(1, 1))
+    (maps, kernel) = (
+        [variable.aval.shape for variable in eqn.invars]
+        for eqn in jax.make_jaxpr(gradient)(x, g).eqns
+        if eqn.primitive.name == "conv_general_dilated"
+    ).__next__()
+    assert kernel[:2] == g.shape[1:3]
+    assert maps[1] >= kernel[0]
+    assert maps[2] >= kernel[1]
+
+
 def test_second_derivatives_of_conv_equal_the_plain_ones(x64):
     image, kernel, padding, dilation = SETTINGS[2]
     x, w = draw(image, kernel, dtype=jnp.float64)
@@ -116,6 +130,21 @@ def test_the_gradient_of_conv_in_a_scan_equals_the_unrolled_one():
         return jnp.sum(h)
 
     np.testing.assert_allclose(jax.jit(jax.grad(scanned))(kernels), jax.grad(unrolled)(kernels), atol=1e-5)
+
+
+def test_the_gradient_of_conv_in_a_scan_stores_no_padded_maps():
+    def loss(kernels, conv):
+        return jnp.sum(jax.lax.scan(lambda x, w: (jnp.tanh(conv(x, w)), None), jnp.ones((2, 4, 5, 3)), kernels)[0])
+
+    def padded(x, w):
+        return conv(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), w, padding=((0, 0), (0, 0)))
+
+    (kernels,) = draw((7, 3, 3, 3, 3))
+    same = functools.partial(conv, padding=((1, 1), (1, 1)))
+    stores = [
+        "f32[7,2,6,7,3]" in str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(kernels, fn)) for fn in (same, padded)
+    ]
+    assert stores == [False, True]
 
 
 def test_conv_agrees_with_itself_under_jit_and_vmap():
@@ -265,6 +294,31 @@ def test_conv_transpose_rejects_kernels_of_other_sizes():
 def test_pointwise_equals_the_product(x64):
     arrays = draw((2, 3, 4, 5), (5, 6), dtype=jnp.float64)
     assert_equal_to_the_plain_form(cpu.pointwise, lambda x, w: x @ w, *arrays)
+
+
+def test_second_derivatives_of_pointwise_in_a_scan_equal_the_plain_ones(x64):
+    def squared_gradient(x, ws, product):
+        def loss(x):
+            return jnp.sum(jax.lax.scan(lambda x, w: (jnp.tanh(product(x, w)), None), x, ws)[0])
+
+        return jnp.sum(jax.grad(loss)(x) ** 2)
+
+    x, ws = draw((2, 3, 5), (4, 5, 5), dtype=jnp.float64)
+    ours, plain = (
+        jax.jit(jax.grad(squared_gradient, (0, 1)), static_argnums=2)(x, ws, fn) for fn in (cpu.pointwise, jnp.matmul)
+    )
+    for one, other in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-11)
+        assert np.abs(other).max() > 1e-3
+
+
+@pytest.mark.parametrize(("x", "w"), [((2, 5), (4, 6)), ((2, 5), (5,))])
+def test_pointwise_rejects_wrong_arrays(x, w):
+    assert cpu.pointwise(jnp.zeros((0, 3, 5)), jnp.zeros((5, 6))).shape == (0, 3, 6)
+    with pytest.raises(AssertionError):
+        cpu.pointwise(jnp.zeros(x), jnp.zeros(w))
+    with pytest.raises(AssertionError):
+        cpu.pointwise(jnp.zeros((2, 5)), jnp.zeros((5, 6), jnp.bfloat16))
 
 
 def test_only_cpus_flatten_the_points():
