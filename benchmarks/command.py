@@ -62,6 +62,7 @@ def main(
     results = {
         "machine": timing.machine(),
         "versions": timing.versions("jax", "jaxlib", "flax", "optax", "numpy", *dict.fromkeys(("torch", against))),
+        "matmul": timing.in_own_process(timing.matmul_rate),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "args": {name: value for name, value in dataclasses.asdict(args).items() if name != "json"},
         **measure(args),
@@ -86,4 +87,5 @@ def footer(results: dict[str, Any]) -> str:
     """Formats flags, machine and versions in one line."""
     flags = results["args"].get("experiment_flags")
     prefix = "" if flags is None else f"gm_jax: with XLA_FLAGS={flags}, as in experiments. "
-    return f"{prefix}{results['machine']}; {', '.join(' '.join(item) for item in results['versions'].items())}."
+    peak = f"Products of float32 matrices here: {results['matmul'] / 1e9:.0f} GFLOP/s. "
+    return f"{prefix}{peak}{results['machine']}; {', '.join(' '.join(item) for item in results['versions'].items())}."

@@ -11,6 +11,7 @@ from benchmarks import command, timing
 
 OURS = "gm_jax"  # with the XLA flags of experiments
 UNFLAGGED = f"{OURS}, jaxlib's default flags"  # as in a user's own code
+SPREAD = f"{OURS}, a device for each core"  # the same by `pmap`, with JAX_NUM_CPU_DEVICES
 HEADER = ("what", "ours", "ms", "theirs", "ms", "times", "goal", "clean")
 
 

@@ -181,6 +181,27 @@ def add_xla_flags(flags: str) -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 
+def set_devices(count: int) -> None:
+    """Makes a worker's jax see so many CPU devices, before the worker uses jax."""
+    os.environ["JAX_NUM_CPU_DEVICES"] = str(count)
+
+
+def matmul_rate(size: int = 2048, seconds: float = 2.0) -> float:
+    """Measures this machine's FLOP/s in products of square float32 matrices, by jax in this process."""
+    import jax
+    import jax.numpy as jnp
+
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    product, ones = jax.jit(jnp.matmul), jnp.ones((size, size), jnp.float32)
+    jax.block_until_ready(product(ones, ones))
+    times, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        jax.block_until_ready(product(ones, ones))
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / statistics.median(times)
+
+
 def check_machine() -> None:
     """Checks that this machine can recognise clean samples.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import comparison, timing
 
 if TYPE_CHECKING:
     from gm_jax.types import Model
@@ -73,13 +73,18 @@ def ready(training: Training, parallel_name: str = "jit") -> Ready:
     return Ready(strategy.place(first), strategy.compile(train), batches)
 
 
-def make_run(make: Callable[..., Training], args: tuple, xla_flags: str = "") -> timing.Run:
-    """Makes the training of make(*args) under XLA flags; a unit of work is one call of its step, on new batches."""
+def make_run(make: Callable[..., Training], args: tuple, xla_flags: str = "", devices: int = 1) -> timing.Run:
+    """Makes the training of make(*args) under XLA flags; a unit of work is one call of its step, on new batches.
+
+    With several devices each has its part of the batch, by "pmap".
+    """
     timing.add_xla_flags(xla_flags)
+    if devices > 1:
+        timing.set_devices(devices)
     import jax
 
     training = make(*args)
-    state, step, batches = ready(training)
+    state, step, batches = ready(training, "jit" if devices == 1 else "pmap")
     first_steps = itertools.count(0, training.steps)
 
     def run(calls: int) -> None:
@@ -102,8 +107,12 @@ def compile_seconds(make: Callable[..., Training], args: tuple, xla_flags: str =
 
 
 def cases(make: Callable[..., Training], args: tuple, flags: Mapping[str, str]) -> dict[str, timing.Case]:
-    """Makes a case for each choice of flags."""
-    return {name: timing.Case(make_run, make, args, each) for name, each in flags.items()}
+    """Makes a case for each choice of flags, and one with a device for each core, with the first flags."""
+    spread = timing.Case(make_run, make, args, next(iter(flags.values())), timing.THREADS)
+    return {
+        **{name: timing.Case(make_run, make, args, each) for name, each in flags.items()},
+        comparison.SPREAD: spread,
+    }
 
 
 def compiling(make: Callable[..., Training], args: tuple, flags: Mapping[str, str]) -> dict[str, float]:

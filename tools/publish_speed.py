@@ -4,19 +4,20 @@
     python -m tools.publish_speed energy.json --table speed_energy --command "python -m benchmarks.energy_models"
     python -m tools.results
 
-Each pair of a case of ours and a case of theirs becomes a row, and so does each experiment of `benchmarks.first_step`.
-A row of the same name is replaced.
+Each pair of a case of ours and a case of theirs becomes a row, wherever a comparison stands in the file, and so does
+each experiment of `benchmarks.first_step`. A row of the same name is replaced.
 """
 
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tyro.conf import Positional
 
+from benchmarks.comparison import OURS
 from gm_jax import runner
 from gm_jax.errors import UserError
 from gm_jax.files import read_json, write_text
@@ -24,7 +25,8 @@ from tools.results import RECORDS, read
 
 COLUMNS = [
     {"title": "what", "field": "what"},
-    {"title": "gm_jax, ms", "number": "ours", "sign": False},
+    {"title": "our side", "field": "our side"},
+    {"title": "our side, ms", "number": "ours", "sign": False},
     {"title": "other side", "field": "other side"},
     {"title": "other side, ms", "number": "theirs", "sign": False},
     {"title": "ratio", "number": "ratio", "sign": False, "digits": 2},
@@ -65,14 +67,16 @@ def publish(config: Config) -> str:
         facts = {
             "command": config.command,
             "device": measured["machine"],
+            **({"matmul": measured["matmul"]} if "matmul" in measured else {}),
             "versions": measured["versions"],
             "commit": None,
         }
         if "starts" in measured:
             columns, found = STARTS, [_start(each, facts) for each in measured["starts"]]
         else:
-            comparisons = measured.get("comparisons") or [measured["comparison"]]
-            columns, found = COLUMNS, [row for comparison in comparisons for row in _rows(comparison, facts)]
+            columns, found = COLUMNS, [row for comparison in _comparisons(measured) for row in _rows(comparison, facts)]
+            if not found:
+                raise ValueError("no comparison")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{config.measured} is not the --json file of a benchmark that compares: {error!r}.") from None
     path = config.folder / f"{config.table}.json"
@@ -81,6 +85,19 @@ def publish(config: Config) -> str:
     content = {**table, "rows": list(rows.values())}
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return f"{path}: {len(found)} rows. Next: python -m tools.results"
+
+
+def _comparisons(measured: Any) -> Iterator[Mapping[str, Any]]:
+    """Yields what `benchmarks.comparison` made, in the order of the file."""
+    if isinstance(measured, list):
+        for each in measured:
+            yield from _comparisons(each)
+    elif isinstance(measured, Mapping):
+        if {"title", "ratios", "cells"} <= set(measured):
+            yield measured
+        else:
+            for each in measured.values():
+                yield from _comparisons(each)
 
 
 def _rows(comparison: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -93,6 +110,7 @@ def _rows(comparison: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[
         seconds = comparison["seconds"]
         labels = {
             "what": comparison["title"],
+            "our side": ratio["under"],
             "other side": ratio["over"],
             "target": goal["value"] if goal else "",
             "undisturbed rounds": f"{ratio['clean']} of {ratio['rounds']}",
@@ -102,7 +120,8 @@ def _rows(comparison: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[
             {"name": "theirs", "value": 1e3 * seconds[ratio["over"]], "unit": "ms"},
             {"name": "ratio", "value": ratio["median"], "low": ratio["low"], "high": ratio["high"], "unit": "1"},
         ]
-        words = re.findall("[a-z0-9]+", f"{comparison['title']} {ratio['over']}".lower())
+        variant = ratio["under"].removeprefix(OURS)
+        words = re.findall("[a-z0-9]+", f"{comparison['title']} {variant} {ratio['over']}".lower())
         rows.append({"id": "-".join(words), "labels": labels, "numbers": numbers, **facts})
     return rows
 

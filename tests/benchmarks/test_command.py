@@ -30,13 +30,16 @@ def run(monkeypatch, *flags, against="json"):
 
 def test_results_are_printed_and_written(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(timing, "machine", lambda: "a machine")
+    monkeypatch.setattr(timing, "in_own_process", lambda fn: {timing.matmul_rate: 123e9}[fn])
     where = tmp_path / "r.json"
     run(monkeypatch, "--rounds=3", "--only", "a", "b", f"--json={where}", "--experiment-flags=-f")
     printed = capsys.readouterr().out
     assert printed.startswith(
-        "found [3, 'a', 'b']\n\ngm_jax: with XLA_FLAGS=-f, as in experiments. a machine; python 3"
+        "found [3, 'a', 'b']\n\ngm_jax: with XLA_FLAGS=-f, as in experiments. "
+        "Products of float32 matrices here: 123 GFLOP/s. a machine; python 3"
     )
     written = json.loads(where.read_text())
+    assert written["matmul"] == 123e9
     assert written["found"] == [3, "a", "b"]
     assert written["args"] == {"rounds": 3, "seconds": 1.0, "only": ["a", "b"], "experiment_flags": "-f"}
     assert written["versions"]["jax"]

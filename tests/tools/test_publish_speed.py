@@ -32,8 +32,33 @@ def test_a_pair_of_sides_is_a_row_and_a_second_measurement_replaces_it(tmp_path)
     published(tmp_path, measured(median=1.5))
     table = published(tmp_path, measured())
     shown = results.markdown(table)
-    assert "| RBM, an epoch | 98.5 | scikit-learn | 122 | 1.27 (1.11 to 1.33) | 3 | 9 of 15 |" in shown
+    assert "| RBM, an epoch | gm_jax | 98.5 | scikit-learn | 122 | 1.27 (1.11 to 1.33) | 3 | 9 of 15 |" in shown
     assert len(table["rows"]) == 1
+
+
+def test_every_comparison_of_a_file_is_a_row_for_each_of_our_sides(tmp_path):
+    comparison = measured()["comparison"]
+    (ratio,), (cells,) = comparison["ratios"], comparison["cells"]
+    comparison |= {
+        "seconds": {**comparison["seconds"], "gm_jax, spread": 0.05},
+        "ratios": [ratio, {**ratio, "under": "gm_jax, spread", "median": 2.4}],
+        "cells": [cells, cells],
+    }
+    content = {
+        "machine": "two cores",
+        "matmul": 1e11,
+        "versions": {},
+        "of": [{"a": comparison}, {**comparison, "title": "x"}],
+    }
+    rows = published(tmp_path, content)["rows"]
+    assert [row["id"] for row in rows] == [
+        "rbm-an-epoch-scikit-learn",
+        "rbm-an-epoch-spread-scikit-learn",
+        "x-scikit-learn",
+        "x-spread-scikit-learn",
+    ]
+    assert rows[1]["labels"]["our side"] == "gm_jax, spread"
+    assert rows[1]["matmul"] == 1e11
 
 
 def test_starts_of_experiments_have_the_seconds_that_the_cache_saves(tmp_path):
