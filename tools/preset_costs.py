@@ -124,7 +124,7 @@ def cells(preset: Preset, plan: Mapping[str, Any]) -> dict[str, str]:
         f"`{preset.name}`",
         f"{plan['batch_size']:,}",
         report.with_prefix(plan["memory"]["total"], "B"),
-        f"{report.with_prefix(seconds, 's')}, {plan['bound']}",
+        f"{report.with_prefix(seconds, 's')}, {plan['bound']}{report.LARGER_BRANCHES if plan['conditionals'] else ''}",
         f"{plan['examples_per_second']:,.0f}",
         "unknown" if has_unknown else f"{plan['share_of_peak']:.1%}",
         f"{hours:.0f}, {steps:,}" if hours > 99.0 else f"{hours:.2g}, {steps:,}",

@@ -20,7 +20,8 @@ layers at once, before the scan: products of small matrices are then few and lar
 `ActNorm` initialises its parameters from the batch given to `init`, as that batch arrives at the layer. So `init` needs
 a whole batch and runs it through the flow. Later they are parameters like any other.
 
-Chains support reverse-mode differentiation only (`jax.grad`, `jax.jacrev`), because `ops.cpu.conv` has no forward mode.
+Chains of images support reverse-mode differentiation only (`jax.grad`, `jax.jacrev`): `ops.cpu.conv`, `pointwise` and
+`relu`, of which their conditioners are made, have no forward mode.
 """
 
 from collections.abc import Callable, Sequence

@@ -90,7 +90,7 @@ class ImageRealNVP(nn.Module):
         features: channels of the residual networks, equal in every stage.
         blocks: residual blocks of each network.
         bound: b, the bound of the log-scales.
-        weight_norm: of the convolutions, see `couplings.ResNetConditioner`.
+        weight_norm: of the convolutions, see `conditioners.ResNetConditioner`.
         dtype: precision of the networks' computation.
     """
 

@@ -10,6 +10,7 @@ M and c depend on the parameters alone, so that a model of many steps computes t
 import math
 from typing import NamedTuple
 
+import chex
 import jax.numpy as jnp
 
 from gm_jax.ops import bijectors
@@ -55,6 +56,7 @@ def channel_map_inverse(shift: Array, log_scale: Array, factors: LUFactors) -> C
 
 def apply(x: Array, channels: ChannelMap) -> tuple[Array, Array]:
     """Maps points x [B, ..., C] to (z [B, ..., C], log_det [B]), in nats."""
+    chex.assert_shape(channels.matrix, (x.shape[-1], x.shape[-1]))
     # Highest precision: an accelerator's default keeps 8 to 11 bits of each factor, too few to invert accurately.
     z = jnp.dot(x, channels.matrix, precision="highest") + channels.shift.reshape((1,) * (x.ndim - 1) + (-1,))
     return z, jnp.broadcast_to(math.prod(x.shape[1:-1]) * channels.log_det, x.shape[:1])

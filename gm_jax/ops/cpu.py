@@ -1,4 +1,4 @@
-"""Operations in a form that is fast on a CPU; each equals the plain form next to its name.
+"""Operations in a form that is fast on a CPU, or small inside of a scan; each equals the plain form next to its name.
 
 XLA compiles a few convolutions, products and sums poorly for CPUs. All detours around it are in this file, and in
 `ops/attention.py`, so that networks read as their papers do; `docs/performance.md` has the measured times.

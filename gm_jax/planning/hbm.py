@@ -18,9 +18,6 @@ from typing import NamedTuple
 
 from gm_jax.planning import hlo
 
-_NAMES = {"after-all", "bitcast", "constant", "get-tuple-element", "opt-barrier", "parameter", "partition-id", "tuple"}
-_RUNS_OTHERS = {"while", "conditional", "call", "async-start"}  # their computations count instead
-_FREE_CALLS = {"AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast", "Sharding"}
 _SLICES = {"dynamic-slice", "gather", "slice"}
 _UPDATES = {"dynamic-update-slice": 1, "scatter": 2}  # and which operand is the update
 
@@ -46,10 +43,7 @@ def hbm_bytes(program: hlo.Program) -> float:
 
 def _moved(program: hlo.Program, line: hlo.Instruction, types: Mapping[str, str]) -> float:
     """Counts the bytes of one instruction, which is not inside a fusion."""
-    if line.op in _NAMES | _RUNS_OTHERS or line.op.endswith(("-done", "-update")):
-        return 0.0
-    target = re.search(r'custom_call_target="([^"]*)"', line.attributes)
-    if target is not None and target[1] in _FREE_CALLS:
+    if not line.is_work:
         return 0.0
     operands = [types[name] for name in _operand_names(line)]
     if line.op == "fusion":
@@ -117,9 +111,9 @@ class _Inside:
                 total += inner.read(inner.parameters[position], of)
             elif position == 0 and line.op in _SLICES:
                 total += _part(line.type, of=of)
-            elif position == 0 and line.op in _UPDATES:
+            elif position == 0 and line.op in _UPDATES and self._is_result(line):
                 total += _part(self._update_type(line), of=of) if line.op == "scatter" else 0.0
-            elif not line.repeats and not (line.is_root and line.op == "tuple"):
+            elif not line.repeats and not (line.is_root and line.op == "tuple" and self._hands_on):
                 return _in_hbm(of)
         return total
 
@@ -143,6 +137,9 @@ class _Inside:
                     yield from self._readers(line.name)
                 elif operand == name:
                     yield line, position
+
+    def _is_result(self, line: hlo.Instruction) -> bool:
+        return line.name in {self._behind_bitcasts(source, in_place=True).name for source in self.sources()}
 
     def _operand(self, line: hlo.Instruction, position: int) -> hlo.Instruction:
         return self.by_name[_operand_names(line)[position]]

@@ -35,6 +35,10 @@ _CALLING = {"calls", "called_computations", "to_apply"}
 _CALLS, _FUSIONS = {"call", "async-start"}, {"fusion", "custom-call"}  # other operations call one for pairs of elements
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 _BRANCHES = {"branch_computations", "true_computation", "false_computation"}
+_NAMES = {"after-all", "add-dependency", "bitcast", "constant", "get-tuple-element", "opt-barrier", "parameter"}
+_NAMES |= {"partition-id", "tuple"}
+_RUNS_OTHERS = {"while", "conditional", "call", "async-start"}  # their computations count instead
+_FREE_CALLS = {"AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast", "Sharding"}
 
 
 class Traffic(NamedTuple):
@@ -73,6 +77,13 @@ class Instruction(NamedTuple):
     trips: int | None
     cycles: int
     repeats: bool = False
+
+    @property
+    def is_work(self) -> bool:
+        """Whether the core, or its engine for copies, executes it: it is not a name, nor the end of something begun."""
+        target = re.search(r'custom_call_target="([^"]*)"', self.attributes)
+        free = self.op in _NAMES | _RUNS_OTHERS or self.op.endswith(("-done", "-update"))
+        return not free and (target is None or target[1] not in _FREE_CALLS)
 
 
 class Program(NamedTuple):
@@ -114,6 +125,14 @@ class Program(NamedTuple):
     def cycles(self) -> float:
         """Sums the compiler's estimates of the core's cycles."""
         return self.total(lambda instruction, _: {"cycles": instruction.cycles}, whole_fusions=True)["cycles"]
+
+    def operations(self) -> int:
+        """Counts what one run executes one after the other: fusions, and the operations outside of them."""
+        return self.total(lambda instruction, _: {"run": int(instruction.is_work)}, whole_fusions=True)["run"]
+
+    def conditionals(self) -> int:
+        """Counts the conditionals in the text."""
+        return sum(line.op == "conditional" for lines in self.computations.values() for line in lines)
 
     def loops(self) -> list[int | None]:
         """Lists the number of iterations of each loop, outer before inner; None if the text does not give it."""

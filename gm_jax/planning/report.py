@@ -14,6 +14,8 @@ from gm_jax.files import replacing
 from gm_jax.planning import roofline
 from gm_jax.planning.plan import Plan
 
+LARGER_BRANCHES = ", larger branches"  # in the cell of a step with conditionals
+
 
 def table(plans: Sequence[Plan]) -> str:
     """Formats plans as a table with a column for each."""
@@ -55,6 +57,9 @@ def notes(plans: Sequence[Plan], *, num_examples: int | None) -> list[str]:
     if loops:
         lengths = ", ".join(f"{n} with {trips or '?'} iterations" for trips, n in collections.Counter(loops).items())
         lines.append(f"Loops within the step ({lengths}): what they do counts once where the number is unknown.")
+    if any(cost.conditionals for cost in costs):
+        lines.append("Conditionals count as their larger branch: a player or a stage is not updated at every step,")
+        lines.append("and a step that updates all of them is bounded here.")
     largest = max(plan.batch_size for plan in plans)
     if num_examples is not None and largest > num_examples:
         lines.append(f"Training would refuse a batch of {largest:,}: there are {num_examples:,} training examples.")
@@ -117,6 +122,8 @@ def _record(plan: Plan) -> dict[str, Any]:
         "hbm_bytes": plan.cost.hbm_bytes,
         "cycles": plan.cost.cycles,
         "collectives": {kind: traffic._asdict() for kind, traffic in plan.cost.collectives.items()},
+        "operations": plan.cost.operations,
+        "conditionals": plan.cost.conditionals,
         "inner_loops": list(plan.cost.inner_loops),
         "seconds": {**plan.roofline._asdict(), "step": plan.roofline.seconds},
         "bound": plan.roofline.bound,
@@ -129,6 +136,11 @@ def _record(plan: Plan) -> dict[str, Any]:
 def _traffic(plan: Plan, kind: str) -> str:
     traffic = plan.known_cost.collectives.get(kind)
     return "none" if traffic is None else _at_least(plan, f"{traffic.count:g} of {with_prefix(traffic.num_bytes, 'B')}")
+
+
+def _bounded_step(plan: Plan) -> str:
+    branches = LARGER_BRANCHES if plan.known_cost.conditionals else ""
+    return f"{with_prefix(plan.roofline.seconds, 's')}, {plan.roofline.bound}{branches}"
 
 
 def _others(plan: Plan) -> str:
@@ -180,6 +192,7 @@ _WORK = {
     "matrix products": lambda plan: _at_least(plan, with_prefix(plan.known_cost.matrix_flops, "FLOP")),
     "other arithmetic": lambda plan: _at_least(plan, with_prefix(plan.known_cost.other_ops, "op")),
     "bytes to and from HBM": lambda plan: _at_least(plan, with_prefix(plan.known_cost.hbm_bytes, "B")),
+    "operations of the core": lambda plan: _at_least(plan, f"{plan.known_cost.operations:,.0f}"),
     "cycles, estimated": lambda plan: _at_least(plan, with_prefix(plan.known_cost.cycles, "")),
 }
 _TIME = {
@@ -203,7 +216,7 @@ _COLUMNS = {
     "other arithmetic": _known(_WORK["other arithmetic"]),
     "all-reduce": _known(functools.partial(_traffic, kind="all-reduce")),
     "other collectives": _known(_others),
-    "step at least, bound by": _known(lambda plan: f"{with_prefix(plan.roofline.seconds, 's')}, {plan.roofline.bound}"),
+    "step at least, bound by": _known(_bounded_step),
     "share of peak, at most": _known(_TIME["share of peak, at most"]),
     "cycles, estimated": _known(_WORK["cycles, estimated"]),
 }

@@ -12,7 +12,8 @@ for collectives whose result is b bytes on each chip,
     all-reduce 2 b (n-1)/n,   all-gather and all-to-all b (n-1)/n,   reduce-scatter b (n-1),   others b            (2)
 
 (1) leaves out the work of the vector unit, message latency, dispatch and input from the host: it is a lower bound, and
-a program of many small operations takes much longer. The compiler also estimates the cycles of the core for each
+a program of many small operations takes much longer. It counts the larger branch of a conditional: of players that take
+turns, and of stages, it bounds a step that updates them all. The compiler also estimates the cycles of the core for each
 operation. Their sum includes the vector unit, and leaves out sorts, gathers, collectives, custom calls and
 asynchronous copies. The clock is not documented, so that the sum compares programs for one kind of chip and is no time.
 """
@@ -78,6 +79,9 @@ class Cost(NamedTuple):
         cycles: of the core, the sum of the compiler's estimates for each operation.
         collectives: kind -> number, and bytes of the results on one chip.
         donated: whether every leaf of the state is overwritten by its successor.
+        operations: executed one after the other, a fusion as one.
+        conditionals: how many there are. Each counts as its larger branch, also for players and stages that are
+            not updated at every step: all counts are then those of a step that updates all.
         inner_loops: numbers of iterations of the loops within a step, None if unknown. The work of a loop counts once
             if its number is unknown: all counts are then too low.
         compile_seconds: time that compiling took on this machine.
@@ -90,6 +94,8 @@ class Cost(NamedTuple):
     cycles: float
     collectives: Mapping[str, hlo.Traffic]
     donated: bool
+    operations: float
+    conditionals: int
     inner_loops: tuple[int | None, ...]
     compile_seconds: float
 
@@ -203,6 +209,8 @@ def _cost(compiled: jax.stages.Compiled, num_steps: int, *, num_leaves: int, com
             for kind, of_kind in sorted(program.collectives().items())
         },
         donated=program.num_aliased == num_leaves,
+        operations=program.operations() / num_steps,
+        conditionals=program.conditionals(),
         inner_loops=tuple(loops),
         compile_seconds=compile_seconds,
     )

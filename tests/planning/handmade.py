@@ -3,7 +3,7 @@
 from gm_jax.planning import hlo, plan, roofline, tpus
 
 
-def handmade(topology, *, hbm_bytes=819e6, refusal=None, inner_loops=()):
+def handmade(topology, *, hbm_bytes=819e6, refusal=None, inner_loops=(), conditionals=0):
     """The plan of a step that takes 1 ms on v5e."""
     cost = roofline.Cost(
         memory=roofline.Memory(2_000_000, 1_500_000, 1_400_000, 300_000, 50_000),
@@ -13,6 +13,8 @@ def handmade(topology, *, hbm_bytes=819e6, refusal=None, inner_loops=()):
         cycles=3e6,
         collectives={"all-reduce": hlo.Traffic(1, 1e6)},
         donated=not inner_loops,
+        operations=1234.0,
+        conditionals=conditionals,
         inner_loops=inner_loops,
         compile_seconds=2.5,
     )

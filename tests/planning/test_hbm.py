@@ -40,6 +40,7 @@ Q = """\
         ("%r = f32[256]{0:T(256)} all-reduce(%p), to_apply=%add", 2),
         ("%r = (f32[256]{0:T(256)}, f32[512]{0:T(512)}) all-gather-start(%p), dimensions={0}", 3),
         ('%r = f32[256]{0:T(256)} custom-call(%p), custom_call_target="ConcatBitcast"', 0),
+        ("%r = f32[256]{0:T(256)} add-dependency(%p, %q)", 0),
         ('%r = f32[256]{0:T(256)} custom-call(%p), custom_call_target="tpu_custom_call"', 2),
         ('%r = (f32[64]{0:T(64)}, s32[64]{0:T(64)}) custom-call(%p), custom_call_target="TopK"', 1 + 0.25 + 0.25),
         ("%r = ((f32[256]{0:T(256)}), f32[64]{0:T(64)}, u32[]{:S(2)}) reduce-scatter-start(%p)", 1 + 0.25),
@@ -184,6 +185,21 @@ FUSIONS = """
   ROOT %new = f32[8,256]{1,0:T(8,128)} dynamic-update-slice(%t, %row, %i, %z)
 }
 
+%midway (s: f32[8,256], x: f32[256]) -> f32[8,256] {
+  %s = f32[8,256]{1,0:T(8,128)} parameter(0)
+  %x = f32[256]{0:T(256)} parameter(1)
+  %row = f32[1,256]{1,0:T(1,256)} bitcast(%x)
+  %new = f32[8,256]{1,0:T(8,128)} dynamic-update-slice(%s, %row, %i, %z)
+  ROOT %y = f32[8,256]{1,0:T(8,128)} negate(%new)
+}
+
+%passing (s: f32[8,256], x: f32[256]) -> (f32[8,256], f32[256]) {
+  %s = f32[8,256]{1,0:T(8,128)} parameter(0)
+  %x = f32[256]{0:T(256)} parameter(1)
+  %y = f32[256]{0:T(256)} negate(%x)
+  ROOT %both = (f32[8,256]{1,0:T(8,128)}, f32[256]{0:T(256)}) tuple(%s, %y)
+}
+
 %counting () -> f32[256] {
   ROOT %i = f32[256]{0:T(256)} iota(), iota_dimension=0
 }
@@ -211,6 +227,8 @@ S = """\
         ("%f = f32[8,256]{1,0:T(8,128)} fusion(%s, %p), kind=kLoop, calls=%writing_retiled", 1 + 1),
         ("%f = f32[8,256]{1,0:T(8,128)} fusion(%s, %p), kind=kLoop, calls=%copying", 8 + 1 + 8),
         ("%f = f32[256]{0:T(256)} fusion(), kind=kLoop, calls=%counting", 1),
+        ("%f = f32[8,256]{1,0:T(8,128)} fusion(%s, %p), kind=kLoop, calls=%midway", 8 + 1 + 8),
+        ("%f = (f32[8,256]{1,0:T(8,128)}, f32[256]{0:T(256)}) fusion(%s, %p), kind=kLoop, calls=%passing", 8 + 1 + 8 + 1),
     ],
 )
 def test_a_fusion_moves_the_parts_that_it_slices_and_updates(line, kib):

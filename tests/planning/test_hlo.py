@@ -94,6 +94,14 @@ def test_a_fused_all_reduce_counts_once_with_the_bytes_of_all_members():
     assert program.loops() == []
 
 
+def test_operations_count_once_per_iteration_and_names_never():
+    program = hlo.parse(NESTED)
+    # Ten times the inner loop of seven fusions and the larger branch, one more fusion, and three collectives.
+    assert program.operations() == 10 * (7 + 2) + 1 + 3
+    assert program.conditionals() == 1
+    assert (hlo.parse(FUSED).operations(), hlo.parse(FUSED).conditionals()) == (1, 0)
+
+
 def test_aliased_inputs_are_counted():
     assert hlo.parse(FUSED).num_aliased == 2
     assert hlo.parse(NESTED).num_aliased == 0

@@ -57,6 +57,15 @@ def test_the_notes_state_what_the_numbers_leave_out():
         assert text in odd
 
 
+def test_steps_with_conditionals_are_marked():
+    turns = handmade("v5e:4x4", conditionals=2)
+    assert " | 1 ms, compute, larger branches | " in report.markdown("experiments.gan", [turns])
+    assert "Conditionals count as their larger branch" in "\n".join(report.notes([turns], num_examples=None))
+    assert "Conditionals" not in "\n".join(report.notes([handmade("v5e:4x4")], num_examples=None))
+    lines = {line[:23].strip(): line[23:].strip() for line in report.table([turns]).splitlines()}
+    assert lines["operations of the core"] == "1,234"
+
+
 def test_a_plan_that_does_not_fit_is_reported_and_drawn_too(tmp_path):
     plans = [handmade("v5e:1x1"), handmade("v5e:2x2", refusal="too much"), handmade("v5e:4x4"), handmade("v4:2x2x1")]
     saved = json.loads(json.dumps(report.as_json("experiments.vae", {"hidden": [16]}, plans), allow_nan=False))

@@ -18,7 +18,7 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
 
 def make_cost(**values):
     memory = roofline.Memory(arguments=100, outputs=90, aliased=80, temporaries=30, program=7)
-    settled = {"donated": True, "inner_loops": (), "compile_seconds": 1.0}
+    settled = {"donated": True, "operations": 0, "conditionals": 0, "inner_loops": (), "compile_seconds": 1.0}
     work = {"matrix_flops": 0.0, "other_ops": 0.0, "hbm_bytes": 0.0, "cycles": 0.0, "collectives": {}}
     return roofline.Cost(**{"memory": memory, **work, **settled, **values})
 

@@ -20,6 +20,7 @@ PLAN = {
     "examples_per_second": 12_800.0,
     "share_of_peak": 0.4567,
     "cycles": 1.5e7,
+    "conditionals": 0,
     "inner_loops": [],
     "fits": True,
 }
@@ -74,6 +75,11 @@ def test_loops_of_unknown_length_make_bounds_of_costs(monkeypatch, tmp_path, cap
     assert found["share of peak, at most"] == "unknown"
     assert found["hours at least, steps"] == "2.2, 800,000"
     assert found["cycles, estimated"] == "at least 15 M"
+
+
+def test_a_step_of_players_that_take_turns_is_bounded_by_its_larger_branches(monkeypatch, tmp_path, capsys):
+    found = labels_of(run(monkeypatch, tmp_path, capsys, {**PLAN, "conditionals": 1}))
+    assert found["step at least, bound by"] == "10 ms, memory, larger branches"
 
 
 @pytest.mark.parametrize(
