@@ -1,7 +1,7 @@
 """The networks inside couplings, from one part of x to the parameters that transform the other.
 
-All end in a layer of zeros, so that a coupling starts as the identity. Those of images are trained inside of scans, whose
-derivatives store what they need; `ops.cpu.relu` and `ops.cpu.conv` let them store no masks and no padding.
+All end in a layer of zeros, so that a coupling starts as the identity. Those of images are trained inside of scans,
+whose derivatives store what they need; `ops.cpu.relu` and `ops.cpu.conv` let them store no masks and no padding.
 """
 
 from collections.abc import Callable

@@ -12,9 +12,9 @@ for collectives whose result is b bytes on each chip,
     all-reduce 2 b (n-1)/n,   all-gather and all-to-all b (n-1)/n,   reduce-scatter b (n-1),   others b            (2)
 
 (1) leaves out the work of the vector unit, message latency, dispatch and input from the host: it is a lower bound, and
-a program of many small operations takes much longer. It counts the larger branch of a conditional: of players that take
-turns, and of stages, it bounds a step that updates them all. The compiler also estimates the cycles of the core for each
-operation. Their sum includes the vector unit, and leaves out sorts, gathers, collectives, custom calls and
+a program of many small operations takes much longer. It counts the larger branch of a conditional: of players that
+take turns, and of stages, it bounds a step that updates them all. The compiler also estimates the cycles of the core
+for each operation. Their sum includes the vector unit, and leaves out sorts, gathers, collectives, custom calls and
 asynchronous copies. The clock is not documented, so that the sum compares programs for one kind of chip and is no time.
 """
 

@@ -228,7 +228,10 @@ S = """\
         ("%f = f32[8,256]{1,0:T(8,128)} fusion(%s, %p), kind=kLoop, calls=%copying", 8 + 1 + 8),
         ("%f = f32[256]{0:T(256)} fusion(), kind=kLoop, calls=%counting", 1),
         ("%f = f32[8,256]{1,0:T(8,128)} fusion(%s, %p), kind=kLoop, calls=%midway", 8 + 1 + 8),
-        ("%f = (f32[8,256]{1,0:T(8,128)}, f32[256]{0:T(256)}) fusion(%s, %p), kind=kLoop, calls=%passing", 8 + 1 + 8 + 1),
+        (
+            "%f = (f32[8,256]{1,0:T(8,128)}, f32[256]{0:T(256)}) fusion(%s, %p), kind=kLoop, calls=%passing",
+            8 + 1 + 8 + 1,
+        ),
     ],
 )
 def test_a_fusion_moves_the_parts_that_it_slices_and_updates(line, kib):
