@@ -17,7 +17,7 @@ def make_dit(
     """
     _check_heads("network", config.features, config.heads)
     labels = None if num_classes is None else num_classes + 1
-    settings = {"num_classes": labels, "text": reads, "dtype": config.dtype}
+    settings = {"num_classes": labels, "text": reads, "dtype": config.dtype, "remat": config.remat}
     return dit.DiT(config.features, config.layers, config.heads, config.patch, **settings)
 
 

@@ -41,6 +41,34 @@ def test_the_output_is_zero_at_first_and_depends_on_every_input(settings, y, out
         assert np.abs(before - apply(moved, X, T, y[::-1])).max() > 1e-4
 
 
+@pytest.mark.parametrize(
+    ("settings", "y"), [({}, None), ({"num_classes": 3}, jnp.array([0, 2])), ({"text": TEXT}, CAPTIONS)]
+)
+def test_recomputed_blocks_have_the_same_parameters_outputs_and_gradients(settings, y, randomized, x64):
+    plain, recomputed = network(**settings), network(**settings, remat=True)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), randomized(plain, X, T, y))
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(
+        jnp.shape, jax.eval_shape(recomputed.init, jax.random.key(0), X, T, y)
+    )
+    found = [
+        jax.jit(
+            jax.value_and_grad(lambda params, x, module=module: jnp.sum(jnp.sin(module.apply(params, x, T, y))), (0, 1))
+        )(params, X.astype(jnp.float64))
+        for module in (recomputed, plain)
+    ]
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11), *found)
+
+
+def test_recomputed_blocks_store_less_for_the_backward_pass():
+    def stored(remat):
+        module = network(remat=remat)
+        params = jax.eval_shape(module.init, jax.random.key(0), X, T)
+        residuals = jax.eval_shape(lambda params: jax.vjp(lambda p: module.apply(p, X, T), params)[1], params)
+        return sum(leaf.size for leaf in jax.tree.leaves(residuals) if leaf.shape[:2] == (2, 6))  # [B, N, ...]
+
+    assert stored(True) < 0.3 * stored(False)
+
+
 def test_blocks_are_the_identity_at_first():
     block = dit.DiTBlock(8, heads=2, reads_text=True)
     h, c, context = (

@@ -89,6 +89,9 @@ class DiTConfig:
     """Side of a patch, in pixels or latents."""
     dtype: Annotated[Precision, Added("float32")] = "float32"
     """Precision of the network's computation; parameters and losses stay float32."""
+    remat: Annotated[bool, Added(False)] = False
+    """Store only the inputs of blocks for the backward pass, which computes the rest again: less memory on
+    accelerators, more arithmetic."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
