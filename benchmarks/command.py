@@ -59,6 +59,7 @@ def main(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    os.environ.pop("JAX_NUM_CPU_DEVICES", None)  # a case has one device, unless it says how many
     results = {
         "machine": timing.machine(),
         "versions": timing.versions("jax", "jaxlib", "flax", "optax", "numpy", *dict.fromkeys(("torch", against))),

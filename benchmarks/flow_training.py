@@ -52,7 +52,7 @@ class Work(NamedTuple):
     convolutional: bool
 
     def __str__(self) -> str:
-        return f"{self.title}, batch {self.batch_size}, {self.steps} steps per call"
+        return f"{self.title}, batch {self.batch_size}, {self.steps} step{'s' * (self.steps > 1)} per call"
 
 
 GLOW = Work("Glow 32x32x3, K = 8, L = 2, 64 channels", "glow", 32, 1, 0.9, 6.0, convolutional=True)

@@ -182,8 +182,21 @@ def add_xla_flags(flags: str) -> None:
 
 
 def set_devices(count: int) -> None:
-    """Makes a worker's jax see so many CPU devices, before the worker uses jax."""
-    os.environ["JAX_NUM_CPU_DEVICES"] = str(count)
+    """Makes a worker's jax see so many CPU devices, before the worker computes anything.
+
+    Raises:
+        RuntimeError: jax has other devices, such as a GPU.
+    """
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", count)
+    if jax.devices()[0].platform != "cpu" or jax.device_count() != count:
+        raise RuntimeError(f"jax has {jax.devices()}, not {count} CPU devices: set JAX_PLATFORMS=cpu.")
+
+
+def cores() -> int:
+    """Returns how many cores a case uses."""
+    return len(sorted(os.sched_getaffinity(0))[:THREADS])
 
 
 def matmul_rate(size: int = 2048, seconds: float = 2.0) -> float:

@@ -76,7 +76,7 @@ def ready(training: Training, parallel_name: str = "jit") -> Ready:
 def make_run(make: Callable[..., Training], args: tuple, xla_flags: str = "", devices: int = 1) -> timing.Run:
     """Makes the training of make(*args) under XLA flags; a unit of work is one call of its step, on new batches.
 
-    With several devices each has its part of the batch, by "pmap".
+    With several CPU devices each has its part of the batch, by "pmap".
     """
     timing.add_xla_flags(xla_flags)
     if devices > 1:
@@ -107,12 +107,11 @@ def compile_seconds(make: Callable[..., Training], args: tuple, xla_flags: str =
 
 
 def cases(make: Callable[..., Training], args: tuple, flags: Mapping[str, str]) -> dict[str, timing.Case]:
-    """Makes a case for each choice of flags, and one with a device for each core, with the first flags."""
-    spread = timing.Case(make_run, make, args, next(iter(flags.values())), timing.THREADS)
-    return {
-        **{name: timing.Case(make_run, make, args, each) for name, each in flags.items()},
-        comparison.SPREAD: spread,
-    }
+    """Makes a case for each choice of flags, and one with a device for each of several cores, with the first flags."""
+    found = {name: timing.Case(make_run, make, args, each) for name, each in flags.items()}
+    if timing.cores() > 1:
+        found[comparison.SPREAD] = timing.Case(make_run, make, args, next(iter(flags.values())), timing.cores())
+    return found
 
 
 def compiling(make: Callable[..., Training], args: tuple, flags: Mapping[str, str]) -> dict[str, float]:

@@ -81,6 +81,9 @@ def publish(config: Config) -> str:
         raise UserError(f"{config.measured} is not the --json file of a benchmark that compares: {error!r}.") from None
     path = config.folder / f"{config.table}.json"
     table = read(config.table, config.folder) if path.exists() else {"columns": columns, "rows": []}
+    has_column = any(column.get("field") == "our side" for column in table["columns"])
+    if not has_column and len({row["labels"].get("our side") for row in found}) > 1:
+        raise UserError(f"{path} has no column for several sides of ours: remove it, and publish all of its rows anew.")
     rows = {row["id"]: row for row in (*table["rows"], *found)}
     content = {**table, "rows": list(rows.values())}
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -120,7 +123,7 @@ def _rows(comparison: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[
             {"name": "theirs", "value": 1e3 * seconds[ratio["over"]], "unit": "ms"},
             {"name": "ratio", "value": ratio["median"], "low": ratio["low"], "high": ratio["high"], "unit": "1"},
         ]
-        variant = ratio["under"].removeprefix(OURS)
+        variant = ratio["under"].removeprefix(OURS) if ratio["under"].startswith(OURS) else ""
         words = re.findall("[a-z0-9]+", f"{comparison['title']} {variant} {ratio['over']}".lower())
         rows.append({"id": "-".join(words), "labels": labels, "numbers": numbers, **facts})
     return rows

@@ -127,7 +127,7 @@ class Program(NamedTuple):
         return self.total(lambda instruction, _: {"cycles": instruction.cycles}, whole_fusions=True)["cycles"]
 
     def operations(self) -> int:
-        """Counts what one run executes one after the other: fusions, and the operations outside of them."""
+        """Counts what one run starts: fusions, the operations outside of them, copies and collectives."""
         return self.total(lambda instruction, _: {"run": int(instruction.is_work)}, whole_fusions=True)["run"]
 
     def conditionals(self) -> int:

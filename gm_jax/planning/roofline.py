@@ -79,7 +79,7 @@ class Cost(NamedTuple):
         cycles: of the core, the sum of the compiler's estimates for each operation.
         collectives: kind -> number, and bytes of the results on one chip.
         donated: whether every leaf of the state is overwritten by its successor.
-        operations: executed one after the other, a fusion as one.
+        operations: started by the core, copies and collectives too; a fusion is one.
         conditionals: how many there are. Each counts as its larger branch, also for players and stages that are
             not updated at every step: all counts are then those of a step that updates all.
         inner_loops: numbers of iterations of the loops within a step, None if unknown. The work of a loop counts once

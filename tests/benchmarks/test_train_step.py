@@ -1,3 +1,5 @@
+import os
+
 import jax
 import numpy as np
 import optax
@@ -53,30 +55,40 @@ def test_each_call_continues_where_the_last_one_stopped(monkeypatch):
     assert asked == [0, 2, 4]
 
 
-def test_a_device_for_each_core_takes_its_part_of_the_batch():
-    found = timing.in_own_process(devices_and_parameters)
+def test_a_device_for_each_core_takes_its_part_of_the_batch(monkeypatch):
+    *found, params = timing.in_own_process(spread_over_two_devices)
+    assert found == ["pmap", 2]
     state, step, batches = train_step.ready(training())
-    np.testing.assert_allclose(found[1], step(state, batches(0))[0].params["player"]["w"], rtol=1e-6)
-    assert found[0] == 2
+    np.testing.assert_allclose(params, step(state, batches(0))[0].params["player"]["w"], rtol=1e-6)
+    monkeypatch.setattr(timing, "cores", lambda: 2)
     cases = train_step.cases(training, (), {"gm_jax": "-f", "plain": ""})
     assert {name: case.args for name, case in cases.items()} == {
         "gm_jax": (training, (), "-f"),
         "plain": (training, (), ""),
-        comparison.SPREAD: (training, (), "-f", timing.THREADS),
+        comparison.SPREAD: (training, (), "-f", 2),
     }
+    monkeypatch.setattr(timing, "cores", lambda: 1)
+    assert list(train_step.cases(training, (), {"gm_jax": "-f"})) == ["gm_jax"]
 
 
-def devices_and_parameters():
-    """In a process of its own: how many devices a run of two has, and the parameters after its first call."""
-    prepared, states = train_step.ready, []
+def spread_over_two_devices():
+    """In a process of its own: the strategy and the devices of a run of two, and its parameters after a call."""
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "").replace("--xla_force_host_platform_device_count=2", "")
+    prepared, found = train_step.ready, []
 
     def ready(training, strategy):
-        found = prepared(training, strategy)
-        return found._replace(step=lambda state, batch: states.append(found.step(state, batch)) or states[-1])
+        made = prepared(training, strategy)
+
+        def step(state, batch):
+            after = made.step(state, batch)
+            found.extend([strategy, jax.device_count(), np.asarray(after[0].params["player"]["w"])])
+            return after
+
+        return made._replace(step=step)
 
     train_step.ready = ready
     train_step.make_run(training, (), devices=2)(1)
-    return len(jax.devices()), np.asarray(states[0][0].params["player"]["w"])
+    return found
 
 
 def test_compiling_takes_time():

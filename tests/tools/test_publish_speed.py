@@ -61,6 +61,22 @@ def test_every_comparison_of_a_file_is_a_row_for_each_of_our_sides(tmp_path):
     assert rows[1]["matmul"] == 1e11
 
 
+def test_a_table_keeps_the_rows_of_a_side_of_another_name_and_refuses_several_sides_without_a_column(tmp_path):
+    content = measured()
+    content["comparison"]["ratios"][0]["under"] = "DPM-Solver++"
+    content["comparison"]["seconds"]["DPM-Solver++"] = 0.1
+    table = published(tmp_path, content)
+    assert [row["id"] for row in table["rows"]] == ["rbm-an-epoch-scikit-learn"]
+    table["columns"] = [column for column in table["columns"] if column.get("field") != "our side"]
+    (tmp_path / "speed_test.json").write_text(json.dumps(table))
+    assert len(published(tmp_path, content)["rows"]) == 1
+    (ratio,) = content["comparison"]["ratios"]
+    content["comparison"]["ratios"] = [ratio, {**ratio, "under": "gm_jax"}]
+    content["comparison"]["cells"] *= 2
+    with pytest.raises(UserError, match="no column for several sides of ours"):
+        published(tmp_path, content)
+
+
 def test_starts_of_experiments_have_the_seconds_that_the_cache_saves(tmp_path):
     starts = [{"experiment": "vae", "cold": 9.5, "warm": 6.0}]
     table = published(tmp_path, {"machine": "two cores", "versions": {}, "starts": starts})
