@@ -40,7 +40,7 @@ class DiT(nn.Module):
         dtype: precision of the computation; the output is float32 at least.
         outputs: how many outputs each number of x_t has, one block of the last axis after the other.
         remat: stores only the inputs of blocks for the backward pass, which computes the rest again: less memory on
-            accelerators, for about a third more products.
+            accelerators, for about a third more products and twice the traffic to it (`docs/performance.md`).
     """
 
     features: int
