@@ -5,6 +5,6 @@ page.py            what a page is, and how it becomes Markdown and PNG
 contents.py        chapters and pages, in the order in which the field is taught
 training.py        a short training, with states along it
 worlds.py          mixtures of normals, whose densities and scores are known, and digits
-autoencoders.py adversarial.py mode_collapse.py autoregressive.py flows.py diffusion.py energies.py evaluation.py
-    equivalences.py taxonomy.py  the pages, a function each
+autoencoders.py adversarial.py mode_collapse.py autoregressive.py flows.py diffusion.py captions.py energies.py
+    evaluation.py equivalences.py taxonomy.py  the pages, a function each
 """
