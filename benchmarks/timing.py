@@ -194,9 +194,9 @@ def set_devices(count: int) -> None:
         raise RuntimeError(f"jax has {jax.devices()}, not {count} CPU devices: set JAX_PLATFORMS=cpu.")
 
 
-def cores() -> int:
-    """Returns how many cores a case uses."""
-    return len(sorted(os.sched_getaffinity(0))[:THREADS])
+def cores() -> list[int]:
+    """Lists the cores that a case uses."""
+    return sorted(os.sched_getaffinity(0))[:THREADS]
 
 
 def matmul_rate(size: int = 2048, seconds: float = 2.0) -> float:
@@ -204,7 +204,7 @@ def matmul_rate(size: int = 2048, seconds: float = 2.0) -> float:
     import jax
     import jax.numpy as jnp
 
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    os.sched_setaffinity(0, cores())
     product, ones = jax.jit(jnp.matmul), jnp.ones((size, size), jnp.float32)
     jax.block_until_ready(product(ones, ones))
     times, end = [], time.perf_counter() + seconds
@@ -305,7 +305,7 @@ class _Worker:
 def _serve(connection: Connection, make: Callable[..., Run], args: tuple) -> None:
     """Runs a worker: makes the case, then answers each count with a Sample, or with a traceback as str."""
     # First of all, because thread pools size themselves by it.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
+    os.sched_setaffinity(0, cores())
     try:
         run = make(*args)
         run(1)

@@ -109,8 +109,9 @@ def compile_seconds(make: Callable[..., Training], args: tuple, xla_flags: str =
 def cases(make: Callable[..., Training], args: tuple, flags: Mapping[str, str]) -> dict[str, timing.Case]:
     """Makes a case for each choice of flags, and one with a device for each of several cores, with the first flags."""
     found = {name: timing.Case(make_run, make, args, each) for name, each in flags.items()}
-    if timing.cores() > 1:
-        found[comparison.SPREAD] = timing.Case(make_run, make, args, next(iter(flags.values())), timing.cores())
+    devices = len(timing.cores())
+    if devices > 1:
+        found[comparison.SPREAD] = timing.Case(make_run, make, args, next(iter(flags.values())), devices)
     return found
 
 

@@ -83,7 +83,9 @@ def publish(config: Config) -> str:
     table = read(config.table, config.folder) if path.exists() else {"columns": columns, "rows": []}
     has_column = any(column.get("field") == "our side" for column in table["columns"])
     if not has_column and len({row["labels"].get("our side") for row in found}) > 1:
-        raise UserError(f"{path} has no column for several sides of ours: remove it, and publish all of its rows anew.")
+        raise UserError(
+            f"{path} has no column for several sides of ours: remove the file, and publish all its rows again."
+        )
     rows = {row["id"]: row for row in (*table["rows"], *found)}
     content = {**table, "rows": list(rows.values())}
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -345,7 +345,7 @@ def _backward(
     dw = jax.lax.platform_dependent(
         x,
         g,
-        cpu=functools.partial(kernel_gradient, shape=kernel.shape, **settings),
+        cpu=functools.partial(kernel_gradient, **settings),
         default=functools.partial(plain_kernel_gradient, shape=kernel.shape, **settings),
     )
     return dx, dw
@@ -354,13 +354,12 @@ def _backward(
 _conv.defvjp(_forward, _backward)
 
 
-def kernel_gradient(x: Array, g: Array, *, shape: tuple[int, ...], padding: Sides, dilation: tuple[int, int]) -> Array:
+def kernel_gradient(x: Array, g: Array, *, padding: Sides, dilation: tuple[int, int]) -> Array:
     """Computes eq. (2) as a convolution of the transposed arrays.
 
     Args:
         x: [B, H, W, C] maps.
         g: [B, H', W', F] dL/dy.
-        shape: (I, J, C, F) of the kernel.
         padding: of the forward convolution.
         dilation: d of the forward convolution.
     Returns:
@@ -374,13 +373,16 @@ def kernel_gradient(x: Array, g: Array, *, shape: tuple[int, ...], padding: Side
     # The barrier keeps XLA from folding the transposes back into the convolution's dimension numbers.
     lhs, rhs = jax.lax.optimization_barrier((jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(g, (1, 2, 0, 3))))
     dw = jax.lax.conv_general_dilated(lhs, rhs, dilation, padding, dimension_numbers=_IMAGES)
-    return jnp.transpose(dw[:, : shape[0], : shape[1]], (1, 2, 0, 3))
+    return jnp.transpose(dw, (1, 2, 0, 3))
 
 
 def plain_kernel_gradient(
     x: Array, g: Array, *, shape: tuple[int, ...], padding: Sides, dilation: tuple[int, int]
 ) -> Array:
-    """Computes eq. (2) as XLA transposes the convolution; arguments as in `kernel_gradient`."""
+    """Computes eq. (2) as XLA transposes the convolution.
+
+    Arguments are those of `kernel_gradient`, and the shape (I, J, C, F) of the kernel.
+    """
     convolve = functools.partial(_plain_conv, x, padding=padding, dilation=dilation)
     (dw,) = jax.linear_transpose(convolve, jax.ShapeDtypeStruct(shape, x.dtype))(g)
     return dw

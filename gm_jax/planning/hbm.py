@@ -7,9 +7,9 @@ where it is. S(1), or another number but 0, is not HBM:
 
     f32[64,32,32,128]{3,0,2,1:T(8,128)S(1)}
 
-An operation reads its operands and writes its result, as far as they are in HBM, with the padding of their tiles. If it
-slices an operand, it reads the slice; if it updates an array in place, it reads and writes the update. Loops count once
-per iteration.
+An operation reads those operands that are in HBM, and writes its result if that is, with the padding of their tiles.
+If it slices an operand, it reads the slice; if it updates an array in place, it reads and writes the update. Loops
+count once per iteration.
 """
 
 import re

@@ -15,7 +15,7 @@ for collectives whose result is b bytes on each chip,
 a program of many small operations takes much longer. It counts the larger branch of a conditional: of players that
 take turns, and of stages, it bounds a step that updates them all. The compiler also estimates the cycles of the core
 for each operation. Their sum includes the vector unit, and leaves out sorts, gathers, collectives, custom calls and
-asynchronous copies. The clock is not documented, so that the sum compares programs for one kind of chip and is no time.
+asynchronous copies. The clock is not documented, so the sum compares programs for one kind of chip. It is not a time.
 """
 
 import importlib.util

@@ -60,14 +60,14 @@ def test_a_device_for_each_core_takes_its_part_of_the_batch(monkeypatch):
     assert found == ["pmap", 2]
     state, step, batches = train_step.ready(training())
     np.testing.assert_allclose(params, step(state, batches(0))[0].params["player"]["w"], rtol=1e-6)
-    monkeypatch.setattr(timing, "cores", lambda: 2)
+    monkeypatch.setattr(timing, "cores", lambda: [0, 1])
     cases = train_step.cases(training, (), {"gm_jax": "-f", "plain": ""})
     assert {name: case.args for name, case in cases.items()} == {
         "gm_jax": (training, (), "-f"),
         "plain": (training, (), ""),
         comparison.SPREAD: (training, (), "-f", 2),
     }
-    monkeypatch.setattr(timing, "cores", lambda: 1)
+    monkeypatch.setattr(timing, "cores", lambda: [0])
     assert list(train_step.cases(training, (), {"gm_jax": "-f"})) == ["gm_jax"]
 
 
