@@ -12,12 +12,17 @@ a triangular mask:
 
     a_i = a_start + sum_{start <= j < i} x_j W_j,    start <= i < start + S;    a_start by (3)        (4)
 
-which takes O(D S H) operations. Training keeps the activations at the starts of blocks and recomputes the others.
+which takes O(D S H) operations. Training keeps the activations at the starts of blocks and recomputes the others. The
+recursion keeps the last one alone, and goes back to the others in the derivative, with g_i = dL/d(V_i . h_i):
+
+    a_i = a_{i+1} - W_i x_i,    dL/da_i = dL/da_{i+1} + g_i V_i f'(a_i)                              (5)
+    dL/dW_i = x_i dL/da_{i+1},    dL/dV_i = g_i h_i,    dL/dx_i = W_i . dL/da_{i+1}
 
 Source: Larochelle & Murray, "The Neural Autoregressive Distribution Estimator", AISTATS 2011; Uria et al., "Neural
 Autoregressive Distribution Estimation", JMLR 2016, arXiv:1605.02226, section 2.
 """
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -27,8 +32,13 @@ import jax
 import jax.numpy as jnp
 
 from gm_jax.networks.label_bias import check_label
-from gm_jax.ops.cpu import matvec
 from gm_jax.types import Array
+
+
+# XLA for CPUs divides an operation of the loop among threads from about this many numbers B H on. Smaller parts of the
+# batch, one after the other, are faster, as threads need time to meet; for large batches they are not.
+UNDIVIDED = 2**15
+WORTH_DIVIDING = 2**17
 
 
 class Positions(NamedTuple):
@@ -39,26 +49,55 @@ class Positions(NamedTuple):
     decoder: Array
 
 
-def one_by_one(f: Callable[[Array], Array], start: Array, positions: Positions, *, chunk: int) -> Array:
-    """Computes V_i . h_i by the recursion (3).
+def one_by_one(f: Callable[[Array], Array], start: Array, positions: Positions) -> Array:
+    """Computes V_i . h_i by the recursion (3), and its derivative by (5).
 
     Args:
         f: the activation.
         start: [B, H] a_0.
         positions: of D.
-        chunk: steps between two activations that the backward pass finds stored.
     Returns:
         [D, B].
     """
+    batch, size = start.shape[0], start.size
+    parts = min(batch, -(-size // UNDIVIDED)) if size <= WORTH_DIVIDING else 1
+    edges = [batch * i // parts for i in range(parts + 1)]
+    logits = [
+        _recursion(f, start[low:high], positions._replace(x=positions.x[:, low:high]))
+        for low, high in itertools.pairwise(edges)
+    ]
+    return jnp.concatenate(logits, axis=1)
 
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recursion(f: Callable[[Array], Array], start: Array, positions: Positions) -> Array:
+    return _forwards(f, start, positions)[0]
+
+
+def _forwards(f: Callable[[Array], Array], start: Array, positions: Positions) -> tuple[Array, tuple[Array, Positions]]:
     def visit(a: Array, position: Positions) -> tuple[Array, Array]:
-        return a + position.x[:, None] * position.encoder[None], matvec(f(a), position.decoder)
+        x, encoder, decoder = position
+        return a + x[:, None] * encoder[None], jnp.sum(f(a) * decoder[None], axis=-1)
 
-    # The backward pass recomputes h_i within a step and a_i within a chunk of steps.
-    visit = jax.checkpoint(visit, prevent_cse=False)
-    visit_chunk = jax.checkpoint(partial(jax.lax.scan, visit), prevent_cse=False)
-    _, logits = jax.lax.scan(visit_chunk, start, _split(positions, chunk))
-    return logits.reshape(-1, start.shape[0])[: len(positions.x)]
+    end, logits = jax.lax.scan(visit, start, positions)
+    return logits, (end, positions)
+
+
+def _backwards(f: Callable[[Array], Array], stored: tuple[Array, Positions], g: Array) -> tuple[Array, Positions]:
+    def visit(carry: tuple[Array, Array], along: tuple[Positions, Array]) -> tuple[tuple[Array, Array], Positions]:
+        (a, da), ((x, encoder, decoder), g) = carry, along
+        dx, d_encoder = jnp.sum(da * encoder[None], axis=-1), x @ da
+        a = a - x[:, None] * encoder[None]
+        h, derivative = jax.vjp(f, a)
+        (through,) = derivative(g[:, None] * decoder[None])
+        return (a, da + through), Positions(dx, d_encoder, g @ h)
+
+    end, positions = stored
+    (_, d_start), gradients = jax.lax.scan(visit, (end, jnp.zeros_like(end)), (positions, g), reverse=True)
+    return d_start, gradients
+
+
+_recursion.defvjp(_forwards, _backwards)
 
 
 def in_blocks(f: Callable[[Array], Array], start: Array, positions: Positions, *, block: int) -> Array:
@@ -100,8 +139,8 @@ class NADE(nn.Module):
     """NADE, eqs. (1)-(4): x [B, D] and an ordering -> logits [B, D], in the order of the data.
 
     CPUs compute the recursion (3) and accelerators the blocks (4); the platform is that of the compiled program, so a
-    plan for TPUs has the blocks. Memory in training, besides the parameters: about B H (D / chunk + chunk) numbers by
-    (3), and B H (D / block + 3 block) by (4).
+    plan for TPUs has the blocks. Memory in training, besides the parameters and their gradients: a few times B H numbers
+    by (3), and B H (D / block + 3 block) by (4).
 
     `begin` and `step` compute the same logits one at a time, in the order of generation.
 
@@ -110,7 +149,6 @@ class NADE(nn.Module):
         hidden: H.
         num_classes: number of classes of the labels, which shift the biases b and c; None for a network without labels.
         activation: f.
-        chunk: steps of (3) between two activations that training stores; about sqrt(D) needs the least memory.
         block: S of (4), at most: the blocks have equal lengths.
     """
 
@@ -118,7 +156,6 @@ class NADE(nn.Module):
     hidden: int
     num_classes: int | None = None
     activation: Callable[[Array], Array] = nn.sigmoid
-    chunk: int = 28
     block: int = 128
 
     def setup(self) -> None:
@@ -140,7 +177,7 @@ class NADE(nn.Module):
         logits = jax.lax.platform_dependent(
             start,
             positions,
-            cpu=partial(one_by_one, self.activation, chunk=self.chunk),
+            cpu=partial(one_by_one, self.activation),
             default=partial(in_blocks, self.activation, block=self.block),
         )
         return logits[jnp.argsort(order)].T + bias

@@ -78,7 +78,6 @@ cpu (forms that are fast on a CPU, equal to the plain operations)
     pointwise              x @ w at every position
     relu                   stores its output alone for the derivative
     group_norm             normalisation over all places and the channels of a group
-    matvec                 h @ v as a sum
 
 attention (scaled dot-product attention)
     attention, attention_of_one_query              of all queries; of one, as a step of sampling needs it

@@ -10,7 +10,6 @@ XLA compiles a few convolutions, products and sums poorly for CPUs. All detours 
     pointwise         x @ w for x [B, ..., C]
     relu              jax.nn.relu(x), with its output as all that its derivative stores
     group_norm        (h - m) / sqrt(v + eps) over (places, channels of a group)
-    matvec            h @ v
 
 If accelerators need another form, `jax.lax.platform_dependent` decides when the program is lowered: a CPU that compiles
 for a TPU compiles the TPU's form.
@@ -229,19 +228,6 @@ def _over_groups(of_channels: Array, groups: int) -> Array:
     batch, channels = of_channels.shape
     means = jnp.mean(of_channels.reshape(batch, groups, -1), axis=-1)
     return jnp.repeat(means, channels // groups, axis=-1)
-
-
-@jax.custom_jvp
-def matvec(h: Array, v: Array) -> Array:
-    """Computes h @ v for h [B, H] and v [H] as a sum, which XLA fuses with the operations that produced h."""
-    return jnp.sum(h * v[None], axis=-1)
-
-
-@matvec.defjvp
-def _matvec_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    (h, v), (h_dot, v_dot) = primals, tangents
-    # The product in v makes its gradient a product too, which is the faster form.
-    return matvec(h, v), jnp.sum(h_dot * v[None], axis=-1) + h @ v_dot
 
 
 @jax.custom_vjp

@@ -1,9 +1,12 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gm_jax.losses import autoregressive as losses
+from gm_jax.networks import nade
 from gm_jax.networks.nade import NADE
 
 B, H = 5, 7
@@ -41,14 +44,14 @@ def with_form(monkeypatch, form):
     )
 
 
-# With chunks of 32 steps: one dimension, less than a chunk, two whole chunks, and a remainder.
+# With blocks of 32: one dimension, less than a block, two whole blocks, and a remainder.
 @pytest.mark.parametrize("num_dims", [1, 10, 64, 70])
 @pytest.mark.parametrize("form", ["cpu", "default"])
 def test_both_forms_equal_the_naive_computation(x64, monkeypatch, form, num_dims):
     with_form(monkeypatch, form)
     order = RNG.permutation(num_dims)
     x, label = binary(B, num_dims), np.arange(B) % 3
-    network = NADE(num_dims, H, num_classes=3, chunk=32, block=32)
+    network = NADE(num_dims, H, num_classes=3, block=32)
     params = random_params(network, x, order, label)
     logits = network.apply({"params": params}, x, order, label)
     np.testing.assert_allclose(logits, naive(params, x, order, label), rtol=1e-12, atol=1e-12)
@@ -57,9 +60,9 @@ def test_both_forms_equal_the_naive_computation(x64, monkeypatch, form, num_dims
 @pytest.mark.parametrize("form", ["cpu", "default"])
 def test_the_gradients_of_both_forms_equal_the_formula(x64, monkeypatch, form):
     with_form(monkeypatch, form)
-    num_dims = 12  # two whole chunks and a remainder
+    num_dims = 12  # two whole blocks and a remainder
     order = RNG.permutation(num_dims)
-    x, network = binary(B, num_dims), NADE(num_dims, H, chunk=5, block=5)
+    x, network = binary(B, num_dims), NADE(num_dims, H, block=5)
     params = random_params(network, x, order)
 
     def written_out(p):
@@ -75,9 +78,36 @@ def test_the_gradients_of_both_forms_equal_the_formula(x64, monkeypatch, form):
         np.testing.assert_allclose(gradient[name], expected[name], rtol=1e-10, atol=1e-12, err_msg=name)
 
 
+# H = 7, so that 35 numbers are one part, or parts of two and three rows, or five parts of a row.
+@pytest.mark.parametrize("undivided", [35, 30, 1])
+def test_the_derivative_in_all_inputs_is_that_of_the_blocks(x64, monkeypatch, undivided):
+    monkeypatch.setattr(nade, "UNDIVIDED", undivided)
+    num_dims = 12
+    start, g = RNG.normal(size=(B, H)), RNG.normal(size=(num_dims, B))
+    positions = nade.Positions(*(RNG.normal(size=(num_dims, width)) for width in (B, H, H)))
+    results = [
+        jax.vjp(form, start, positions)
+        for form in (partial(nade.one_by_one, jnp.tanh), partial(nade.in_blocks, jnp.tanh, block=5))
+    ]
+    (logits, pull), (expected, expected_pull) = results
+    np.testing.assert_allclose(logits, expected, rtol=1e-12, atol=1e-12)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12), pull(g), expected_pull(g))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 65, 66, 131, 132])
+def test_a_large_batch_is_computed_whole_and_a_smaller_one_in_parts(batch):
+    hidden = 1_000
+    count = str(
+        jax.make_jaxpr(partial(nade.one_by_one, jnp.tanh))(
+            jnp.zeros((batch, hidden)), nade.Positions(jnp.zeros((3, batch)), *2 * [jnp.zeros((3, hidden))])
+        )
+    ).count("scan[")
+    assert count == {1: 1, 2: 1, 65: 2, 66: 3, 131: 4, 132: 1}[batch]
+
+
 @pytest.mark.parametrize("num_dims", [1, 12, 784])
 def test_both_forms_agree_in_float32(monkeypatch, num_dims):
-    order, network = RNG.permutation(num_dims), NADE(num_dims, H, chunk=28, block=128)
+    order, network = RNG.permutation(num_dims), NADE(num_dims, H, block=128)
     x = binary(B, num_dims)
     params = network.init(jax.random.key(0), x, order)["params"]
     found = {}
@@ -107,15 +137,15 @@ def test_accelerators_compute_a_block_by_one_product(platform, product):
 def test_memory_in_training_is_bounded(monkeypatch, form):
     """The bounds that the class states, and much less than all D activations, B D H numbers."""
     with_form(monkeypatch, form)
-    batch, num_dims, hidden, chunk, block = 16, 1024, 64, 32, 64
-    network, order = NADE(num_dims, hidden, chunk=chunk, block=block), np.arange(num_dims)
+    batch, num_dims, hidden, block = 16, 1024, 64, 64
+    network, order = NADE(num_dims, hidden, block=block), np.arange(num_dims)
     x = binary(batch, num_dims)
     params = network.init(jax.random.key(0), x, order)["params"]
     loss = lambda p, x: losses.bernoulli_nll(x, network.apply({"params": p}, x, order)).sum()  # noqa: E731
     stats = jax.jit(jax.grad(loss)).lower(params, x).compile().memory_analysis()
     # Copies of the parameters in the order of generation, their gradients, and x and the logits.
     fixed = 6 * num_dims * hidden + 8 * batch * num_dims
-    bound = {"cpu": num_dims / chunk + chunk, "default": num_dims / block + 3 * block}[form]
+    bound = {"cpu": 8, "default": num_dims / block + 3 * block}[form]
     assert stats.temp_size_in_bytes / 4 < fixed + 1.2 * bound * batch * hidden
     assert fixed + 1.2 * bound * batch * hidden < batch * num_dims * hidden
 

@@ -393,7 +393,3 @@ def test_the_gradient_of_group_norm_sums_over_places_once(x64):
 
     assert sums(three_groups) == 4
     assert sums(plain_group_norm) > 4
-
-
-def test_matvec_equals_the_plain_form(x64):
-    assert_equal_to_the_plain_form(cpu.matvec, lambda h, v: h @ v, *draw((5, 7), (7,), dtype=jnp.float64))
