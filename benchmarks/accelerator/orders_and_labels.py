@@ -1,4 +1,4 @@
-"""Small models of orders, levels, labels and captions, for `benchmarks.accelerator.families`.
+"""Small models of orders, levels, codes, labels and captions, for `benchmarks.accelerator.families`.
 
 Each builder takes the precision of the network's computation, None for float32; networks without a precision ignore it.
 """
@@ -107,13 +107,46 @@ def conditional_gan_of_labels(dtype: Any) -> "Model":
     return conditional_gan.ConditionalGAN(gan=game, num_classes=CLASSES).model
 
 
+def autoencoder_of_codes(dtype: Any) -> "Model":
+    """A VQ-VAE, with a transformer of its codes."""
+    from gm_jax.models import autoregressive, decoder_likelihoods, quantizers, vq_vae
+    from gm_jax.models import autoregressive_networks as ordered
+    from gm_jax.networks.autoencoder import SpatialCodeEncoder, SpatialDecoder
+    from gm_jax.networks.transformer import CausalTransformer
+
+    likelihood = decoder_likelihoods.discretized_logistic(levels=LEVELS)
+    quantizer = quantizers.EMACodebook(num_codes=5, dim=2, restart_below=0.0)
+    places = (2, 2, 1)
+    codes = CausalTransformer(
+        places, quantizer.num_codes, quantizer.num_codes, features=8, heads=2, layers=1, dtype=dtype
+    )
+    prior = autoregressive.Autoregressive(
+        network=ordered.sequence_network(codes, length=4),
+        likelihood=ordered.codes(num_codes=quantizer.num_codes),
+        shape=places,
+    )
+    settings = {"groups": 2, "dtype": dtype}
+    return vq_vae.VQVAE(
+        encoder=SpatialCodeEncoder((4, 4), quantizer.dim, **settings),
+        decoder=SpatialDecoder((4, 4), IMAGE, quantizer.dim, likelihood.outputs_per_dim, **settings),
+        likelihood=likelihood,
+        quantizer=quantizer,
+        prior=prior,
+        vae_steps=2,
+    ).model
+
+
 def text_to_image(dtype: Any) -> "Model":
-    """A latent diffusion of spatial latents with a DiT that reads captions, one of each class; samples are guided."""
+    """A latent diffusion of spatial latents with a DiT that reads captions, one of each class; samples are guided.
+
+    Errors are divided by their expected size.
+    """
     import jax.numpy as jnp
 
-    from gm_jax.models import decoder_likelihoods, diffusion, diffusion_space, latent_diffusion, vae
+    from gm_jax.models import decoder_likelihoods, diffusion, diffusion_space, latent_diffusion, learned_weight, vae
     from gm_jax.networks.autoencoder import SpatialDecoder, SpatialEncoder
     from gm_jax.networks.dit import DiT
+    from gm_jax.networks.log_error import LogError
     from gm_jax.networks.text_encoder import TextEncoder
     from gm_jax.ops import diffusion_process
     from gm_jax.samplers.ddim import ddim
@@ -129,7 +162,8 @@ def text_to_image(dtype: Any) -> "Model":
     )
     text = TextEncoder((len(CAPTIONS[0]),), WORDS, 8, features=8, heads=2, layers=1, dtype=dtype)
     schedule = diffusion_process.cosine_schedule(20)
-    prior = diffusion.Diffusion(
+    prior = learned_weight.WeightedDiffusion(
+        log_error=LogError(WORDS, 8),
         network=DiT(8, layers=2, heads=2, patch=1, text=text, dtype=dtype),
         space=diffusion_space.points(),
         schedule=schedule,
