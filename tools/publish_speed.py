@@ -5,7 +5,7 @@
     python -m tools.results
 
 Each pair of a case of ours and a case of theirs becomes a row, wherever a comparison stands in the file, and so does
-each experiment of `benchmarks.first_step`. A row of the same name is replaced.
+each experiment of `benchmarks.first_step`. A row of the same name is replaced. `--commit` names what was measured.
 """
 
 import dataclasses
@@ -52,6 +52,8 @@ class Config:
     """Which file of docs/results/, e.g. speed_energy; it is made if there is none."""
     command: str
     """The command that measured."""
+    commit: str | None = None
+    """The commit that was measured."""
     folder: Path = RECORDS
     """Folder of the records."""
 
@@ -69,7 +71,7 @@ def publish(config: Config) -> str:
             "device": measured["machine"],
             **({"matmul": measured["matmul"]} if "matmul" in measured else {}),
             "versions": measured["versions"],
-            "commit": None,
+            "commit": config.commit,
         }
         if "starts" in measured:
             columns, found = STARTS, [_start(each, facts) for each in measured["starts"]]

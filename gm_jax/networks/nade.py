@@ -13,10 +13,13 @@ a triangular mask:
     a_i = a_start + sum_{start <= j < i} x_j W_j,    start <= i < start + S;    a_start by (3)        (4)
 
 which takes O(D S H) operations. Training keeps the activations at the starts of blocks and recomputes the others. The
-recursion keeps the last one alone, and goes back to the others in the derivative, with g_i = dL/d(V_i . h_i):
+recursion keeps the last one alone, and its derivative goes back to the others, with g_i = dL/d(V_i . h_i):
 
-    a_i = a_{i+1} - W_i x_i,    dL/da_i = dL/da_{i+1} + g_i V_i f'(a_i)                              (5)
+    a_i = a_{i+1} - W_i x_i,    dL/da_i = dL/da_{i+1} + g_i V_i f'(a_i),    dL/da_D = 0              (5)
     dL/dW_i = x_i dL/da_{i+1},    dL/dV_i = g_i h_i,    dL/dx_i = W_i . dL/da_{i+1}
+
+summed over the batch for W and V. The subtraction adds rounding errors of the size of the largest |a|, which are small
+for binary x in float32.
 
 Source: Larochelle & Murray, "The Neural Autoregressive Distribution Estimator", AISTATS 2011; Uria et al., "Neural
 Autoregressive Distribution Estimation", JMLR 2016, arXiv:1605.02226, section 2.
@@ -25,7 +28,7 @@ Autoregressive Distribution Estimation", JMLR 2016, arXiv:1605.02226, section 2.
 import itertools
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -34,11 +37,12 @@ import jax.numpy as jnp
 from gm_jax.networks.label_bias import check_label
 from gm_jax.types import Array
 
-
-# XLA for CPUs divides an operation of the loop among threads from about this many numbers B H on. Smaller parts of the
-# batch, one after the other, are faster, as threads need time to meet; for large batches they are not.
+# XLA for CPUs divides an operation of the loop among threads if B H is larger than about UNDIVIDED. Threads wait for
+# each other, so that parts of the batch, one after the other, are faster, up to WORTH_DIVIDING. The rows of a part are
+# so many that its own gradients of W and V cost little. Measured with sigmoids in float32 on two cores.
 UNDIVIDED = 2**15
 WORTH_DIVIDING = 2**17
+LEAST_ROWS = 16
 
 
 class Positions(NamedTuple):
@@ -50,23 +54,31 @@ class Positions(NamedTuple):
 
 
 def one_by_one(f: Callable[[Array], Array], start: Array, positions: Positions) -> Array:
-    """Computes V_i . h_i by the recursion (3), and its derivative by (5).
+    """Computes V_i . h_i by the recursion (3), and its derivative by (5); it has no forward mode.
 
     Args:
-        f: the activation.
+        f: the activation, which closes over no traced value.
         start: [B, H] a_0.
         positions: of D.
     Returns:
         [D, B].
     """
-    batch, size = start.shape[0], start.size
-    parts = min(batch, -(-size // UNDIVIDED)) if size <= WORTH_DIVIDING else 1
-    edges = [batch * i // parts for i in range(parts + 1)]
+    dtype = jnp.result_type(start, *positions)
+    start, positions = jax.tree.map(lambda array: array.astype(dtype), (start, positions))
+    parts = _num_parts(*start.shape)
+    edges = [len(start) * i // parts for i in range(parts + 1)]
     logits = [
-        _recursion(f, start[low:high], positions._replace(x=positions.x[:, low:high]))
+        cast(Array, _recursion(f, start[low:high], positions._replace(x=positions.x[:, low:high])))
         for low, high in itertools.pairwise(edges)
     ]
     return jnp.concatenate(logits, axis=1)
+
+
+def _num_parts(batch: int, hidden: int) -> int:
+    # Parts would cut across the devices of a sharded batch, and a device for each core divides no operation.
+    if batch * hidden > WORTH_DIVIDING or jax.local_device_count(backend="cpu") > 1:
+        return 1
+    return max(1, min(batch // LEAST_ROWS, -(-batch * hidden // UNDIVIDED)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -136,11 +148,11 @@ def _split(positions: Positions, size: int) -> Positions:
 
 
 class NADE(nn.Module):
-    """NADE, eqs. (1)-(4): x [B, D] and an ordering -> logits [B, D], in the order of the data.
+    """NADE, eqs. (1)-(5): x [B, D] and an ordering -> logits [B, D], in the order of the data.
 
     CPUs compute the recursion (3) and accelerators the blocks (4); the platform is that of the compiled program, so a
-    plan for TPUs has the blocks. Memory in training, besides the parameters and their gradients: a few times B H numbers
-    by (3), and B H (D / block + 3 block) by (4).
+    plan for TPUs has the blocks. Memory in training, besides the parameters: by (3) a few times B H numbers, and the
+    gradients of W and V for each part of the batch; by (4) about B H (D / block + 3 block).
 
     `begin` and `step` compute the same logits one at a time, in the order of generation.
 
@@ -148,7 +160,7 @@ class NADE(nn.Module):
         num_dims: D.
         hidden: H.
         num_classes: number of classes of the labels, which shift the biases b and c; None for a network without labels.
-        activation: f.
+        activation: f, which closes over no traced value.
         block: S of (4), at most: the blocks have equal lengths.
     """
 

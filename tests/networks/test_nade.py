@@ -37,6 +37,13 @@ def naive(params, x, order, label=None):
     return logits
 
 
+def with_parts(monkeypatch, undivided):
+    """Divides batches of more than so many numbers B H, as a machine with one device does."""
+    monkeypatch.setattr(jax, "local_device_count", lambda backend: 1)
+    monkeypatch.setattr(nade, "UNDIVIDED", undivided)
+    monkeypatch.setattr(nade, "LEAST_ROWS", 1)
+
+
 def with_form(monkeypatch, form):
     """Makes this machine compute what another platform would."""
     monkeypatch.setattr(
@@ -57,9 +64,10 @@ def test_both_forms_equal_the_naive_computation(x64, monkeypatch, form, num_dims
     np.testing.assert_allclose(logits, naive(params, x, order, label), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("form", ["cpu", "default"])
-def test_the_gradients_of_both_forms_equal_the_formula(x64, monkeypatch, form):
+@pytest.mark.parametrize(("form", "undivided"), [("cpu", 100), ("cpu", 30), ("default", 100)])
+def test_the_gradients_of_both_forms_equal_the_formula(x64, monkeypatch, form, undivided):
     with_form(monkeypatch, form)
+    with_parts(monkeypatch, undivided)
     num_dims = 12  # two whole blocks and a remainder
     order = RNG.permutation(num_dims)
     x, network = binary(B, num_dims), NADE(num_dims, H, block=5)
@@ -81,7 +89,7 @@ def test_the_gradients_of_both_forms_equal_the_formula(x64, monkeypatch, form):
 # H = 7, so that 35 numbers are one part, or parts of two and three rows, or five parts of a row.
 @pytest.mark.parametrize("undivided", [35, 30, 1])
 def test_the_derivative_in_all_inputs_is_that_of_the_blocks(x64, monkeypatch, undivided):
-    monkeypatch.setattr(nade, "UNDIVIDED", undivided)
+    with_parts(monkeypatch, undivided)
     num_dims = 12
     start, g = RNG.normal(size=(B, H)), RNG.normal(size=(num_dims, B))
     positions = nade.Positions(*(RNG.normal(size=(num_dims, width)) for width in (B, H, H)))
@@ -94,15 +102,39 @@ def test_the_derivative_in_all_inputs_is_that_of_the_blocks(x64, monkeypatch, un
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12), pull(g), expected_pull(g))
 
 
-@pytest.mark.parametrize("batch", [1, 2, 65, 66, 131, 132])
-def test_a_large_batch_is_computed_whole_and_a_smaller_one_in_parts(batch):
-    hidden = 1_000
-    count = str(
-        jax.make_jaxpr(partial(nade.one_by_one, jnp.tanh))(
-            jnp.zeros((batch, hidden)), nade.Positions(jnp.zeros((3, batch)), *2 * [jnp.zeros((3, hidden))])
-        )
-    ).count("scan[")
-    assert count == {1: 1, 2: 1, 65: 2, 66: 3, 131: 4, 132: 1}[batch]
+@pytest.mark.parametrize(
+    ("batch", "hidden", "parts"),
+    [(1, 2**17, 1), (65, 500, 1), (66, 500, 2), (100, 500, 2), (131, 1000, 4), (132, 1000, 1), (8, 2**14, 1)],
+)
+def test_batches_of_a_middling_size_are_computed_in_parts(monkeypatch, batch, hidden, parts):
+    monkeypatch.setattr(jax, "local_device_count", lambda backend: 1)
+    positions = nade.Positions(jnp.zeros((3, batch)), *2 * [jnp.zeros((3, hidden))])
+    jaxpr = jax.make_jaxpr(partial(nade.one_by_one, jnp.tanh))(jnp.zeros((batch, hidden)), positions)
+    assert sum("custom_vjp" in str(equation.primitive) for equation in jaxpr.eqns) == parts
+
+
+def test_a_batch_on_several_devices_is_computed_whole(monkeypatch):
+    monkeypatch.setattr(jax, "local_device_count", lambda backend: 2)
+    assert nade._num_parts(100, 500) == 1
+
+
+def test_the_recursion_stores_the_last_activation_alone():
+    batch, hidden, num_dims = 3, 5, 11
+    positions = nade.Positions(jnp.zeros((num_dims, batch)), *2 * [jnp.zeros((num_dims, hidden))])
+    forwards = partial(nade._forwards, jnp.tanh)
+    _, stored = jax.eval_shape(forwards, jnp.zeros((batch, hidden)), positions)
+    assert sum(leaf.size for leaf in jax.tree.leaves(stored)) == batch * hidden + num_dims * (batch + 2 * hidden)
+
+
+@pytest.mark.parametrize("low", ["x", "encoder", "decoder"])
+def test_gradients_have_the_precision_of_what_they_are_taken_in(low):
+    widths = {"x": B, "encoder": H, "decoder": H}
+    arrays = {name: RNG.normal(size=(4, width)).astype(np.float32) for name, width in widths.items()}
+    positions = nade.Positions(**{**arrays, low: jnp.asarray(arrays[low], jnp.bfloat16)})
+    pull = jax.vjp(partial(nade.one_by_one, jnp.tanh), jnp.zeros((B, H)), positions)[1]
+    _, gradients = pull(jnp.ones((4, B)))
+    assert gradients._asdict()[low].dtype == jnp.bfloat16
+    assert all(leaf.dtype == jnp.float32 for name, leaf in gradients._asdict().items() if name != low)
 
 
 @pytest.mark.parametrize("num_dims", [1, 12, 784])
