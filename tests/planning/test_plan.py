@@ -42,6 +42,14 @@ def planned(module, *, topology="v5e:2x2", batch_per_chip, parallel="pmap", **ch
     return made, run
 
 
+@pytest.fixture
+def quick_compiler():
+    """Has XLA for TPUs leave out the passes that take longest; the program is slower."""
+    jax.config.update("jax_exec_time_optimization_effort", -1.0)
+    yield
+    jax.config.update("jax_exec_time_optimization_effort", 0.0)
+
+
 def averaged_state(run, objective):
     """The leaves of the model state that are averaged and that a player's loss does not return unchanged (jaxpr)."""
     shapes, key = run.abstract_state(), jax.eval_shape(lambda: jax.random.key(0))
@@ -80,7 +88,7 @@ SMALL = {
 @pytest.mark.timeout(1500)
 @needs_libtpu
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_reduces_its_gradients_at_once_and_donates_its_state(name):
+def test_every_experiment_reduces_its_gradients_at_once_and_donates_its_state(name, quick_compiler):
     # Two of the techniques need the images of all chips: docs/planning.md has what they send.
     techniques = {"minibatch_discrimination": False, "feature_matching": False}
     chains = {"chains": ChainsConfig(persistent=3_200)}  # a multiple of both batches
@@ -196,6 +204,26 @@ def test_a_plan_of_a_preset_reads_no_data(name, monkeypatch):
     assert run.spec.shape == presets.PRESETS[name].shape
     measures = {"binarized_mnist": "binary", "imagenet256_latents": "continuous"}
     assert run.spec.measure == measures.get(config.data.name, "256 levels")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@needs_libtpu
+@pytest.mark.parametrize("name", sorted(presets.PRESETS))
+def test_the_step_of_every_preset_compiles_for_tpus(name, quick_compiler):
+    preset = presets.PRESETS[name]
+    config = preset.config
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, parallel="pmap"))
+    run = assemble(config, pathlib.Path(), given=Given(source=known_source(config)))
+    # Compiled without these passes, only the largest does not fit a chip of v5e.
+    wanted = tpus.parse_slice("v5p:2x2x2" if name == "ddpm_conditional/dit_xl_2" else "v5e:2x4")
+    batch_size = -(-config.train.batch_size // wanted.num_chips) * wanted.num_chips
+    made = make_plan(run, wanted, roofline.topology_devices(wanted), batch_size)
+    assert made.fits
+    assert made.num_params == preset.parameters
+    assert set(made.known_cost.collectives) == {"all-reduce"}
+    assert made.known_cost.donated
+    assert made.known_cost.matrix_flops > 2 * preset.parameters
 
 
 def test_a_known_set_is_planned_in_the_size_that_is_asked_for_and_others_are_read():
