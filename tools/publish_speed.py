@@ -5,7 +5,7 @@
     python -m tools.results
 
 Each pair of a case of ours and a case of theirs becomes a row, wherever a comparison stands in the file, and so does
-each experiment of `benchmarks.first_step`. A row of the same name is replaced. `--commit` names what was measured.
+each experiment of `benchmarks.first_step`. A row of the same name is replaced. `--commit` states what was measured.
 """
 
 import dataclasses

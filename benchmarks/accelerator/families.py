@@ -278,7 +278,7 @@ FAMILIES: Mapping[str, Family] = {
     "pixelcnn++": _with_dtype(orders_and_labels.pixelcnn_of_whole_pixels),
     "vae, conditional": _with_dtype(orders_and_labels.conditional_vae_of_labels),
     "gan, conditional": Family(orders_and_labels.conditional_gan_of_labels, scale=2.0),
-    "vq-vae": _with_dtype(orders_and_labels.autoencoder_of_codes, scale=2.0),
+    "vq-vae": _with_dtype(orders_and_labels.autoencoder_of_codes, scale=4.0),
     "text to image": _with_dtype(orders_and_labels.text_to_image),
     "optimal transport of points": Family(densities.optimal_transport, POINT, has_dtype=True),
 }

@@ -108,7 +108,11 @@ def conditional_gan_of_labels(dtype: Any) -> "Model":
 
 
 def autoencoder_of_codes(dtype: Any) -> "Model":
-    """A VQ-VAE, with a transformer of its codes."""
+    """A VQ-VAE, with a transformer of its codes.
+
+    Each of the five codes is used, and no place is near the border between two. The codes are fixed: a comparison of
+    losses and gradients does not see what becomes of them.
+    """
     from gm_jax.models import autoregressive, decoder_likelihoods, quantizers, vq_vae
     from gm_jax.models import autoregressive_networks as ordered
     from gm_jax.networks.autoencoder import SpatialCodeEncoder, SpatialDecoder
@@ -139,7 +143,7 @@ def autoencoder_of_codes(dtype: Any) -> "Model":
 def text_to_image(dtype: Any) -> "Model":
     """A latent diffusion of spatial latents with a DiT that reads captions, one of each class; samples are guided.
 
-    Errors are divided by their expected size.
+    The diffusion model learns the weight of its loss.
     """
     import jax.numpy as jnp
 

@@ -18,8 +18,7 @@ recursion keeps the last one alone, and its derivative goes back to the others, 
     a_i = a_{i+1} - W_i x_i,    dL/da_i = dL/da_{i+1} + g_i V_i f'(a_i),    dL/da_D = 0              (5)
     dL/dW_i = x_i dL/da_{i+1},    dL/dV_i = g_i h_i,    dL/dx_i = W_i . dL/da_{i+1}
 
-summed over the batch for W and V. The subtraction adds rounding errors of the size of the largest |a|, which are small
-for binary x in float32.
+summed over the batch for W and V. Each subtraction rounds a by about 6e-8 max |a| in float32.
 
 Source: Larochelle & Murray, "The Neural Autoregressive Distribution Estimator", AISTATS 2011; Uria et al., "Neural
 Autoregressive Distribution Estimation", JMLR 2016, arXiv:1605.02226, section 2.
@@ -37,9 +36,10 @@ import jax.numpy as jnp
 from gm_jax.networks.label_bias import check_label
 from gm_jax.types import Array
 
-# XLA for CPUs divides an operation of the loop among threads if B H is larger than about UNDIVIDED. Threads wait for
-# each other, so that parts of the batch, one after the other, are faster, up to WORTH_DIVIDING. The rows of a part are
-# so many that its own gradients of W and V cost little. Measured with sigmoids in float32 on two cores.
+# XLA for CPUs gives an operation of B H numbers one thread up to about UNDIVIDED. Threads wait for each other, so that
+# a batch of up to WORTH_DIVIDING numbers is faster in parts that one thread computes, one after the other. Each part
+# computes gradients of W and V of its own; with at least LEAST_ROWS rows these cost little. Measured with sigmoids in
+# float32 on two cores.
 UNDIVIDED = 2**15
 WORTH_DIVIDING = 2**17
 LEAST_ROWS = 16
@@ -75,10 +75,18 @@ def one_by_one(f: Callable[[Array], Array], start: Array, positions: Positions) 
 
 
 def _num_parts(batch: int, hidden: int) -> int:
-    # Parts would cut across the devices of a sharded batch, and a device for each core divides no operation.
-    if batch * hidden > WORTH_DIVIDING or jax.local_device_count(backend="cpu") > 1:
+    # On several devices parts would cut across a sharded batch, and XLA divides no operation of a mapped step anyway.
+    if batch * hidden > WORTH_DIVIDING or _num_cpus() > 1:
         return 1
     return max(1, min(batch // LEAST_ROWS, -(-batch * hidden // UNDIVIDED)))
+
+
+def _num_cpus() -> int:
+    """Counts the CPU devices of all processes; none where JAX_PLATFORMS names accelerators alone."""
+    try:
+        return jax.device_count("cpu")
+    except RuntimeError:
+        return 0
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -151,8 +159,9 @@ class NADE(nn.Module):
     """NADE, eqs. (1)-(5): x [B, D] and an ordering -> logits [B, D], in the order of the data.
 
     CPUs compute the recursion (3) and accelerators the blocks (4); the platform is that of the compiled program, so a
-    plan for TPUs has the blocks. Memory in training, besides the parameters: by (3) a few times B H numbers, and the
-    gradients of W and V for each part of the batch; by (4) about B H (D / block + 3 block).
+    plan for TPUs has the blocks. Memory in training, besides the parameters and their gradients: by (3) a few times B H
+    numbers, and 2 D H for each further part of the batch; by (4) about B H (D / block + 3 block). On a CPU `jax.jvp`
+    raises an error: the derivative goes backwards only.
 
     `begin` and `step` compute the same logits one at a time, in the order of generation.
 

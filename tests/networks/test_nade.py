@@ -39,7 +39,7 @@ def naive(params, x, order, label=None):
 
 def with_parts(monkeypatch, undivided):
     """Divides batches of more than so many numbers B H, as a machine with one device does."""
-    monkeypatch.setattr(jax, "local_device_count", lambda backend: 1)
+    monkeypatch.setattr(jax, "device_count", lambda backend: 1)
     monkeypatch.setattr(nade, "UNDIVIDED", undivided)
     monkeypatch.setattr(nade, "LEAST_ROWS", 1)
 
@@ -104,18 +104,38 @@ def test_the_derivative_in_all_inputs_is_that_of_the_blocks(x64, monkeypatch, un
 
 @pytest.mark.parametrize(
     ("batch", "hidden", "parts"),
-    [(1, 2**17, 1), (65, 500, 1), (66, 500, 2), (100, 500, 2), (131, 1000, 4), (132, 1000, 1), (8, 2**14, 1)],
+    [
+        (1, 2**17, 1),
+        (65, 500, 1),
+        (66, 500, 2),
+        (131, 1000, 4),
+        (132, 1000, 1),
+        (8, 2**14, 1),
+        (31, 4096, 1),
+        (40, 3000, 2),
+    ],
 )
 def test_batches_of_a_middling_size_are_computed_in_parts(monkeypatch, batch, hidden, parts):
-    monkeypatch.setattr(jax, "local_device_count", lambda backend: 1)
+    monkeypatch.setattr(jax, "device_count", lambda backend: 1)
     positions = nade.Positions(jnp.zeros((3, batch)), *2 * [jnp.zeros((3, hidden))])
     jaxpr = jax.make_jaxpr(partial(nade.one_by_one, jnp.tanh))(jnp.zeros((batch, hidden)), positions)
     assert sum("custom_vjp" in str(equation.primitive) for equation in jaxpr.eqns) == parts
 
 
 def test_a_batch_on_several_devices_is_computed_whole(monkeypatch):
-    monkeypatch.setattr(jax, "local_device_count", lambda backend: 2)
+    monkeypatch.setattr(jax, "device_count", lambda backend: 2)
     assert nade._num_parts(100, 500) == 1
+
+
+def test_an_accelerator_traces_the_network_without_a_cpu_backend(monkeypatch):
+    def absent(backend):
+        raise RuntimeError(f"Unknown backend {backend}")
+
+    monkeypatch.setattr(jax, "device_count", absent)
+    network, x = NADE(4, H), binary(B, 4)
+    params = network.init(jax.random.key(0), x, np.arange(4))
+    apply = jax.jit(lambda params: network.apply(params, x, np.arange(4)))
+    assert "dot_general" in apply.trace(params).lower(lowering_platforms=("cuda",)).as_text()
 
 
 def test_the_recursion_stores_the_last_activation_alone():
@@ -138,10 +158,12 @@ def test_gradients_have_the_precision_of_what_they_are_taken_in(low):
 
 
 @pytest.mark.parametrize("num_dims", [1, 12, 784])
-def test_both_forms_agree_in_float32(monkeypatch, num_dims):
+@pytest.mark.parametrize("spread", [False, True])
+def test_both_forms_agree_in_float32(monkeypatch, num_dims, spread):
     order, network = RNG.permutation(num_dims), NADE(num_dims, H, block=128)
     x = binary(B, num_dims)
-    params = network.init(jax.random.key(0), x, order)["params"]
+    # Normal parameters make activations of some tens.
+    params = random_params(network, x, order) if spread else network.init(jax.random.key(0), x, order)["params"]
     found = {}
     for form in ("cpu", "default"):
         with_form(monkeypatch, form)

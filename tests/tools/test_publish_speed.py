@@ -23,7 +23,9 @@ def measured(*, median=1.27):
 
 def published(tmp_path, content):
     (tmp_path / "measured.json").write_text(json.dumps(content))
-    config = Config(tmp_path / "measured.json", table="speed_test", command="python -m x", folder=tmp_path)
+    config = Config(
+        tmp_path / "measured.json", table="speed_test", command="python -m x", commit="385f8eb", folder=tmp_path
+    )
     publish_speed.publish(config)
     return json.loads((tmp_path / "speed_test.json").read_text())
 
@@ -33,7 +35,7 @@ def test_a_pair_of_sides_is_a_row_and_a_second_measurement_replaces_it(tmp_path)
     table = published(tmp_path, measured())
     shown = results.markdown(table)
     assert "| RBM, an epoch | gm_jax | 98.5 | scikit-learn | 122 | 1.27 (1.11 to 1.33) | 3 | 9 of 15 |" in shown
-    assert len(table["rows"]) == 1
+    assert [row["commit"] for row in table["rows"]] == ["385f8eb"]
 
 
 def test_every_comparison_of_a_file_is_a_row_for_each_of_our_sides(tmp_path):
