@@ -30,6 +30,9 @@ PARTS = ("correctness", "resume", "speed", "train")
 WEIGHTS = {"correctness": 2.0, "resume": 2.0, "speed": 5.0, "train": 4.0}  # of the parts in what is left of the budget
 TINY_CASES = ("product of matrices, f32: gm_jax", "MADE 784-500, B100: gm_jax", "MADE 784-500, B100: gm_jax, pmap")
 
+# Failures of a family that the budget did not reach.
+NOT_DONE, NOT_BEGUN = ["not done in time"], ["not begun in time"]
+
 
 def versions() -> dict[str, Any]:
     """Returns versions, devices and the commit, from a process of its own that leaves the device free."""
@@ -64,7 +67,7 @@ def check_correctness(args: argparse.Namespace, end: float) -> list[dict[str, An
             log.write(f"--- {name}: exit status {status}\n{text}\n")
             found = [json.loads(line) for line in text.splitlines() if line.startswith('{"family"')]
             if status != 0:
-                why = "not done in time" if status == -1 else " ".join(text.split())[-200:]
+                why = NOT_DONE[0] if status == -1 else " ".join(text.split())[-200:]
                 found.append({"family": name, "mode": "-", "errors": {}, "failures": [why], "seconds": 0.0})
             rows += found
             (args.out / "correctness.json").write_text(json.dumps(rows, indent=1) + "\n")
@@ -72,7 +75,7 @@ def check_correctness(args: argparse.Namespace, end: float) -> list[dict[str, An
                 print(f"  {name}, {row['mode']}: {'; '.join(row['failures']) or 'ok'}", file=sys.stderr, flush=True)
     done = {row["family"] for row in rows}
     rows += [
-        {"family": name, "mode": "-", "errors": {}, "failures": ["not begun in time"], "seconds": 0.0}
+        {"family": name, "mode": "-", "errors": {}, "failures": NOT_BEGUN, "seconds": 0.0}
         for name in names
         if name not in done
     ]
@@ -111,8 +114,10 @@ def report(facts: dict[str, Any], results: dict[str, Any]) -> str:
             lines.append([row["family"], row["mode"], *errors, "; ".join(row["failures"])[-60:] or "ok"])
         header = ("family", "mode", "loss", "gradients", "log p", "samples", "verdict")
         parts += ["Relative differences from the CPU:", timing.table(header, lines)]
-        failed = sorted({row["family"] for row in rows if row["failures"]})
-        parts.append(f"{len(rows)} checks; failed: {', '.join(failed) or 'none'}.")
+        ended = [row for row in rows if row["failures"] not in (NOT_DONE, NOT_BEGUN)]
+        failed = sorted({row["family"] for row in ended if row["failures"]})
+        late = f" Families not done in time: {len(rows) - len(ended)}." if len(ended) < len(rows) else ""
+        parts.append(f"{len(ended)} checks; failed: {', '.join(failed) or 'none'}.{late}")
     if rows := results.get("resume"):
         header = ("model", "setting", "two processes, step 30", "killed and resumed, step 60", "s first", "s resumed")
         words = {True: "same bits", False: "differ", None: "-"}

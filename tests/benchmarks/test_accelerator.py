@@ -269,3 +269,14 @@ def test_what_was_measured_becomes_records(tmp_path):
     assert shown["accelerator_trainings"] == ["| pixelcnn | digits | nll, nats | = 81.50 | 180 of 200 | 10 |"]
     assert tables["accelerator_speed"]["rows"][0]["device"] == "a card, 1 GiB"
     assert {row["commit"] for table in tables.values() for row in table["rows"]} == {"0123abc"}
+
+
+def test_families_that_the_budget_did_not_reach_are_counted_apart_from_those_that_failed():
+    row = {"mode": "float32", "errors": {}}
+    late = [accelerator.NOT_DONE, accelerator.NOT_BEGUN]
+    failures = {"vae": [], "nade": ["loss 1.0e+00 > 1e-05"], "made": late[0], "glow": late[1]}
+    rows = [{"family": name, "failures": failed, **row} for name, failed in failures.items()]
+    facts = {"devices": ["cpu"], "machine": "two cores", "versions": {}}
+    assert "2 checks; failed: nade. Families not done in time: 2." in accelerator.report(facts, {"correctness": rows})
+    assert "1 checks; failed: none." in accelerator.report(facts, {"correctness": rows[:1]})
+    assert "not done" not in accelerator.report(facts, {"correctness": rows[:2]})
