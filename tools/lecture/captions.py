@@ -74,7 +74,7 @@ def captions() -> Page:
             Number("share of red squares, caption red", float(np.mean(colours == 0)), 0.9, 1.0, ".2f"),
             Number("the rarest of the three places, caption red", float(shares[:3].min()), 0.05, 0.34, ".2f"),
             Number("share of the fourth place, caption red", float(shares[3]), 0.0, 0.12, ".2f"),
-            Number("whole squares, caption red", _whole(red), 0.6, 1.0, ".2f"),
+            Number("whole squares, caption red", _whole(red), 0.4, 1.0, ".2f"),
         ),
         draw,
     )
